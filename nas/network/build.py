@@ -1,0 +1,60 @@
+"""Architecture document -> ``nn.Module``."""
+
+from torch import Tensor, nn
+
+from nas.architecture import Architecture
+from nas.network.blocks import BLOCKS
+from nas.network.layers import conv_norm_act
+
+
+class Network(nn.Module):
+    """Stem, blocks, head, classifier.
+
+    Shapes: (N, C, R, R) images -> (N, num_classes) logits. Any side of at least the strides' product works, R is what the
+    costs are given for.
+    """
+
+    def __init__(self, architecture: Architecture, num_classes: int) -> None:
+        super().__init__()
+        activation = architecture.activation
+        stem = architecture.stem
+        channels = architecture.stem_channels
+        self.stem = conv_norm_act(
+            architecture.input.channels, channels, stem.kernel, stride=stem.stride, activation=activation
+        )
+        blocks = list(architecture.blocks())
+        self.blocks = nn.Sequential(*(BLOCKS[block.spec.block](block, activation) for block in blocks))
+        channels = blocks[-1].out_channels
+        self.head: nn.Module = nn.Identity()
+        if architecture.head_channels:
+            self.head = conv_norm_act(channels, architecture.head_channels, activation=activation)
+            channels = architecture.head_channels
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(architecture.head.dropout)
+        self.classifier = nn.Linear(channels, num_classes)
+        self.apply(_initialize)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(self.blocks(self.stem(x)))
+        return self.classifier(self.dropout(self.pool(x).flatten(1)))
+
+
+def build(architecture: Architecture, num_classes: int) -> Network:
+    """Build a network with fresh weights, drawn from torch's global generator.
+
+    Args:
+        architecture: the document.
+        num_classes: outputs of the last layer, at least 1.
+    """
+    return Network(architecture, num_classes)
+
+
+def _initialize(module: nn.Module) -> None:
+    """MobileNetV2's initialisation in torchvision; conditional convolutions initialise their experts themselves."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        nn.init.zeros_(module.bias)
