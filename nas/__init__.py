@@ -5,14 +5,42 @@
 >>> nas.cost(architecture).params
 889946
 >>> network = architecture.build(num_classes=10)
+
+`nas.search` and `nas.cost` are packages that can be called.
 """
 
-from nas.architecture import Architecture
-from nas.catalog import load, load_space
-from nas.cost.analytic import Cost, cost
-from nas.errors import UserError
-from nas.space import Space
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas.api import evaluate, open_run, train
+    from nas.architecture import Architecture
+    from nas.catalog import load, load_space
+    from nas.errors import UserError
+    from nas.search.run import Run
+    from nas.space import Space
 
 __version__ = "0.1.0"
 
-__all__ = ["Architecture", "Cost", "Space", "UserError", "cost", "load", "load_space"]
+__all__ = ["Architecture", "Run", "Space", "UserError", "evaluate", "load", "load_space", "open_run", "train"]
+
+_HOMES = {
+    "Architecture": "nas.architecture",
+    "Run": "nas.search.run",
+    "Space": "nas.space",
+    "UserError": "nas.errors",
+    "evaluate": "nas.api",
+    "load": "nas.catalog",
+    "load_space": "nas.catalog",
+    "open_run": "nas.api",
+    "train": "nas.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: torch, Ray and Optuna take seconds, and `nas --help` needs none of them.
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in ("cost", "search"):
+        return importlib.import_module(f"nas.{name}")
+    raise AttributeError(f"module 'nas' has no attribute {name!r}")

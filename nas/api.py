@@ -1,0 +1,206 @@
+"""What the commands do, as functions: the command line is a thin layer over these."""
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.architecture import Architecture
+from nas.catalog import load, load_space
+from nas.errors import UserError
+from nas.search.conductor import Progress
+from nas.search.run import Run
+from nas.search.search import fit_space
+from nas.search.search import search as run_search
+from nas.search.settings import Settings
+from nas.search.tuning import Resources
+from nas.space import Space
+from nas.training.checkpoint import load_checkpoint
+from nas.training.data import Dataset, load_dataset
+from nas.training.evaluate import evaluate as evaluate_network
+from nas.training.loop import Epoch
+from nas.training.recipe import Recipe, load_recipe
+from nas.training.session import Trained
+from nas.training.session import train as train_network
+
+
+def search(
+    space: str | Path | Space = "inverted_residual",
+    *,
+    dataset: str = "digits",
+    data_dir: str | Path | None = None,
+    train_size: int | None = None,
+    resolution: int | None = None,
+    objectives: Sequence[str] = ("accuracy", "size", "latency"),
+    limits: Sequence[str] = (),
+    recipe: str | Recipe = "search",
+    epochs: int | None = None,
+    trials: int = 32,
+    sampler: str = "known-cost",
+    reduction: int = 3,
+    published: str = "contained",
+    enqueue: Sequence[str | Path | Architecture] = (),
+    seed: int = 0,
+    out: str | Path | None = None,
+    storage: str | None = None,
+    resources: Resources | None = None,
+    on_change: Callable[[Progress], None] = lambda progress: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Run:
+    """Search a space for the networks with the best trade of the objectives; `nas search` in Python.
+
+    Args:
+        space: a shipped space's name or a YAML file.
+        dataset: a name or ``imagefolder:PATH``.
+        resolution: of the networks' input; default the space's, but no larger than the images.
+        objectives: see :data:`nas.search.objectives.OBJECTIVES`; accuracy is one of them.
+        limits: such as ``size<=4MB``.
+        recipe: a preset's name or a recipe; `epochs` shortens or lengthens it.
+        trials: how many networks are trained, stopped ones included.
+        out: the run's folder; default a fresh one under ``results/``.
+        on_change: told the progress after every change.
+        say: told in one line what happens around the trials.
+
+    Returns:
+        The finished run; ``run.front`` is a table, ``run.front_records`` hold the architectures.
+
+    Raises:
+        UserError: something given does not fit; nothing was written.
+        nas.search.search.SearchFailedError: trial after trial failed.
+    """
+    chosen = load_space(space)
+    data = load_dataset(dataset, data_dir=data_dir, train_size=train_size, seed=seed)
+    fitted = fit_space(chosen, data, resolution)
+    plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    if epochs is not None:
+        plan = plan.with_epochs(epochs)
+    settings = Settings(
+        space=dict(fitted.document),
+        dataset=dataset,
+        data_dir=str(data_dir) if data_dir is not None else None,
+        train_size=train_size,
+        objectives=tuple(objectives),
+        limits=tuple(limits),
+        recipe=plan.to_dict(),
+        trials=trials,
+        sampler=sampler,
+        reduction=reduction,
+        published=published,
+        enqueue=tuple(load(item).to_dict() for item in enqueue),
+        seed=seed,
+    )
+    folder = Path(out) if out is not None else fresh_folder(fitted.name, dataset)
+    return run_search(
+        settings, out=folder, resources=resources, storage=storage, on_change=on_change, say=say
+    )
+
+
+def train(
+    architecture: str | Path | Architecture,
+    *,
+    dataset: str = "digits",
+    data_dir: str | Path | None = None,
+    train_size: int | None = None,
+    resolution: int | None = None,
+    recipe: str | Recipe = "train",
+    epochs: int | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: bool = False,
+    on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
+) -> Trained:
+    """Train one network in full; `nas train` in Python. See :func:`nas.training.session.train`."""
+    data = load_dataset(dataset, data_dir=data_dir, train_size=train_size, seed=seed)
+    network = fit_architecture(load(architecture), data, resolution)
+    plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    if epochs is not None:
+        plan = plan.with_epochs(epochs)
+    if resume and out is None:
+        raise UserError("--resume needs --out: the folder of the training to go on with")
+    return train_network(
+        network,
+        data,
+        plan,
+        out=Path(out) if out is not None else fresh_folder(network.name, dataset),
+        seed=seed,
+        device=choose_device(device),
+        resume=resume,
+        on_epoch=on_epoch,
+    )
+
+
+def evaluate(
+    checkpoint: str | Path,
+    *,
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Accuracy of a trained network on the validation and the test images; `nas evaluate` in Python.
+
+    Args:
+        checkpoint: written by a training or a search.
+        dataset: default the one that it was trained on, split as it was then.
+    """
+    saved = load_checkpoint(Path(checkpoint))
+    architecture = Architecture.from_dict(saved.architecture, str(checkpoint))
+    split = dict(saved.split)
+    data = load_dataset(
+        dataset or saved.dataset,
+        data_dir=data_dir,
+        train_size=split["train_size"],
+        validation_fraction=split["validation_fraction"],
+        seed=split["seed"],
+    )
+    if len(data.classes) != len(saved.classes):
+        raise UserError(f"{checkpoint}: trained on {len(saved.classes)} classes, {data.name} has {len(data.classes)}")
+    place = choose_device(device)
+    image = architecture.input
+    # The images are normalised as they were in training, whatever data set they come from.
+    images = replace(data.for_network(image.channels, image.resolution, place), mean=saved.mean, std=saved.std)
+    network = architecture.build(len(saved.classes)).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.load_state_dict(saved.weights)
+    precision = Recipe.from_dict(saved.recipe).precision
+    return {
+        "name": architecture.name,
+        "id": architecture.id,
+        "dataset": data.name,
+        "validation_accuracy": evaluate_network(network, images, "validation", precision=precision).accuracy,
+        "test_accuracy": evaluate_network(network, images, "test", precision=precision).accuracy,
+    }
+
+
+def open_run(path: str | Path) -> Run:
+    """A run on disk; see :class:`nas.search.run.Run`."""
+    return Run.open(path)
+
+
+def fit_architecture(architecture: Architecture, dataset: Dataset, resolution: int | None) -> Architecture:
+    """A network for a data set: its channels, and a resolution no larger than its images unless one is asked for."""
+    side = resolution or min(architecture.input.resolution, dataset.resolution)
+    return architecture.with_input(channels=dataset.channels, resolution=side)
+
+
+def choose_device(device: str | None) -> str:
+    """The device to train on: the one asked for, else a GPU where there is one.
+
+    Raises:
+        UserError: it is not here.
+    """
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device {device!r}: torch sees no GPU here; use cpu")
+    if device.partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device {device!r}: allowed are cpu, cuda and mps")
+    return device
+
+
+def fresh_folder(subject: str, dataset: str) -> Path:
+    """A folder under ``results/`` that does not exist yet, named by time, subject and data set."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("results") / f"{stamp}-{subject}-{dataset.partition(':')[0]}"

@@ -1,0 +1,221 @@
+"""The `nas` command: options, output and exit codes. What it does is in :mod:`nas.api`.
+
+Exit codes: 0 done, 1 the search or training failed, 2 wrong input, 130 interrupted.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nas.errors import UserError
+
+app = typer.Typer(
+    name="nas",
+    help="Search small convolutional networks for the best trade of accuracy, size and latency.",
+    epilog="Begin with: nas search --space inverted_residual",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+DataDir = Annotated[Path | None, typer.Option(help="Where data sets lie or are downloaded to.", show_default=False)]
+Dataset = Annotated[
+    str, typer.Option(help="digits, cifar10, cifar100, svhn, stl10, fashion_mnist or imagefolder:PATH.")
+]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command(epilog="Example: nas search --space inverted_residual --dataset cifar10 --limit 'size<=2MB'")
+def search(
+    space: Annotated[str, typer.Option(help="A shipped space (see nas list) or a YAML file.")] = "inverted_residual",
+    dataset: Dataset = "digits",
+    data_dir: DataDir = None,
+    train_size: Annotated[int | None, typer.Option(help="Train on so many images.", show_default=False)] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option(help="Input side in pixels (default: the space's, at most the images').", show_default=False),
+    ] = None,
+    objectives: Annotated[
+        str, typer.Option(help="Comma-separated: accuracy and any of size, latency, params, macs, peak_memory.")
+    ] = "accuracy,size,latency",
+    limit: Annotated[
+        list[str] | None, typer.Option(help="Such as 'size<=4MB' or 'latency<=5ms'; may be repeated.")
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Networks to train, stopped ones included.")] = 32,
+    recipe: Annotated[str, typer.Option(help="How networks are trained: search, train, han, hoang, kuo.")] = "search",
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
+    sampler: Annotated[str, typer.Option(help="known-cost, tpe, nsga2, gp or random.")] = "known-cost",
+    reduction: Annotated[int, typer.Option(help="Of so many trials one goes on past a rung; 1 stops none.")] = 3,
+    published: Annotated[
+        str, typer.Option(help="Published networks to train first: contained (in the space), all or none.")
+    ] = "contained",
+    enqueue: Annotated[list[str] | None, typer.Option(help="Own networks to train first; may be repeated.")] = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="The run's folder (default: fresh, under results/).")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna URL for the study (default: a file in the run's folder).")
+    ] = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(help="Threads of a worker.", show_default=False)] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(help="Part of a GPU, such as 0.25.", show_default=False)] = None,
+    max_concurrent: Annotated[int | None, typer.Option(help="Workers at once.", show_default=False)] = None,
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster, or auto.", show_default=False)] = None,
+) -> None:
+    """Search a space: train its networks, keep the front, write a report."""
+    from nas import api
+    from nas.search.display import Display
+    from nas.search.tuning import Resources
+
+    with Display(console) as display:
+        run = api.search(
+            space,
+            dataset=dataset,
+            data_dir=data_dir,
+            train_size=train_size,
+            resolution=resolution,
+            objectives=tuple(name.strip() for name in objectives.split(",")),
+            limits=tuple(limit or ()),
+            recipe=recipe,
+            epochs=epochs,
+            trials=trials,
+            sampler=sampler,
+            reduction=reduction,
+            published=published,
+            enqueue=tuple(enqueue or ()),
+            seed=seed,
+            out=out,
+            storage=storage,
+            resources=Resources(
+                cpus_per_trial=cpus_per_trial,
+                gpus_per_trial=gpus_per_trial,
+                max_concurrent=max_concurrent,
+                address=address,
+            ),
+            on_change=display,
+            say=display.say,
+        )
+    _print_front(run)
+
+
+@app.command(epilog="Example: nas report results/20260101-120000-inverted_residual-digits")
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)],
+) -> None:
+    """Write a run's report again."""
+    from nas import api
+
+    console.print(str(api.report(run)))
+
+
+@app.command(epilog="Example: nas train results/RUN/front/01-0123456789ab.yaml --dataset digits")
+def train(
+    architecture: Annotated[str, typer.Argument(help="A published network or a YAML file.", show_default=False)],
+    dataset: Dataset = "digits",
+    data_dir: DataDir = None,
+    train_size: Annotated[int | None, typer.Option(help="Train on so many images.", show_default=False)] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option(help="Input side in pixels (default: the network's, at most the images').", show_default=False),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="train, search, han, hoang, kuo, or a YAML file.")] = "train",
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="The folder (default: fresh, under results/).")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the training in --out.")] = False,
+) -> None:
+    """Train one network in full: checkpoint, metrics and config go to a folder."""
+    from nas import api
+
+    result = api.train(
+        architecture,
+        dataset=dataset,
+        data_dir=data_dir,
+        train_size=train_size,
+        resolution=resolution,
+        recipe=recipe,
+        epochs=epochs,
+        device=device,
+        seed=seed,
+        out=out,
+        resume=resume,
+        on_epoch=_print_epoch,
+    )
+    console.print(
+        f"validation accuracy {result.validation_accuracy:.2%} · test accuracy {result.test_accuracy:.2%}\n"
+        f"{result.checkpoint}\n"
+        f"[bold]nas evaluate {result.checkpoint}[/bold]"
+    )
+
+
+@app.command(epilog="Example: nas evaluate results/RUN/checkpoint.pt")
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Of nas train or a search.", show_default=False)],
+    dataset: Annotated[str | None, typer.Option(help="Default: the one it was trained on.", show_default=False)] = None,
+    data_dir: DataDir = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Accuracy of a trained network on validation and test images."""
+    from nas import api
+
+    result = api.evaluate(checkpoint, dataset=dataset, data_dir=data_dir, device=device)
+    if as_json:
+        console.print_json(data=result)
+        return
+    console.print(
+        f"{result['name']} on {result['dataset']}: validation accuracy {result['validation_accuracy']:.2%}, "
+        f"test accuracy {result['test_accuracy']:.2%}"
+    )
+
+
+@app.command(epilog="Example: nas profile han-e --json")
+def profile(
+    architecture: Annotated[str, typer.Argument(help="A published network or a YAML file.", show_default=False)],
+    num_classes: Annotated[int, typer.Option(help="Outputs of the last layer.")] = 10,
+    resolution: Annotated[int | None, typer.Option(help="Instead of the network's.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a network costs: parameters, MACs, size, memory; checked by thop and torch."""
+    from nas import api
+
+    document = api.profile(architecture, num_classes=num_classes, resolution=resolution)
+    if as_json:
+        console.print_json(data=document)
+        return
+    _print_profile(document)
+
+
+@app.command(name="list")
+def list_() -> None:
+    """Shipped spaces and published networks."""
+    from nas import api
+
+    _print_catalog(*api.catalogue())
+
+
+def main() -> None:
+    """The command's entry point: one line for the user's mistakes, a traceback only with --debug."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments, standalone_mode=True)
+    except UserError as error:
+        if debug:
+            raise
+        errors.print(f"nas: {error}", markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("nas: interrupted", markup=False)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        errors.print(f"nas: {type(error).__name__}: {error} (--debug shows where)", markup=False)
+        sys.exit(1)

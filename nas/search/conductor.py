@@ -1,0 +1,191 @@
+"""Leads a search: which network next, whether a trial goes on, when it is over. Knows nothing of Ray.
+
+The runner (:mod:`nas.search.tuning`, on Ray Tune) asks :meth:`Conductor.next_candidate` whenever a worker is free, gives
+every epoch to :meth:`Conductor.report`, and says so when a worker is lost.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from optuna.trial import TrialState
+
+from nas import pareto
+from nas.search.objectives import losses
+from nas.search.stopping import DominanceStopping
+from nas.search.study import Candidate, SearchStudy
+
+
+@dataclass
+class Progress:
+    """Where the search stands."""
+
+    budget: int
+    done: int = 0
+    stopped: int = 0
+    failed: int = 0
+    running: int = 0
+    best_accuracy: float | None = None
+    front: int = 0
+    started: float = field(default_factory=time.monotonic)
+    trained_here: int = 0
+    """Trials closed since this process began, for the time left."""
+    note: str = ""
+
+    @property
+    def closed(self) -> int:
+        return self.done + self.stopped + self.failed
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What the trials so far took, for those still to come; None before the first one is closed."""
+        if not self.trained_here:
+            return None
+        return (time.monotonic() - self.started) / self.trained_here * (self.budget - self.closed)
+
+
+class Conductor:
+    """See the module's docstring.
+
+    Args:
+        study: the record.
+        stopping: the early-stopping rule.
+        epochs: the full budget of a trial.
+        trials: how many networks are trained.
+        max_failures: after so many failures in a row the fault is not the networks', and the search ends.
+        on_change: called with the progress after every change.
+    """
+
+    def __init__(
+        self,
+        study: SearchStudy,
+        *,
+        stopping: DominanceStopping,
+        epochs: int,
+        trials: int,
+        max_failures: int = 5,
+        on_change: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self.study = study
+        self.stopping = stopping
+        self.epochs = epochs
+        self.max_failures = max_failures
+        self.on_change = on_change
+        self.progress = Progress(budget=trials)
+        self.broken: str | None = None
+        """Why the search cannot go on, if so."""
+        self._failures_in_a_row = 0
+        self._points: list[list[float]] = []
+        self._waiting = study.reopen()
+        self._recall()
+
+    def next_candidate(self) -> Candidate | None:
+        """The next network to train, or None when the budget is spent, the space is, or the search is broken."""
+        if self.broken:
+            return None
+        if self._waiting:
+            candidate = self._waiting.pop(0)
+        else:
+            if self.progress.closed + self.progress.running >= self.progress.budget:
+                return None
+            proposed = self.study.propose()
+            if proposed is None:
+                self.progress.note = "the space holds no more networks to train"
+                self.progress.budget = self.progress.closed + self.progress.running
+                return None
+            candidate = proposed
+        self.progress.running += 1
+        self.on_change(self.progress)
+        return candidate
+
+    def report(self, number: int, result: Mapping[str, Any]) -> bool:
+        """Take in what a worker reported of a trial; returns whether the trial ends here."""
+        if "failure" in result:
+            self.lose(number, str(result["failure"]))
+            return True
+        epoch = result["epoch"]
+        values = self.study.record_epoch(number, _metrics(epoch), self.epochs)
+        done = int(epoch["epoch"])
+        if done >= self.epochs:
+            self.study.complete(number)
+            self._close(number)
+            self.progress.done += 1
+            self._note_front(values)
+        elif self.stopping.stops(number, done, losses(self.study.objectives, values)):
+            self.study.stop(number, f"dominated at epoch {done} of {self.epochs}")
+            self._close(number)
+            self.progress.stopped += 1
+        else:
+            self.on_change(self.progress)
+            return False
+        self._failures_in_a_row = 0
+        self.on_change(self.progress)
+        return True
+
+    def lose(self, number: int, reason: str) -> None:
+        """A trial broke, or its worker did."""
+        if number not in self.study.running():
+            return
+        self.study.fail(number, reason)
+        self._close(number)
+        self.progress.failed += 1
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= self.max_failures:
+            self.broken = f"{self._failures_in_a_row} trials in a row failed, the last with: {reason}"
+        self.on_change(self.progress)
+
+    def _close(self, number: int) -> None:
+        self.progress.running -= 1
+        self.progress.trained_here += 1
+
+    def _note_front(self, values: list[float]) -> None:
+        self._points.append(losses(self.study.objectives, values))
+        self.progress.best_accuracy = max(-point[self._accuracy_index] for point in self._points)
+        self.progress.front = int(pareto.front_mask(np.array(self._points)).sum())
+
+    @property
+    def _accuracy_index(self) -> int:
+        return next(i for i, objective in enumerate(self.study.objectives) if not objective.known)
+
+    def _recall(self) -> None:
+        """Rebuild rungs, front and counts from the study: a resumed search knows what the interrupted one did."""
+        for trial in self.study.study.get_trials(deepcopy=False):
+            for epoch in trial.user_attrs.get("curve", []):
+                costs = trial.user_attrs["costs"]
+                values = [costs[o.name] if o.known else epoch["accuracy"] for o in self.study.objectives]
+                self.stopping.record(trial.number, int(epoch["epoch"]), losses(self.study.objectives, values))
+            if "twin" in trial.user_attrs or not trained(trial.state, trial.user_attrs):
+                continue
+            if trial.state == TrialState.COMPLETE:
+                self.progress.done += 1
+                self._note_front(list(trial.values))
+            elif trial.state == TrialState.PRUNED:
+                self.progress.stopped += 1
+            elif trial.state == TrialState.FAIL:
+                self.progress.failed += 1
+
+
+def trained(state: TrialState, attributes: Mapping[str, Any]) -> bool:
+    """Whether a closed trial was given to a worker: only those count towards the budget."""
+    return state.is_finished() and "twin" not in attributes and not str(attributes.get("reason", "")).startswith("over ")
+
+
+def training_seed(seed: int, architecture_id: str) -> int:
+    """The seed of one network's training: the same in every run with the same seed, in whatever order it comes."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{architecture_id}".encode()).digest()[:4], "big")
+
+
+def _metrics(epoch: Mapping[str, Any]) -> dict[str, float]:
+    """What the study keeps of an epoch."""
+    return {
+        "epoch": epoch["epoch"],
+        "accuracy": round(float(epoch["validation_accuracy"]), 6),
+        "train_accuracy": round(float(epoch["train_accuracy"]), 6),
+        "loss": round(float(epoch["loss"]), 6),
+        "seconds": round(float(epoch["seconds"]), 4),
+        "seconds_train": round(float(epoch["seconds_train"]), 4),
+        "seconds_eval": round(float(epoch["seconds_eval"]), 4),
+    }

@@ -1,0 +1,117 @@
+"""What a search optimises, and the limits that it keeps."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nas.errors import UserError
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One figure of a network.
+
+    `unit` scales stored values to the ones that people read: shown = stored * `scale` `unit`.
+    """
+
+    name: str
+    title: str
+    unit: str
+    scale: float
+    maximise: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether the figure follows from the document (or the device's latency table) without training."""
+        return self.name != "accuracy"
+
+    def show(self, value: float) -> str:
+        """The value as people read it, such as ``91.77 %`` or ``3.69 MB``."""
+        return f"{value * self.scale:.4g} {self.unit}".rstrip()
+
+
+OBJECTIVES: Mapping[str, Objective] = {
+    objective.name: objective
+    for objective in (
+        Objective("accuracy", "Accuracy", "%", 100, maximise=True),
+        Objective("size", "Size", "MB", 1e-6),
+        Objective("latency", "Latency", "ms", 1),
+        Objective("params", "Parameters", "M", 1e-6),
+        Objective("macs", "MACs", "M", 1e-6),
+        Objective("peak_memory", "Peak memory", "MB", 1e-6),
+    )
+}
+
+_UNITS: Mapping[str, Mapping[str, float]] = {
+    "accuracy": {"": 1, "%": 0.01},
+    "size": {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2},
+    "peak_memory": {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2},
+    "latency": {"": 1, "ms": 1, "us": 1e-3, "s": 1e3},
+    "params": {"": 1, "k": 1e3, "m": 1e6},
+    "macs": {"": 1, "k": 1e3, "m": 1e6, "g": 1e9},
+}
+
+
+def parse_objectives(text: str | Sequence[str]) -> tuple[Objective, ...]:
+    """Objectives from names, comma-separated or in a list.
+
+    Raises:
+        UserError: an unknown or repeated name, more than four, or accuracy is missing.
+    """
+    names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
+    for name in names:
+        if name not in OBJECTIVES:
+            raise UserError(f"unknown objective {name!r}; allowed: {', '.join(OBJECTIVES)}")
+        if names.count(name) > 1:
+            raise UserError(f"objective {name!r} is given twice")
+    if "accuracy" not in names:
+        raise UserError("the objectives need accuracy: every other figure is known without a search")
+    if len(names) > 4:
+        raise UserError(f"{len(names)} objectives; at most 4, or nearly every network is on the front")
+    return tuple(OBJECTIVES[name] for name in names)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A largest value that a network may have; `value` in stored units (bytes, ms, counts)."""
+
+    objective: Objective
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.objective.name}<={self.value * self.objective.scale:g}{self.objective.unit}"
+
+    def excess(self, costs: Mapping[str, float]) -> float:
+        """How far the costs break the limit, as a part of it; at most 0 where they keep it."""
+        return costs[self.objective.name] / self.value - 1
+
+
+def parse_limit(text: str) -> Limit:
+    """A limit such as ``size<=4MB`` or ``latency<=5ms``.
+
+    Raises:
+        UserError: not of that form, an unknown unit, or a figure that cannot be limited.
+    """
+    match = re.fullmatch(r"\s*(\w+)\s*<=?\s*([0-9.eE+-]+)\s*([A-Za-z%]*)\s*", text)
+    if match is None:
+        raise UserError(f"limit {text!r}: write it as FIGURE<=VALUE, such as size<=4MB or latency<=5ms")
+    name, number, unit = match.groups()
+    if name not in OBJECTIVES or not OBJECTIVES[name].known:
+        allowed = ", ".join(objective.name for objective in OBJECTIVES.values() if objective.known)
+        raise UserError(f"limit {text!r}: {name!r} cannot be limited; allowed: {allowed}")
+    units = _UNITS[name]
+    if unit.lower() not in units:
+        raise UserError(f"limit {text!r}: unknown unit {unit!r}; allowed: {', '.join(u for u in units if u)}")
+    try:
+        value = float(number) * units[unit.lower()]
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"limit {text!r}: {number!r} is no number above 0")
+    return Limit(OBJECTIVES[name], value)
+
+
+def losses(objectives: Sequence[Objective], values: Sequence[float]) -> list[float]:
+    """Values with every objective turned so that less is better, as :mod:`nas.pareto` wants them."""
+    return [-value if objective.maximise else value for objective, value in zip(objectives, values, strict=True)]

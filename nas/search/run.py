@@ -1,0 +1,309 @@
+"""A run's folder: what stands in it, writing it, and opening it again.
+
+::
+
+    run.yaml            what was asked for and on what machine; enough to run it again
+    study.journal       the Optuna study: the record (unless --storage names a database)
+    trials.csv          one row per trial
+    front/01-<id>.yaml  the networks of the front, most accurate first; loadable as they are
+    checkpoints/<n>.pt  weights of the front and of the published networks, by trial number
+    report.html
+"""
+
+import datetime
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import torch
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from nas import pareto
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.files import read_yaml, write_atomic
+from nas.search.objectives import Objective, losses
+from nas.search.settings import SCHEMA, Settings
+from nas.search.study import STUDY_FILE, STUDY_NAME, open_storage
+
+COLUMNS = (
+    "trial",
+    "id",
+    "name",
+    "state",
+    "accuracy",
+    "test_accuracy",
+    "params",
+    "macs",
+    "size_bytes",
+    "latency_ms",
+    "epochs",
+    "seconds",
+    "on_front",
+    "reason",
+)
+"""Columns of ``trials.csv``."""
+
+STATES: Mapping[TrialState, str] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trial, as the report and the tables show it.
+
+    accuracy   validation, last epoch; of a stopped trial the last one reached; None before the first epoch
+    costs      known figures by objective name; ``latency`` is predicted, in ms
+    curve      one mapping per epoch: epoch, accuracy, train_accuracy, loss, seconds, seconds_train, seconds_eval
+    confirmed  what was found out after the search: test_accuracy, and latency (median, low, high in ms)
+    published  whether it was queued under a name of its own rather than proposed
+    """
+
+    number: int
+    architecture: Architecture
+    state: str
+    reason: str
+    accuracy: float | None
+    costs: Mapping[str, float]
+    curve: Sequence[Mapping[str, float]]
+    twin: int | None
+    confirmed: Mapping[str, Any]
+    published: bool
+    params: Mapping[str, Any]
+    started: datetime.datetime | None
+    finished: datetime.datetime | None
+    on_front: bool
+
+    @property
+    def seconds(self) -> float:
+        """Worker time of all its epochs."""
+        return sum(epoch["seconds"] for epoch in self.curve)
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Measured where it was, else predicted."""
+        measured = self.confirmed.get("latency_ms")
+        return measured if measured is not None else self.costs.get("latency")
+
+    def value(self, objective: Objective) -> float | None:
+        return self.costs.get(objective.name) if objective.known else self.accuracy
+
+
+class Run:
+    """A run on disk, finished or not. Open one with :meth:`open`.
+
+    Attributes:
+        path: its folder.
+        settings: what was asked for.
+        environment: machine and versions of the process that began it.
+        records: all trials, in order.
+    """
+
+    def __init__(self, path: Path, settings: Settings, environment: Mapping[str, Any], study: optuna.Study) -> None:
+        self.path = path
+        self.settings = settings
+        self.environment = environment
+        self.study = study
+        self.records = _records(study, settings)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Open a run's folder.
+
+        Raises:
+            UserError: there is no run, or its files are not what they should be.
+        """
+        path = Path(path)
+        document = read_run_file(path)
+        settings = Settings.from_dict(document.get("settings"), str(path / "run.yaml"))
+        storage = document.get("storage")
+        if storage is None and not (path / STUDY_FILE).exists():
+            raise UserError(f"{path}: the run's record {STUDY_FILE} is missing")
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            study = optuna.load_study(study_name=document.get("study", STUDY_NAME), storage=open_storage(path, storage))
+        except KeyError as error:
+            raise UserError(f"{path}: its study does not stand in {storage or STUDY_FILE}") from error
+        return cls(path, settings, document.get("environment", {}), study)
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        return self.settings.parsed_objectives
+
+    @property
+    def front_records(self) -> list[Record]:
+        """The front, most accurate first."""
+        return sorted(
+            (record for record in self.records if record.on_front),
+            key=lambda record: (-(record.accuracy or 0), record.costs["params"]),
+        )
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row per trial, in the columns of ``trials.csv``."""
+        return pd.DataFrame([_row(record) for record in self.records], columns=list(COLUMNS))
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The rows of the front, most accurate first."""
+        order = [record.number for record in self.front_records]
+        return self.trials.set_index("trial", drop=False).loc[order].reset_index(drop=True)
+
+    def front_file(self, rank: int, record: Record) -> Path:
+        """Where a member of the front is written; `rank` counts from 1."""
+        return self.path / "front" / f"{rank:02d}-{record.architecture.id}.yaml"
+
+    def checkpoint(self, record: Record) -> Path:
+        """Where a trial's weights are, if they are kept."""
+        return self.path / "checkpoints" / f"{record.number}.pt"
+
+    def write_tables(self) -> None:
+        """Write ``trials.csv`` and the front's files; files of networks that are on the front no more go."""
+        write_atomic(self.path / "trials.csv", self.trials.to_csv(index=False))
+        folder = self.path / "front"
+        folder.mkdir(exist_ok=True)
+        files = {}
+        for rank, record in enumerate(self.front_records, 1):
+            figures = ", ".join(
+                f"{objective.name} {objective.show(value)}"
+                for objective in self.objectives
+                if (value := record.value(objective)) is not None
+            )
+            heading = f"# trial {record.number} of a search on {self.settings.dataset}: {figures}\n"
+            files[self.front_file(rank, record)] = heading + record.architecture.to_yaml()
+        for file in folder.glob("*.yaml"):
+            if file not in files:
+                file.unlink()
+        for file, text in files.items():
+            write_atomic(file, text)
+
+
+def read_run_file(path: Path) -> dict[str, Any]:
+    """``run.yaml`` of a run's folder, its version checked.
+
+    Raises:
+        UserError: it is missing, no YAML, or of a newer version.
+    """
+    file = path / "run.yaml"
+    if not file.is_file():
+        raise UserError(f"{path}: no run here (run.yaml is missing)")
+    document = read_yaml(file)
+    if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
+        raise UserError(f"{file}: not a run's file (no schema)")
+    if document["schema"] > SCHEMA:
+        raise UserError(f"{file}: schema {document['schema']}, this nas reads up to {SCHEMA}; use a newer nas")
+    return document
+
+
+def write_run_file(path: Path, settings: Settings, environment: Mapping[str, Any], storage: str | None) -> None:
+    """Write ``run.yaml``."""
+    document = {
+        "schema": SCHEMA,
+        "study": STUDY_NAME,
+        "storage": storage,
+        "settings": settings.to_dict(),
+        "environment": dict(environment),
+    }
+    write_atomic(path / "run.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
+
+
+def describe_environment(device: str) -> dict[str, Any]:
+    """Machine and versions, for people and for comparing runs."""
+    packages = ("nas", "torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
+    return {
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name(0) if device == "cuda" else device,
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _records(study: optuna.Study, settings: Settings) -> list[Record]:
+    objectives = settings.parsed_objectives
+    confirmed = study.user_attrs.get("confirmed", {})
+    trials = [trial for trial in study.get_trials(deepcopy=False) if "document" in trial.user_attrs]
+    front = front_numbers(trials, objectives)
+    return [_record(trial, confirmed.get(str(trial.number), {}), trial.number in front) for trial in trials]
+
+
+def front_numbers(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> set[int]:
+    """Numbers of the trials on the front: trained to the end, dominated by none, each network once."""
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and "twin" not in t.user_attrs]
+    if not complete:
+        return set()
+    mask = pareto.front_mask(np.array([losses(objectives, trial.values) for trial in complete]))
+    return {trial.number for trial, on_front in zip(complete, mask, strict=True) if on_front}
+
+
+def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool) -> Record:
+    attributes = trial.user_attrs
+    curve = attributes.get("curve", [])
+    return Record(
+        number=trial.number,
+        architecture=Architecture.from_dict(attributes["document"], f"trial {trial.number}"),
+        state=STATES[trial.state],
+        reason=attributes.get("reason", ""),
+        accuracy=curve[-1]["accuracy"] if curve else None,
+        costs=attributes.get("costs", {}),
+        curve=curve,
+        twin=attributes.get("twin"),
+        confirmed=confirmed,
+        published="fixed_params" in trial.system_attrs,
+        params=trial.params,
+        started=trial.datetime_start,
+        finished=trial.datetime_complete,
+        on_front=on_front,
+    )
+
+
+def _row(record: Record) -> dict[str, Any]:
+    costs = record.costs
+    return {
+        "trial": record.number,
+        "id": record.architecture.id,
+        "name": record.architecture.name,
+        "state": record.state,
+        "accuracy": record.accuracy,
+        "test_accuracy": record.confirmed.get("test_accuracy"),
+        "params": costs.get("params"),
+        "macs": costs.get("macs"),
+        "size_bytes": costs.get("size"),
+        "latency_ms": costs.get("latency"),
+        "epochs": len(record.curve),
+        "seconds": round(record.seconds, 3),
+        "on_front": record.on_front,
+        "reason": record.reason,
+    }

@@ -1,0 +1,103 @@
+"""What defines a search: enough to run it again. Written to ``run.yaml`` and kept in the study."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from nas.errors import UserError
+from nas.search.objectives import Limit, Objective, parse_limit, parse_objectives
+from nas.space import Space
+from nas.training.recipe import Recipe
+
+SCHEMA = 1
+"""Version of ``run.yaml``; a file of a newer version is refused, older ones load."""
+
+SAMPLERS = ("known-cost", "tpe", "nsga2", "gp", "random")
+PUBLISHED = ("none", "contained", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The search as asked for; everything but machine and resources.
+
+    space            the space's document, its input already that of the data set
+    dataset          name or ``imagefolder:PATH``
+    objectives       names; accuracy is one of them
+    limits           as text, such as ``size<=4MB``
+    recipe           :meth:`nas.training.recipe.Recipe.to_dict`, epochs included
+    trials           how many networks are trained, stopped ones included
+    reduction        of so many trials one goes on past a rung; 1 stops none
+    published        which published networks are trained beside the found ones: none, contained (in the space), all
+    """
+
+    space: dict[str, Any]
+    dataset: str = "digits"
+    data_dir: str | None = None
+    train_size: int | None = None
+    validation_fraction: float = 0.15
+    objectives: tuple[str, ...] = ("accuracy", "size", "latency")
+    limits: tuple[str, ...] = ()
+    recipe: dict[str, Any] = field(default_factory=dict)
+    trials: int = 32
+    sampler: str = "known-cost"
+    reduction: int = 3
+    published: str = "contained"
+    enqueue: tuple[dict[str, Any], ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        parse_objectives(self.objectives)
+        for limit in self.limits:
+            parse_limit(limit)
+        for name, value, allowed in (
+            ("sampler", self.sampler, SAMPLERS),
+            ("published", self.published, PUBLISHED),
+        ):
+            if value not in allowed:
+                raise UserError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}")
+        for name, least in (("trials", 1), ("reduction", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UserError(f"{name} {value!r}: a whole number of at least {least} is needed")
+
+    @property
+    def parsed_objectives(self) -> tuple[Objective, ...]:
+        return parse_objectives(self.objectives)
+
+    @property
+    def parsed_limits(self) -> tuple[Limit, ...]:
+        return tuple(parse_limit(limit) for limit in self.limits)
+
+    @property
+    def parsed_recipe(self) -> Recipe:
+        return Recipe.from_dict(self.recipe)
+
+    def open_space(self) -> Space:
+        return Space(self.space, f"space {self.space.get('name', '')}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for YAML and JSON."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, document: Any, where: str = "settings") -> "Settings":
+        """The settings from plain values.
+
+        Raises:
+            UserError: a field that does not exist, is missing, or holds a value that is not allowed.
+        """
+        if not isinstance(document, Mapping):
+            raise UserError(f"{where}: settings are a mapping of fields, this is a {type(document).__name__}")
+        known = {item.name for item in fields(cls)}
+        for key in document:
+            if key not in known:
+                raise UserError(f"{where}: unknown setting {key!r}; allowed: {', '.join(sorted(known))}")
+        if "space" not in document:
+            raise UserError(f"{where}: the setting 'space' is missing")
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+        try:
+            return cls(**values)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error

@@ -1,0 +1,242 @@
+"""The search's record: an Optuna study, written by the driver alone.
+
+What a trial's state means:
+
+COMPLETE  trained to the full budget; its values are those of the last epoch
+PRUNED    stopped early, or never trained (over a limit, or the same network as another trial); see its reason
+FAIL      NaN, out of memory, a dead worker: see its reason
+RUNNING   being trained, or left over from a driver that died
+
+Every trial carries user attributes: ``id``, ``name``, ``document`` (the architecture), ``costs`` (by objective),
+``curve`` (one mapping per epoch), ``reason``, ``twin`` (the number of an earlier trial of the same network) and, while
+it has no final values, ``partial`` (epoch, budget and values reached). What is found out after the search about trials
+that are closed by then stands in the study's attribute ``confirmed``, by trial number.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.search.objectives import Limit, Objective
+from nas.space import Space, Value
+
+STUDY_NAME = "nas"
+STUDY_FILE = "study.journal"
+MAX_UNTRAINED_IN_A_ROW = 300
+
+Costs = Mapping[str, float]
+CostFunction = Callable[[Architecture], Costs]
+"""The known figures of a network by objective name: params, macs, size, peak_memory, latency."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network to train: the trial's number and what it is."""
+
+    number: int
+    architecture: Architecture
+
+
+def open_storage(folder: Path, url: str | None) -> BaseStorage:
+    """The journal file in the run's folder, or a database.
+
+    Raises:
+        UserError: the database cannot be reached.
+    """
+    if url is None:
+        return JournalStorage(JournalFileBackend(str(folder / STUDY_FILE)))
+    try:
+        return optuna.storages.get_storage(url)
+    except Exception as error:  # every database driver has errors of its own
+        raise UserError(f"--storage {url}: {str(error).splitlines()[0]}") from error
+
+
+class SearchStudy:
+    """Asks for networks, and writes down what became of them.
+
+    Args:
+        study: the Optuna study.
+        space: what is searched.
+        objectives: in the order of the study's values.
+        limits: networks that break one are recorded but never trained.
+        costs: the known figures of a network.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        *,
+        space: Space,
+        objectives: Sequence[Objective],
+        limits: Sequence[Limit],
+        costs: CostFunction,
+    ) -> None:
+        self.study = study
+        self.space = space
+        self.objectives = tuple(objectives)
+        self.limits = tuple(limits)
+        self.costs = costs
+        self.distributions: dict[str, BaseDistribution] = {
+            name: CategoricalDistribution(parameter.values) for name, parameter in space.parameters_by_name.items()
+        }
+        self._open: dict[int, Trial] = {}
+        self._curves: dict[int, list[dict[str, float]]] = {}
+        self._costs: dict[int, Costs] = {}
+        self._by_id: dict[str, int] = {}
+        for trial in study.get_trials(deepcopy=False):
+            if "id" in trial.user_attrs:
+                self._by_id.setdefault(trial.user_attrs["id"], trial.number)
+
+    def enqueue(self, architecture: Architecture) -> None:
+        """Queue a network to be trained before any proposal; it keeps its name.
+
+        One that the space does not contain is trained beside the search: no sampler learns from it.
+        """
+        attributes = {"name": architecture.name, "document": architecture.to_dict()}
+        parameters = self.space.parameters(architecture) if self.space.contains(architecture) else {}
+        self.study.enqueue_trial(parameters, user_attrs=attributes)
+
+    def reopen(self) -> list[Candidate]:
+        """The trials that a driver which is no more left RUNNING, to be trained on."""
+        candidates = []
+        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            trial = Trial(self.study, frozen._trial_id)
+            if "costs" not in frozen.user_attrs:  # it died between asking and describing
+                self._close_unused(trial)
+                continue
+            architecture = Architecture.from_dict(frozen.user_attrs["document"], f"trial {frozen.number}")
+            self._open[frozen.number] = trial
+            self._costs[frozen.number] = frozen.user_attrs["costs"]
+            self._curves[frozen.number] = list(frozen.user_attrs.get("curve", []))
+            self._by_id[architecture.id] = frozen.number
+            candidates.append(Candidate(frozen.number, architecture))
+        return candidates
+
+    def propose(self) -> Candidate | None:
+        """The next network worth training, or None where the space holds no more.
+
+        What breaks a limit or is known already is written down and passed over.
+        """
+        for _ in range(MAX_UNTRAINED_IN_A_ROW):
+            trial = self._ask()
+            architecture = self._describe(trial)
+            costs = self.costs(architecture)
+            self._costs[trial.number] = costs
+            trial.set_user_attr("costs", dict(costs))
+            reason = self._objection(trial, architecture, costs)
+            if reason is None:
+                self._by_id[architecture.id] = trial.number
+                self._open[trial.number] = trial
+                self._curves[trial.number] = []
+                return Candidate(trial.number, architecture)
+        return None
+
+    def record_epoch(self, number: int, epoch: Mapping[str, float], budget: int) -> list[float]:
+        """Write down an epoch of a running trial (`epoch` counts from 1); returns the trial's values at this epoch.
+
+        An epoch that is trained again, since its checkpoint was lost with its worker, replaces the old one.
+        """
+        curve = self._curves[number]
+        del curve[int(epoch["epoch"]) - 1 :]
+        curve.append(dict(epoch))
+        values = self.values(number, epoch["accuracy"])
+        trial = self._open[number]
+        trial.set_user_attr("curve", curve)
+        trial.set_user_attr("partial", {"epoch": len(curve), "budget": budget, "values": values})
+        return values
+
+    def values(self, number: int, accuracy: float) -> list[float]:
+        """A trial's objective values, given its accuracy."""
+        costs = self._costs[number]
+        return [costs[objective.name] if objective.known else accuracy for objective in self.objectives]
+
+    def complete(self, number: int) -> None:
+        """Close a trial that was trained to the full budget, with the values of its last epoch."""
+        accuracy = self._curves.pop(number)[-1]["accuracy"]
+        self.study.tell(self._open.pop(number), self.values(number, accuracy))
+
+    def stop(self, number: int, reason: str) -> None:
+        """Close a trial that was stopped early."""
+        self._close(number, TrialState.PRUNED, reason)
+
+    def fail(self, number: int, reason: str) -> None:
+        """Close a trial that broke."""
+        self._close(number, TrialState.FAIL, reason)
+
+    def running(self) -> list[int]:
+        """Numbers of the trials handed out and not closed yet."""
+        return list(self._open)
+
+    def epochs_done(self, number: int) -> int:
+        """How many epochs of a running trial are written down."""
+        return len(self._curves[number])
+
+    def _ask(self) -> Trial:
+        # Waiting trials (the queue) come before proposals; a waiting one outside the space has no parameters at all,
+        # and asking it for some would make it a proposal with a published network's name.
+        waiting = next(iter(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))), None)
+        outside = waiting is not None and not waiting.system_attrs.get("fixed_params")
+        return self.study.ask({} if outside and self.distributions else self.distributions)
+
+    def _describe(self, trial: Trial) -> Architecture:
+        document = trial.user_attrs.get("document")
+        if document is not None:
+            architecture = Architecture.from_dict(document, f"trial {trial.number}")
+        else:
+            parameters: dict[str, Value] = trial.params
+            architecture = self.space.architecture(parameters)
+            architecture = architecture.model_copy(update={"name": f"{self.space.name}-{architecture.id}"})
+            trial.set_user_attr("name", architecture.name)
+            trial.set_user_attr("document", architecture.to_dict())
+        trial.set_user_attr("id", architecture.id)
+        return architecture
+
+    def _objection(self, trial: Trial, architecture: Architecture, costs: Costs) -> str | None:
+        """Close a trial that is not worth training and say why; None where it is."""
+        if self.limits:
+            excess = {str(limit): limit.excess(costs) for limit in self.limits}
+            for name, value in excess.items():
+                trial.set_constraint(name, value)
+            worst = max(excess, key=excess.__getitem__)
+            if excess[worst] > 0:
+                return self._pass_over(trial, TrialState.PRUNED, f"over the limit {worst}")
+        twin_number = self._by_id.get(architecture.id)
+        if twin_number is None:
+            return None
+        trial.set_user_attr("twin", twin_number)
+        twin = self._frozen(twin_number)
+        reason = f"same network as trial {twin_number}"
+        if twin.state == TrialState.COMPLETE:
+            trial.set_user_attr("reason", reason)
+            self.study.tell(trial, twin.values)
+            return reason
+        if "partial" in twin.user_attrs:
+            trial.set_user_attr("partial", twin.user_attrs["partial"])
+        state = TrialState.FAIL if twin.state == TrialState.FAIL else TrialState.PRUNED
+        return self._pass_over(trial, state, reason)
+
+    def _pass_over(self, trial: Trial, state: TrialState, reason: str) -> str:
+        trial.set_user_attr("reason", reason)
+        self.study.tell(trial, state=state)
+        return reason
+
+    def _close_unused(self, trial: Trial) -> None:
+        self._pass_over(trial, TrialState.FAIL, "the driver died before the network was known")
+
+    def _close(self, number: int, state: TrialState, reason: str) -> None:
+        trial = self._open.pop(number)
+        self._curves.pop(number, None)
+        trial.set_user_attr("reason", reason)
+        self.study.tell(trial, state=state)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]

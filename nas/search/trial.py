@@ -1,0 +1,71 @@
+"""One trial as Ray Tune runs it: a worker process that trains one network after another."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from nas.architecture import Architecture
+from nas.training.data import Dataset
+from nas.training.evaluator import TrainingEvaluator
+from nas.training.loop import Epoch
+from nas.training.recipe import Recipe
+from nas.training.threads import set_threads
+
+
+class NetworkTrainable(tune.Trainable):
+    """Trains the network of its configuration, an epoch per step, and reports ``epoch`` (a mapping) or ``failure``.
+
+    The process is reused from trial to trial (``reuse_actors=True``): imports, data and the device's context are paid
+    once. A network that cannot be trained is a result like any other, since an exception would cost the process.
+
+    Configuration: ``number``, ``document``, ``seed``, ``checkpoint`` (path or None).
+    """
+
+    def setup(  # type: ignore[override]  # tune.with_parameters adds what follows the configuration
+        self, config: dict[str, Any], dataset: Dataset, recipe: dict[str, Any], device: str, threads: int
+    ) -> None:
+        set_threads(threads)
+        self._epochs: Iterator[Epoch] = iter(())
+        self._evaluator = TrainingEvaluator(dataset, Recipe.from_dict(recipe), device=device)
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._start(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        try:
+            epoch = next(self._epochs, None)
+        except Exception as error:  # whatever a network breaks is this trial's failure, never the worker's
+            self._epochs = iter(())
+            return {"failure": explain(error), "done": True}
+        if epoch is None:
+            return {"failure": "trained to the end already", "done": True}
+        done = epoch.epoch >= self._evaluator.recipe.epochs
+        return {"epoch": {**asdict(epoch), "seconds": time.perf_counter() - started}, "done": done}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the study and the run's own checkpoints are the record."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing; see :meth:`save_checkpoint`."""
+
+    def _start(self, config: dict[str, Any]) -> None:
+        checkpoint = config["checkpoint"]
+        self._epochs = self._train(config["document"], config["seed"], Path(checkpoint) if checkpoint else None)
+
+    def _train(self, document: dict[str, Any], seed: int, checkpoint: Path | None) -> Iterator[Epoch]:
+        # A generator, so that an error in building the network too is raised in step() and not in Ray's set-up.
+        architecture = Architecture.from_dict(document)
+        yield from self._evaluator.run(architecture, seed=seed, checkpoint=checkpoint)
+
+
+def explain(error: BaseException) -> str:
+    """An exception as one line."""
+    text = (str(error).splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,107 @@
+"""Training from scratch as an evaluator: architecture in, a stream of epochs out.
+
+An evaluator is what a search knows of training: ``run(architecture, seed, ...)`` yields one :class:`Epoch` after another.
+Nothing above it knows how the accuracy comes about.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nas.training.data import Dataset
+from nas.training.loop import Epoch, Trainer
+from nas.training.recipe import Recipe
+
+
+class Evaluator(Protocol):
+    """Judges networks, one after another."""
+
+    def run(self, architecture: Architecture, *, seed: int, checkpoint: Path | None) -> Iterator[Epoch]:
+        """Judge a network to the full budget.
+
+        Args:
+            architecture: the network.
+            seed: of weights, order of images and augmentation.
+            checkpoint: a file that holds the state after every epoch; where it exists already, go on from it.
+        """
+        ...
+
+
+class TrainingEvaluator:
+    """Trains every network from fresh weights.
+
+    Args:
+        dataset: on any device; copies in the networks' input format are kept on `device`.
+        recipe: its epochs are the budget.
+        device: where the networks train.
+        epoch_timeout: seconds after which an epoch is given up, or None.
+    """
+
+    def __init__(
+        self, dataset: Dataset, recipe: Recipe, *, device: str = "cpu", epoch_timeout: float | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.recipe = recipe
+        self.device = device
+        self.epoch_timeout = epoch_timeout
+        self._inputs: dict[tuple[int, int], Dataset] = {}
+
+    def run(self, architecture: Architecture, *, seed: int, checkpoint: Path | None = None) -> Iterator[Epoch]:
+        """See :class:`Evaluator`. Raises what :meth:`nas.training.loop.Trainer.run_epoch` raises."""
+        trainer = self.trainer(architecture, seed)
+        if checkpoint is not None and checkpoint.exists():
+            try:
+                state = load_checkpoint(checkpoint).trainer
+                if state is not None:
+                    trainer.load_state_dict(state)
+            except UserError:
+                trainer = self.trainer(architecture, seed)  # a file that a crash left damaged: from the start again
+        for epoch in trainer.epochs():
+            if checkpoint is not None:
+                save_checkpoint(checkpoint, self.checkpoint(architecture, trainer))
+            yield epoch
+        if self.device.startswith("cuda"):
+            del trainer
+            torch.cuda.empty_cache()
+
+    def trainer(self, architecture: Architecture, seed: int, *, compile: bool = False) -> Trainer:
+        """A trainer at its start. The weights depend on the seed alone; the global generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = architecture.build(len(self.dataset.classes))
+        return Trainer(
+            network,
+            self._input(architecture),
+            self.recipe,
+            seed=seed,
+            compile=compile,
+            epoch_timeout=self.epoch_timeout,
+        )
+
+    def checkpoint(self, architecture: Architecture, trainer: Trainer, *, final: bool = False) -> Checkpoint:
+        """What is kept of a training; a final one cannot be trained on and is a third of the size."""
+        return Checkpoint(
+            architecture=architecture.to_dict(),
+            classes=trainer.dataset.classes,
+            mean=trainer.dataset.mean,
+            std=trainer.dataset.std,
+            dataset=trainer.dataset.name,
+            split=asdict(trainer.dataset.split),
+            recipe=self.recipe.to_dict(),
+            epoch=trainer.epoch,
+            accuracy=trainer.accuracy,
+            weights=trainer.evaluated_network.state_dict(),
+            trainer=None if final else trainer.state_dict(),
+        )
+
+    def _input(self, architecture: Architecture) -> Dataset:
+        key = (architecture.input.channels, architecture.input.resolution)
+        if key not in self._inputs:
+            self._inputs[key] = self.dataset.for_network(*key, self.device)
+        return self._inputs[key]
