@@ -9,11 +9,15 @@ from typing import Any
 import torch
 
 from nas.architecture import Architecture
-from nas.catalog import load, load_space
+from nas.catalog import load, load_space, published, space_names
+from nas.cost.analytic import cost
+from nas.cost.profile import profile as profile_network
 from nas.errors import UserError
+from nas.report.page import write_report
 from nas.search.conductor import Progress
+from nas.search.prepare import fit_space
 from nas.search.run import Run
-from nas.search.search import fit_space
+from nas.search.search import resume as resume_search
 from nas.search.search import search as run_search
 from nas.search.settings import Settings
 from nas.search.tuning import Resources
@@ -93,9 +97,7 @@ def search(
         seed=seed,
     )
     folder = Path(out) if out is not None else fresh_folder(fitted.name, dataset)
-    return run_search(
-        settings, out=folder, resources=resources, storage=storage, on_change=on_change, say=say
-    )
+    return run_search(settings, out=folder, resources=resources, storage=storage, on_change=on_change, say=say)
 
 
 def train(
@@ -172,6 +174,32 @@ def evaluate(
         "validation_accuracy": evaluate_network(network, images, "validation", precision=precision).accuracy,
         "test_accuracy": evaluate_network(network, images, "test", precision=precision).accuracy,
     }
+
+
+def resume(path: str | Path, **options: Any) -> Run:
+    """Go on with a search that was interrupted, or extend one; see :func:`nas.search.search.resume`."""
+    return resume_search(Path(path), **options)
+
+
+def report(run: str | Path) -> Path:
+    """Write a run's report; returns its path."""
+    return write_report(Run.open(run))
+
+
+def profile(
+    architecture: str | Path | Architecture, *, num_classes: int = 10, resolution: int | None = None
+) -> dict[str, Any]:
+    """What a network costs; `nas profile --json` in Python."""
+    network = load(architecture)
+    if resolution is not None:
+        network = network.with_input(resolution=resolution)
+    return profile_network(network, num_classes)
+
+
+def catalogue() -> tuple[list[Space], list[tuple[Architecture, int]]]:
+    """The shipped spaces, and the published networks with their parameters."""
+    networks = sorted(published(), key=lambda architecture: (architecture.source, architecture.name))
+    return [load_space(name) for name in space_names()], [(network, cost(network).params) for network in networks]
 
 
 def open_run(path: str | Path) -> Run:

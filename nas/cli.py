@@ -3,13 +3,16 @@
 Exit codes: 0 done, 1 the search or training failed, 2 wrong input, 130 interrupted.
 """
 
+import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from nas.errors import UserError
 
@@ -48,7 +51,9 @@ def search(
     limit: Annotated[
         list[str] | None, typer.Option(help="Such as 'size<=4MB' or 'latency<=5ms'; may be repeated.")
     ] = None,
-    trials: Annotated[int, typer.Option(help="Networks to train, stopped ones included.")] = 32,
+    trials: Annotated[
+        int | None, typer.Option(help="Networks to train, stopped ones included (default: 32).", show_default=False)
+    ] = None,
     recipe: Annotated[str, typer.Option(help="How networks are trained: search, train, han, hoang, kuo.")] = "search",
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
     sampler: Annotated[str, typer.Option(help="known-cost, tpe, nsga2, gp or random.")] = "known-cost",
@@ -59,48 +64,55 @@ def search(
     enqueue: Annotated[list[str] | None, typer.Option(help="Own networks to train first; may be repeated.")] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The run's folder (default: fresh, under results/).")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run; of the other options only --trials and resources count.")
+    ] = None,
     storage: Annotated[
         str | None, typer.Option(help="Optuna URL for the study (default: a file in the run's folder).")
     ] = None,
     cpus_per_trial: Annotated[int | None, typer.Option(help="Threads of a worker.", show_default=False)] = None,
-    gpus_per_trial: Annotated[float | None, typer.Option(help="Part of a GPU, such as 0.25.", show_default=False)] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(help="Part of a GPU, such as 0.25.", show_default=False)
+    ] = None,
     max_concurrent: Annotated[int | None, typer.Option(help="Workers at once.", show_default=False)] = None,
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster, or auto.", show_default=False)] = None,
 ) -> None:
     """Search a space: train its networks, keep the front, write a report."""
-    from nas import api
+    from nas import api, screen
     from nas.search.display import Display
     from nas.search.tuning import Resources
 
-    with Display(console) as display:
-        run = api.search(
-            space,
-            dataset=dataset,
-            data_dir=data_dir,
-            train_size=train_size,
-            resolution=resolution,
-            objectives=tuple(name.strip() for name in objectives.split(",")),
-            limits=tuple(limit or ()),
-            recipe=recipe,
-            epochs=epochs,
-            trials=trials,
-            sampler=sampler,
-            reduction=reduction,
-            published=published,
-            enqueue=tuple(enqueue or ()),
-            seed=seed,
-            out=out,
-            storage=storage,
-            resources=Resources(
-                cpus_per_trial=cpus_per_trial,
-                gpus_per_trial=gpus_per_trial,
-                max_concurrent=max_concurrent,
-                address=address,
-            ),
-            on_change=display,
-            say=display.say,
-        )
-    _print_front(run)
+    resources = Resources(
+        cpus_per_trial=cpus_per_trial, gpus_per_trial=gpus_per_trial, max_concurrent=max_concurrent, address=address
+    )
+    folder = resume or out or api.fresh_folder(Path(space).stem, dataset)
+    with _resumable(folder), Display(console) as display:
+        if resume is not None:
+            run = api.resume(resume, trials=trials, resources=resources, on_change=display, say=display.say)
+        else:
+            run = api.search(
+                space,
+                dataset=dataset,
+                data_dir=data_dir,
+                train_size=train_size,
+                resolution=resolution,
+                objectives=tuple(objectives.split(",")),
+                limits=tuple(limit or ()),
+                recipe=recipe,
+                epochs=epochs,
+                trials=trials or 32,
+                sampler=sampler,
+                reduction=reduction,
+                published=published,
+                enqueue=tuple(enqueue or ()),
+                seed=seed,
+                out=folder,
+                storage=storage,
+                resources=resources,
+                on_change=display,
+                say=display.say,
+            )
+    screen.print_run(console, run, api.report(run.path))
 
 
 @app.command(epilog="Example: nas report results/20260101-120000-inverted_residual-digits")
@@ -131,7 +143,7 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on with the training in --out.")] = False,
 ) -> None:
     """Train one network in full: checkpoint, metrics and config go to a folder."""
-    from nas import api
+    from nas import api, screen
 
     result = api.train(
         architecture,
@@ -145,7 +157,7 @@ def train(
         seed=seed,
         out=out,
         resume=resume,
-        on_epoch=_print_epoch,
+        on_epoch=lambda epoch, epochs: screen.print_epoch(console, epoch, epochs),
     )
     console.print(
         f"validation accuracy {result.validation_accuracy:.2%} · test accuracy {result.test_accuracy:.2%}\n"
@@ -183,21 +195,32 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """What a network costs: parameters, MACs, size, memory; checked by thop and torch."""
-    from nas import api
+    from nas import api, screen
 
     document = api.profile(architecture, num_classes=num_classes, resolution=resolution)
     if as_json:
         console.print_json(data=document)
         return
-    _print_profile(document)
+    screen.print_profile(console, document)
 
 
 @app.command(name="list")
 def list_() -> None:
     """Shipped spaces and published networks."""
-    from nas import api
+    from nas import api, screen
 
-    _print_catalog(*api.catalogue())
+    screen.print_catalogue(console, *api.catalogue())
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Ctrl-C and a polite kill end the search with the command that goes on with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print(f"nas: interrupted; go on with\n  nas search --resume {shlex.quote(str(folder))}", markup=False)
+        raise typer.Exit(130) from None
 
 
 def main() -> None:

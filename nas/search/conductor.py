@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from nas import pareto
 from nas.search.objectives import losses
 from nas.search.stopping import DominanceStopping
-from nas.search.study import Candidate, SearchStudy
+from nas.search.study import Candidate, SearchStudy, curve_of, was_trained
 
 
 @dataclass
@@ -78,7 +78,8 @@ class Conductor:
         self.broken: str | None = None
         """Why the search cannot go on, if so."""
         self._failures_in_a_row = 0
-        self._points: list[list[float]] = []
+        self._points: dict[int, list[float]] = {}
+        self._front: set[int] = set()
         self._waiting = study.reopen()
         self._recall()
 
@@ -107,15 +108,15 @@ class Conductor:
             self.lose(number, str(result["failure"]))
             return True
         epoch = result["epoch"]
-        values = self.study.record_epoch(number, _metrics(epoch), self.epochs)
+        values = self.study.record_epoch(number, _metrics(epoch))
         done = int(epoch["epoch"])
         if done >= self.epochs:
             self.study.complete(number)
             self._close(number)
             self.progress.done += 1
-            self._note_front(values)
+            self._note_front(number, values)
         elif self.stopping.stops(number, done, losses(self.study.objectives, values)):
-            self.study.stop(number, f"dominated at epoch {done} of {self.epochs}")
+            self.study.stop(number, f"dominated at epoch {done} of {self.epochs}", self.epochs)
             self._close(number)
             self.progress.stopped += 1
         else:
@@ -141,10 +142,16 @@ class Conductor:
         self.progress.running -= 1
         self.progress.trained_here += 1
 
-    def _note_front(self, values: list[float]) -> None:
-        self._points.append(losses(self.study.objectives, values))
-        self.progress.best_accuracy = max(-point[self._accuracy_index] for point in self._points)
-        self.progress.front = int(pareto.front_mask(np.array(self._points)).sum())
+    def needs_weights(self, number: int) -> bool:
+        """Whether a trial's weights are still of use: it runs, stands on the front, or is a published network."""
+        return number in self.study.running() or number in self._front or self.study.is_queued(number)
+
+    def _note_front(self, number: int, values: list[float]) -> None:
+        self._points[number] = losses(self.study.objectives, values)
+        points = np.array(list(self._points.values()))
+        self.progress.best_accuracy = -float(points[:, self._accuracy_index].min())
+        self._front = {n for n, kept in zip(self._points, pareto.front_mask(points), strict=True) if kept}
+        self.progress.front = len(self._front)
 
     @property
     def _accuracy_index(self) -> int:
@@ -153,24 +160,19 @@ class Conductor:
     def _recall(self) -> None:
         """Rebuild rungs, front and counts from the study: a resumed search knows what the interrupted one did."""
         for trial in self.study.study.get_trials(deepcopy=False):
-            for epoch in trial.user_attrs.get("curve", []):
+            for epoch in curve_of(trial.user_attrs):
                 costs = trial.user_attrs["costs"]
                 values = [costs[o.name] if o.known else epoch["accuracy"] for o in self.study.objectives]
                 self.stopping.record(trial.number, int(epoch["epoch"]), losses(self.study.objectives, values))
-            if "twin" in trial.user_attrs or not trained(trial.state, trial.user_attrs):
+            if not trial.state.is_finished() or not was_trained(trial.user_attrs):
                 continue
             if trial.state == TrialState.COMPLETE:
                 self.progress.done += 1
-                self._note_front(list(trial.values))
+                self._note_front(trial.number, list(trial.values))
             elif trial.state == TrialState.PRUNED:
                 self.progress.stopped += 1
             elif trial.state == TrialState.FAIL:
                 self.progress.failed += 1
-
-
-def trained(state: TrialState, attributes: Mapping[str, Any]) -> bool:
-    """Whether a closed trial was given to a worker: only those count towards the budget."""
-    return state.is_finished() and "twin" not in attributes and not str(attributes.get("reason", "")).startswith("over ")
 
 
 def training_seed(seed: int, architecture_id: str) -> int:

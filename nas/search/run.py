@@ -32,7 +32,7 @@ from nas.errors import UserError
 from nas.files import read_yaml, write_atomic
 from nas.search.objectives import Objective, losses
 from nas.search.settings import SCHEMA, Settings
-from nas.search.study import STUDY_FILE, STUDY_NAME, open_storage
+from nas.search.study import STUDY_FILE, curve_of, open_storage, was_trained
 
 COLUMNS = (
     "trial",
@@ -88,6 +88,13 @@ class Record:
     on_front: bool
 
     @property
+    def was_trained(self) -> bool:
+        """Whether the trial is closed and was given to a worker: these count towards the budget."""
+        return self.state in ("complete", "stopped", "failed") and was_trained(
+            {"twin": self.twin, "reason": self.reason}
+        )
+
+    @property
     def seconds(self) -> float:
         """Worker time of all its epochs."""
         return sum(epoch["seconds"] for epoch in self.curve)
@@ -134,7 +141,7 @@ class Run:
             raise UserError(f"{path}: the run's record {STUDY_FILE} is missing")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            study = optuna.load_study(study_name=document.get("study", STUDY_NAME), storage=open_storage(path, storage))
+            study = optuna.load_study(study_name=document["study"], storage=open_storage(path, storage))
         except KeyError as error:
             raise UserError(f"{path}: its study does not stand in {storage or STUDY_FILE}") from error
         return cls(path, settings, document.get("environment", {}), study)
@@ -212,7 +219,7 @@ def write_run_file(path: Path, settings: Settings, environment: Mapping[str, Any
     """Write ``run.yaml``."""
     document = {
         "schema": SCHEMA,
-        "study": STUDY_NAME,
+        "study": path.resolve().name,
         "storage": storage,
         "settings": settings.to_dict(),
         "environment": dict(environment),
@@ -270,7 +277,7 @@ def front_numbers(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]
 
 def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool) -> Record:
     attributes = trial.user_attrs
-    curve = attributes.get("curve", [])
+    curve = curve_of(attributes)
     return Record(
         number=trial.number,
         architecture=Architecture.from_dict(attributes["document"], f"trial {trial.number}"),

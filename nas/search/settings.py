@@ -77,9 +77,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
-        }
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, document: Any, where: str = "settings") -> "Settings":
@@ -96,7 +94,9 @@ class Settings:
                 raise UserError(f"{where}: unknown setting {key!r}; allowed: {', '.join(sorted(known))}")
         if "space" not in document:
             raise UserError(f"{where}: the setting 'space' is missing")
-        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in document.items()
+        }
         try:
             return cls(**values)
         except UserError as error:

@@ -8,12 +8,13 @@ FAIL      NaN, out of memory, a dead worker: see its reason
 RUNNING   being trained, or left over from a driver that died
 
 Every trial carries user attributes: ``id``, ``name``, ``document`` (the architecture), ``costs`` (by objective),
-``curve`` (one mapping per epoch), ``reason``, ``twin`` (the number of an earlier trial of the same network) and, while
-it has no final values, ``partial`` (epoch, budget and values reached). What is found out after the search about trials
+``epoch:1``, ``epoch:2`` and so on (a mapping each), ``reason``, ``twin`` (the number of an earlier trial of the same
+network) and, where it was stopped, ``partial`` (epoch, budget and values reached). What is found out after the search about trials
 that are closed by then stands in the study's attribute ``confirmed``, by trial number.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,17 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.architecture import Architecture
 from nas.errors import UserError
+from nas.search.journal import RunJournal
 from nas.search.objectives import Limit, Objective
 from nas.space import Space, Value
 
-STUDY_NAME = "nas"
 STUDY_FILE = "study.journal"
-MAX_UNTRAINED_IN_A_ROW = 300
+EPOCH = "epoch:"
+MAX_UNTRAINED_IN_A_ROW = 100
 
 Costs = Mapping[str, float]
 CostFunction = Callable[[Architecture], Costs]
@@ -46,18 +47,36 @@ class Candidate:
     architecture: Architecture
 
 
-def open_storage(folder: Path, url: str | None) -> BaseStorage:
+def open_storage(folder: Path, url: str | None, *, journal: RunJournal | None = None) -> BaseStorage:
     """The journal file in the run's folder, or a database.
+
+    Args:
+        folder: the run's.
+        url: Optuna's URL of a database, or None for the file.
+        journal: the file, opened by its writer; default: opened for reading.
 
     Raises:
         UserError: the database cannot be reached.
     """
     if url is None:
-        return JournalStorage(JournalFileBackend(str(folder / STUDY_FILE)))
+        return JournalStorage(journal or RunJournal(folder / STUDY_FILE, writer=False))
     try:
         return optuna.storages.get_storage(url)
     except Exception as error:  # every database driver has errors of its own
         raise UserError(f"--storage {url}: {str(error).splitlines()[0]}") from error
+
+
+def was_trained(attributes: Mapping[str, Any]) -> bool:
+    """Whether a closed trial with these attributes was given to a worker: only those count towards the budget."""
+    return attributes.get("twin") is None and not str(attributes.get("reason", "")).startswith("over the limit")
+
+
+def curve_of(attributes: Mapping[str, Any]) -> list[dict[str, float]]:
+    """The epochs that a trial's attributes hold, in order."""
+    epochs = []
+    while (epoch := attributes.get(f"{EPOCH}{len(epochs) + 1}")) is not None:
+        epochs.append(epoch)
+    return epochs
 
 
 class SearchStudy:
@@ -69,6 +88,7 @@ class SearchStudy:
         objectives: in the order of the study's values.
         limits: networks that break one are recorded but never trained.
         costs: the known figures of a network.
+        batch: makes what is written within it one write, where the storage can.
     """
 
     def __init__(
@@ -79,8 +99,10 @@ class SearchStudy:
         objectives: Sequence[Objective],
         limits: Sequence[Limit],
         costs: CostFunction,
+        batch: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.study = study
+        self._batch = batch
         self.space = space
         self.objectives = tuple(objectives)
         self.limits = tuple(limits)
@@ -93,15 +115,17 @@ class SearchStudy:
         self._costs: dict[int, Costs] = {}
         self._by_id: dict[str, int] = {}
         for trial in study.get_trials(deepcopy=False):
-            if "id" in trial.user_attrs:
+            if "id" in trial.user_attrs and trial.state != TrialState.WAITING:
                 self._by_id.setdefault(trial.user_attrs["id"], trial.number)
 
     def enqueue(self, architecture: Architecture) -> None:
-        """Queue a network to be trained before any proposal; it keeps its name.
+        """Queue a network to be trained before any proposal; it keeps its name. One that is known already is left out.
 
         One that the space does not contain is trained beside the search: no sampler learns from it.
         """
-        attributes = {"name": architecture.name, "document": architecture.to_dict()}
+        if any(t.user_attrs.get("id") == architecture.id for t in self.study.get_trials(deepcopy=False)):
+            return
+        attributes = {"id": architecture.id, "name": architecture.name, "document": architecture.to_dict()}
         parameters = self.space.parameters(architecture) if self.space.contains(architecture) else {}
         self.study.enqueue_trial(parameters, user_attrs=attributes)
 
@@ -116,7 +140,7 @@ class SearchStudy:
             architecture = Architecture.from_dict(frozen.user_attrs["document"], f"trial {frozen.number}")
             self._open[frozen.number] = trial
             self._costs[frozen.number] = frozen.user_attrs["costs"]
-            self._curves[frozen.number] = list(frozen.user_attrs.get("curve", []))
+            self._curves[frozen.number] = curve_of(frozen.user_attrs)
             self._by_id[architecture.id] = frozen.number
             candidates.append(Candidate(frozen.number, architecture))
         return candidates
@@ -127,20 +151,26 @@ class SearchStudy:
         What breaks a limit or is known already is written down and passed over.
         """
         for _ in range(MAX_UNTRAINED_IN_A_ROW):
-            trial = self._ask()
-            architecture = self._describe(trial)
-            costs = self.costs(architecture)
-            self._costs[trial.number] = costs
-            trial.set_user_attr("costs", dict(costs))
-            reason = self._objection(trial, architecture, costs)
-            if reason is None:
-                self._by_id[architecture.id] = trial.number
-                self._open[trial.number] = trial
-                self._curves[trial.number] = []
-                return Candidate(trial.number, architecture)
+            with self._batch():
+                candidate = self._propose_one()
+            if candidate is not None:
+                return candidate
         return None
 
-    def record_epoch(self, number: int, epoch: Mapping[str, float], budget: int) -> list[float]:
+    def _propose_one(self) -> Candidate | None:
+        trial = self._ask()
+        architecture = self._describe(trial)
+        costs = self.costs(architecture)
+        self._costs[trial.number] = costs
+        trial.set_user_attr("costs", dict(costs))
+        if self._objection(trial, architecture, costs) is not None:
+            return None
+        self._by_id[architecture.id] = trial.number
+        self._open[trial.number] = trial
+        self._curves[trial.number] = []
+        return Candidate(trial.number, architecture)
+
+    def record_epoch(self, number: int, epoch: Mapping[str, float]) -> list[float]:
         """Write down an epoch of a running trial (`epoch` counts from 1); returns the trial's values at this epoch.
 
         An epoch that is trained again, since its checkpoint was lost with its worker, replaces the old one.
@@ -150,8 +180,8 @@ class SearchStudy:
         curve.append(dict(epoch))
         values = self.values(number, epoch["accuracy"])
         trial = self._open[number]
-        trial.set_user_attr("curve", curve)
-        trial.set_user_attr("partial", {"epoch": len(curve), "budget": budget, "values": values})
+        # An attribute per epoch: rewriting the whole curve every time would let the record grow with its square.
+        trial.set_user_attr(f"{EPOCH}{len(curve)}", curve[-1])
         return values
 
     def values(self, number: int, accuracy: float) -> list[float]:
@@ -164,9 +194,13 @@ class SearchStudy:
         accuracy = self._curves.pop(number)[-1]["accuracy"]
         self.study.tell(self._open.pop(number), self.values(number, accuracy))
 
-    def stop(self, number: int, reason: str) -> None:
-        """Close a trial that was stopped early."""
-        self._close(number, TrialState.PRUNED, reason)
+    def stop(self, number: int, reason: str, budget: int) -> None:
+        """Close a trial that was stopped early; `budget` is how many epochs it would have had."""
+        curve = self._curves[number]
+        partial = {"epoch": len(curve), "budget": budget, "values": self.values(number, curve[-1]["accuracy"])}
+        with self._batch():
+            self._open[number].set_user_attr("partial", partial)
+            self._close(number, TrialState.PRUNED, reason)
 
     def fail(self, number: int, reason: str) -> None:
         """Close a trial that broke."""
@@ -176,9 +210,9 @@ class SearchStudy:
         """Numbers of the trials handed out and not closed yet."""
         return list(self._open)
 
-    def epochs_done(self, number: int) -> int:
-        """How many epochs of a running trial are written down."""
-        return len(self._curves[number])
+    def is_queued(self, number: int) -> bool:
+        """Whether a trial was queued, and not proposed."""
+        return "fixed_params" in self._frozen(number).system_attrs
 
     def _ask(self) -> Trial:
         # Waiting trials (the queue) come before proposals; a waiting one outside the space has no parameters at all,
@@ -235,8 +269,9 @@ class SearchStudy:
     def _close(self, number: int, state: TrialState, reason: str) -> None:
         trial = self._open.pop(number)
         self._curves.pop(number, None)
-        trial.set_user_attr("reason", reason)
-        self.study.tell(trial, state=state)
+        with self._batch():
+            trial.set_user_attr("reason", reason)
+            self.study.tell(trial, state=state)
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]

@@ -88,6 +88,7 @@ def start_ray(resources: Resources) -> Workers:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the study is the record
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the progress display is ours
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the search at once; the study has all but one epoch
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {
         "logging_level": logging.ERROR,
@@ -190,12 +191,21 @@ class _Bridge(Searcher):
         }
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        return self.conductor.report(self.numbers[trial_id], result)
+        ends = self.conductor.report(self.numbers[trial_id], result)
+        if ends:
+            self._remove_weights()
+        return ends
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self.numbers.pop(trial_id, None)
         if number is not None and error:
             self.conductor.lose(number, "the worker process died")
+            self._remove_weights()
+
+    def _remove_weights(self) -> None:
+        for file in self.checkpoints.glob("*.pt"):
+            if file.stem.isdigit() and not self.conductor.needs_weights(int(file.stem)):
+                file.unlink(missing_ok=True)
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         # Tune pickles its searcher into a snapshot that nobody reads; the study behind it does not pickle.

@@ -84,8 +84,8 @@ class TrainingEvaluator:
             epoch_timeout=self.epoch_timeout,
         )
 
-    def checkpoint(self, architecture: Architecture, trainer: Trainer, *, final: bool = False) -> Checkpoint:
-        """What is kept of a training; a final one cannot be trained on and is a third of the size."""
+    def checkpoint(self, architecture: Architecture, trainer: Trainer) -> Checkpoint:
+        """What is kept of a training; at its end the weights alone, a third of the size."""
         return Checkpoint(
             architecture=architecture.to_dict(),
             classes=trainer.dataset.classes,
@@ -97,7 +97,7 @@ class TrainingEvaluator:
             epoch=trainer.epoch,
             accuracy=trainer.accuracy,
             weights=trainer.evaluated_network.state_dict(),
-            trainer=None if final else trainer.state_dict(),
+            trainer=None if trainer.done else trainer.state_dict(),
         )
 
     def _input(self, architecture: Architecture) -> Dataset:

@@ -74,7 +74,7 @@ def train(
     if resume:
         state = load_checkpoint(path).trainer
         if state is None:
-            raise UserError(f"{path}: holds weights only; a training cannot go on from it")
+            raise UserError(f"{path}: this training is done; begin another one with another --out")
         trainer.load_state_dict(state)
         rows = _read_metrics(out / "metrics.csv", trainer.epoch)
     try:

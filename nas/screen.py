@@ -1,0 +1,104 @@
+"""What the commands print: plain data in, tables on a console out."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nas.architecture import Architecture
+from nas.search.run import Run
+from nas.space import Space
+from nas.training.loop import Epoch
+
+
+def train_command(run: Run, rank: int) -> str:
+    """The command that trains a member of the front again; `rank` counts from 1."""
+    record = run.front_records[rank - 1]
+    words = ["nas", "train", str(run.front_file(rank, record)), "--dataset", run.settings.dataset]
+    if run.settings.data_dir:
+        words += ["--data-dir", run.settings.data_dir]
+    return shlex.join(words)
+
+
+def print_run(console: Console, run: Run, report: Path) -> None:
+    """The last screen of a search: the front, the report, what to do next."""
+    front = run.front_records
+    if not front:
+        console.print(f"no network was trained to the end; see {run.path / 'trials.csv'}", markup=False)
+        return
+    table = _table("", "Network", "Accuracy", "Test", "Size", "MACs", "Latency", "")
+    for rank, record in enumerate(front, 1):
+        test = record.confirmed.get("test_accuracy")
+        table.add_row(
+            str(rank),
+            record.architecture.name,
+            f"{record.accuracy or 0:.2%}",
+            "-" if test is None else f"{test:.2%}",
+            megabytes(record.costs["size"]),
+            millions(record.costs["macs"]),
+            "-" if record.latency_ms is None else f"{record.latency_ms:.3g} ms",
+            "published" if record.published else "found",
+        )
+    found = sum(not record.published for record in front)
+    console.print(f"\n{len(front)} networks are on the front, {found} of them found by the search:", markup=False)
+    console.print(table)
+    console.print(f"Report:  {report}", markup=False)
+    console.print(f"Trials:  {run.path / 'trials.csv'}", markup=False)
+    console.print(f"Train the most accurate again:\n  {train_command(run, 1)}", markup=False)
+
+
+def print_epoch(console: Console, epoch: Epoch, epochs: int) -> None:
+    """One line per epoch of a training."""
+    console.print(
+        f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  loss {epoch.loss:.4f}  "
+        f"train {epoch.train_accuracy:7.2%}  validation {epoch.validation_accuracy:7.2%}  "
+        f"lr {epoch.lr:.2g}  {epoch.seconds_train + epoch.seconds_eval:.1f} s  {epoch.images_per_second:,.0f} images/s"
+    )
+
+
+def print_catalogue(console: Console, spaces: Sequence[Space], networks: Sequence[tuple[Architecture, int]]) -> None:
+    """Spaces with their sizes, networks by source with their parameters."""
+    table = _table("Space", "Networks", "Parameters to choose")
+    for space in spaces:
+        size = f"{space.size:,}" if space.size < 10**7 else f"{space.size:.1e}"
+        table.add_row(space.name, size, str(len(space.parameters_by_name)))
+    console.print(table)
+    table = _table("Published network", "Parameters", "Input", "Source")
+    for architecture, params in networks:
+        image = architecture.input
+        table.add_row(
+            architecture.name,
+            f"{params:,}",
+            f"{image.channels}x{image.resolution}x{image.resolution}",
+            architecture.source,
+        )
+    console.print(table)
+
+
+def print_profile(console: Console, document: Mapping[str, Any]) -> None:
+    """A network's costs, one figure a line."""
+    table = _table("", "")
+    for key, value in document.items():
+        if not isinstance(value, list | dict):
+            table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+    console.print(table)
+
+
+def megabytes(size: float) -> str:
+    """Bytes as people read them."""
+    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def millions(count: float) -> str:
+    """Counts as people read them."""
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < 2 or column in ("Source", "") else "right")
+    return table

@@ -1,0 +1,132 @@
+"""The study's file: Optuna's journal format, for the one writer that a run has.
+
+Optuna's own ``JournalFileBackend`` opens and reads the same file (``optuna-dashboard`` does), but is made for many
+writers: it locks, writes and flushes to disk for every parameter of every trial, waits half a minute for the lock of a
+process that was killed, and cannot be read any more once a killed process has left half a line that the next one wrote
+on to. Here the file is locked for as long as the driver lives (the system frees the lock with the process), half a line
+is cut off, and what belongs together is flushed together.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from optuna.storages.journal import BaseJournalBackend
+
+from nas.errors import UserError
+
+
+class RunJournal(BaseJournalBackend):
+    """See the module's docstring.
+
+    Args:
+        path: the file; a writer creates it.
+        writer: whether to write. Any number of readers may read beside the writer.
+
+    Raises:
+        UserError: another process is writing to the file, or it cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, writer: bool) -> None:
+        self._path = path
+        self._pending: list[dict[str, Any]] = []
+        self._batches = 0
+        self._written = 0
+        # Where reading goes on: the number of the next line and its place in the file.
+        self._next = (0, 0)
+        self._lock = _lock(path) if writer else None
+        if writer:
+            self._written = _repair(path)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self._pending.extend(logs)
+        if not self._batches:
+            self._flush()
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        number, offset = self._next if self._next[0] <= log_number_from else (0, 0)
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # being written right now, or left by a writer that was killed
+                if number >= log_number_from:
+                    yield _parse(line, self._path)
+                number, offset = number + 1, offset + len(line)
+        self._next = (number, offset)
+        if self._lock is not None:
+            # Through JSON, so that what is read back does not depend on whether it was flushed yet.
+            yield from json.loads(json.dumps(self._pending[max(0, log_number_from - self._written) :]))
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """What is written within is flushed to disk as one, at the end: after a crash all of it is there or none."""
+        self._batches += 1
+        try:
+            yield
+        finally:
+            self._batches -= 1
+            if not self._batches:
+                self._flush()
+
+    def close(self) -> None:
+        """Let go of the file, so that another process may write to it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in self._pending)
+        left = lines.encode()
+        with self._path.open("ab", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            try:
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:
+                # A full disk: what did not fit whole must not stand there in part.
+                file.truncate(start)
+                raise
+        self._written += len(self._pending)
+        self._pending.clear()
+
+
+def _lock(path: Path) -> int:
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened: {error.strerror or error}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise UserError(f"{path}: another search is writing to this run; wait for it, or stop it") from error
+    return handle
+
+
+def _repair(path: Path) -> int:
+    """Cut off half a line at the end; returns the number of whole lines."""
+    count = end = 0
+    with path.open("rb+") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                count, end = count + 1, end + len(line)
+        file.truncate(end)
+    return count
+
+
+def _parse(line: bytes, path: Path) -> dict[str, Any]:
+    try:
+        log = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{path}: damaged: a line is not JSON") from error
+    if not isinstance(log, dict):
+        raise UserError(f"{path}: damaged: a line is not a journal entry")
+    return log

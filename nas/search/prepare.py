@@ -1,0 +1,112 @@
+"""What is checked and worked out before a search begins: data, space, costs, limits, the queue."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nas import catalog
+from nas.architecture import Architecture
+from nas.cost.analytic import cost
+from nas.errors import UserError
+from nas.search.objectives import Limit
+from nas.search.settings import Settings
+from nas.search.study import CostFunction
+from nas.space import Space
+from nas.training.data import Dataset, load_dataset
+
+
+def load(settings: Settings) -> Dataset:
+    """The data set of a search."""
+    return load_dataset(
+        settings.dataset,
+        data_dir=settings.data_dir,
+        train_size=settings.train_size,
+        validation_fraction=settings.validation_fraction,
+        seed=settings.seed,
+    )
+
+
+def fit_space(space: Space, dataset: Dataset, resolution: int | None = None) -> Space:
+    """A space for a data set: its channels, and a resolution no larger than its images unless one is asked for."""
+    if resolution is None and len(space.resolutions) == 1:
+        resolution = min(space.resolutions[0], dataset.resolution)
+    return space.with_input(channels=dataset.channels, resolution=resolution)
+
+
+def cost_function(num_classes: int, latency: Callable[[Architecture], float] | None) -> CostFunction:
+    """The known figures of a network, each network counted once.
+
+    Args:
+        num_classes: of the data set.
+        latency: predicts milliseconds; None leaves the latency out.
+    """
+
+    @functools.lru_cache(maxsize=100_000)
+    def costs(architecture: Architecture) -> dict[str, float]:
+        counts = cost(architecture, num_classes)
+        figures: dict[str, float] = {
+            "params": counts.params,
+            "macs": counts.macs,
+            "size": counts.size_bytes,
+            "peak_memory": counts.peak_activation_bytes,
+        }
+        if latency is not None:
+            figures["latency"] = latency(architecture)
+        return figures
+
+    return costs
+
+
+def check_limits(space: Space, limits: Sequence[Limit], costs: CostFunction) -> None:
+    """Find out before anything is trained whether limits leave anything.
+
+    Raises:
+        UserError: no network that keeps them all was found; the line tells the nearest.
+    """
+    if not limits:
+        return
+
+    def excess(parameters: dict[str, Any]) -> float:
+        figures = costs(space.architecture(parameters))
+        return max(limit.excess(figures) for limit in limits)
+
+    # Downhill, one parameter at a time: costs rise with every parameter, so this ends at the cheapest network.
+    best = {name: parameter.values[0] for name, parameter in space.parameters_by_name.items()}
+    lowest = excess(best)
+    for _ in range(3):
+        for name, parameter in space.parameters_by_name.items():
+            for value in parameter.values:
+                trial = {**best, name: value}
+                if (found := excess(trial)) < lowest:
+                    best, lowest = trial, found
+        if lowest <= 0:
+            return
+    if lowest > 0:
+        figures = costs(space.architecture(best))
+        worst = max(limits, key=lambda limit: limit.excess(figures))
+        shown = worst.objective.show(figures[worst.objective.name])
+        raise UserError(f"limit {worst}: no network of space {space.name} keeps it; the nearest has {shown}")
+
+
+def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Architecture]:
+    """The networks that are trained before any proposal: the user's own, then published ones, in this data set's input."""
+    own = [
+        Architecture.from_dict(document, "--enqueue").with_input(channels=dataset.channels, resolution=resolution)
+        for document in settings.enqueue
+        for resolution in [space.resolutions[-1]]
+    ]
+    found: list[Architecture] = []
+    for architecture in catalog.published() if settings.published != "none" else []:
+        fitted = fit_published(architecture, space, dataset)
+        if fitted is not None and (settings.published == "all" or space.contains(fitted)):
+            found.append(fitted)
+    unique = {architecture.id: architecture for architecture in reversed([*own, *found])}
+    return list(reversed(unique.values()))
+
+
+def fit_published(architecture: Architecture, space: Space, dataset: Dataset) -> Architecture | None:
+    """A published network at the space's largest resolution, or None where its strides do not fit."""
+    try:
+        return architecture.with_input(channels=dataset.channels, resolution=max(space.resolutions))
+    except UserError:
+        return None

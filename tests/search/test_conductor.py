@@ -1,0 +1,212 @@
+"""The search's logic without Ray: a loop in this process plays the workers, the study is a real one on disk."""
+
+from contextlib import ExitStack, contextmanager
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from nas.architecture import Architecture
+from nas.search.conductor import Conductor, training_seed
+from nas.search.journal import RunJournal
+from nas.search.objectives import parse_limit, parse_objectives
+from nas.search.prepare import cost_function
+from nas.search.samplers import make_sampler
+from nas.search.stopping import DominanceStopping, rungs
+from nas.search.study import STUDY_FILE, SearchStudy, curve_of, open_storage
+
+EPOCHS = 6
+OBJECTIVES = parse_objectives("accuracy,size")
+
+
+@contextmanager
+def open_conductor(folder, space, *, trials=10, limits=(), sampler="random", queue=(), reduction=3):
+    costs = cost_function(10, None)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    journal = RunJournal(folder / STUDY_FILE, writer=True)
+    study = optuna.create_study(
+        study_name="test",
+        storage=open_storage(folder, None, journal=journal),
+        directions=["maximize", "minimize"],
+        sampler=make_sampler(sampler, space=space, objectives=OBJECTIVES, limits=limits, costs=costs, seed=1),
+        load_if_exists=True,
+    )
+    search = SearchStudy(study, space=space, objectives=OBJECTIVES, limits=limits, costs=costs, batch=journal.batch)
+    for architecture in queue:
+        search.enqueue(architecture)
+    stopping = DominanceStopping(rungs(EPOCHS, reduction), reduction)
+    yield Conductor(search, stopping=stopping, epochs=EPOCHS, trials=trials)
+    journal.close()
+
+
+@pytest.fixture
+def make_conductor():
+    """Opens conductors, and closes their journals after the test."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **options: stack.enter_context(open_conductor(*arguments, **options))
+
+
+def epoch_of(number, epoch, accuracy):
+    return {
+        "epoch": {
+            "epoch": epoch,
+            "validation_accuracy": accuracy,
+            "train_accuracy": accuracy,
+            "loss": 1 - accuracy,
+            "seconds": 0.1,
+            "seconds_train": 0.08,
+            "seconds_eval": 0.02,
+        }
+    }
+
+
+def train(conductor, candidate, accuracy=None):
+    """Report epochs until the conductor ends the trial; accuracy grows with the parameters."""
+    params = conductor.study.costs(candidate.architecture)["params"]
+    final = params / (params + 2000) if accuracy is None else accuracy
+    for epoch in range(1, EPOCHS + 1):
+        if conductor.report(candidate.number, epoch_of(candidate.number, epoch, final * epoch / EPOCHS)):
+            return epoch
+    raise AssertionError("the conductor did not end the trial")
+
+
+def run(conductor):
+    while candidate := conductor.next_candidate():
+        train(conductor, candidate)
+
+
+def trials(conductor):
+    return conductor.study.study.get_trials(deepcopy=False)
+
+
+def test_states_mean_what_they_say(make_conductor, tmp_path, small_space):
+    conductor = make_conductor(tmp_path, small_space, trials=12)
+    run(conductor)
+    closed = [trial for trial in trials(conductor) if "twin" not in trial.user_attrs]
+    assert len(closed) == 12
+    for trial in closed:
+        epochs = len(curve_of(trial.user_attrs))
+        assert trial.state == (TrialState.COMPLETE if epochs == EPOCHS else TrialState.PRUNED)
+        if trial.state == TrialState.PRUNED:
+            assert trial.user_attrs["partial"]["epoch"] == epochs
+            assert "epoch" in trial.user_attrs["reason"]
+    assert {trial.state for trial in closed} == {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def test_no_network_is_trained_twice(make_conductor, tmp_path, small_space):
+    conductor = make_conductor(tmp_path, small_space, trials=1000)
+    run(conductor)
+    trained = [trial.user_attrs["id"] for trial in trials(conductor) if curve_of(trial.user_attrs)]
+    assert len(trained) == len(set(trained)) <= small_space.size
+    assert len(trained) > small_space.size * 0.9
+    assert "no more networks" in conductor.progress.note
+
+
+def test_a_duplicate_has_its_twins_values_and_no_training(make_conductor, tmp_path, small_space):
+    conductor = make_conductor(tmp_path, small_space, trials=1000, reduction=1)
+    run(conductor)
+    duplicates = [trial for trial in trials(conductor) if "twin" in trial.user_attrs]
+    assert duplicates
+    for trial in duplicates:
+        assert trial.values == trials(conductor)[trial.user_attrs["twin"]].values
+        assert not curve_of(trial.user_attrs)
+
+
+def test_networks_over_a_limit_never_reach_a_worker(make_conductor, tmp_path, small_space):
+    limit = parse_limit("size<=6kB")
+    conductor = make_conductor(tmp_path, small_space, trials=8, limits=(limit,))
+    run(conductor)
+    over = [trial for trial in trials(conductor) if trial.user_attrs["costs"]["size"] > 6e3]
+    assert over
+    assert all(not curve_of(trial.user_attrs) and trial.state == TrialState.PRUNED for trial in over)
+    trained = [trial for trial in trials(conductor) if curve_of(trial.user_attrs)]
+    assert len(trained) == 8
+
+
+def test_queued_networks_come_first_and_keep_their_names(make_conductor, tmp_path, small_space):
+    queue = [small_space.sample(seed) for seed in (1, 2)]
+    queue = [Architecture.from_dict({**a.to_dict(), "name": f"mine-{i}"}) for i, a in enumerate(queue)]
+    outside = Architecture.from_dict({**queue[0].to_dict(), "name": "outside", "stem": {"channels": 48}})
+    conductor = make_conductor(tmp_path, small_space, queue=[*queue, outside])
+    names = [conductor.next_candidate().architecture.name for _ in range(4)]
+    assert names[:3] == ["mine-0", "mine-1", "outside"]
+    assert names[3].startswith("small-")
+    assert trials(conductor)[2].params == {}
+
+
+@pytest.mark.parametrize("sampler", ["known-cost", "tpe", "nsga2", "random"])
+def test_a_network_outside_the_space_does_not_disturb_a_sampler(make_conductor, tmp_path, small_space, sampler):
+    outside = Architecture.from_dict({**small_space.sample(0).to_dict(), "name": "outside", "stem": {"channels": 48}})
+    conductor = make_conductor(tmp_path, small_space, queue=[outside], sampler=sampler, trials=14)
+    run(conductor)
+    assert conductor.progress.closed == 14
+
+
+def test_a_failure_is_recorded_and_the_search_goes_on(make_conductor, tmp_path, small_space):
+    conductor = make_conductor(tmp_path, small_space, trials=6)
+    first = conductor.next_candidate()
+    conductor.report(first.number, epoch_of(first.number, 1, 0.5))
+    assert conductor.report(first.number, {"failure": "DivergedError: the loss of epoch 2 is nan"})
+    run(conductor)
+    failed = trials(conductor)[first.number]
+    assert failed.state == TrialState.FAIL
+    assert failed.user_attrs["reason"] == "DivergedError: the loss of epoch 2 is nan"
+    assert len(curve_of(failed.user_attrs)) == 1
+    assert (conductor.progress.failed, conductor.progress.closed) == (1, 6)
+
+
+def test_failures_in_a_row_end_the_search(make_conductor, tmp_path, small_space):
+    conductor = make_conductor(tmp_path, small_space, trials=20)
+    for _ in range(5):
+        candidate = conductor.next_candidate()
+        conductor.report(candidate.number, {"failure": "OSError: no space left"})
+    assert conductor.next_candidate() is None
+    assert conductor.broken == "5 trials in a row failed, the last with: OSError: no space left"
+
+
+class DriverDiesError(Exception):
+    pass
+
+
+def run_until(conductor, reports):
+    """Train on, one worker; the driver dies when so many epochs have been reported."""
+    while candidate := conductor.next_candidate():
+        done = len(curve_of(trials(conductor)[candidate.number].user_attrs))
+        params = conductor.study.costs(candidate.architecture)["params"]
+        for epoch in range(done + 1, EPOCHS + 1):
+            if reports == 0:
+                raise DriverDiesError
+            reports -= 1
+            accuracy = params / (params + 2000) * epoch / EPOCHS
+            if conductor.report(candidate.number, epoch_of(candidate.number, epoch, accuracy)):
+                break
+
+
+def test_an_interrupted_search_goes_on_as_if_it_had_not_been(tmp_path, small_space):
+    def record(folder, cuts):
+        folder.mkdir()
+        for cut in [*cuts, None]:
+            with open_conductor(folder, small_space, trials=12, sampler="known-cost") as conductor:
+                try:
+                    run_until(conductor, -1 if cut is None else cut)
+                except DriverDiesError:
+                    continue
+                return [(t.user_attrs["id"], t.state, t.values, curve_of(t.user_attrs)) for t in trials(conductor)]
+
+    assert record(tmp_path / "parts", cuts=[0, 3, 1, 7, 6, 2, 9]) == record(tmp_path / "whole", cuts=[])
+
+
+def test_progress_counts(make_conductor, tmp_path, small_space):
+    conductor = make_conductor(tmp_path, small_space, trials=5, reduction=1)
+    assert conductor.progress.seconds_left is None
+    run(conductor)
+    progress = conductor.progress
+    assert (progress.done, progress.stopped, progress.failed, progress.running) == (5, 0, 0, 0)
+    best = max(trial.values[0] for trial in trials(conductor) if trial.state == TrialState.COMPLETE)
+    assert progress.best_accuracy == best
+    assert progress.front == len(conductor.study.study.best_trials)  # Optuna's own front
+
+
+def test_training_seeds_depend_on_network_and_run():
+    assert training_seed(0, "a") == training_seed(0, "a")
+    assert len({training_seed(0, "a"), training_seed(0, "b"), training_seed(1, "a")}) == 3

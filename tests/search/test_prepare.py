@@ -1,0 +1,81 @@
+import itertools
+
+import pytest
+
+import nas
+from nas.errors import UserError
+from nas.search.objectives import parse_limit
+from nas.search.prepare import check_limits, cost_function, fit_space, queued
+from nas.search.settings import Settings
+from nas.space import Space
+from nas.training.data import load_dataset
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
+
+
+def test_a_limit_that_nobody_can_meet_is_found_before_anything_is_trained(small_space):
+    costs = cost_function(10, None)
+    smallest = min(
+        costs(small_space.architecture(dict(zip(small_space.parameters_by_name, values, strict=True))))["size"]
+        for values in itertools.product(*(p.values for p in small_space.parameters_by_name.values()))
+    )
+    check_limits(small_space, [parse_limit(f"size<={smallest}")], costs)
+    with pytest.raises(UserError, match="no network of space small keeps it; the nearest has"):
+        check_limits(small_space, [parse_limit(f"size<={smallest - 1}")], costs)
+
+
+def test_a_space_is_fitted_to_the_images(digits):
+    fitted = fit_space(nas.load_space("inverted_residual"), digits)
+    architecture = fitted.sample(0)
+    assert (architecture.input.channels, architecture.input.resolution) == (1, 8)
+    assert fit_space(nas.load_space("inverted_residual"), digits, 16).resolutions == (16,)
+
+
+def test_a_choice_of_resolutions_stays(digits, small_space):
+    document = {**small_space.document, "input": {"channels": 3, "resolution": {"choice": [4, 8]}}}
+    assert fit_space(Space(document), digits).resolutions == (4, 8)
+
+
+def test_published_networks_that_the_space_contains_are_queued(digits):
+    space = fit_space(nas.load_space("inverted_residual"), digits)
+    names = [a.name for a in queued(Settings(space=dict(space.document)), space, digits)]
+    assert {"mobilenetv2-cifar", "han-a", "han-e", "han-g"} <= set(names)
+    assert all(space.contains(a) for a in queued(Settings(space=dict(space.document)), space, digits))
+    assert not queued(Settings(space=dict(space.document), published="none"), space, digits)
+
+
+def test_own_networks_are_queued_first(digits):
+    space = fit_space(nas.load_space("inverted_residual"), digits)
+    own = {**nas.load("han-e").to_dict(), "name": "mine", "stem": {"channels": 24}}
+    settings = Settings(space=dict(space.document), enqueue=(own,))
+    first = queued(settings, space, digits)[0]
+    assert (first.name, first.input.resolution) == ("mine", 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sampler": "magic"}, "unknown sampler 'magic'"),
+        ({"published": "some"}, "unknown published"),
+        ({"trials": 0}, "trials 0"),
+        ({"trials": True}, "trials True"),
+        ({"seed": -1}, "seed -1"),
+        ({"objectives": ["size"]}, "need accuracy"),
+        ({"limits": ["size<4 bananas"]}, "unknown unit"),
+        ({"colour": "red"}, "unknown setting 'colour'"),
+    ],
+)
+def test_wrong_settings(small_space, change, message):
+    document = {**Settings(space=dict(small_space.document)).to_dict(), **change}
+    with pytest.raises(UserError, match=message):
+        Settings.from_dict(document)
+
+
+def test_settings_survive_yaml(small_space):
+    import yaml
+
+    settings = Settings(space=dict(small_space.document), limits=("size<=4MB",), enqueue=(nas.load("han-e").to_dict(),))
+    assert Settings.from_dict(yaml.safe_load(yaml.safe_dump(settings.to_dict()))) == settings

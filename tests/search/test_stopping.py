@@ -1,0 +1,89 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from nas.search.stopping import DominanceStopping, rungs, survives
+
+
+@pytest.mark.parametrize(
+    ("epochs", "reduction", "expected"),
+    [
+        (12, 3, (1, 4)),
+        (9, 3, (1, 3)),
+        (81, 3, (1, 3, 9, 27)),
+        (16, 2, (1, 2, 4, 8)),
+        (1, 3, ()),
+        (2, 3, ()),
+        (12, 1, ()),
+    ],
+)
+def test_rungs(epochs, reduction, expected):
+    assert rungs(epochs, reduction) == expected
+
+
+def fronts_by_definition(points):
+    """Non-dominated sorting as its definition reads, point by point."""
+    left = set(range(len(points)))
+    ranks = {}
+    for rank in itertools.count():
+        if not left:
+            return ranks
+        front = {
+            i
+            for i in left
+            if not any(np.all(points[j] <= points[i]) and np.any(points[j] < points[i]) for j in left if j != i)
+        }
+        ranks |= dict.fromkeys(front, rank)
+        left -= front
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_better_front_is_never_stopped_for_a_worse_one(seed):
+    rng = np.random.default_rng(seed)
+    points = rng.integers(0, 6, (12, 3)).astype(float)
+    ranks = fronts_by_definition(points)
+    kept = [i for i in range(12) if survives(points[i], np.delete(points, i, axis=0), 3)]
+    stopped = [i for i in range(12) if i not in kept]
+    assert kept
+    assert all(ranks[k] <= ranks[s] for k in kept for s in stopped)
+
+
+def test_one_in_three_goes_on():
+    points = [(float(i), float(i)) for i in range(9)]  # a chain: each dominates the next
+    kept = [i for i, own in enumerate(points) if survives(own, points[:i] + points[i + 1 :], 3)]
+    assert kept == [0, 1, 2]
+
+
+def test_the_first_at_a_rung_goes_on():
+    assert survives((0.9, 5.0), [], 3)
+
+
+def test_a_small_network_of_low_accuracy_survives():
+    large = [(-0.90 - i / 1000, 2e6 + i) for i in range(8)]
+    small = (-0.60, 1e5)
+    assert survives(small, large, 3)
+
+
+def test_comparison_by_accuracy_alone_would_have_stopped_it():
+    large = [(-0.90 - i / 1000,) for i in range(8)]
+    assert not survives((-0.60,), large, 3)
+
+
+def test_trials_are_compared_at_equal_epochs_only():
+    rule = DominanceStopping(levels=(2,), reduction=2)
+    assert not rule.stops(0, 1, (-0.1, 1.0))  # no rung
+    assert not rule.stops(0, 2, (-0.5, 1.0))  # the first one there
+    assert not rule.stops(1, 1, (-0.9, 2.0))
+    assert rule.stops(1, 2, (-0.4, 2.0))  # worse than trial 0 was at epoch 2, in both
+
+
+def test_a_rebuilt_rule_decides_the_same():
+    rng = np.random.default_rng(0)
+    reports = [(trial, epoch, tuple(rng.random(2))) for trial in range(20) for epoch in (1, 2)]
+    live = DominanceStopping(levels=(1, 2), reduction=3)
+    decisions = [live.stops(*report) for report in reports]
+    rebuilt = DominanceStopping(levels=(1, 2), reduction=3)
+    for report in reports[:20]:
+        rebuilt.record(*report)
+    assert [rebuilt.stops(*report) for report in reports[20:]] == decisions[20:]
