@@ -100,7 +100,7 @@ def search(
                 limits=tuple(limit or ()),
                 recipe=recipe,
                 epochs=epochs,
-                trials=trials or 32,
+                trials=32 if trials is None else trials,
                 sampler=sampler,
                 reduction=reduction,
                 published=published,
@@ -240,5 +240,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        errors.print(f"nas: {type(error).__name__}: {error} (--debug shows where)", markup=False)
+        # Ray wraps the error of another process in all of its traceback; the last line says what happened.
+        line = (str(error).strip().splitlines() or [""])[-1]
+        errors.print(f"nas: {type(error).__name__}: {line} (--debug shows where)", markup=False)
         sys.exit(1)

@@ -73,7 +73,7 @@ def was_trained(attributes: Mapping[str, Any]) -> bool:
 
 def curve_of(attributes: Mapping[str, Any]) -> list[dict[str, float]]:
     """The epochs that a trial's attributes hold, in order."""
-    epochs = []
+    epochs: list[dict[str, float]] = []
     while (epoch := attributes.get(f"{EPOCH}{len(epochs) + 1}")) is not None:
         epochs.append(epoch)
     return epochs
