@@ -1,11 +1,11 @@
 """Training from scratch as an evaluator: architecture in, a stream of epochs out.
 
-An evaluator is what a search knows of training: ``run(architecture, seed, ...)`` yields one :class:`Epoch` after another.
-Nothing above it knows how the accuracy comes about.
+An evaluator is what a search knows of training: ``run(architecture, seed, ...)`` yields one :class:`Epoch` after the
+other. Nothing above it knows how the accuracy comes about.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -65,7 +65,8 @@ class TrainingEvaluator:
         for epoch in trainer.epochs():
             if checkpoint is not None:
                 save_checkpoint(checkpoint, self.checkpoint(architecture, trainer))
-            yield epoch
+            # That of the weights as they stand: a recipe may end on those of an earlier epoch.
+            yield replace(epoch, validation_accuracy=trainer.accuracy)
         if self.device.startswith("cuda"):
             del trainer
             torch.cuda.empty_cache()

@@ -1,0 +1,62 @@
+"""What a network gets right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nas.training.augment import Normaliser
+from nas.training.data import Dataset, PartName
+from nas.training.precision import autocast_dtype, mixed_precision
+from nas.training.recipe import Precision
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one part of a data set: top-1 and top-5 accuracy in [0, 1] (top-5 is 1 for five classes and fewer), mean
+    cross-entropy.
+    """
+
+    accuracy: float
+    top5: float
+    loss: float
+    images: int
+
+
+def evaluate(
+    network: nn.Module,
+    dataset: Dataset,
+    part: PartName = "validation",
+    *,
+    batch: int = 256,
+    precision: Precision = "auto",
+) -> Scores:
+    """Accuracy of `network` on a part of `dataset`, both on the same device; no augmentation. The network's mode is
+    kept.
+
+    `batch` and `precision` are part of the figure: another choice may move it in the last digits.
+    """
+    images = dataset.part(part)
+    device = dataset.device
+    normalise = Normaliser(dataset.mean, dataset.std, device)
+    dtype = autocast_dtype(precision, device, dataset.resolution)
+    was_training = network.training
+    network.eval()
+    sums = torch.zeros(3, device=device)
+    try:
+        with torch.inference_mode(), mixed_precision(device, dtype):
+            for first in range(0, len(images), batch):
+                labels = images.labels[first : first + batch]
+                logits = network(normalise(images.images[first : first + batch])).float()
+                top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+                hits = top == labels.unsqueeze(1)
+                sums += torch.stack((hits[:, 0].sum(), hits.sum(), F.cross_entropy(logits, labels, reduction="sum")))
+    finally:
+        network.train(was_training)
+    count = len(images)
+    first_hits, top_hits, loss = sums.tolist()  # the only synchronisation; counts are exact in float32 up to 2^24
+    whole = max(count, 1)
+    return Scores(accuracy=first_hits / whole, top5=top_hits / whole, loss=loss / whole, images=count)

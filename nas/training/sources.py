@@ -1,0 +1,192 @@
+"""Where named data sets come from: scikit-learn's bundled digits, and torchvision's downloadable sets."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas.errors import UserError
+from nas.training.split import fixed_test_part
+
+_CONNECT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set before its split: images uint8 (N, C, H, W), labels int64 (N,); the test part is already apart.
+
+    `validation` is set where the data bring a validation part of their own.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    images: Tensor
+    labels: Tensor
+    test: tuple[Tensor, Tensor]
+    flip_safe: bool
+    validation: tuple[Tensor, Tensor] | None = None
+
+
+def read_digits() -> Source:
+    """The 1,797 handwritten digits that scikit-learn brings along: 8x8, one channel, values 0..16 scaled to 0..255.
+
+    They have no official test part (scikit-learn bundles only the test half of the UCI set): a fixed, stratified fifth
+    is it. Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
+    1998.
+    """
+    from sklearn.datasets import load_digits  # a second of import that a worker on other data does not need
+
+    bunch = load_digits()
+    images = torch.from_numpy(np.asarray(bunch.images)).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
+    labels = torch.from_numpy(np.asarray(bunch.target)).long()
+    rest, test = fixed_test_part(labels)
+    return Source(
+        name="digits",
+        classes=tuple(str(digit) for digit in range(10)),
+        images=images[rest],
+        labels=labels[rest],
+        test=(images[test], labels[test]),
+        flip_safe=False,
+    )
+
+
+@dataclass(frozen=True)
+class _Downloaded:
+    """One of torchvision's data sets: how it is opened, and how a user without network puts it into place."""
+
+    open: Callable[[Path, str, bool], Any]  # (root, "train" or "test", download) -> torchvision data set
+    manual: str  # what to fetch and where to put it below the data directory
+    flip_safe: bool
+
+
+def _by_train_flag(class_name: str) -> Callable[[Path, str, bool], Any]:
+    def open_part(root: Path, part: str, download: bool) -> Any:
+        from torchvision import datasets
+
+        return getattr(datasets, class_name)(str(root), train=part == "train", download=download)
+
+    return open_part
+
+
+def _by_split(class_name: str) -> Callable[[Path, str, bool], Any]:
+    def open_part(root: Path, part: str, download: bool) -> Any:
+        from torchvision import datasets
+
+        return getattr(datasets, class_name)(str(root), split=part, download=download)
+
+    return open_part
+
+
+_DOWNLOADED = MappingProxyType(
+    {
+        "cifar10": _Downloaded(
+            _by_train_flag("CIFAR10"),
+            "unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz to {root}/cifar-10-batches-py",
+            flip_safe=True,
+        ),
+        "cifar100": _Downloaded(
+            _by_train_flag("CIFAR100"),
+            "unpack https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz to {root}/cifar-100-python",
+            flip_safe=True,
+        ),
+        "svhn": _Downloaded(
+            _by_split("SVHN"),
+            "put train_32x32.mat and test_32x32.mat of http://ufldl.stanford.edu/housenumbers into {root}",
+            flip_safe=False,
+        ),
+        "stl10": _Downloaded(
+            _by_split("STL10"),
+            "unpack http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz to {root}/stl10_binary",
+            flip_safe=True,
+        ),
+        "fashion_mnist": _Downloaded(
+            _by_train_flag("FashionMNIST"),
+            "put the four *-ubyte.gz files of https://github.com/zalandoresearch/fashion-mnist "
+            "into {root}/FashionMNIST/raw and gunzip them there",
+            flip_safe=True,
+        ),
+    }
+)
+DOWNLOADED: tuple[str, ...] = tuple(_DOWNLOADED)
+
+
+def default_data_dir() -> Path:
+    """`$NAS_DATA_DIR`, or `~/.cache/nas/data`."""
+    return Path(os.environ.get("NAS_DATA_DIR") or "~/.cache/nas/data").expanduser()
+
+
+def read_downloaded(name: str, data_dir: str | Path | None = None) -> Source:
+    """Reads one of `DOWNLOADED` from `data_dir`; downloads it there when it is missing.
+
+    Raises `UserError` telling the manual way when it can be neither found nor fetched.
+    """
+    root = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    spec = _DOWNLOADED[name]
+    train, test = _open(name, spec, root, "train"), _open(name, spec, root, "test")
+    images, labels = _tensors(train)
+    return Source(
+        name=name,
+        classes=_class_names(train, labels),
+        images=images,
+        labels=labels,
+        test=_tensors(test),
+        flip_safe=spec.flip_safe,
+    )
+
+
+def _open(name: str, spec: _Downloaded, root: Path, part: str) -> Any:
+    try:
+        return spec.open(root, part, False)
+    except Exception:  # torchvision answers a missing or damaged set with whatever its reader raises
+        pass
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _patience(_CONNECT_SECONDS):
+            return spec.open(root, part, True)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"data set {name!r} is not (or not whole) in {root} and could not be downloaded ({reason}): "
+            f"{spec.manual.format(root=root)}, or name its folder with --data-dir"
+        ) from error
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """torchvision's downloader sets no timeout; without one, a network that swallows packets holds the program for
+    minutes.
+    """
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _tensors(dataset: Any) -> tuple[Tensor, Tensor]:
+    """torchvision keeps images as (N, H, W, 3) arrays (CIFAR), (N, 3, H, W) arrays (SVHN, STL10) or (N, H, W) tensors
+    (MNIST).
+    """
+    images = torch.as_tensor(np.ascontiguousarray(dataset.data))
+    if images.ndim == 3:
+        images = images.unsqueeze(1)
+    elif images.shape[-1] == 3:
+        images = images.permute(0, 3, 1, 2)
+    labels = dataset.targets if hasattr(dataset, "targets") else dataset.labels
+    return images.contiguous(), torch.as_tensor(np.asarray(labels)).long()
+
+
+def _class_names(dataset: Any, labels: Tensor) -> tuple[str, ...]:
+    names = getattr(dataset, "classes", None)
+    return tuple(names) if names else tuple(str(label) for label in range(int(labels.max()) + 1))

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+import yaml
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
+
+from nas.errors import UserError
+from nas.training.recipe import RECIPES, Recipe, load_recipe
+
+STEPS = 7  # per epoch
+
+
+def reference_rates(scheduler: LRScheduler, count: int, every: int = 1) -> list[float]:
+    """The learning rate of each step, the scheduler being asked on every `every`-th."""
+    rates = []
+    for step in range(count):
+        rates.append(scheduler.get_last_lr()[0])
+        scheduler.optimizer.step()
+        if (step + 1) % every == 0:
+            scheduler.step()
+    return rates
+
+
+def sgd(lr: float) -> torch.optim.SGD:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+
+
+def rates(recipe: Recipe) -> list[float]:
+    return [recipe.learning_rate(step / STEPS) for step in range(recipe.epochs * STEPS)]
+
+
+def test_step_schedule_equals_multi_step_lr() -> None:
+    recipe = Recipe(schedule="step", lr=0.1, milestones=(3, 5), epochs=8)
+    expected = reference_rates(MultiStepLR(sgd(0.1), [3, 5]), 8 * STEPS, every=STEPS)
+    assert rates(recipe) == pytest.approx(expected)
+
+
+def test_cosine_schedule_equals_cosine_annealing_lr() -> None:
+    recipe = Recipe(schedule="cosine", lr=0.02, final_lr=0.1, epochs=6)
+    expected = reference_rates(CosineAnnealingLR(sgd(0.02), 6 * STEPS, eta_min=0.002), 6 * STEPS)
+    assert rates(recipe) == pytest.approx(expected)
+
+
+def test_one_cycle_schedule_equals_one_cycle_lr() -> None:
+    # torch's cycle counts steps from 0 to total - 1, ours to total: give it one step more than is trained
+    recipe = Recipe(schedule="one_cycle", lr=0.5, warmup_epochs=2, epochs=8)
+    total = 8 * STEPS + 1
+    scheduler = OneCycleLR(
+        sgd(0.5),
+        max_lr=0.5,
+        total_steps=total,
+        pct_start=(2 * STEPS + 1) / total,
+        anneal_strategy="linear",
+        cycle_momentum=False,
+        final_div_factor=1e9,
+    )
+    assert rates(recipe) == pytest.approx(reference_rates(scheduler, 8 * STEPS), abs=1e-6)
+
+
+def test_constant_after_warm_up() -> None:
+    recipe = Recipe(schedule="constant", lr=0.5, warmup_epochs=1, epochs=3)
+    assert recipe.learning_rate(0) == pytest.approx(0.02)
+    assert recipe.learning_rate(0.5) == pytest.approx(0.26)
+    assert recipe.learning_rate(1) == recipe.learning_rate(2.9) == 0.5
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_presets_survive_yaml(name: str) -> None:
+    recipe = load_recipe(name)
+    assert Recipe.from_dict(yaml.safe_load(yaml.safe_dump(recipe.to_dict()))) == recipe
+
+
+def test_han_is_three_steps_of_a_hundred_epochs() -> None:
+    han = RECIPES["han"]
+    assert [han.learning_rate(epoch) for epoch in (0, 99.9, 100, 199.9, 200, 299.9)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    )
+    assert (han.epochs, han.batch_size, han.restart_from_best) == (300, 128, True)
+
+
+def test_hoang_and_kuo_follow_their_papers() -> None:
+    hoang, kuo = RECIPES["hoang"], RECIPES["kuo"]
+    assert [hoang.learning_rate(epoch) for epoch in (0, 150, 225)] == pytest.approx([0.1, 0.01, 0.001])
+    assert (hoang.optimizer, hoang.momentum, hoang.weight_decay) == ("nag", 0.9, 1e-4)
+    assert (hoang.epochs, hoang.batch_size, hoang.init) == (320, 128, "xavier")
+    assert (kuo.epochs, kuo.warmup_epochs) == (55, 5)
+    assert [kuo.learning_rate(epoch) for epoch in (5, 55)] == pytest.approx([0.02, 0.002])
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 10, 150, 300, 600])
+@pytest.mark.parametrize("name", RECIPES)
+def test_any_number_of_epochs_makes_a_valid_recipe(name: str, epochs: int) -> None:
+    recipe = RECIPES[name].with_epochs(epochs)
+    assert recipe.epochs == epochs
+    assert all(0 < milestone < epochs for milestone in recipe.milestones)
+    assert recipe.warmup_epochs < epochs
+
+
+def test_with_epochs_scales_in_proportion() -> None:
+    assert RECIPES["han"].with_epochs(30).milestones == (10, 20)
+    assert RECIPES["hoang"].with_epochs(32).milestones == (15, 22)
+    assert RECIPES["kuo"].with_epochs(11).warmup_epochs == pytest.approx(1)
+    assert RECIPES["han"].with_epochs(300) == RECIPES["han"]
+
+
+def test_from_dict_fills_in_from_its_base() -> None:
+    assert Recipe.from_dict({"lr": 1}, base=RECIPES["han"]) == replace(RECIPES["han"], lr=1)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"learning_rate": 0.1}, "unknown field 'learning_rate': allowed are optimizer, lr"),
+        ({"optimizer": "adam"}, "optimizer 'adam': allowed are sgd, nag, adamw"),
+        ({"flip": "vertical"}, "flip 'vertical': allowed are none, random, alternating$"),
+        ({"schedule": ["step"]}, "schedule"),
+        ({"lr": "1e-3"}, "lr '1e-3'"),
+        ({"lr": float("nan")}, "lr nan"),
+        ({"lr": True}, "lr True"),
+        ({"epochs": 0}, "epochs 0"),
+        ({"epochs": 2.5}, "epochs 2.5: a whole number"),
+        ({"batch_size": 1}, "batch_size 1: a whole number from 2"),
+        ({"label_smoothing": 1}, "label_smoothing 1"),
+        ({"pad": -1}, "pad -1"),
+        ({"milestones": [5, 3]}, "must rise"),
+        ({"milestones": [500]}, "before epoch"),
+        ({"milestones": "3"}, "list of whole numbers"),
+        ({"warmup_epochs": 12}, "less than the 12 epochs"),
+        ({"restart_from_best": "yes"}, "true or false"),
+        ([1], "fields and values"),
+    ],
+)
+def test_mistakes_end_in_one_line(document: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        Recipe.from_dict(document)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(UserError, match="unknown recipe 'hahn': allowed are search, train, han, hoang, kuo"):
+        load_recipe("hahn")
+
+
+def test_every_field_is_documented() -> None:
+    assert Recipe.__doc__ is not None
+    missing = [field.name for field in fields(Recipe) if field.name not in Recipe.__doc__]
+    assert not missing
+
+
+def test_augmentation_depends_on_the_data() -> None:
+    search = RECIPES["search"]
+    assert search.augmentation(resolution=32, flip_safe=True).flip == "alternating"
+    assert search.augmentation(resolution=32, flip_safe=False).flip == "none"
+    assert search.augmentation(resolution=32, flip_safe=True).pad == 4
+    assert search.augmentation(resolution=8, flip_safe=False).pad == 0
+    assert replace(search, flip="random").augmentation(resolution=8, flip_safe=False).flip == "random"
+    assert replace(search, pad=40).augmentation(resolution=8, flip_safe=False).pad == 7
+    assert replace(search, cutout=0.25).augmentation(resolution=32, flip_safe=True).cutout == 8
