@@ -1,196 +1,44 @@
 """The architecture document: its schema, its canonical form and its id.
 
 An architecture is a document of plain values; nothing else in the program describes a network. The schema is written as
-pydantic models, one per block kind, so that a field exists only where it means something. ``docs/space.md`` is the
-reference for people who write such files.
+pydantic models, one per block kind (:mod:`nas.stages`), so that a field exists only where it means something.
+``docs/space.md`` is the reference for people who write such files.
 
 From the document follow, without building anything:
 
-- the *blocks*: every block of the network with its channels, stride and input size worked out (:meth:`Architecture.blocks`);
-- the *canonical form*: the document with the width folded into the channels and every field left out that has no effect;
+- the *blocks*: every block of the network with its channels, stride and input size worked out
+  (:meth:`Architecture.blocks`);
+- the *canonical form*: the document with the width folded into the channels and every field left out that has no
+  effect;
 - the *id*: a hash of the canonical form. Two documents with one id are one network.
 """
 
-import difflib
 import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError
 
 from nas.errors import UserError
 from nas.files import dump_flow
+from nas.stages import BLOCK_KINDS, Activation, Block, Head, Input, Norm, Part, Stage, Stem, strided
 
 if TYPE_CHECKING:
     from nas.network.build import Network
 
+__all__ = ["Architecture", "Block", "dump_yaml", "scale", "strided"]
+
 DIVISOR = 8
 """A width multiplier rounds channels to multiples of this (MobileNetV2's rule)."""
-
-Activation = Literal["relu", "relu6", "hard_swish", "silu"]
-Shortcut = Literal["none", "identity", "conv", "conv_strided"]
 
 
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _odd(kernel: Any) -> Any:
-    if isinstance(kernel, int) and kernel % 2 == 0:
-        raise ValueError(f"kernel {kernel} is even; kernels are odd, such as 3, 5 or 7")
-    return kernel
-
-
-def _kernel_set(kernels: Any) -> Any:
-    if not isinstance(kernels, list | tuple):
-        raise ValueError(f"{kernels!r} is not a list of odd kernels, such as [3] or [3, 5, 7]")
-    if len(kernels) != len({str(kernel) for kernel in kernels}):
-        raise ValueError(f"kernels {list(kernels)} name one kernel twice")
-    return tuple(kernels)
-
-
-Channels = Annotated[int, Field(ge=1, le=65_536)]
-Count = Annotated[int, Field(ge=1, le=64)]
-Stride = Annotated[int, Field(ge=1, le=4)]
-Ratio = Annotated[int | float, Field(gt=0, le=64, allow_inf_nan=False)]
-Kernel = Annotated[int, Field(ge=1, le=31), BeforeValidator(_odd)]
-Kernels = Annotated[tuple[Kernel, ...], Field(min_length=1, max_length=8), BeforeValidator(_kernel_set)]
-SeRatio = Annotated[int | float, Field(ge=0, le=1, allow_inf_nan=False)]
-
-
-class _Part(BaseModel):
-    """A part of the document: unknown fields are errors that name the known ones, values are never converted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_fields(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            for key in value:
-                if key not in cls.model_fields:
-                    close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                    hint = f"did you mean {close[0]!r}? " if close else ""
-                    raise ValueError(f"unknown field {key!r}; {hint}allowed: {', '.join(cls.model_fields)}")
-        return value
-
-
-class Input(_Part):
-    """The images: channels and side in pixels (images are square)."""
-
-    channels: Annotated[int, Field(ge=1, le=64)] = 3
-    resolution: Annotated[int, Field(ge=1, le=2048)] = 32
-
-
-class Stem(_Part):
-    """The first convolution, with norm and activation."""
-
-    channels: Channels
-    kernel: Kernel = 3
-    stride: Stride = 1
-
-
-class Head(_Part):
-    """What follows the last stage: 1x1 convolution to `channels` (0: none), global average pooling, linear layer."""
-
-    channels: Annotated[int, Field(ge=0, le=65_536)] = 0
-    dropout: Annotated[int | float, Field(ge=0, lt=1)] = 0
-
-
-class _Stage(_Part):
-    """`repeats` blocks in a row; the first has the stride and the change of channels, the others keep both."""
-
-    block: str
-    channels: Channels
-    repeats: Count = 1
-    stride: Stride = 1
-
-    def canonical(self) -> dict[str, Any]:
-        """The stage's fields without those that have no effect on its own blocks."""
-        return _without_defaults(self)
-
-
-class _DepthwiseStage(_Stage):
-    kernels: Kernels = (3,)
-    combine: Literal["add", "concat"] = "add"
-    se_ratio: SeRatio = 0
-    experts: Count = 1
-
-    def canonical(self) -> dict[str, Any]:
-        document = super().canonical()
-        if len(self.kernels) == 1:
-            document.pop("combine", None)
-        if self.kernels != (3,):
-            document["kernels"] = sorted(self.kernels)
-        return document
-
-
-class InvertedResidual(_DepthwiseStage):
-    """Sandler et al. 2018: 1x1 expansion to t x input channels, depthwise, SE, linear 1x1 projection.
-
-    At t = 1 the expansion is left out unless `keep_expansion` (Han and Kwon keep it).
-    """
-
-    block: Literal["inverted_residual"]
-    expansion: Ratio = 6
-    shortcut: Shortcut = "identity"
-    keep_expansion: bool = False
-
-    def canonical(self) -> dict[str, Any]:
-        document = super().canonical()
-        if self.expansion != 1:
-            document.pop("keep_expansion", None)
-        return document
-
-
-class Bottleneck(_DepthwiseStage):
-    """Hoang and Jo 2018, Figure 1: norm, 1x1 to t x output channels, k x k standard or depthwise, 1x1."""
-
-    block: Literal["bottleneck"]
-    expansion: Ratio = 0.5
-    conv: Literal["standard", "depthwise"] = "depthwise"
-    shortcut: Shortcut = "conv_strided"
-
-
-class DepthwiseSeparable(_DepthwiseStage):
-    """Howard et al. 2017 (MobileNetV1): depthwise, then 1x1, each with norm and activation."""
-
-    block: Literal["depthwise_separable"]
-    shortcut: Shortcut = "none"
-
-
-class Conv(_Stage):
-    """One standard convolution with norm and activation."""
-
-    block: Literal["conv"]
-    kernel: Kernel = 3
-    experts: Count = 1
-    shortcut: Shortcut = "none"
-
-
-Stage = Annotated[InvertedResidual | Bottleneck | DepthwiseSeparable | Conv, Field(discriminator="block")]
-BLOCK_KINDS = ("inverted_residual", "bottleneck", "depthwise_separable", "conv")
-
-
-class Block(NamedTuple):
-    """One block with everything worked out; hashable, so that what is known of it can be cached."""
-
-    spec: InvertedResidual | Bottleneck | DepthwiseSeparable | Conv
-    in_channels: int
-    out_channels: int
-    stride: int
-    resolution: int
-    """Side of the block's input in pixels."""
-    shortcut: Literal["none", "identity", "conv"]
-
-    @property
-    def out_resolution(self) -> int:
-        return strided(self.resolution, self.stride)
-
-
-class Architecture(_Part):
+class Architecture(Part):
     """A network, as a document. See the module's docstring; make one with :meth:`from_dict` or ``nas.load``."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w+][\w.+-]*$")]
@@ -199,6 +47,8 @@ class Architecture(_Part):
     input: Input = Input()
     width: Annotated[int | float, Field(gt=0, le=16, allow_inf_nan=False)] = 1
     activation: Activation = "relu"
+    norm: Norm = "batch"
+    """`batch`: BatchNorm after each convolution; `none`: a bias in its place (SqueezeNet)."""
     stem: Stem
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=100), BeforeValidator(_as_tuple)]
     head: Head = Head()
@@ -242,22 +92,20 @@ class Architecture(_Part):
         stages = []
         channels = self.stem_channels
         for stage in self.stages:
-            document = stage.canonical()
-            document["channels"] = scale(stage.channels, self.width)
-            shortcut = _effective_shortcut(stage, channels, document["channels"])
-            document.pop("shortcut", None)
-            if shortcut != type(stage).model_fields["shortcut"].default:
-                document["shortcut"] = shortcut
+            document = stage.canonical(channels, scale(stage.channels, self.width))
             channels = document["channels"]
             stages.append(document)
-        head = _without_defaults(self.head) | {"channels": self.head_channels}
-        return {
+        return {**self.canonical_frame(), "stages": stages}
+
+    def canonical_frame(self) -> dict[str, Any]:
+        """The canonical form without its stages."""
+        frame = {
             "input": self.input.model_dump(),
             "activation": self.activation,
-            "stem": _without_defaults(self.stem) | {"channels": self.stem_channels},
-            "stages": stages,
-            "head": head,
+            "stem": self.stem.canonical(self.stem_channels),
+            "head": self.head.without_defaults() | {"channels": self.head_channels},
         }
+        return frame if self.norm == "batch" else {**frame, "norm": self.norm}
 
     @property
     def stem_channels(self) -> int:
@@ -271,14 +119,17 @@ class Architecture(_Part):
     def blocks(self) -> Iterator[Block]:
         """The blocks from the stem to the head, each with its channels, stride and input size worked out."""
         channels = self.stem_channels
-        resolution = strided(self.input.resolution, self.stem.stride)
+        resolution = self.stem.out_size(self.input.resolution)
         for stage in self.stages:
             out_channels = scale(stage.channels, self.width)
             for index in range(stage.repeats):
                 stride = stage.stride if index == 0 else 1
-                shortcut = _block_shortcut(stage.shortcut, channels, out_channels, stride)
-                yield Block(stage, channels, out_channels, stride, resolution, shortcut)
-                resolution = strided(resolution, stride)
+                shortcut = stage.block_shortcut(channels, out_channels, stride)
+                first = index == 0
+                yield Block(
+                    stage, channels, out_channels, stride, resolution, shortcut, first, self.activation, self.norm
+                )
+                resolution = stage.out_size(resolution, stride)
                 channels = out_channels
 
     def with_input(self, *, channels: int | None = None, resolution: int | None = None) -> Self:
@@ -296,25 +147,29 @@ class Architecture(_Part):
 
         return build(self, num_classes)
 
-    def _check_resolution(self, where: str) -> None:
-        stride = self.stem.stride
-        for stage in self.stages:
+    @property
+    def least_resolution(self) -> int:
+        """The smallest input side in pixels that the strides and the unpadded layers leave something of."""
+        size = 1
+        stride = self.stem.stride * self.stem.pool_stride
+        for stage in reversed(self.stages):
+            for index in reversed(range(stage.repeats)):
+                size = stage.least_size(size, stage.stride if index == 0 else 1)
             stride *= stage.stride
-        if self.input.resolution < stride:
+        return max(stride, self.stem.least_size(size))
+
+    def _check_resolution(self, where: str) -> None:
+        if self.input.resolution < self.least_resolution:
             raise UserError(
-                f"{where}: input.resolution: {self.input.resolution} is too small for strides of {stride} in all; "
-                f"give at least {stride} or smaller strides"
+                f"{where}: input.resolution: {self.input.resolution} is too small for the strides; "
+                f"give at least {self.least_resolution} or smaller strides"
             )
-
-
-def strided(size: int, stride: int) -> int:
-    """Output side of an odd kernel with padding k // 2."""
-    return -(-size // stride)
 
 
 @functools.cache
 def scale(channels: int, width: float) -> int:
-    """Channels under a width multiplier: the nearest multiple of 8, at least 8 and never below 90% (MobileNetV2's rule).
+    """Channels under a width multiplier: the nearest multiple of 8, at least 8 and never below 90% (MobileNetV2's
+    rule).
 
     A width of 1 leaves the channels as they are written.
     """
@@ -334,44 +189,6 @@ def dump_yaml(document: Mapping[str, Any]) -> str:
         else:
             lines.append(f"{key}: {dump_flow(value)}")
     return "\n".join(lines) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _without_defaults(part: _Part) -> dict[str, Any]:
-    return {
-        name: _plain(getattr(part, name))
-        for name, field in type(part).model_fields.items()
-        if field.is_required() or getattr(part, name) != field.default
-    }
-
-
-def _block_shortcut(
-    rule: Shortcut, in_channels: int, out_channels: int, stride: int
-) -> Literal["none", "identity", "conv"]:
-    if rule == "none":
-        return "none"
-    if stride == 1 and in_channels == out_channels:
-        return "identity"
-    if rule == "conv_strided" or (rule == "conv" and stride == 1):
-        return "conv"
-    return "none"
-
-
-def _effective_shortcut(stage: Any, in_channels: int, out_channels: int) -> Shortcut:
-    """The first rule in order that gives the stage's blocks the same shortcuts as its own rule."""
-
-    def kinds(rule: Shortcut) -> tuple[str, str | None]:
-        first = _block_shortcut(rule, in_channels, out_channels, stage.stride)
-        rest = _block_shortcut(rule, out_channels, out_channels, 1) if stage.repeats > 1 else None
-        return first, rest
-
-    rules: tuple[Shortcut, ...] = ("none", "identity", "conv", "conv_strided")
-    return next(rule for rule in rules if kinds(rule) == kinds(stage.shortcut))
 
 
 def _explain(error: ValidationError) -> str:

@@ -10,6 +10,9 @@ from nas.space import Space
 
 ROOT = resources.files("search_spaces")
 
+PAPERS = ("Han and Kwon", "Hoang and Jo", "Kuo", "lecture")
+"""The papers, as sources and printed tables name them."""
+
 
 def space_names() -> list[str]:
     """Names of the shipped spaces."""
@@ -23,6 +26,8 @@ def network_names() -> list[str]:
 
 def load(reference: str | Path | Architecture) -> Architecture:
     """The architecture that a published network's name or a YAML file's path refers to.
+
+    A name without its resolution (``mobilenetv1-0.5``) means the network at 224 pixels.
 
     Raises:
         UserError: no such name or file, or the document is not valid.
@@ -50,6 +55,15 @@ def published() -> list[Architecture]:
     return [load(name) for name in network_names()]
 
 
+def by_paper() -> dict[str, list[Architecture]]:
+    """The published networks under the paper that names them, as their `source` says."""
+    papers: dict[str, list[Architecture]] = {paper: [] for paper in PAPERS}
+    for architecture in published():
+        paper = next(paper for paper in PAPERS if paper in architecture.source)
+        papers[paper].append(architecture)
+    return papers
+
+
 def _names(folder: resources.abc.Traversable) -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
@@ -57,6 +71,8 @@ def _names(folder: resources.abc.Traversable) -> list[str]:
 def _document(
     reference: str | Path, kind: str, folder: resources.abc.Traversable, names: list[str]
 ) -> tuple[object, str]:
+    if f"{reference}-224" in names:  # the lecture's "1.0 MobileNet" is its "1.0 MobileNet-224"
+        reference = f"{reference}-224"
     if isinstance(reference, str) and reference in names:
         return parse_yaml((folder / f"{reference}.yaml").read_text(encoding="utf-8"), reference), reference
     path = Path(reference)

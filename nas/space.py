@@ -8,17 +8,24 @@ error messages name it, and has one value per option: the option itself where th
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
-from nas.architecture import Architecture, dump_yaml
+from nas.architecture import Architecture, dump_yaml, scale
 from nas.errors import UserError
 from nas.files import dump_flow
+from nas.stages import AnyStage, Stage
 
 Value = str | int | float | bool
 Location = tuple[str | int, ...]
+
+MAX_COMBINATIONS = 100_000
+"""Up to as many choices within one stage are told apart exactly when a space's size is counted."""
+
+_STAGE: TypeAdapter[AnyStage] = TypeAdapter(Stage)
 
 
 class Parameter(NamedTuple):
@@ -32,6 +39,14 @@ class Parameter(NamedTuple):
     @property
     def name(self) -> str:
         return _name(self.path)
+
+
+class _State(NamedTuple):
+    """What the next stage's canonical form depends on: the width, the chosen list of stages, the channels before it."""
+
+    width: float
+    stages: Value | None
+    channels: int
 
 
 class Space:
@@ -56,24 +71,24 @@ class Space:
 
     @functools.cached_property
     def size(self) -> int:
-        """How many different networks the space holds.
+        """How many different networks the space holds: choices that come to one canonical form count once.
 
-        Options that come to the same network within their stage (``combine`` where there is one kernel) count once. Two
-        widths that round to the same channels everywhere would count twice.
+        Where one stage has more than 100,000 choices, all of the space's choices count.
         """
+        if any(_ways(group) > MAX_COMBINATIONS for group in self._staged.values()):
+            return _ways(self.parameters_by_name.values())
         size = 1
-        for group in self._groups():
-            names = [parameter.name for parameter in group]
-            ways = math.prod(len(parameter.values) for parameter in group)
-            if group[0].path[0] == "stages" and len(group) > 1 and ways <= 100_000:
-                index = int(group[0].path[1])
-                seen = {
-                    _freeze(self._with(dict(zip(names, values, strict=True))).stages[index].canonical())
-                    for values in itertools.product(*(parameter.values for parameter in group))
-                }
-                ways = len(seen)
-            size *= ways
-        return size
+        for part, group in self._apart.items():
+            frames = (self._with(chosen).canonical_frame() for chosen in _combinations(group))
+            size *= len({_freeze(frame.get(part)) for frame in frames})
+        starts: dict[Any, set[_State]] = {}
+        for chosen in _combinations(self._joint):
+            architecture = self._with(chosen)
+            frame = architecture.canonical_frame()
+            state = _State(architecture.width, chosen.get("stages"), architecture.stem_channels)
+            starts.setdefault(_freeze([frame["stem"], frame["head"]]), set()).add(state)
+        known: dict[tuple[int, frozenset[_State]], int] = {}
+        return size * sum(self._continuations(0, frozenset(states), known) for states in starts.values())
 
     def architecture(self, parameters: Mapping[str, Value], name: str | None = None) -> Architecture:
         """The network that the parameters choose.
@@ -122,33 +137,41 @@ class Space:
             UserError: the space does not contain the network; the line says which part differs.
         """
         target = architecture.canonical()
-        groups = self._groups()
-        shared = [parameter for group in groups for parameter in group if group[0].path[0] != "stages"]
-        staged = {int(group[0].path[1]): group for group in groups if group[0].path[0] == "stages"}
-        reason = "its input, stem or head differs"
-        # What lies outside the stages (width, head) is few choices; given those, each stage is on its own.
-        for values in itertools.product(*(parameter.values for parameter in shared)):
-            chosen: dict[str, Value] = {p.name: value for p, value in zip(shared, values, strict=True)}
-            candidate = self._with(chosen).canonical()
-            if any(candidate[part] != target[part] for part in ("input", "activation", "stem", "head")):
+        reason = "its input, activation, norm, stem or head differs"
+        apart: dict[str, Value] = {}
+        for part, group in self._apart.items():
+            match = next((c for c in _combinations(group) if self._frame(c).get(part) == target.get(part)), None)
+            if match is None:
+                raise UserError(f"space {self.name} does not contain {architecture.name}: its {part} differs")
+            apart |= match
+        # What else lies outside the stages (width, stem, head) is few choices; given those, each stage is on its own.
+        for joint in _combinations(self._joint):
+            chosen = apart | joint
+            candidate = self._with(chosen)
+            if any(target.get(part) != value for part, value in candidate.canonical_frame().items()):
                 continue
-            if len(candidate["stages"]) != len(target["stages"]):
-                reason = f"it has {len(target['stages'])} stages, not {len(candidate['stages'])}"
-                break
+            if len(candidate.stages) != len(target["stages"]):
+                reason = f"it has {len(target['stages'])} stages, not {len(candidate.stages)}"
+                continue
+            channels = candidate.stem_channels
             for index, wanted in enumerate(target["stages"]):
-                match = self._match_stage(staged.get(index, []), chosen, index, wanted)
+                state = _State(candidate.width, joint.get("stages"), channels)
+                match = next((values for values, form, _ in self._forms(index, state) if form == wanted), None)
                 if match is None:
                     reason = f"no choice of stages[{index}] gives {dump_flow(wanted)}"
                     break
                 chosen |= match
+                channels = wanted["channels"]
             else:
                 return {name: chosen[name] for name in self.parameters_by_name}
         raise UserError(f"space {self.name} does not contain {architecture.name}: {reason}")
 
     def with_input(self, *, channels: int, resolution: int | None = None) -> "Space":
         """The same space for other images: channels, and a resolution in place of the document's (or its choice)."""
-        image = dict(self.document.get("input", {}))
-        image["channels"] = channels
+        image = self.document.get("input", {})
+        if _is_choice(image):
+            image = {"resolution": _choice_of(self.resolutions)}
+        image = {**image, "channels": channels}
         if resolution is not None:
             image["resolution"] = resolution
         return Space({**self.document, "input": image}, self.name)
@@ -156,30 +179,69 @@ class Space:
     @property
     def resolutions(self) -> tuple[int, ...]:
         """The input resolutions that the space can choose, in pixels."""
-        parameter = self.parameters_by_name.get("input.resolution")
-        return tuple(parameter.options) if parameter else (self._with({}).input.resolution,)
+        group = self._apart.get("input", [])
+        return tuple(dict.fromkeys(self._with(chosen).input.resolution for chosen in _combinations(group)))
 
     def to_yaml(self) -> str:
         """The space's document as YAML."""
         return dump_yaml(self.document)
 
-    def _match_stage(
-        self, group: list[Parameter], chosen: Mapping[str, Value], index: int, wanted: dict[str, Any]
-    ) -> dict[str, Value] | None:
-        names = [parameter.name for parameter in group]
-        for values in itertools.product(*(parameter.values for parameter in group)):
-            match = dict(zip(names, values, strict=True))
-            if self._with({**chosen, **match}).canonical()["stages"][index] == wanted:
-                return match
-        return None
+    @functools.cached_property
+    def _staged(self) -> dict[int, list[Parameter]]:
+        """The parameters within each stage."""
+        staged: dict[int, list[Parameter]] = {}
+        for parameter in self.parameters_by_name.values():
+            if parameter.path[0] == "stages" and len(parameter.path) > 1:
+                staged.setdefault(int(parameter.path[1]), []).append(parameter)
+        return staged
 
-    def _groups(self) -> list[list[Parameter]]:
-        """The parameters in groups that do not meet: one per stage, one per other field."""
+    @functools.cached_property
+    def _apart(self) -> dict[str, list[Parameter]]:
+        """The parameters that touch one part of the document and nothing else."""
+        return {
+            part: [parameter for parameter in self.parameters_by_name.values() if parameter.path[0] == part]
+            for part in ("input", "activation", "norm")
+        }
 
-        def group(parameter: Parameter) -> Location:
-            return parameter.path[:2] if parameter.path[0] == "stages" else parameter.path
+    @functools.cached_property
+    def _joint(self) -> list[Parameter]:
+        """The parameters that meet: width, stem, head, and a choice between lists of stages."""
+        alone = {p.name for group in (*self._staged.values(), *self._apart.values()) for p in group}
+        return [parameter for parameter in self.parameters_by_name.values() if parameter.name not in alone]
 
-        return [list(items) for _, items in itertools.groupby(self.parameters_by_name.values(), group)]
+    def _frame(self, parameters: Mapping[str, Value]) -> dict[str, Any]:
+        return self._with(parameters).canonical_frame()
+
+    def _continuations(
+        self, index: int, states: frozenset[_State], known: dict[tuple[int, frozenset[_State]], int]
+    ) -> int:
+        """In how many ways the canonical form goes on from stage `index`, where any of these states led there."""
+        if (index, states) not in known:
+            following: dict[Any, set[_State]] = {}
+            ended = 0
+            for state in states:
+                if index == len(self._stage_documents(state.stages)):
+                    ended = 1
+                    continue
+                for _, form, _ in self._forms(index, state):
+                    following.setdefault(_freeze(form), set()).add(state._replace(channels=form["channels"]))
+            known[index, states] = ended + sum(
+                self._continuations(index + 1, frozenset(after), known) for after in following.values()
+            )
+        return known[index, states]
+
+    def _forms(self, index: int, state: _State) -> Iterator[tuple[dict[str, Value], dict[str, Any], AnyStage]]:
+        """The choices of one stage, each with its canonical form, and the stage."""
+        document = self._stage_documents(state.stages)[index]
+        for values in _combinations(self._staged.get(index, [])):
+            stage = _STAGE.validate_python(self._substitute(document, ("stages", index), values))
+            yield values, stage.canonical(state.channels, scale(stage.channels, state.width)), stage
+
+    def _stage_documents(self, choice: Value | None) -> list[Any]:
+        parameters = {} if choice is None else {"stages": choice}
+        stages = self.document["stages"]
+        documents = self._substitute(stages, ("stages",), parameters) if _is_choice(stages) else stages
+        return list(documents)
 
     def _with(self, parameters: Mapping[str, Value], name: str | None = None) -> Architecture:
         """Substitute the choices; what is not given takes its first option."""
@@ -206,26 +268,40 @@ class Space:
 
     def _check(self, where: str) -> None:
         """Every option is valid where it stands, and the strides fit the resolution in the worst case."""
-        Architecture.from_dict(self._substitute(self.document, (), self._extreme()), where)
+        if not isinstance(self.document.get("name"), str):
+            Architecture.from_dict({"name": None, **self.document}, where)
+        worst: dict[str, Value] = {}
         for parameter in self.parameters_by_name.values():
-            for value in parameter.values:
-                document = self._substitute(self.document, (), {**self._extreme(), parameter.name: value})
-                Architecture.from_dict(document, where)
+            demands = [self._demand({parameter.name: value}, where) for value in parameter.values]
+            worst[parameter.name] = parameter.values[demands.index(max(demands))]
+        Architecture.from_dict(self._substitute(self.document, (), worst), where)
 
-    def _extreme(self) -> dict[str, Value]:
-        """The parameters with the largest strides and the smallest resolution: if that fits, all do."""
-        extreme = {}
-        for parameter in self.parameters_by_name.values():
-            if all(isinstance(value, int) for value in parameter.values):
-                if parameter.path[-1] == "stride":
-                    extreme[parameter.name] = max(parameter.values)
-                elif parameter.path[-1] == "resolution":
-                    extreme[parameter.name] = min(parameter.values)
-        return extreme
+    def _demand(self, parameters: Mapping[str, Value], where: str) -> float:
+        """The part of the resolution that the strides need, for a document that is valid but for that."""
+        document = self._substitute(self.document, (), parameters)
+        try:
+            architecture = Architecture.model_validate(document)
+        except ValidationError:
+            architecture = Architecture.from_dict(document, where)  # for its message
+        return architecture.least_resolution / architecture.input.resolution
 
 
 def _is_choice(node: Any) -> bool:
     return isinstance(node, Mapping) and "choice" in node
+
+
+def _choice_of(options: tuple[Any, ...]) -> Any:
+    return {"choice": list(options)} if len(options) > 1 else options[0]
+
+
+def _ways(parameters: Iterable[Parameter]) -> int:
+    return math.prod(len(parameter.values) for parameter in parameters)
+
+
+def _combinations(parameters: list[Parameter]) -> Iterator[dict[str, Value]]:
+    names = [parameter.name for parameter in parameters]
+    for values in itertools.product(*(parameter.values for parameter in parameters)):
+        yield dict(zip(names, values, strict=True))
 
 
 def _find(node: Any, where: str, path: Location = ()) -> Iterator[Parameter]:

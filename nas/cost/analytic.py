@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from nas.architecture import Architecture, Block
 from nas.network.blocks import BLOCKS
-from nas.network.complexity import FLOAT_BYTES, Tally
+from nas.network.complexity import FLOAT_BYTES, Layer, Tally
 
 
 class Cost(NamedTuple):
@@ -21,7 +21,17 @@ class Cost(NamedTuple):
     size_bytes: int
     """The state dict: parameters and buffers in fp32 (BatchNorm's step counter in int64)."""
     peak_activation_bytes: int
-    """The largest sum of activation tensors alive at once in eager inference of one image, fp32."""
+    """The largest sum of activation tensors alive at once, fp32, as :mod:`nas.network.complexity` defines it."""
+
+
+class PlacedLayer(NamedTuple):
+    """One layer of a network, and the part of the document that it belongs to."""
+
+    part: str
+    """``stem``, ``stages[i]`` or ``head``."""
+    block: int
+    """Which block of the stage, from 0; 0 for stem and head."""
+    layer: Layer
 
 
 def cost(architecture: Architecture, num_classes: int = 10) -> Cost:
@@ -31,18 +41,11 @@ def cost(architecture: Architecture, num_classes: int = 10) -> Cost:
         architecture: the document.
         num_classes: outputs of the last layer.
     """
-    image = architecture.input
-    tally = Tally(image.channels, image.resolution)
-    stem = architecture.stem
-    tally.conv(architecture.stem_channels, stem.kernel, stride=stem.stride)
-    tally.norm()
+    tally = _start(architecture)
+    count_stem(architecture, tally)
     for block in architecture.blocks():
         _add(tally, count_block(block))
-    if architecture.head_channels:
-        tally.conv(architecture.head_channels)
-        tally.norm()
-    tally.pool_all()
-    tally.linear(num_classes)
+    count_head(architecture, num_classes, tally)
     return Cost(
         params=tally.params,
         macs=tally.macs,
@@ -53,12 +56,59 @@ def cost(architecture: Architecture, num_classes: int = 10) -> Cost:
     )
 
 
+def layers(architecture: Architecture, num_classes: int = 10) -> list[PlacedLayer]:
+    """The network layer by layer, in the order in which it runs; their params and MACs add up to the network's."""
+    tally = _start(architecture)
+    tally.log = []
+    placed: list[PlacedLayer] = []
+
+    def place(part: str, block: int = 0) -> None:
+        assert tally.log is not None
+        placed.extend(PlacedLayer(part, block, layer) for layer in tally.log)
+        tally.log.clear()
+
+    count_stem(architecture, tally)
+    place("stem")
+    stage, index = -1, 0
+    for block in architecture.blocks():
+        stage, index = (stage + 1, 0) if block.first else (stage, index + 1)
+        BLOCKS[block.spec.block].count(block, tally)
+        place(f"stages[{stage}]", index)
+    count_head(architecture, num_classes, tally)
+    place("head")
+    return placed
+
+
 @functools.lru_cache(maxsize=100_000)
 def count_block(block: Block) -> Tally:
-    """One block's own tally. A search meets the same blocks over and over, so they are counted once; do not change it."""
+    """One block's tally, not to be changed: a search meets the same blocks over and over, so each is counted once."""
     tally = Tally(block.in_channels, block.resolution)
     BLOCKS[block.spec.block].count(block, tally)
     return tally
+
+
+def _start(architecture: Architecture) -> Tally:
+    return Tally(architecture.input.channels, architecture.input.resolution, biased=architecture.norm == "none")
+
+
+def count_stem(architecture: Architecture, tally: Tally) -> None:
+    stem = architecture.stem
+    tally.conv(architecture.stem_channels, stem.kernel, stride=stem.stride, padding=stem.padding)
+    tally.norm()
+    if stem.pool == "max":
+        tally.pool(stem.pool_stride, stem.padding)
+
+
+def count_head(architecture: Architecture, num_classes: int, tally: Tally) -> None:
+    if architecture.head_channels:
+        tally.conv(architecture.head_channels)
+        tally.norm()
+    if architecture.head.classifier == "conv":
+        tally.conv(num_classes, bias=True)
+        tally.pool_all()
+    else:
+        tally.pool_all()
+        tally.linear(num_classes)
 
 
 def _add(total: Tally, block: Tally) -> None:

@@ -4,38 +4,52 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.network.blocks import BLOCKS
-from nas.network.layers import conv_norm_act
+from nas.network.layers import ACTIVATIONS, conv_norm_act, max_pool
 
 
 class Network(nn.Module):
     """Stem, blocks, head, classifier.
 
-    Shapes: (N, C, R, R) images -> (N, num_classes) logits. Any side of at least the strides' product works, R is what the
-    costs are given for.
+    Shapes: (N, C, R, R) images -> (N, num_classes) logits. Any side of at least the strides' product works, R is what
+    the costs are given for.
     """
 
     def __init__(self, architecture: Architecture, num_classes: int) -> None:
         super().__init__()
-        activation = architecture.activation
-        stem = architecture.stem
-        channels = architecture.stem_channels
+        activation, norm, stem = architecture.activation, architecture.norm, architecture.stem
         self.stem = conv_norm_act(
-            architecture.input.channels, channels, stem.kernel, stride=stem.stride, activation=activation
+            architecture.input.channels,
+            architecture.stem_channels,
+            stem.kernel,
+            stride=stem.stride,
+            padding=stem.padding,
+            activation=activation,
+            norm=norm,
         )
+        if stem.pool == "max":
+            self.stem.append(max_pool(stem.pool_stride, stem.padding))
         blocks = list(architecture.blocks())
-        self.blocks = nn.Sequential(*(BLOCKS[block.spec.block](block, activation) for block in blocks))
+        self.blocks = nn.Sequential(*(BLOCKS[block.spec.block](block) for block in blocks))
         channels = blocks[-1].out_channels
         self.head: nn.Module = nn.Identity()
         if architecture.head_channels:
-            self.head = conv_norm_act(channels, architecture.head_channels, activation=activation)
+            self.head = conv_norm_act(channels, architecture.head_channels, activation=activation, norm=norm)
             channels = architecture.head_channels
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(architecture.head.dropout)
-        self.classifier = nn.Linear(channels, num_classes)
+        self.convolutional = architecture.head.classifier == "conv"
+        if self.convolutional:
+            self.classifier: nn.Module = nn.Sequential(
+                nn.Conv2d(channels, num_classes, 1), ACTIVATIONS[activation](inplace=True)
+            )
+        else:
+            self.classifier = nn.Linear(channels, num_classes)
         self.apply(_initialize)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(self.blocks(self.stem(x)))
+        if self.convolutional:
+            return self.pool(self.classifier(self.dropout(x))).flatten(1)
         return self.classifier(self.dropout(self.pool(x).flatten(1)))
 
 

@@ -5,14 +5,36 @@ stands for one layer. The blocks in :mod:`nas.network.blocks` call it in a funct
 
 What counts: MACs are multiply-accumulates of convolutions and linear layers for one image (1 MAC = 2 FLOPs), the mixing
 of conditional convolution's experts included; normalisation, activation, pooling and addition count nothing.
+
+Peak activation memory is that of an inference runtime, in fp32 for one image: a tensor lives from the layer that writes
+it to the last one that reads it; normalisation, activation, SE's scaling, addition and concatenation happen in place;
+the vectors of pooled channels beside the image tensors count nothing.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from nas.architecture import strided
+from nas.stages import POOL_KERNEL, Padding, convolved, pooled, strided
 
 FLOAT_BYTES = 4
 NORM_COUNTER_BYTES = 8  # BatchNorm's num_batches_tracked, one int64 per layer
+
+
+class Layer(NamedTuple):
+    """One layer of a network, as counted."""
+
+    kind: str
+    """``conv``, ``depthwise``, ``grouped``, each also as ``conditional ...``; ``linear``, ``norm``, ``max pool``..."""
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    resolution: int
+    """Side of the output in pixels."""
+    params: int
+    macs: int
 
 
 @dataclass(slots=True)
@@ -22,6 +44,8 @@ class Tally:
     channels: int
     size: int
     """Side of the current tensor in pixels."""
+    biased: bool = False
+    """The network has no norm: a convolution has a bias instead."""
     params: int = 0
     buffer_bytes: int = 0
     macs: int = 0
@@ -30,9 +54,13 @@ class Tally:
     conv_params: int = 0
     """Weights of convolutions alone (Kuo, Table 4)."""
     peak_bytes: int = 0
-    """Largest sum of the tensors that must be alive at once, fp32, one image, normalisation and activation in place."""
+    """Largest sum of the tensors alive at once."""
     held_bytes: int = 0
-    """A tensor kept for later, such as a shortcut's input."""
+    """Tensors kept for later, such as a shortcut's input."""
+    reads_held: bool = False
+    """The current tensor is among those held."""
+    log: list[Layer] | None = None
+    """Where each layer is written down, if anywhere."""
 
     @property
     def tensor_bytes(self) -> int:
@@ -45,29 +73,38 @@ class Tally:
         *,
         stride: int = 1,
         groups: int = 1,
-        bias: bool = False,
+        padding: Padding = "same",
+        bias: bool | None = None,
         experts: int = 1,
     ) -> None:
-        """A convolution; with several experts a conditional one (:class:`nas.network.layers.CondConv2d`)."""
+        """A convolution; with several experts a conditional one (:class:`nas.network.layers.CondConv2d`).
+
+        Args:
+            bias: whether it has one (None: where the network has no norm).
+        """
+        before = self.channels, self.params, self.macs
         weights = out_channels * (self.channels // groups) * kernel**2
-        size = strided(self.size, stride)
+        biases = out_channels if (self.biased if bias is None else bias) else 0
+        size = convolved(self.size, kernel, stride, padding)
         self.conv_params += experts * weights
         self.conv_macs += weights * size**2
-        self.params += experts * weights + bias * experts * out_channels
+        self.params += experts * (weights + biases)
         self.macs += weights * size**2
         if experts > 1:
-            self.macs += experts * weights
-            self.linear_beside(self.channels, experts)
+            self.macs += experts * (weights + biases)  # mixing
+            self._dense(self.channels, experts)  # routing
         self.emit(out_channels, size)
+        if self.log is not None:
+            kind = "conv" if groups == 1 else "depthwise" if groups == before[0] else "grouped"
+            self._write(f"conditional {kind}" if experts > 1 else kind, *before, kernel, stride)
 
     def pyramid(
         self, kernels: tuple[int, ...], combine: str, *, stride: int, experts: int = 1, depthwise: bool = True
     ) -> None:
         """Parallel convolutions of one input, added or concatenated (:class:`nas.network.layers.Pyramid`)."""
-        in_channels, size = self.channels, self.size
-        held = self.held_bytes
-        for index, kernel in enumerate(kernels):
-            self.channels, self.size = in_channels, size
+        in_channels, size, held, reads_held = self.channels, self.size, self.held_bytes, self.reads_held
+        for index, kernel in enumerate(sorted(kernels)):
+            self.channels, self.size, self.reads_held = in_channels, size, reads_held
             self.held_bytes = held + self._branches_bytes(index, combine, in_channels, strided(size, stride))
             self.conv(in_channels, kernel, stride=stride, groups=in_channels if depthwise else 1, experts=experts)
         self.held_bytes = held
@@ -75,33 +112,87 @@ class Tally:
             self.channels = in_channels * len(kernels)
 
     def norm(self) -> None:
-        """BatchNorm of the current tensor."""
+        """BatchNorm of the current tensor, in networks that have it."""
+        if self.biased:
+            return
+        before = self.channels, self.params, self.macs
         self.params += 2 * self.channels
         self.buffer_bytes += 2 * FLOAT_BYTES * self.channels + NORM_COUNTER_BYTES
+        self._write("norm", *before)
 
     def squeeze_excitation(self, squeeze_channels: int) -> None:
         """Two 1x1 layers with bias on the pooled tensor."""
         self.linear_beside(self.channels, squeeze_channels)
         self.linear_beside(squeeze_channels, self.channels)
 
+    def pool(self, stride: int, padding: Padding, kind: str = "max pool") -> None:
+        """3x3 pooling."""
+        before = self.channels, self.params, self.macs
+        self.emit(self.channels, pooled(self.size, stride, padding))
+        self._write(kind, *before, POOL_KERNEL, stride)
+
     def pool_all(self) -> None:
         """Global average pooling."""
+        before = self.channels, self.params, self.macs
         self.emit(self.channels, 1)
+        self._write("global pool", *before)
+
+    def shuffle(self) -> None:
+        """A permutation of the channels, which no layer can do in place."""
+        before = self.channels, self.params, self.macs
+        self.emit(self.channels, self.size)
+        self._write("shuffle", *before)
 
     def linear(self, out_features: int) -> None:
-        self.linear_beside(self.channels * self.size**2, out_features)
+        in_features = self.channels * self.size**2
         self.emit(out_features, 1)
+        self.linear_beside(in_features, out_features)
 
     def linear_beside(self, in_features: int, out_features: int) -> None:
         """A linear layer with bias beside the current tensor, which stays."""
-        self.params += in_features * out_features + out_features
-        self.macs += in_features * out_features
+        before = self.params, self.macs
+        self._dense(in_features, out_features)
+        if self.log is not None:
+            params, macs = self.params - before[0], self.macs - before[1]
+            self.log.append(Layer("linear", in_features, out_features, 1, 1, 1, params, macs))
 
     def emit(self, channels: int, size: int) -> None:
         """The current tensor is read and another is written."""
-        read = self.tensor_bytes
+        read = 0 if self.reads_held else self.tensor_bytes
+        self.reads_held = False
         self.channels, self.size = channels, size
         self.peak_bytes = max(self.peak_bytes, self.held_bytes + read + self.tensor_bytes)
+
+    @contextmanager
+    def holding(self, active: bool = True) -> Iterator[None]:
+        """The current tensor stays alive while the layers inside run."""
+        if not active or self.reads_held:
+            yield
+            return
+        held = self.tensor_bytes
+        self.held_bytes += held
+        self.reads_held = True
+        yield
+        self.held_bytes -= held
+        self.reads_held = False
+
+    @contextmanager
+    def beside(self, channels: int, size: int) -> Iterator[None]:
+        """The layers inside start from an earlier tensor, and the current one stays alive."""
+        held = self.tensor_bytes
+        self.channels, self.size = channels, size
+        self.held_bytes += held
+        yield
+        self.held_bytes -= held
+
+    def _dense(self, in_features: int, out_features: int) -> None:
+        self.params += in_features * out_features + out_features
+        self.macs += in_features * out_features
+
+    def _write(self, kind: str, channels: int, params: int, macs: int, kernel: int = 1, stride: int = 1) -> None:
+        if self.log is not None:
+            params, macs = self.params - params, self.macs - macs
+            self.log.append(Layer(kind, channels, self.channels, kernel, stride, self.size, params, macs))
 
     @staticmethod
     def _branches_bytes(index: int, combine: str, channels: int, size: int) -> int:

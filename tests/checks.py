@@ -1,0 +1,113 @@
+"""What several tests check networks with: a document with everything in it, and counts made without our formulas."""
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torchvision.ops import SqueezeExcitation
+
+import nas
+from nas.cost.analytic import cost, layers
+from nas.cost.profile import profile
+from nas.network.layers import CondConv2d
+
+EVERYTHING: dict[str, Any] = {
+    "name": "everything",
+    "input": {"resolution": 64},
+    "activation": "hard_swish",
+    "stem": {"channels": 16, "kernel": 5, "stride": 2, "pool": "max"},
+    "stages": [
+        {"block": "inverted_residual", "channels": 24, "kernels": [3, 5], "se_ratio": 0.25, "experts": 3},
+        {
+            "block": "bottleneck",
+            "channels": 24,
+            "conv": "standard",
+            "kernels": [3, 5],
+            "combine": "concat",
+            "experts": 2,
+        },
+        {"block": "depthwise_separable", "channels": 24, "repeats": 2, "shortcut": "conv_strided", "stride": 2},
+        {"block": "separable", "channels": 32, "stride": 2, "depth": 3, "expansion": 0.5},
+        {"block": "shuffle", "channels": 48, "repeats": 2, "stride": 2},
+        {"block": "fire", "channels": 64},
+        {"block": "conv", "channels": 16, "padding": "valid", "kernel": 1, "experts": 2},
+    ],
+    "head": {"channels": 64, "classifier": "conv"},
+}
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, CondConv2d | SqueezeExcitation) or super().is_leaf_module(module, name)
+
+
+IN_PLACE = (
+    nn.BatchNorm2d,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.Hardswish,
+    nn.SiLU,
+    nn.Dropout,
+    nn.Identity,
+    SqueezeExcitation,
+)
+
+
+def measured_peak(architecture: nas.Architecture, num_classes: int) -> int:
+    """Peak activation bytes from the traced graph: each tensor lives from its writer to its last reader.
+
+    Norm, activation, SE, addition and concatenation are in place, as the definition of the cost says.
+    """
+    image = architecture.input
+    with torch.device("meta"):
+        network = architecture.build(num_classes).eval()
+        example = torch.empty(1, image.channels, image.resolution, image.resolution)
+    graph = _Tracer().trace(network)
+    ShapeProp(fx.GraphModule(network, graph)).propagate(example)
+    buffers: dict[fx.Node, set[int]] = {}
+    size: dict[int, int] = {}
+    last_use: dict[int, int] = {}
+    nodes = list(graph.nodes)
+    for index, node in enumerate(nodes):
+        inputs = node.all_input_nodes
+        for used in inputs:
+            last_use.update(dict.fromkeys(buffers[used], index))
+        module: Any = network.get_submodule(node.target) if node.op == "call_module" else None
+        if node.op == "output":
+            continue
+        if node.target is torch.cat:
+            buffers[node] = set().union(*(buffers[used] for used in inputs))
+        elif isinstance(module, IN_PLACE) or node.op in ("call_method", "call_function"):
+            assert module is not None or node.target in ("flatten",) or "add" in str(node.target)
+            buffers[node] = buffers[inputs[0]]
+        else:
+            buffers[node] = {index}
+            size[index] = 4 * node.meta["tensor_meta"].shape.numel()
+    return max(
+        sum(size[b] for b in size if b <= index and last_use.get(b, index) >= index)
+        for index, node in enumerate(nodes)
+        if index in size
+    )
+
+
+def check_counts(architecture: nas.Architecture, num_classes: int) -> None:
+    counted = cost(architecture, num_classes)
+    with torch.device("meta"):
+        network = architecture.build(num_classes)
+    state = network.state_dict().values()
+    assert counted.params == sum(parameter.numel() for parameter in network.parameters())
+    assert counted.size_bytes == sum(tensor.numel() * tensor.element_size() for tensor in state)
+    assert counted.peak_activation_bytes == measured_peak(architecture, num_classes)
+    assert counted.conv_params == sum(
+        module.weight.numel()
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | CondConv2d) and ".fc" not in name
+    )
+    described = profile(architecture, num_classes)
+    assert described["thop"]["agrees"], described["thop"]
+    assert described["flop_counter"]["agrees"], described["flop_counter"]
+    placed = layers(architecture, num_classes)
+    assert sum(item.layer.params for item in placed) == counted.params
+    assert sum(item.layer.macs for item in placed) == counted.macs
+    assert sum(part["macs"] for part in described["parts"]) == counted.macs

@@ -1,0 +1,1 @@
+"""Beside the tests, so that they find `checks` and each other's helpers here."""
