@@ -47,6 +47,10 @@ def search(
     reduction: int = 3,
     published: str = "contained",
     enqueue: Sequence[str | Path | Architecture] = (),
+    warm_start: str | Path | None = None,
+    latency_table: str | Path | None = None,
+    confirm: int = 0,
+    confirm_epochs: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     storage: str | None = None,
@@ -64,6 +68,10 @@ def search(
         limits: such as ``size<=4MB``.
         recipe: a preset's name or a recipe; `epochs` shortens or lengthens it.
         trials: how many networks are trained, stopped ones included.
+        enqueue: the user's own networks, trained first.
+        warm_start: an earlier run whose finished networks are taken along.
+        latency_table: of the device to search for, made there by `nas latency calibrate`; default: this device.
+        confirm: train the front again with so many seeds, for `confirm_epochs` (default: the recipe's).
         out: the run's folder; default a fresh one under ``results/``.
         on_change: told the progress after every change.
         say: told in one line what happens around the trials.
@@ -94,6 +102,10 @@ def search(
         reduction=reduction,
         published=published,
         enqueue=tuple(load(item).to_dict() for item in enqueue),
+        warm_start=str(warm_start) if warm_start is not None else None,
+        latency_table=str(latency_table) if latency_table is not None else None,
+        confirm=confirm,
+        confirm_epochs=confirm_epochs,
         seed=seed,
     )
     folder = Path(out) if out is not None else fresh_folder(fitted.name, dataset)

@@ -62,6 +62,12 @@ def search(
         str, typer.Option(help="Published networks to train first: contained (in the space), all or none.")
     ] = "contained",
     enqueue: Annotated[list[str] | None, typer.Option(help="Own networks to train first; may be repeated.")] = None,
+    warm_start: Annotated[Path | None, typer.Option(help="A run whose finished networks are taken along.")] = None,
+    latency_table: Annotated[
+        Path | None, typer.Option(help="Of the device to search for (nas latency calibrate makes it there).")
+    ] = None,
+    confirm: Annotated[int | None, typer.Option(help="Train the front again with so many seeds.")] = None,
+    confirm_epochs: Annotated[int | None, typer.Option(help="Of each of those (default: the recipe's).")] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The run's folder (default: fresh, under results/).")] = None,
     resume: Annotated[
@@ -88,7 +94,15 @@ def search(
     folder = resume or out or api.fresh_folder(Path(space).stem, dataset)
     with _resumable(folder), Display(console) as display:
         if resume is not None:
-            run = api.resume(resume, trials=trials, resources=resources, on_change=display, say=display.say)
+            run = api.resume(
+                resume,
+                trials=trials,
+                confirm=confirm,
+                confirm_epochs=confirm_epochs,
+                resources=resources,
+                on_change=display,
+                say=display.say,
+            )
         else:
             run = api.search(
                 space,
@@ -105,6 +119,10 @@ def search(
                 reduction=reduction,
                 published=published,
                 enqueue=tuple(enqueue or ()),
+                warm_start=warm_start,
+                latency_table=latency_table,
+                confirm=confirm or 0,
+                confirm_epochs=confirm_epochs,
                 seed=seed,
                 out=folder,
                 storage=storage,

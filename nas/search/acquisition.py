@@ -5,8 +5,8 @@ dominates is cut into boxes once; then, the predictions of the objectives being 
 
     EHVI = sum over boxes of  prod over objectives of  G_d(upper) - G_d(lower),   G_d(t) = E[max(t - Y_d, 0)]
 
-(Emmerich et al., 2011; Yang et al., 2019). For a known objective ``G_d(t) = max(t - c, 0)``, so exact costs need no case
-of their own and no sampling. Everything is minimised.
+(Emmerich et al., 2011; Yang et al., 2019). For a known objective ``G_d(t) = max(t - c, 0)``, so exact costs need no
+case of their own and no sampling. Everything is minimised.
 """
 
 from __future__ import annotations

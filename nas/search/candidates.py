@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.search.encoding import Array, Axis, Encoding
+from nas.search.encoding import Array, Encoding
 
 _STEP = 0.15  # of a continuous coordinate's mutation, in units of its range
 
@@ -19,15 +19,28 @@ def random_rows(encoding: Encoding, count: int, rng: np.random.Generator) -> Arr
 
 
 def mutate(encoding: Encoding, parents: Array, rng: np.random.Generator) -> Array:
-    """Each parent with one parameter changed, and further ones with falling probability: 1, 2, 3, ... with 1/2, 1/4, ..."""
+    """Each parent with one parameter changed, and further ones with falling probability: k with 2^-k.
+
+    A level moves to any other one or, where there is an order, half of the time to a neighbour; a coordinate mostly a
+    little, now and then anywhere.
+    """
     children = parents.copy()
-    movable = np.array([i for i, axis in enumerate(encoding.axes) if axis.is_continuous or len(axis.levels or ()) > 1])
-    if len(movable) == 0:
+    moves = encoding.moves
+    if len(moves.axes) == 0:
         return children
-    changes = np.minimum(rng.geometric(0.5, len(parents)), len(movable))
-    for child, count in zip(children, changes.tolist(), strict=True):
-        for i in rng.permutation(movable)[:count].tolist():
-            child[i] = _moved(encoding.axes[i], float(child[i]), rng)
+    changes = rng.geometric(0.5, len(parents))
+    places = rng.random((len(parents), len(moves.axes))).argsort(axis=1).argsort(axis=1)
+    child, column = np.nonzero(places < changes[:, None])
+    axis, count = moves.axes[column], moves.counts[column]
+    numbers = children[child, axis]
+    uniform, side, normal = rng.random(len(child)), rng.random(len(child)), rng.standard_normal(len(child))
+    is_far = rng.random(len(child)) < moves.far[column]
+    coordinate = np.where(is_far, uniform, np.clip(numbers + _STEP * normal, 0.0, 1.0))
+    level = np.where(moves.is_continuous[column], 0, numbers).astype(np.int64)
+    anywhere = (level + 1 + (uniform * (count - 1)).astype(np.int64)) % count
+    neighbour = np.where(side < 0.5, moves.below[column, level], moves.above[column, level])
+    discrete = np.where(is_far, anywhere, neighbour)
+    children[child, axis] = np.where(moves.is_continuous[column], coordinate, discrete)
     return children
 
 
@@ -54,18 +67,3 @@ def propose(encoding: Encoding, parents: Array, count: int, rng: np.random.Gener
             random_rows(encoding, quarter, rng),
         ]
     )
-
-
-def _moved(axis: Axis, number: float, rng: np.random.Generator) -> float:
-    """Another value of one parameter: of an ordered one mostly a neighbour, else any other."""
-    if axis.levels is None:
-        if rng.random() < 0.2:
-            return float(rng.random())
-        return float(np.clip(number + _STEP * rng.standard_normal(), 0.0, 1.0))
-    count = len(axis.levels)
-    if axis.positions is not None and count > 3 and rng.random() < 0.5:
-        places = np.argsort(axis.positions, kind="stable")
-        at = int(np.flatnonzero(places == int(number))[0])
-        at += 1 if at == 0 else -1 if at == count - 1 else int(rng.choice((-1, 1)))
-        return float(places[at])
-    return float((int(number) + rng.integers(1, count)) % count)

@@ -1,7 +1,7 @@
 """Leads a search: which network next, whether a trial goes on, when it is over. Knows nothing of Ray.
 
-The runner (:mod:`nas.search.tuning`, on Ray Tune) asks :meth:`Conductor.next_candidate` whenever a worker is free, gives
-every epoch to :meth:`Conductor.report`, and says so when a worker is lost.
+The runner (:mod:`nas.search.tuning`, on Ray Tune) asks :meth:`Conductor.next_candidate` whenever a worker is free,
+gives every epoch to :meth:`Conductor.report`, and says so when a worker is lost.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from nas import pareto
 from nas.search.objectives import losses
 from nas.search.stopping import DominanceStopping
-from nas.search.study import Candidate, SearchStudy, curve_of, was_trained
+from nas.search.study import Candidate, SearchStudy, curve_of
 
 
 @dataclass
@@ -112,12 +112,12 @@ class Conductor:
         done = int(epoch["epoch"])
         if done >= self.epochs:
             self.study.complete(number)
-            self._close(number)
+            self._close()
             self.progress.done += 1
             self._note_front(number, values)
         elif self.stopping.stops(number, done, losses(self.study.objectives, values)):
             self.study.stop(number, f"dominated at epoch {done} of {self.epochs}", self.epochs)
-            self._close(number)
+            self._close()
             self.progress.stopped += 1
         else:
             self.on_change(self.progress)
@@ -131,14 +131,14 @@ class Conductor:
         if number not in self.study.running():
             return
         self.study.fail(number, reason)
-        self._close(number)
+        self._close()
         self.progress.failed += 1
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= self.max_failures:
             self.broken = f"{self._failures_in_a_row} trials in a row failed, the last with: {reason}"
         self.on_change(self.progress)
 
-    def _close(self, number: int) -> None:
+    def _close(self) -> None:
         self.progress.running -= 1
         self.progress.trained_here += 1
 
@@ -164,20 +164,22 @@ class Conductor:
                 costs = trial.user_attrs["costs"]
                 values = [costs[o.name] if o.known else epoch["accuracy"] for o in self.study.objectives]
                 self.stopping.record(trial.number, int(epoch["epoch"]), losses(self.study.objectives, values))
-            if not trial.state.is_finished() or not was_trained(trial.user_attrs):
+            if trial.state == TrialState.COMPLETE and "twin" not in trial.user_attrs:
+                self._note_front(trial.number, list(trial.values))
+            if "untrained" in trial.user_attrs:
                 continue
             if trial.state == TrialState.COMPLETE:
                 self.progress.done += 1
-                self._note_front(trial.number, list(trial.values))
             elif trial.state == TrialState.PRUNED:
                 self.progress.stopped += 1
             elif trial.state == TrialState.FAIL:
                 self.progress.failed += 1
 
 
-def training_seed(seed: int, architecture_id: str) -> int:
-    """The seed of one network's training: the same in every run with the same seed, in whatever order it comes."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{architecture_id}".encode()).digest()[:4], "big")
+def training_seed(seed: int, candidate: Candidate) -> int:
+    """The seed of one training: the same in every run with the same seed, in whatever order it comes."""
+    text = f"{seed}:{candidate.architecture.id}:{candidate.seed_of}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 def _metrics(epoch: Mapping[str, Any]) -> dict[str, float]:

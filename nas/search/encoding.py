@@ -1,14 +1,14 @@
 """Parameters as rows of numbers: what the model and the candidate generator work on.
 
-A row holds one number per parameter: the position of the level for a parameter with few values (any categorical one, and
-integers and stepped floats of up to ``MAX_LEVELS`` values), else a coordinate in [0, 1], on the log scale where the
-distribution is.
+A row holds one number per parameter: the position of the level for a parameter with few values (any categorical one,
+and integers and stepped floats of up to ``MAX_LEVELS`` values), else a coordinate in [0, 1], on the log scale where
+the distribution is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -21,6 +21,8 @@ Array: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 
 MAX_LEVELS = 64
+_FAR_CONTINUOUS, _FAR_LEVELS = 0.2, 0.5  # how often a mutation goes anywhere rather than nearby
+_NEIGHBOURS_FROM = 3  # with so few levels all are neighbours
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,25 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Moves:
+    """How the parameters that have more than one value can change.
+
+    Attributes:
+        axes: Their positions, shape (movable,), as all of the others.
+        counts: Levels; 2 for a continuous one, where it is not used.
+        far: Probability of a move to anywhere.
+        below, above: The neighbour of each level, shape (movable, levels); at an end both are the only one.
+    """
+
+    axes: IntArray
+    counts: IntArray
+    is_continuous: NDArray[np.bool_]
+    far: Array
+    below: IntArray
+    above: IntArray
+
+
+@dataclass(frozen=True)
 class Encoding:
     """A search space as axes, in the order of its names."""
 
@@ -88,6 +109,10 @@ class Encoding:
         """The number of points, infinite when a parameter is continuous."""
         return math.prod(math.inf if axis.levels is None else len(axis.levels) for axis in self.axes)
 
+    @cached_property
+    def moves(self) -> Moves:
+        return make_moves(self.axes)
+
     def encode(self, params: Mapping[str, Any]) -> Array | None:
         """The row of a parameter dict; None when a parameter is missing or lies outside the space."""
         row = np.empty(len(self.axes))
@@ -99,11 +124,16 @@ class Encoding:
         return row
 
     def decode(self, row: Array) -> dict[str, Any]:
-        return {axis.name: axis.decode(float(number)) for axis, number in zip(self.axes, row, strict=True)}
+        return {axis.name: axis.decode(number) for axis, number in zip(self.axes, row.tolist(), strict=True)}
 
-    def key(self, params: Mapping[str, Any]) -> Hashable:
-        """What two equal parameter dicts of this space share."""
-        return tuple(_hashable(params[axis.name]) for axis in self.axes)
+    def key(self, row: Array) -> Hashable:
+        """What two rows share that stand for the same parameters."""
+        if self.size == math.inf:
+            # Many coordinates round to one integer.
+            same = self.encode(self.decode(row))
+            assert same is not None
+            row = same
+        return row.tobytes()
 
     def point(self, index: int) -> Array:
         """Row number ``index`` of an enumerable space, in mixed-radix order."""
@@ -112,6 +142,30 @@ class Encoding:
             assert axis.levels is not None
             index, row[i] = divmod(index, len(axis.levels))
         return row
+
+
+def make_moves(all_axes: Sequence[Axis]) -> Moves:
+    movable = [i for i, axis in enumerate(all_axes) if axis.is_continuous or len(axis.levels or ()) > 1]
+    axes = [all_axes[i] for i in movable]
+    widest = max((len(axis.levels or ()) for axis in axes), default=0)
+    below, above = np.zeros((len(axes), widest), dtype=np.int64), np.zeros((len(axes), widest), dtype=np.int64)
+    far = np.ones(len(axes))
+    for row, axis in enumerate(axes):
+        if axis.is_continuous:
+            far[row] = _FAR_CONTINUOUS
+        elif axis.positions is not None and len(axis.positions) > _NEIGHBOURS_FROM:
+            far[row] = _FAR_LEVELS
+            order = np.argsort(axis.positions, kind="stable")
+            below[row, order] = np.concatenate([order[1:2], order[:-1]])
+            above[row, order] = np.concatenate([order[1:], order[-2:-1]])
+    return Moves(
+        axes=np.array(movable, dtype=np.int64),
+        counts=np.array([len(axis.levels or (0, 1)) for axis in axes], dtype=np.int64),
+        is_continuous=np.array([axis.is_continuous for axis in axes], dtype=np.bool_),
+        far=far,
+        below=below if widest else np.zeros((len(axes), 1), dtype=np.int64),
+        above=above if widest else np.zeros((len(axes), 1), dtype=np.int64),
+    )
 
 
 def make_axis(name: str, distribution: BaseDistribution) -> Axis:
@@ -156,8 +210,3 @@ def _bounds(distribution: IntDistribution | FloatDistribution) -> tuple[float, f
 
 def _scale(value: float, log: bool) -> float:
     return math.log(value) if log else float(value)
-
-
-def _hashable(value: Any) -> Hashable:
-    # True == 1 == 1.0 in Python, but they are three choices.
-    return (type(value).__name__, value) if isinstance(value, Hashable) else repr(value)

@@ -83,8 +83,12 @@ class Limit:
         return f"{self.objective.name}<={self.value * self.objective.scale:g}{self.objective.unit}"
 
     def excess(self, costs: Mapping[str, float]) -> float:
-        """How far the costs break the limit, as a part of it; at most 0 where they keep it."""
-        return costs[self.objective.name] / self.value - 1
+        """How far the costs break the limit, as a part of it; at most 0 where they keep it.
+
+        A predicted latency keeps a limit when the upper end of its interval does.
+        """
+        name = self.objective.name
+        return costs.get(f"{name}_high", costs[name]) / self.value - 1
 
 
 def parse_limit(text: str) -> Limit:

@@ -17,7 +17,11 @@ _ATTEMPTS = 100
 
 
 class SpaceExhaustedError(Exception):
-    """Every allowed point of a listed space has been seen."""
+    """Every allowed point that could be found has been seen."""
+
+
+class NothingAllowedError(ValueError):
+    """No allowed point could be found, seen or not."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,14 @@ class Source:
         self._taken = set(seen)
         self._pins = pins
         self._rng = rng
+        self._is_any_allowed = False
 
     def fresh(self, parents: Array, count: int) -> Pool:
         """At least one candidate.
 
         Raises:
-            SpaceExhaustedError: A small space has no unseen point left.
-            ValueError: No allowed point can be found.
+            SpaceExhaustedError: There is no unseen one: surely in a listed space, as far as chance can tell elsewhere.
+            NothingAllowedError: There is no allowed one.
         """
         nobody = parents[:0]
         for rows_from in (parents, nobody, nobody):
@@ -69,42 +74,36 @@ class Source:
             if len(pool):
                 return pool
         if self._encoding.size <= MAX_LISTED:
-            return self._listed(count)
+            pool = self._listed(count)
+            if len(pool):
+                return pool
+            raise self._nothing()
         for attempt in range(_ATTEMPTS):
             rows_from = parents if attempt % 2 else nobody
             pool = self._admit(candidates.propose(self._encoding, rows_from, count, self._rng))
             if len(pool):
                 return pool
-        raise ValueError(
-            f"feasible refused or the study has seen every one of {_ATTEMPTS * count} drawn points: "
-            "the limits seem to leave nothing"
-        )
+        raise self._nothing()
 
     def near(self, leaders: Array, count: int) -> Pool:
         """Mutants of the leaders; possibly none."""
         parents = leaders[self._rng.integers(0, len(leaders), count)]
         return self._admit(candidates.mutate(self._encoding, parents, self._rng))
 
-    def seen_or_not(self) -> Array:
-        """Some allowed row of a listed space, for when every one has been seen."""
-        self._taken = set()
-        return self._listed(1).rows[0]
+    def _nothing(self) -> Exception:
+        if self._is_any_allowed:
+            return SpaceExhaustedError()
+        return NothingAllowedError("feasible refused every point that was tried: the limits leave nothing, it seems")
 
     def _listed(self, count: int) -> Pool:
         admitted: list[tuple[Array, Priced]] = []
-        is_any_allowed = False
         for index in self._rng.permutation(int(self._encoding.size)).tolist():
             row = self._pinned(self._encoding.point(index))
             priced = self._pricing(row)
-            is_any_allowed = is_any_allowed or priced.is_allowed
             if self._is_new(priced):
                 admitted.append((row, priced))
                 if len(admitted) == count:
                     break
-        if not is_any_allowed:
-            raise ValueError("feasible refused every point of the space: the limits leave nothing")
-        if not admitted:
-            raise SpaceExhaustedError
         return self._pool(admitted)
 
     def _admit(self, rows: Array) -> Pool:
@@ -116,6 +115,7 @@ class Source:
         return self._pool(admitted)
 
     def _is_new(self, priced: Priced) -> bool:
+        self._is_any_allowed = self._is_any_allowed or priced.is_allowed
         if not priced.is_allowed or priced.key in self._taken:
             return False
         self._taken.add(priced.key)

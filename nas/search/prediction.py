@@ -1,7 +1,8 @@
-"""From observations to predictions: the scale on which an objective is modelled, and how often its model is fitted anew.
+"""From observations to predictions: the scale on which an objective is modelled, and when its model is fitted anew.
 
-An error rate is skewed: a few broken networks, many good ones that differ little. Modelled as it is, the broken ones decide
-the fit. So ``log(y - shift)`` is tried beside ``y`` itself, and the marginal likelihood, on the scale of ``y``, chooses.
+An error rate is skewed: a few broken networks, many good ones that differ little. Modelled as it is, the broken ones
+decide the fit. So ``log(y - shift)`` is tried beside ``y`` itself; the marginal likelihood of ``y`` chooses (Snelson
+et al., 2004, warped Gaussian processes).
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from nas.search.surrogate import Features, GaussianProcess, Kernel, fit_hyperpar
 #: Strengths of the log scale: shift = min(y) - strength * interquartile range; infinity is y as it is.
 _WARPS = (np.inf, 1.0, 0.3)
 _FIT_POINTS = 200  # hyperparameters are fitted to at most so many observations: they need no more, and it is n^3
-_MODEL_POINTS = 600  # the posterior is conditioned on at most so many
-_FIRST_FITS = 40  # up to here hyperparameters are fitted with every observation, then with every 15% more
-_GROWTH = 1.15
+_MODEL_POINTS = 300  # the posterior is conditioned on at most so many
+_SCALE_POINTS = 80
+_REFINEMENTS = 15
+_FIRST_FITS = 40  # up to here hyperparameters are fitted with every observation, then with every 20% more
+_GROWTH = 1.2
 _FEW = 4  # with fewer observations there is no scale to choose
 
 # A trial stopped h halvings before its end (see history.Partial) is off by an unknown multiple of h that all share,
@@ -97,6 +100,31 @@ class Fit:
         return Features(features.embedding, (features.costs - self.center) / self.width)
 
 
+@dataclass(frozen=True)
+class Distribution:
+    """Predictions at some points: normal, or ``shift + exp(normal)``; mean and std of the normal, shape (points,)."""
+
+    mean: Array
+    std: Array
+    shift: float | None
+
+    @property
+    def shortfall(self) -> acquisition.Shortfall:
+        if self.shift is None:
+            return acquisition.normal(self.mean, self.std)
+        return acquisition.shifted_lognormal(self.mean, self.std, self.shift)
+
+    @property
+    def median(self) -> Array:
+        return self.mean if self.shift is None else np.asarray(self.shift + np.exp(np.minimum(self.mean, 700.0)))
+
+    @property
+    def probability_of_holding(self) -> Array:
+        """Of a constraint, which holds at or below zero."""
+        assert self.shift is None
+        return np.asarray(ndtr(-self.mean / self.std))
+
+
 class Prediction:
     """The posterior of one objective."""
 
@@ -105,30 +133,18 @@ class Prediction:
         self._fit = fit
         self._process = process
 
-    def shortfall(self, features: Features) -> acquisition.Shortfall:
-        mean, std = self._raw(features)
-        if self._scale.shift is None:
-            return acquisition.normal(mean, std)
-        return acquisition.shifted_lognormal(mean, std, self._scale.shift)
-
-    def median(self, features: Features) -> Array:
-        mean, _ = self._raw(features)
-        return mean if self._scale.shift is None else self._scale.shift + np.exp(mean)
-
-    def probability_below(self, features: Features, threshold: float) -> Array:
-        """Of an objective on its own scale."""
-        assert self._scale.shift is None
-        mean, std = self._raw(features)
-        return np.asarray(ndtr((threshold - mean) / std))
-
-    def _raw(self, features: Features) -> tuple[Array, Array]:
+    def at(self, features: Features) -> Distribution:
         mean, std = self._process.predict(self._fit.standardised(features))
-        return self._scale.mean + self._scale.std * mean, self._scale.std * std
+        scale = self._scale
+        return Distribution(scale.mean + scale.std * mean, scale.std * std, scale.shift)
 
 
 class Predictor:
-    """Fits predictions. It remembers hyperparameters by the data that they were fitted to, so a remembered fit and a new
-    one are the same fit: what it holds is a cache and not a state."""
+    """Fits predictions.
+
+    It remembers hyperparameters by the data that they were fitted to, so that a remembered fit and a new one are the
+    same: what it holds is a cache and not a state.
+    """
 
     def __init__(self, group: IntArray, remembered: int = 32) -> None:
         self._group = group
@@ -144,7 +160,7 @@ class Predictor:
         """
         if len(seen) == 0:
             raise ValueError("a prediction needs at least one observation")
-        fit = self._fitted(seen.take(np.arange(fit_size(len(seen)))), warps)
+        fit = self._fitted(seen.take(thin(fit_size(len(seen)), _FIT_POINTS)), warps)
         used = seen.take(thin(len(seen), _MODEL_POINTS))
         scale = Scale.of(used.values, fit.strength)
         targets = scale.forward(used.values)
@@ -166,7 +182,6 @@ class Predictor:
         return Prediction(scale, fit, process)
 
     def _fitted(self, seen: Observations, warps: tuple[float, ...]) -> Fit:
-        seen = seen.take(thin(len(seen), _FIT_POINTS))
         parts = (seen.features.embedding, seen.features.costs, seen.values, seen.lags, np.array(warps))
         key = tuple(part.tobytes() for part in parts)
         if key not in self._fits:
@@ -181,16 +196,24 @@ def _fit(seen: Observations, warps: tuple[float, ...], group: IntArray) -> Fit:
     width = seen.features.costs.std(axis=0)
     width[width == 0.0] = 1.0
     plain = Fit(np.inf, np.zeros(0), seen.features.costs.mean(axis=0), width)
-    features = plain.standardised(seen.features)
-    best: tuple[float, Fit] | None = None
-    for strength in warps if len(seen) >= _FEW else warps[:1]:
-        scale = Scale.of(seen.values, strength)
-        theta, evidence = fit_hyperparameters(features, scale.forward(seen.values), seen.covariance_of_lags, group)
-        evidence += scale.log_slope(seen.values)
-        if best is None or evidence > best[0]:
-            best = evidence, replace(plain, strength=strength, theta=theta)
-    assert best is not None
-    return best[1]
+    seen = Observations(plain.standardised(seen.features), seen.values, seen.lags)
+    # The scale shows in fewer observations than the weights of many parameters, and n^3 is dear three times over.
+    some = seen.take(thin(len(seen), _SCALE_POINTS))
+    fits = [_fit_on_scale(some, strength, group) for strength in (warps if len(seen) >= _FEW else warps[:1])]
+    _, best = max(fits, key=lambda fit: fit[0])
+    if len(some) < len(seen):
+        _, best = _fit_on_scale(seen, best[0], group, start=best[1], iterations=_REFINEMENTS)
+    return replace(plain, strength=best[0], theta=best[1])
+
+
+def _fit_on_scale(
+    seen: Observations, strength: float, group: IntArray, start: Array | None = None, iterations: int = 30
+) -> tuple[float, tuple[float, Array]]:
+    """Evidence on the scale of the objective itself, and what reaches it."""
+    scale = Scale.of(seen.values, strength)
+    targets = scale.forward(seen.values)
+    theta, evidence = fit_hyperparameters(seen.features, targets, seen.covariance_of_lags, group, start, iterations)
+    return evidence + scale.log_slope(seen.values), (strength, theta)
 
 
 def fit_size(count: int) -> int:

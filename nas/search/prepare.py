@@ -2,17 +2,21 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from nas import catalog
 from nas.architecture import Architecture
 from nas.cost.analytic import cost
+from nas.cost.latency import Prediction, Table, load_table, measure, table_for
 from nas.errors import UserError
 from nas.search.objectives import Limit
 from nas.search.settings import Settings
 from nas.search.study import CostFunction
 from nas.space import Space
 from nas.training.data import Dataset, load_dataset
+
+LATENCY_FILE = "latency.json"
 
 
 def load(settings: Settings) -> Dataset:
@@ -33,12 +37,12 @@ def fit_space(space: Space, dataset: Dataset, resolution: int | None = None) -> 
     return space.with_input(channels=dataset.channels, resolution=resolution)
 
 
-def cost_function(num_classes: int, latency: Callable[[Architecture], float] | None) -> CostFunction:
+def cost_function(num_classes: int, latency: Callable[[Architecture], Prediction] | None = None) -> CostFunction:
     """The known figures of a network, each network counted once.
 
     Args:
         num_classes: of the data set.
-        latency: predicts milliseconds; None leaves the latency out.
+        latency: predicts it; None leaves the latency out.
     """
 
     @functools.lru_cache(maxsize=100_000)
@@ -51,10 +55,49 @@ def cost_function(num_classes: int, latency: Callable[[Architecture], float] | N
             "peak_memory": counts.peak_activation_bytes,
         }
         if latency is not None:
-            figures["latency"] = latency(architecture)
+            predicted = latency(architecture)
+            figures["latency"] = predicted.value_ms
+            figures["latency_high"] = predicted.high_ms
         return figures
 
     return costs
+
+
+def needs_latency(settings: Settings) -> bool:
+    """Whether the search has to know latencies before it trains."""
+    return "latency" in settings.objectives or any(
+        limit.objective.name == "latency" for limit in settings.parsed_limits
+    )
+
+
+def latency_table(settings: Settings, space: Space, num_classes: int, run: Path, say: Callable[[str], None]) -> Table:
+    """The table that a search predicts latencies from: the run's own where it is resumed, the user's, or this device's.
+
+    Raises:
+        UserError: the user's table cannot be read, or is for something else.
+    """
+    if (run / LATENCY_FILE).exists():
+        return load_table(run / LATENCY_FILE)
+    if settings.latency_table is not None:
+        table = load_table(Path(settings.latency_table))
+        table.check(space=space, num_classes=num_classes)
+        return table
+    say("timing the space's blocks on this device (once per space and device)")
+    return table_for(space, num_classes=num_classes)
+
+
+def latency_model(
+    table: Table, queue: Sequence[Architecture], num_classes: int
+) -> Callable[[Architecture], Prediction]:
+    """Predicts from the table; queued networks with layers that the table does not know are measured, here and now."""
+    measured: dict[str, Prediction] = {}
+    for architecture in queue:
+        try:
+            table.predict(architecture)
+        except UserError:
+            figure = measure([architecture], num_classes=num_classes, max_seconds=5)[0]
+            measured[architecture.id] = Prediction(figure.value_ms, figure.low_ms, figure.high_ms)
+    return lambda architecture: measured.get(architecture.id) or table.predict(architecture)
 
 
 def check_limits(space: Space, limits: Sequence[Limit], costs: CostFunction) -> None:
@@ -89,7 +132,7 @@ def check_limits(space: Space, limits: Sequence[Limit], costs: CostFunction) -> 
 
 
 def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Architecture]:
-    """The networks that are trained before any proposal: the user's own, then published ones, in this data set's input."""
+    """The networks that are trained before any proposal, in this data set's input: the user's own, then published ones."""
     own = [
         Architecture.from_dict(document, "--enqueue").with_input(channels=dataset.channels, resolution=resolution)
         for document in settings.enqueue

@@ -55,7 +55,7 @@ class Pricing:
 
     def _price(self, row: Array, even_if_forbidden: bool) -> Priced:
         params = self._encoding.decode(row)
-        key = self._identity(params) if self._identity is not None else self._encoding.key(params)
+        key = self._identity(params) if self._identity is not None else self._encoding.key(row)
         is_allowed = self._feasible is None or bool(self._feasible(params))
         if not is_allowed and not even_if_forbidden:
             return Priced(key, is_allowed, np.full(len(self._known), np.nan))

@@ -62,7 +62,7 @@ class Proposer:
 
         Raises:
             SpaceExhaustedError: All points have been seen.
-            ValueError: No allowed point can be found.
+            NothingAllowedError: No allowed point can be found.
         """
         setting = self._setting
         placed = [record for record in records if record.row is not None]
@@ -74,17 +74,13 @@ class Proposer:
         if len(observed) < 2 or len(started) < self._startup_trials:
             return np.asarray(pool.rows[int(np.argmax(view.distance(pool) * view.success(pool)))])
         score = Score(setting, view, records, observed, running, pool)
-        scores = score(pool)
+        scores = score.first
         for _ in range(_ROUNDS):
             leaders = pool.rows[np.argsort(-scores, kind="stable")[:_LEADERS]]
             more = source.near(leaders, self._pool_size // (2 * _ROUNDS))
             if len(more):
                 pool, scores = pool.joined(more), np.concatenate([scores, score(more)])
         return np.asarray(pool.rows[int(np.argmax(scores))])
-
-    def repeat(self, rng: np.random.Generator) -> Array:
-        """An allowed row, seen or not."""
-        return self._source([], {}, rng).seen_or_not()
 
     def _source(self, records: Sequence[Record], pins: Mapping[int, float], rng: np.random.Generator) -> Source:
         seen = {record.key for record in records if record.key is not None}

@@ -32,7 +32,7 @@ from nas.errors import UserError
 from nas.files import read_yaml, write_atomic
 from nas.search.objectives import Objective, losses
 from nas.search.settings import SCHEMA, Settings
-from nas.search.study import STUDY_FILE, curve_of, open_storage, was_trained
+from nas.search.study import STUDY_FILE, curve_of, open_storage
 
 COLUMNS = (
     "trial",
@@ -69,6 +69,7 @@ class Record:
     costs      known figures by objective name; ``latency`` is predicted, in ms
     curve      one mapping per epoch: epoch, accuracy, train_accuracy, loss, seconds, seconds_train, seconds_eval
     confirmed  what was found out after the search: test_accuracy, and latency (median, low, high in ms)
+    untrained  no worker had it: over a limit, the twin of an earlier trial, or taken from an earlier run
     published  whether it was queued under a name of its own rather than proposed
     """
 
@@ -80,6 +81,7 @@ class Record:
     costs: Mapping[str, float]
     curve: Sequence[Mapping[str, float]]
     twin: int | None
+    untrained: bool
     confirmed: Mapping[str, Any]
     published: bool
     params: Mapping[str, Any]
@@ -90,9 +92,7 @@ class Record:
     @property
     def was_trained(self) -> bool:
         """Whether the trial is closed and was given to a worker: these count towards the budget."""
-        return self.state in ("complete", "stopped", "failed") and was_trained(
-            {"twin": self.twin, "reason": self.reason}
-        )
+        return self.state in ("complete", "stopped", "failed") and not self.untrained
 
     @property
     def seconds(self) -> float:
@@ -149,6 +149,11 @@ class Run:
     @property
     def objectives(self) -> tuple[Objective, ...]:
         return self.settings.parsed_objectives
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether what is found out at the end (test accuracy) is known of the whole front."""
+        return all("test_accuracy" in record.confirmed for record in self.records if record.on_front)
 
     @property
     def front_records(self) -> list[Record]:
@@ -283,10 +288,11 @@ def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool) ->
         architecture=Architecture.from_dict(attributes["document"], f"trial {trial.number}"),
         state=STATES[trial.state],
         reason=attributes.get("reason", ""),
-        accuracy=curve[-1]["accuracy"] if curve else None,
+        accuracy=curve[-1]["accuracy"] if curve else attributes.get("accuracy"),
         costs=attributes.get("costs", {}),
         curve=curve,
         twin=attributes.get("twin"),
+        untrained=attributes.get("untrained", False),
         confirmed=confirmed,
         published="fixed_params" in trial.system_attrs,
         params=trial.params,

@@ -6,36 +6,36 @@ of the parameters. A general sampler models all of them; this one models what is
 Method
 ------
 1. The first ``startup_trials`` are spread over the space and over the known costs (farthest point among random ones).
-2. Each unknown objective gets a Gaussian process on all trials: main effects of the parameters, pairwise interactions, a
-   rest, and a function of the log costs, weighted by the marginal likelihood, as is the scale of the objective (as it is,
-   or as a logarithm). See :mod:`nas.search.surrogate` and :mod:`nas.search.prediction`.
+2. Each unknown objective gets a Gaussian process on all trials: main effects of the parameters, pairwise
+   interactions, a rest, and a function of the log costs. The marginal likelihood weighs them and chooses the scale of
+   the objective (as it is, or a logarithm). See :mod:`nas.search.surrogate` and :mod:`nas.search.prediction`.
 3. Candidates are mutants and crossovers of the front and random draws, then mutants of the best of these. Known costs
    are exact, limits on them (``feasible``) are kept, and what the study has seen is never proposed again.
 4. The candidate with the largest expected hypervolume improvement is taken, in closed form for any mix of known and
    unknown objectives (:mod:`nas.search.acquisition`), times the probability that its constraints hold and that it does
    not fail.
 
-Trials of all states count: complete ones; stopped ones (PRUNED) as observations with a lag that the model estimates, from
-``user_attrs["partial"] = {"epoch": int, "budget": int, "values": [...]}`` or from what they reported; running ones as
-if they had come out as predicted (kriging believer), so that parallel workers get different points; failed ones as
+Trials of all states count: complete ones; stopped ones (PRUNED) as observations with a lag that the model estimates,
+from ``user_attrs["partial"] = {"epoch": int, "budget": int, "values": [...]}`` or from what they reported; running ones
+as if they had come out as predicted (kriging believer), so that parallel workers get different points; failed ones as
 points not to try again and a region to keep away from.
 
 Assumptions, and when it does not help
 --------------------------------------
 - The known functions are exact, deterministic, and cheap (called for about ``pool_size`` new points per proposal).
-- Unknown objectives are independent given the parameters and behave alike at similar parameters: mostly main effects and
-  low-order interactions. On a table without such structure it is random search that does not repeat itself.
+- Unknown objectives are independent given the parameters and behave alike at similar parameters: mostly main effects
+  and low-order interactions. On a table without such structure it is random search that does not repeat itself.
 - The noise of an objective is about the same everywhere. The front is that of the observed values, as in Optuna, so
   with strong noise its best points are in part lucky ones.
 - Costs that are positive and span more than a factor of ten are compared as logarithms. A user for whom a megabyte
   counts the same at 1 MB and at 100 MB should divide the space first.
 - Below about ten trials, or when every objective is cheap, any other sampler does as well. Beyond some thousand trials
-  evolutionary methods are cheaper per trial: the model conditions on 600 of them.
+  evolutionary methods are cheaper per trial: the model conditions on 300 of them.
 - Conditional parameters (those that not all trials have) are drawn at random; the model does not see them.
 
-Sources: Emmerich et al. (2011) and Yang et al. (2019) for the expected hypervolume improvement; Duvenaud et al. (2011),
-additive Gaussian processes; Ginsbourger et al. (2010), kriging believer; Snelson et al. (2004), warped Gaussian processes;
-Knowles (2006), ParEGO, and White et al. (2021), BANANAS, for candidates by mutation; Gardner et al. (2014), constraints.
+Sources: Emmerich et al. (2011) and Yang et al. (2019), expected hypervolume improvement; Duvenaud et al. (2011),
+additive Gaussian processes; Snelson et al. (2004), warped Gaussian processes; Ginsbourger et al. (2010), kriging
+believer; Gardner et al. (2014), constraints; White et al. (2021), BANANAS, candidates by mutation.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.search.candidates import random_rows
 from nas.search.encoding import Array, Encoding, make_axis
 from nas.search.history import Params, Record, make_record, signs_of
-from nas.search.pool import SpaceExhaustedError
+from nas.search.pool import NothingAllowedError, SpaceExhaustedError
 from nas.search.proposer import Proposer
 
 MAX_OBJECTIVES = 4
@@ -151,7 +151,7 @@ class KnownCostSampler(BaseSampler):
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the last proposal was a repeat, because every allowed point of a small space has been seen."""
+        """Whether the last proposal was a repeat, because every allowed point has been seen."""
         return self._is_exhausted
 
     def reseed_rng(self) -> None:
@@ -224,25 +224,35 @@ class KnownCostSampler(BaseSampler):
         proposer, encoding = self._proposer_for(space, signs)
         rng = np.random.default_rng([self._seed, trial.number])
         records = self._read(study, trial, encoding, signs)
+        pins = _pins(trial, encoding)
         try:
-            row = proposer.propose(records, _pins(trial, encoding), rng)
+            row = proposer.propose(records, pins, rng)
             self._is_exhausted = False
-        except SpaceExhaustedError:
-            self._is_exhausted = True
-            if not self._has_warned:
-                self._has_warned = True
-                warnings.warn(
-                    f"KnownCostSampler: every point of the space ({encoding.size:.0f} with all repeats of the same "
-                    "identity and all that is not feasible) has been seen; further trials repeat one at random",
-                    stacklevel=2,
-                )
-            row = proposer.repeat(rng)
+        except (SpaceExhaustedError, NothingAllowedError) as error:
+            if pins:  # somebody wants this trial, seen or not, allowed or not
+                row = random_rows(encoding, 1, rng)[0]
+            elif isinstance(error, NothingAllowedError):
+                raise
+            else:
+                self._say_exhausted(encoding)
+                seen = [record.row for record in records if record.row is not None]
+                row = seen[int(rng.integers(len(seen)))]
         params = encoding.decode(row)
         self._proposed[trial.number] = params
         return params
 
+    def _say_exhausted(self, encoding: Encoding) -> None:
+        self._is_exhausted = True
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"KnownCostSampler: every allowed point of the space (of {encoding.size:.0f} in all) has been seen; "
+                "further trials repeat one at random",
+                stacklevel=2,
+            )
+
     def _proposer_for(self, space: dict[str, BaseDistribution], signs: Array) -> tuple[Proposer, Encoding]:
-        if self._proposer is None or self._space != space:
+        if self._proposer is None or not _is_same_space(self._space, space):
             self._space = space
             self._encoding = Encoding.of(space)
             self._records = {}
@@ -275,6 +285,15 @@ class KnownCostSampler(BaseSampler):
                 self._records[other.number] = (other, record)
             records.append(record)
         return records
+
+
+def _is_same_space(one: Mapping[str, BaseDistribution] | None, other: Mapping[str, BaseDistribution]) -> bool:
+    """As ``==``, which takes milliseconds for some dozen categorical distributions."""
+    return (
+        one is not None
+        and one.keys() == other.keys()
+        and all(type(d) is type(other[name]) and vars(d) == vars(other[name]) for name, d in one.items())
+    )
 
 
 def _pins(trial: FrozenTrial, encoding: Encoding) -> dict[int, float]:

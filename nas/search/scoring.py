@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from optuna.trial import TrialState
+from scipy.special import ndtr
 
 from nas import pareto
 from nas.search import acquisition
 from nas.search.encoding import Array, Encoding, IntArray
 from nas.search.history import Record
 from nas.search.pool import Pool
-from nas.search.prediction import Observations, Prediction, Predictor, thin
+from nas.search.prediction import Distribution, Observations, Prediction, Predictor
 from nas.search.pricing import Pricing
-from nas.search.surrogate import Features, Featurizer, GaussianProcess, Kernel, default_hyperparameters
+from nas.search.surrogate import Features, Featurizer, square_distance
 
 _MARGIN = 0.1  # the reference point lies so far beyond the nadir, as a share of ideal to nadir
 _DECADE = 10.0  # costs that span more than this factor are compared on the log scale
-_FAILURE_POINTS = 300
-_FAILURE_NOISE = 0.2
-_LEAST_SUCCESS = 0.01  # a model that is sure of a failure may still be wrong
+_LABEL_STD = 0.1  # of a label beside its prediction
+_LEAST_SUCCESS = 0.001  # a model that is sure of a failure may still be wrong
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class View:
         self._floor = np.where(self._is_log, 1e-6 * lowest, -np.inf)
         std = self._scaled(everything).std(axis=0)
         self._width = np.where(std > 0.0, std, 1.0)
-        self._features = Features(setting.featurizer(self._rows), self._scaled(costs))
+        self._features = Features(setting.featurizer.growing(self._rows), self._scaled(costs))
         self._index = {record.number: i for i, record in enumerate(placed)}
 
     def distance(self, pool: Pool) -> Array:
@@ -70,26 +71,28 @@ class View:
         if len(self._rows) == 0:
             return np.ones(len(pool))
         own, other = self.features(pool), self._features
-        square = _square(own.embedding, other.embedding) / max(2 * self._setting.featurizer.kernels, 1)
+        square = square_distance(own.embedding, other.embedding) / max(2 * self._setting.featurizer.kernels, 1)
         if len(self._setting.known):
-            square += _square(own.costs / self._width, other.costs / self._width) / len(self._setting.known)
+            square += square_distance(own.costs / self._width, other.costs / self._width) / len(self._setting.known)
         return np.asarray(np.sqrt(square.min(axis=1)))
 
     def success(self, pool: Pool) -> Array:
-        """Probability that a trial does not fail, shape (points,): regression on the labels; 1 while none has failed."""
+        """Probability that a trial does not fail, shape (points,); 1 while none has failed."""
+        if self._failure is None:
+            return np.ones(len(pool))
+        label = self._failure.at(self.features(pool))
+        probability = ndtr((0.5 - label.mean) / np.hypot(label.std, _LABEL_STD))
+        return np.asarray(np.maximum(probability, _LEAST_SUCCESS))
+
+    @cached_property
+    def _failure(self) -> Prediction | None:
+        """Regression on labels, 1 for a failed trial: it learns which parameters or costs failures follow."""
         finished = [r for r in self._placed if r.state.is_finished()]
         labels = np.array([float(r.state == TrialState.FAIL) for r in finished])
         if not labels.any():
-            return np.ones(len(pool))
-        keep = thin(len(finished), _FAILURE_POINTS)
-        features, labels = self._features_of([finished[i] for i in keep]), labels[keep]
-        base = labels.sum() / (len(labels) + 2.0)
-        featurizer = self._setting.featurizer
-        kernel = Kernel(default_hyperparameters(featurizer.kernels), featurizer.group)
-        noise = _FAILURE_NOISE * np.eye(len(labels))
-        process = GaussianProcess(kernel, self._standardised(features), labels - base, noise)
-        mean, _ = process.predict(self._standardised(self.features(pool)))
-        return np.asarray(np.clip(1.0 - base - mean, _LEAST_SUCCESS, 1.0))
+            return None
+        seen = Observations(self._features_of(finished), labels, np.zeros(len(labels)))
+        return self._setting.predictor(seen, self._features_of([]), warps=(np.inf,))
 
     def features(self, pool: Pool) -> Features:
         return Features(self._setting.featurizer(pool.rows), self._scaled(pool.costs))
@@ -108,16 +111,12 @@ class View:
         """Objective values on the scale of the acquisition: wide positive costs as logarithms."""
         points = values.copy()
         points[:, list(self._setting.known)] = self._scaled(values[:, list(self._setting.known)])
-        return points
+        return np.asarray(points)
 
     def _scaled(self, costs: Array) -> Array:
         scaled = costs.copy()
         scaled[:, self._is_log] = np.log(np.maximum(costs, self._floor)[:, self._is_log])
         return scaled
-
-    def _standardised(self, features: Features) -> Features:
-        center = self._features.costs.mean(axis=0)
-        return Features(features.embedding, (features.costs - center) / self._width)
 
     def _features_of(self, records: Sequence[Record]) -> Features:
         index: IntArray = np.array([self._index[r.number] for r in records], dtype=np.int64)
@@ -128,7 +127,11 @@ class View:
 
 
 class Score:
-    """Called with a pool, returns the score of each candidate, shape (points,)."""
+    """Called with a pool, returns the score of each candidate, shape (points,).
+
+    Attributes:
+        first: The scores of the pool that it was made with.
+    """
 
     def __init__(
         self,
@@ -154,33 +157,42 @@ class Score:
         self._limits = {d: _reach(seen) for d, seen in data.items()}
         complete = [r.values for r in records if r.values is not None and r.is_feasible]
         points = view.points(np.stack(complete)) if complete else np.zeros((0, len(setting.signs)))
-        points = np.concatenate([points, self._predicted(pending)])
+        if len(pending):
+            points = np.concatenate([points, self._predicted(pending, self._at(pending))])
         front = points[pareto.front_mask(points)]
-        self._boxes = acquisition.open_boxes(front, _reference(front, self._predicted(view.features(pool))))
+        features = view.features(pool)
+        distributions = self._at(features)
+        self._boxes = acquisition.open_boxes(front, _reference(front, self._predicted(features, distributions)))
         self._constraints = self._constraint_models(observed, pending)
+        self.first = self._scores(pool, features, distributions)
 
     def __call__(self, pool: Pool) -> Array:
         features = self._view.features(pool)
+        return self._scores(pool, features, self._at(features))
+
+    def _at(self, features: Features) -> dict[int, Distribution]:
+        return {d: model.at(features) for d, model in self._models.items()}
+
+    def _scores(self, pool: Pool, features: Features, distributions: Mapping[int, Distribution]) -> Array:
         objectives = [
-            self._models[d].shortfall(features)
-            if d in self._models
+            distributions[d].shortfall
+            if d in distributions
             else acquisition.known(features.costs[:, self._setting.known.index(d)])
             for d in range(len(self._setting.signs))
         ]
         score = acquisition.expected_improvement(self._boxes, objectives) * self._view.success(pool)
         for model in self._constraints:
-            score *= model.probability_below(features, 0.0)
+            score *= model.at(features).probability_of_holding
         return np.asarray(score)
 
-    def _predicted(self, features: Features) -> Array:
+    def _predicted(self, features: Features, distributions: Mapping[int, Distribution]) -> Array:
         """Medians of the unknown objectives beside the known ones, shape (points, objectives)."""
         points = np.empty((len(features), len(self._setting.signs)))
         for column, d in enumerate(self._setting.known):
             points[:, d] = features.costs[:, column]
-        for d, model in self._models.items():
-            if len(features):
-                # Far from all data a log scale may predict the absurd, which must not move the reference point.
-                points[:, d] = np.clip(model.median(features), *self._limits[d])
+        for d, distribution in distributions.items():
+            # Far from all data a log scale may predict the absurd, which must not move the reference point.
+            points[:, d] = np.clip(distribution.median, *self._limits[d])
         return points
 
     def _constraint_models(self, observed: Sequence[Record], pending: Features) -> list[Prediction]:
@@ -205,7 +217,7 @@ def _reached(record: Record) -> tuple[Array, float]:
 
 def _reach(seen: Observations) -> tuple[float, float]:
     low, high = float(seen.values.min()), float(seen.values.max())
-    return low - (high - low), high
+    return low - (high - low), high + (high - low)
 
 
 def _reference(front: Array, predicted: Array) -> Array:
@@ -215,7 +227,3 @@ def _reference(front: Array, predicted: Array) -> Array:
     ideal, nadir = both.min(axis=0), both.max(axis=0)
     span = np.where(nadir > ideal, nadir - ideal, np.maximum(np.abs(nadir), 1e-12))
     return np.asarray(nadir + _MARGIN * span)
-
-
-def _square(a: Array, b: Array) -> Array:
-    return np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2.0 * a @ b.T, 0.0)

@@ -1,5 +1,6 @@
 """A search from beginning to end: check, queue, train, confirm, write down."""
 
+import functools
 from collections.abc import Callable
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
@@ -11,19 +12,27 @@ import ray
 
 from nas.errors import UserError
 from nas.search.conductor import Conductor, Progress
+from nas.search.confirmation import Confirmation
 from nas.search.journal import RunJournal
-from nas.search.prepare import check_limits, cost_function, load, queued
+from nas.search.judge import judge, to_judge
+from nas.search.prepare import (
+    LATENCY_FILE,
+    check_limits,
+    cost_function,
+    latency_model,
+    latency_table,
+    load,
+    needs_latency,
+    queued,
+)
 from nas.search.run import Run, describe_environment, read_run_file, write_run_file
 from nas.search.samplers import make_sampler
 from nas.search.settings import Settings
 from nas.search.stopping import DominanceStopping, rungs
 from nas.search.study import STUDY_FILE, CostFunction, SearchStudy, open_storage
 from nas.search.tuning import Resources, run_trials, start_ray
+from nas.search.warm_start import earlier_run, take_along
 from nas.space import Space
-from nas.training.checkpoint import load_checkpoint
-from nas.training.data import Dataset
-from nas.training.evaluate import evaluate
-from nas.training.recipe import Recipe
 
 
 class SearchFailedError(RuntimeError):
@@ -55,19 +64,25 @@ def search(
     """
     resumed = (out / "run.yaml").exists()
     if resumed:
-        settings, storage = _match(settings, out)
+        storage = _match(settings, out)
     dataset = load(settings)
+    num_classes = len(dataset.classes)
     space = settings.open_space()
     limits = settings.parsed_limits
-    costs = cost_function(len(dataset.classes), None)
-    check_limits(space, limits, costs)
+    check_limits(space, [limit for limit in limits if limit.objective.name != "latency"], cost_function(num_classes))
+    earlier = earlier_run(settings)
     queue = queued(settings, space, dataset)
+    table = latency_table(settings, space, num_classes, out, say) if needs_latency(settings) else None
+    costs = cost_function(num_classes, latency_model(table, queue, num_classes) if table else None)
+    check_limits(space, limits, costs)
     with ExitStack() as stack:
         workers = start_ray(resources or Resources())
         stack.callback(ray.shutdown)
         _create_folder(out)
         environment = read_run_file(out)["environment"] if resumed else describe_environment(workers.device)
         write_run_file(out, settings, environment, storage)
+        if table:
+            table.save(out / LATENCY_FILE)
         journal = None
         if storage is None:
             journal = stack.enter_context(closing(RunJournal(out / STUDY_FILE, writer=True)))
@@ -79,8 +94,19 @@ def search(
             costs=costs,
             batch=journal.batch if journal else nullcontext,
         )
+        if earlier is not None:
+            taken = take_along(earlier, study, out)
+            say(f"{taken} networks taken along from {earlier.path}")
         for architecture in queue:
             study.enqueue(architecture)
+        say(f"{workers.count} workers on {workers.device}, {workers.cpus} threads each")
+        train = functools.partial(
+            run_trials,
+            dataset=dataset,
+            workers=workers,
+            seed=settings.seed,
+            checkpoints=(out / "checkpoints").resolve(),
+        )
         recipe = settings.parsed_recipe
         conductor = Conductor(
             study,
@@ -89,81 +115,68 @@ def search(
             trials=settings.trials,
             on_change=on_change,
         )
-        say(f"{workers.count} workers on {workers.device}, {workers.cpus} threads each")
         try:
-            run_trials(
-                conductor,
-                dataset,
-                recipe=settings.recipe,
-                workers=workers,
-                seed=settings.seed,
-                checkpoints=(out / "checkpoints").resolve(),
-            )
+            train(conductor, recipe=settings.recipe)
         finally:
             Run.open(out).write_tables()
         if conductor.broken:
             raise SearchFailedError(f"{conductor.broken}; what was done is in {out}")
+        if settings.confirm:
+            epochs = settings.confirm_epochs or recipe.epochs
+            judged = to_judge(Run.open(out))
+            say(f"training {len(judged)} networks again with {settings.confirm} seeds and {epochs} epochs")
+            confirmation = Confirmation(study.study, judged, seeds=settings.confirm, epochs=epochs, on_change=on_change)
+            train(confirmation, recipe=recipe.with_epochs(epochs).to_dict())
         ray.shutdown()
-        say("reading the test set, once, for the front")
-        study.study.set_user_attr("confirmed", confirm(Run.open(out), dataset))
+        say("measuring the front on the quiet device, and reading the test set once")
+        study.study.set_user_attr("confirmed", judge(Run.open(out), dataset, here=settings.latency_table is None))
     run = Run.open(out)
     run.write_tables()
     return run
 
 
-def resume(path: Path, *, trials: int | None = None, **options: Any) -> Run:
+def resume(
+    path: Path,
+    *,
+    trials: int | None = None,
+    confirm: int | None = None,
+    confirm_epochs: int | None = None,
+    **options: Any,
+) -> Run:
     """Go on with a run.
 
     Args:
         path: its folder.
         trials: a new budget, at least as large as what is done.
+        confirm: train the front again with so many seeds.
+        confirm_epochs: of each of those trainings.
         options: as of :func:`search`, but settings, folder and storage.
 
     Raises:
         UserError: there is no run, or it is finished.
     """
-    run = Run.open(path)
-    settings = run.settings if trials is None else replace(run.settings, trials=trials)
-    return search(settings, out=path, **options)
+    given = {"trials": trials, "confirm": confirm, "confirm_epochs": confirm_epochs}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return search(replace(Run.open(path).settings, **changes), out=path, **options)
 
 
-def confirm(run: Run, dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Read the test set, once, for the networks of the front and the published networks trained beside them.
-
-    Returns:
-        What was found out, by trial number as text; what was known already is kept.
-    """
-    confirmed: dict[str, dict[str, Any]] = dict(run.study.user_attrs.get("confirmed", {}))
-    for record in run.records:
-        beside = record.published and record.state == "complete" and record.twin is None
-        path = run.checkpoint(record)
-        if not (record.on_front or beside) or str(record.number) in confirmed or not path.exists():
-            continue
-        checkpoint = load_checkpoint(path)
-        image = record.architecture.input
-        network = record.architecture.build(len(dataset.classes))
-        network.load_state_dict(checkpoint.weights)
-        images = dataset.for_network(image.channels, image.resolution)
-        scores = evaluate(network, images, "test", precision=Recipe.from_dict(checkpoint.recipe).precision)
-        confirmed[str(record.number)] = {"test_accuracy": scores.accuracy}
-    return confirmed
-
-
-def _match(settings: Settings, out: Path) -> tuple[Settings, str | None]:
-    """The settings to go on with in a folder that holds a run, and where its study is.
+def _match(settings: Settings, out: Path) -> str | None:
+    """Check that a folder's run is this search and has something left to do; returns where its study is.
 
     Raises:
         UserError: the folder holds another search, or this one is finished.
     """
     run = Run.open(out)
-    if replace(settings, trials=1) != replace(run.settings, trials=1):
+    if not settings.is_same_search(run.settings):
         raise UserError(f"{out}: holds another run already; give another --out")
     done = sum(record.was_trained for record in run.records)
-    if done >= settings.trials:
+    confirms = (settings.confirm, settings.confirm_epochs) != (run.settings.confirm, run.settings.confirm_epochs)
+    if done >= settings.trials and not confirms and run.is_judged:
         raise UserError(
             f"{out}: this run is finished ({done} trials); give another --out, or --resume {out} --trials N to go on"
         )
-    return settings, read_run_file(out).get("storage")
+    storage = read_run_file(out).get("storage")
+    return None if storage is None else str(storage)
 
 
 def _create_folder(out: Path) -> None:

@@ -1,7 +1,7 @@
 """What defines a search: enough to run it again. Written to ``run.yaml`` and kept in the study."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from nas.errors import UserError
@@ -28,6 +28,11 @@ class Settings:
     trials           how many networks are trained, stopped ones included
     reduction        of so many trials one goes on past a rung; 1 stops none
     published        which published networks are trained beside the found ones: none, contained (in the space), all
+    enqueue          documents of the user's own networks to train first
+    warm_start       a run whose finished networks are taken along
+    latency_table    a file, for a device other than this one
+    confirm          with how many seeds the front is trained again; 0: not at all
+    confirm_epochs   of each of those trainings; default the recipe's
     """
 
     space: dict[str, Any]
@@ -43,6 +48,10 @@ class Settings:
     reduction: int = 3
     published: str = "contained"
     enqueue: tuple[dict[str, Any], ...] = ()
+    warm_start: str | None = None
+    latency_table: str | None = None
+    confirm: int = 0
+    confirm_epochs: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,10 +64,15 @@ class Settings:
         ):
             if value not in allowed:
                 raise UserError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}")
-        for name, least in (("trials", 1), ("reduction", 1), ("seed", 0)):
+        for name, least in (("trials", 1), ("reduction", 1), ("seed", 0), ("confirm", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{name} {value!r}: a whole number of at least {least} is needed")
+
+    def is_same_search(self, other: "Settings") -> bool:
+        """Whether the two differ at most in how far they go: trials and confirmation."""
+        extent: dict[str, Any] = {"trials": 1, "confirm": 0, "confirm_epochs": None}
+        return replace(self, **extent) == replace(other, **extent)
 
     @property
     def parsed_objectives(self) -> tuple[Objective, ...]:

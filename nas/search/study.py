@@ -9,8 +9,9 @@ RUNNING   being trained, or left over from a driver that died
 
 Every trial carries user attributes: ``id``, ``name``, ``document`` (the architecture), ``costs`` (by objective),
 ``epoch:1``, ``epoch:2`` and so on (a mapping each), ``reason``, ``twin`` (the number of an earlier trial of the same
-network) and, where it was stopped, ``partial`` (epoch, budget and values reached). What is found out after the search about trials
-that are closed by then stands in the study's attribute ``confirmed``, by trial number.
+network), ``untrained`` (true where no worker ever had it: over a limit, a twin, taken from an earlier run) and, where
+it was stopped, ``partial`` (epoch, budget and values reached). What is found out after the search about trials that are
+closed by then stands in the study's attribute ``confirmed``, by trial number.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,10 +42,17 @@ CostFunction = Callable[[Architecture], Costs]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network to train: the trial's number and what it is."""
+    """A network to train.
+
+    number       of the trial, or of the training where it is none of the search's
+    seed_of      tells trainings of one network apart
+    checkpointed whether its state is kept
+    """
 
     number: int
     architecture: Architecture
+    seed_of: str = ""
+    checkpointed: bool = True
 
 
 def open_storage(folder: Path, url: str | None, *, journal: RunJournal | None = None) -> BaseStorage:
@@ -64,11 +72,6 @@ def open_storage(folder: Path, url: str | None, *, journal: RunJournal | None = 
         return optuna.storages.get_storage(url)
     except Exception as error:  # every database driver has errors of its own
         raise UserError(f"--storage {url}: {str(error).splitlines()[0]}") from error
-
-
-def was_trained(attributes: Mapping[str, Any]) -> bool:
-    """Whether a closed trial with these attributes was given to a worker: only those count towards the budget."""
-    return attributes.get("twin") is None and not str(attributes.get("reason", "")).startswith("over the limit")
 
 
 def curve_of(attributes: Mapping[str, Any]) -> list[dict[str, float]]:
@@ -128,6 +131,42 @@ class SearchStudy:
         attributes = {"id": architecture.id, "name": architecture.name, "document": architecture.to_dict()}
         parameters = self.space.parameters(architecture) if self.space.contains(architecture) else {}
         self.study.enqueue_trial(parameters, user_attrs=attributes)
+
+    def adopt(self, architecture: Architecture, accuracy: float, source: str) -> int | None:
+        """Take along a network that an earlier run trained to the end under the same conditions.
+
+        Args:
+            architecture: the network; one that the space does not contain teaches the sampler nothing.
+            accuracy: what it reached there.
+            source: the run, for people.
+
+        Returns:
+            The trial's number, or None where the network is known already.
+        """
+        if architecture.id in self._by_id:
+            return None
+        costs = self.costs(architecture)
+        inside = self.space.contains(architecture)
+        attributes = {
+            "id": architecture.id,
+            "name": architecture.name,
+            "document": architecture.to_dict(),
+            "costs": dict(costs),
+            "accuracy": accuracy,
+            "reason": f"taken from {source}",
+            "untrained": True,
+        }
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                values=[costs[objective.name] if objective.known else accuracy for objective in self.objectives],
+                params=self.space.parameters(architecture) if inside else {},
+                distributions=self.distributions if inside else {},
+                user_attrs=attributes,
+            )
+        )
+        number = len(self.study.get_trials(deepcopy=False)) - 1
+        self._by_id[architecture.id] = number
+        return number
 
     def reopen(self) -> list[Candidate]:
         """The trials that a driver which is no more left RUNNING, to be trained on."""
@@ -251,6 +290,7 @@ class SearchStudy:
         reason = f"same network as trial {twin_number}"
         if twin.state == TrialState.COMPLETE:
             trial.set_user_attr("reason", reason)
+            trial.set_user_attr("untrained", True)
             self.study.tell(trial, twin.values)
             return reason
         if "partial" in twin.user_attrs:
@@ -260,6 +300,7 @@ class SearchStudy:
 
     def _pass_over(self, trial: Trial, state: TrialState, reason: str) -> str:
         trial.set_user_attr("reason", reason)
+        trial.set_user_attr("untrained", True)
         self.study.tell(trial, state=state)
         return reason
 

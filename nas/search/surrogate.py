@@ -5,9 +5,9 @@ The kernel is built on one similarity, a weighted mean over the parameters,
     k(x, x') = sum_p w_p s_p(x, x') / sum_p w_p,
 
 where ``s_p`` compares one parameter: equal or not; for ordered ones also how near. On it stand, each with its own
-variance: main effects ``k``, pairwise interactions ``k^2`` (Duvenaud et al., 2011, additive Gaussian processes), and the
-rest ``exp(g (k - 1))``, which is an exponential kernel of the weighted Hamming distance. A linear and a smooth function
-of known quantities (log costs) are added where there are any.
+variance: main effects ``k``, pairwise interactions ``k^2`` (Duvenaud et al., 2011, additive Gaussian processes), and
+the rest ``exp(g (k - 1))``, which is an exponential kernel of the weighted Hamming distance. A linear and a smooth
+function of known quantities (log costs) are added where there are any.
 
 Because every ``s_p`` has a small feature table, a kernel matrix is one matrix product, and the gradient of the marginal
 likelihood towards all weights is another one.
@@ -33,7 +33,7 @@ class Features:
     """What the model sees of a set of points.
 
     Attributes:
-        embeddings: One array (points, width) per sub-kernel; its inner products are that sub-kernel.
+        embedding: Shape (points, width); the inner products of one group of columns are one sub-kernel.
         costs: Standardised known quantities, shape (points, costs); zero columns when there are none.
     """
 
@@ -54,19 +54,34 @@ class Featurizer:
         #: Which sub-kernel each embedding column belongs to.
         self.group = np.repeat(np.arange(len(tables)), [table.shape[1] for _, table in tables])
 
+        self._last: tuple[Array, Array] = np.zeros((0, len(self._axes))), np.zeros((0, len(self.group)))
+
     @property
     def kernels(self) -> int:
         return len(self._tables)
 
+    def growing(self, rows: Array) -> Array:
+        """As a call, for rows that from time to time get more at their end: what is known already is kept."""
+        old, embedding = self._last
+        if len(old) > len(rows) or not np.array_equal(old, rows[: len(old)]):
+            old, embedding = old[:0], embedding[:0]
+        if len(old) < len(rows):
+            embedding = np.concatenate([embedding, self(rows[len(old) :])])
+        self._last = rows, embedding
+        return embedding
+
     def __call__(self, rows: Array) -> Array:
         """Shape (points, width)."""
-        parts = []
+        embedding = np.empty((len(rows), len(self.group)))
+        start = 0
         for i, table in self._tables:
+            stop = start + table.shape[1]
             if self._axes[i].is_continuous:
-                parts.append(_interpolate(rows[:, i], table))
+                embedding[:, start:stop] = _interpolate(rows[:, i], table)
             else:
-                parts.append(table[rows[:, i].astype(np.int64)])
-        return np.concatenate(parts, axis=1) if parts else np.zeros((len(rows), 0))
+                embedding[:, start:stop] = table[rows[:, i].astype(np.int64)]
+            start = stop
+        return embedding
 
 
 def _tables(axis: Axis) -> list[Array]:
@@ -145,7 +160,7 @@ class Kernel:
         matrix += k * (t[_MAIN] + t[_PAIRS] * k)
         if a.costs.shape[1]:
             matrix += t[_LINEAR] * (a.costs @ b.costs.T)
-            matrix += t[_SMOOTH] * np.exp(-0.5 / t[_LENGTH] ** 2 * _square_distance(a.costs, b.costs))
+            matrix += t[_SMOOTH] * np.exp(-0.5 / t[_LENGTH] ** 2 * square_distance(a.costs, b.costs))
         return np.asarray(matrix)
 
     def diagonal(self, a: Features) -> Array:
@@ -156,12 +171,13 @@ class Kernel:
         return np.asarray(diagonal)
 
 
-def _square_distance(a: Array, b: Array) -> Array:
-    return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2.0 * a @ b.T, 0.0)
+def square_distance(a: Array, b: Array) -> Array:
+    """Squared Euclidean distances, shape (len(a), len(b))."""
+    return np.asarray(np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2.0 * a @ b.T, 0.0))
 
 
 def fit_hyperparameters(
-    features: Features, targets: Array, extra: Array, group: IntArray, start: Array | None = None, iterations: int = 40
+    features: Features, targets: Array, extra: Array, group: IntArray, start: Array | None = None, iterations: int = 30
 ) -> tuple[Array, float]:
     """Maximum a posteriori hyperparameters and their log posterior.
 
@@ -175,7 +191,7 @@ def fit_hyperparameters(
     prior_std = np.concatenate([_PRIOR_STD, np.full(kernels, _WEIGHT_STD)])
     embedding, costs = features.embedding, features.costs
     n = len(targets)
-    square = _square_distance(costs, costs)
+    square = square_distance(costs, costs)
     linear = costs @ costs.T
     has_costs = costs.shape[1] > 0
     one_hot = np.zeros((len(group), kernels))

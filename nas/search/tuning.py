@@ -1,4 +1,4 @@
-"""Runs a search on Ray Tune: a thin adapter between Tune's interfaces and the :class:`~nas.search.conductor.Conductor`.
+"""Runs a search on Ray Tune: a thin adapter between Tune's interfaces and a :class:`Leader`.
 
 Ray's stock ``OptunaSearch`` is not used: it records stopped trials as complete, leaves failed ones running and shows no
 values to constraints. Tune's own record (its experiment snapshot) is not read and goes to a temporary folder.
@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import ray
 import torch
@@ -18,7 +18,8 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from nas.errors import UserError
-from nas.search.conductor import Conductor, training_seed
+from nas.search.conductor import training_seed
+from nas.search.study import Candidate
 from nas.search.trial import NetworkTrainable
 from nas.training.data import Dataset
 from nas.training.threads import available_cores, worker_environment
@@ -119,8 +120,22 @@ def start_ray(resources: Resources) -> Workers:
         raise
 
 
+class Leader(Protocol):
+    """Says what is trained: a search's conductor, or a confirmation."""
+
+    broken: str | None
+
+    def next_candidate(self) -> Candidate | None: ...
+
+    def report(self, number: int, result: Mapping[str, Any]) -> bool: ...
+
+    def lose(self, number: int, reason: str) -> None: ...
+
+    def needs_weights(self, number: int) -> bool: ...
+
+
 def run_trials(
-    conductor: Conductor,
+    conductor: Leader,
     dataset: Dataset,
     *,
     recipe: Mapping[str, Any],
@@ -171,7 +186,7 @@ def run_trials(
 class _Bridge(Searcher):
     """Tune's view of the conductor."""
 
-    def __init__(self, conductor: Conductor, seed: int, checkpoints: Path) -> None:
+    def __init__(self, conductor: Leader, seed: int, checkpoints: Path) -> None:
         super().__init__(metric="training_iteration", mode="max")
         self.conductor = conductor
         self.seed = seed
@@ -186,8 +201,8 @@ class _Bridge(Searcher):
         return {
             "number": candidate.number,
             "document": candidate.architecture.to_dict(),
-            "seed": training_seed(self.seed, candidate.architecture.id),
-            "checkpoint": str(self.checkpoints / f"{candidate.number}.pt"),
+            "seed": training_seed(self.seed, candidate),
+            "checkpoint": str(self.checkpoints / f"{candidate.number}.pt") if candidate.checkpointed else None,
         }
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from nas.search.objectives import parse_limit, parse_objectives
 from nas.search.prepare import cost_function
 from nas.search.samplers import make_sampler
 from nas.search.stopping import DominanceStopping, rungs
-from nas.search.study import STUDY_FILE, SearchStudy, curve_of, open_storage
+from nas.search.study import STUDY_FILE, Candidate, SearchStudy, curve_of, open_storage
 
 EPOCHS = 6
 OBJECTIVES = parse_objectives("accuracy,size")
@@ -207,6 +207,8 @@ def test_progress_counts(make_conductor, tmp_path, small_space):
     assert progress.front == len(conductor.study.study.best_trials)  # Optuna's own front
 
 
-def test_training_seeds_depend_on_network_and_run():
-    assert training_seed(0, "a") == training_seed(0, "a")
-    assert len({training_seed(0, "a"), training_seed(0, "b"), training_seed(1, "a")}) == 3
+def test_training_seeds_depend_on_network_run_and_repetition(small_space):
+    one, other = Candidate(0, small_space.sample(0)), Candidate(1, small_space.sample(1))
+    again = Candidate(2, small_space.sample(0), seed_of="confirmation 1")
+    assert training_seed(0, one) == training_seed(0, Candidate(5, one.architecture))
+    assert len({training_seed(0, one), training_seed(0, other), training_seed(1, one), training_seed(0, again)}) == 4

@@ -1,0 +1,370 @@
+"""How many trainings each sampler needs for the same front: our known-cost sampler beside those of Optuna.
+
+    python benchmarks/search_quality.py --nasbench-macro nasbench_macro_cifar10.parquet
+    python benchmarks/search_quality.py --seeds 2 --evaluations 60 --samplers random,known-cost --out /tmp/quality
+
+Two tables, three objectives each, all minimised: error (linear), log params, log MACs.
+
+nasbench-macro
+    6,561 networks, trained to the end (Su et al., 2021, CVPR; CIFAR-10). Ideal and nadir are those of the true front of
+    all of them. The table's error is the mean of three seeds, so it has little noise. Reading it needs pyarrow.
+synthetic
+    20 parameters of 5 values, 9.5e13 points, another space for each seed: an additive accuracy with pairwise
+    interactions and saturation, noise of 0.2 points on every evaluation, and two known costs. Nobody can list the true
+    front; it is taken to be what evolution on the noise-free functions finds in 160,000 evaluations.
+
+The figure is the hypervolume below the reference point (1.1, 1.1, 1.1) of all networks evaluated so far, with their
+noise-free values, divided by that of the true front. A repeated network counts as an evaluation. Intervals are 95%
+bootstrap intervals of the mean over seeds (of the median, for evaluations needed).
+
+Writes ``<out>.csv`` (a row per table, sampler, seed and count) and ``<out>.html`` (the curves); prints the summary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import optuna
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from plotly.subplots import make_subplots
+
+from nas import pareto
+from nas.search.sampler import KnownCostSampler
+
+Array: TypeAlias = NDArray[np.float64]
+Params: TypeAlias = dict[str, Any]
+
+FIGURES = (25, 50, 100, 150, 200, 300)
+REFERENCE = np.full(3, 1.1)
+DIRECTIONS = [optuna.study.StudyDirection.MINIMIZE] * 3
+MULTIVARIATE = "tpe-multivariate"
+OURS = "known-cost"
+BOOTSTRAPS = 2000
+
+
+@dataclass(frozen=True)
+class Table:
+    """Something to search.
+
+    Attributes:
+        values: Parameters -> the three noise-free objectives.
+        observed: Parameters and number of the evaluation -> what the study is told.
+        front: The true front, shape (points, 3).
+    """
+
+    space: dict[str, BaseDistribution]
+    values: Callable[[Params], Array]
+    observed: Callable[[Params, int], Array]
+    front: Array
+
+    @property
+    def known(self) -> dict[int, Callable[[Params], float]]:
+        return {1: lambda params: float(self.values(params)[1]), 2: lambda params: float(self.values(params)[2])}
+
+
+def nasbench_macro(path: Path) -> Table:
+    frame = pd.read_parquet(path)
+    points = np.stack([1.0 - frame["mean_acc"] / 100.0, np.log(frame["params"]), np.log(frame["flops"])], axis=1)
+    rows = dict(zip(frame["arch"], points, strict=True))
+    space: dict[str, BaseDistribution] = {f"layer{i}": CategoricalDistribution(["0", "1", "2"]) for i in range(8)}
+
+    def values(params: Params) -> Array:
+        return np.asarray(rows["".join(params[f"layer{i}"] for i in range(8))])
+
+    return Table(space, values, lambda params, _: values(params), points[pareto.front_mask(points)])
+
+
+EXPANSIONS = (1, 2, 3, 4, 6)
+
+
+def synthetic(seed: int, parameters: int = 20, noise: float = 0.002) -> Table:
+    """A space like that of expansions: more of each parameter costs more and helps, unevenly and with saturation."""
+    rng = np.random.default_rng(seed)
+    levels = len(EXPANSIONS)
+    index = np.arange(parameters)
+    help_of_levels = np.log1p(np.arange(levels)) + 0.4 * rng.normal(size=(parameters, levels))
+    gain = rng.gamma(1.0, 1.0, parameters)[:, None] * np.sort(help_of_levels, axis=1)
+    gain /= np.sqrt(gain.var(axis=1).sum())
+    pairs = np.stack([rng.choice(parameters, 2, replace=False) for _ in range(2 * parameters)])
+    interaction = 0.3 * rng.normal(size=(len(pairs), levels, levels)) / math.sqrt(len(pairs))
+    weights = rng.gamma(1.0, 1.0, (2, parameters))
+    cost = weights[:, :, None] * np.array(EXPANSIONS)
+    base = weights.sum(axis=1) * np.array([0.05, 0.02])
+
+    def quality(rows: NDArray[np.int64]) -> Array:
+        both = interaction[np.arange(len(pairs)), rows[:, pairs[:, 0]], rows[:, pairs[:, 1]]]
+        return np.asarray(gain[index, rows].sum(axis=1) + both.sum(axis=1))
+
+    sample = quality(rng.integers(0, levels, (4000, parameters)))
+    mean, std = float(sample.mean()), float(sample.std())
+
+    def of_rows(rows: NDArray[np.int64]) -> Array:
+        error = 0.05 + 0.1 * np.exp(-0.6 * (quality(rows) - mean) / std)
+        return np.stack([error, *(np.log(base[k] + cost[k][index, rows].sum(axis=1)) for k in range(2))], axis=1)
+
+    names = [f"expansion{i:02d}" for i in range(parameters)]
+    place = {value: i for i, value in enumerate(EXPANSIONS)}
+    remembered: dict[tuple[int, ...], Array] = {}
+
+    def values(params: Params) -> Array:
+        row = tuple(place[params[name]] for name in names)
+        if row not in remembered:
+            remembered[row] = of_rows(np.array([row]))[0]
+        return remembered[row]
+
+    def observed(params: Params, evaluation: int) -> Array:
+        deviation = noise * np.random.default_rng([seed, evaluation]).standard_normal()
+        return np.asarray(values(params) + np.array([deviation, 0.0, 0.0]))
+
+    space: dict[str, BaseDistribution] = {name: CategoricalDistribution(EXPANSIONS) for name in names}
+    return Table(space, values, observed, evolved_front(of_rows, parameters, levels))
+
+
+def evolved_front(
+    of_rows: Callable[[NDArray[np.int64]], Array], parameters: int, levels: int, generations: int = 400
+) -> Array:
+    """Non-dominated sorting, uniform crossover, one mutation on average; every front point that was ever met counts."""
+    rng = np.random.default_rng(0)
+    kept, children_per_generation = 400, 400
+    rows = rng.integers(0, levels, (kept, parameters))
+    values = of_rows(rows)
+    archive = values
+    for _ in range(generations):
+        shape = (children_per_generation, parameters)
+        mothers, fathers = (rows[rng.integers(0, len(rows), children_per_generation)] for _ in range(2))
+        children = np.where(rng.random(shape) < 0.5, mothers, fathers)
+        children = np.where(rng.random(shape) < 1.0 / parameters, rng.integers(0, levels, shape), children)
+        rows = np.unique(np.concatenate([rows, children]), axis=0)
+        values = of_rows(rows)
+        archive = np.concatenate([archive, values])
+        archive = archive[pareto.front_mask(archive)]
+        rank = pareto.ranks(values)
+        order: list[int] = []
+        for level in range(int(rank.max()) + 1):
+            members = np.flatnonzero(rank == level)
+            order.extend(members[pareto.spread_order(values[members])].tolist())
+            if len(order) >= kept:
+                break
+        rows = rows[order[:kept]]
+    return np.asarray(np.unique(archive, axis=0))
+
+
+def make_samplers(table: Table, seed: int) -> Mapping[str, Callable[[], optuna.samplers.BaseSampler]]:
+    return {
+        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+        "nsga2": lambda: optuna.samplers.NSGAIISampler(seed=seed),
+        "tpe": lambda: optuna.samplers.TPESampler(seed=seed),
+        MULTIVARIATE: lambda: optuna.samplers.TPESampler(seed=seed, multivariate=True),
+        OURS: lambda: KnownCostSampler(known=table.known, search_space=table.space, seed=seed),
+    }
+
+
+SAMPLERS = ("random", "nsga2", "tpe", MULTIVARIATE, OURS)
+
+
+def search(table: Table, sampler: optuna.samplers.BaseSampler, evaluations: int) -> tuple[Array, float]:
+    """Relative hypervolume after each evaluation, shape (evaluations,), and seconds per ask and tell."""
+    study = optuna.create_study(directions=DIRECTIONS, sampler=sampler)
+    ideal, nadir = table.front.min(axis=0), table.front.max(axis=0)
+    whole = pareto.hypervolume((table.front - ideal) / (nadir - ideal), REFERENCE)
+    front, curve, seconds = np.zeros((0, 3)), np.zeros(evaluations), 0.0
+    for i in range(evaluations):
+        start = time.perf_counter()
+        trial = study.ask(table.space)
+        seconds += time.perf_counter() - start
+        told = [float(value) for value in table.observed(trial.params, i)]
+        start = time.perf_counter()
+        study.tell(trial, told)
+        seconds += time.perf_counter() - start
+        point = (table.values(trial.params) - ideal) / (nadir - ideal)
+        if np.any(np.all(front <= point, axis=1)):
+            curve[i] = curve[i - 1]
+            continue
+        front = np.concatenate([front, point[None]])
+        front = front[pareto.front_mask(front)]
+        curve[i] = pareto.hypervolume(front, REFERENCE) / whole
+    return curve, seconds / evaluations
+
+
+def interval(samples: Array, statistic: Callable[..., Array]) -> tuple[float, float]:
+    """95% bootstrap interval of a statistic over seeds."""
+    draws = np.random.default_rng(0).integers(0, len(samples), (BOOTSTRAPS, len(samples)))
+    low, high = np.percentile(statistic(samples[draws], axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def needed(curves: Array, target: float) -> Array:
+    """Evaluations until each curve reaches the target; infinite where it does not."""
+    reached = curves >= target
+    return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, np.inf)
+
+
+def summarise(name: str, curves: Mapping[str, Array], seconds: Mapping[str, Array], evaluations: int) -> pd.DataFrame:
+    """Print one table, and return it as rows per sampler, seed and count."""
+    figures = [n for n in FIGURES if n <= evaluations] or [evaluations]
+    seeds = len(next(iter(curves.values())))
+    rivals = [sampler for sampler in curves if sampler != OURS]
+    goals = [MULTIVARIATE] if MULTIVARIATE in curves else []
+    best = max(rivals, key=lambda sampler: float(curves[sampler][:, -1].mean()), default=None)
+    if best is not None and best not in goals:
+        goals.append(best)
+
+    print(f"\n{name}: relative hypervolume, mean of {seeds} seeds [95% interval]")
+    print(f"{'sampler':18s}" + "".join(f"{n:>26d}" for n in figures) + f"{'ms per trial':>14s}")
+    for sampler, curve in curves.items():
+        cells = []
+        for n in figures:
+            low, high = interval(curve[:, n - 1], np.mean)
+            cells.append(f"{curve[:, n - 1].mean():>10.4f} [{low:.4f}, {high:.4f}]".rjust(26))
+        print(f"{sampler:18s}" + "".join(cells) + f"{1e3 * seconds[sampler].mean():>14.1f}")
+    reached: dict[str, Array] = {}
+    for goal in goals:
+        title = "the best of Optuna's here" if goal == best else "not the best of Optuna's here"
+        target = float(curves[goal][:, -1].mean())
+        print(
+            f"\nevaluations to reach the {target:.4f} that {goal} ({title}) has at {evaluations}: median [95% interval]"
+        )
+        for sampler, curve in curves.items():
+            counts = needed(curve, target)
+            low, high = interval(np.minimum(counts, 10.0 * evaluations), np.median)
+            median = float(np.median(counts))
+            shown = _count(median, evaluations)
+            bounds = ", ".join(_count(bound, evaluations) for bound in (low, high))
+            ratio = f"   {evaluations / median:.1f} times fewer" if sampler == OURS and math.isfinite(median) else ""
+            print(f"{sampler:18s}{shown:>8s} [{bounds}], worst seed {_count(float(counts.max()), evaluations)}{ratio}")
+            if goal == goals[0]:
+                reached[sampler] = counts
+    rows = [
+        {
+            "table": name,
+            "sampler": sampler,
+            "seed": seed,
+            "evaluations": n,
+            "relative_hypervolume": round(float(curve[seed, n - 1]), 6),
+            "ms_per_trial": round(1e3 * float(seconds[sampler][seed]), 2),
+            "evaluations_to_target": reached[sampler][seed] if sampler in reached else math.nan,
+        }
+        for sampler, curve in curves.items()
+        for seed in range(seeds)
+        for n in figures
+    ]
+    return pd.DataFrame(rows)
+
+
+def _count(needed_evaluations: float, evaluations: int) -> str:
+    return f"{needed_evaluations:.0f}" if needed_evaluations <= evaluations else f"> {evaluations}"
+
+
+def plot(results: Mapping[str, Mapping[str, Array]], path: Path) -> None:
+    figure = make_subplots(rows=1, cols=len(results), subplot_titles=list(results))
+    colors = dict(zip(SAMPLERS, ("#999999", "#e69f00", "#56b4e9", "#0072b2", "#d55e00"), strict=True))
+    for column, curves in enumerate(results.values(), start=1):
+        for sampler, curve in curves.items():
+            count = np.arange(1, curve.shape[1] + 1)
+            figure.add_scatter(
+                x=count,
+                y=np.round(curve.mean(axis=0), 4),
+                error_y={"array": np.round(curve.std(axis=0), 4), "thickness": 0.3, "width": 0},
+                name=sampler,
+                legendgroup=sampler,
+                showlegend=column == 1,
+                line={"color": colors[sampler]},
+                row=1,
+                col=column,
+            )
+    figure.update_xaxes(title_text="evaluations")
+    figure.update_yaxes(title_text="relative hypervolume", range=[0.0, 1.02])
+    figure.update_layout(title="Mean over seeds, bars of one standard deviation", template="plotly_white")
+    go.Figure(figure).write_html(path, include_plotlyjs="cdn")
+
+
+def describe_machine(seeds: int, evaluations: int) -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("optuna", "moocore", "numpy", "scipy"))
+    processor = next(
+        (line.split(":")[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")),
+        platform.processor(),
+    )
+    return (
+        f"{processor}, {platform.system()} {platform.machine()}, Python {platform.python_version()}, {packages}; "
+        f"{seeds} seeds, {evaluations} evaluations, in-memory storage"
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--nasbench-macro", type=Path, help="nasbench_macro_cifar10.parquet; skipped when absent")
+    parser.add_argument("--tables", default="nasbench-macro,synthetic")
+    parser.add_argument("--samplers", default=",".join(SAMPLERS))
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--evaluations", type=int, default=300)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/search_quality"))
+    options = parser.parse_args(arguments)
+    chosen = options.samplers.split(",")
+    if unknown := set(chosen) - set(SAMPLERS):
+        parser.error(f"--samplers: {', '.join(sorted(unknown))} is not one of {', '.join(SAMPLERS)}")
+    wanted = options.tables.split(",")
+    if unknown := set(wanted) - {"nasbench-macro", "synthetic"}:
+        parser.error(f"--tables: {', '.join(sorted(unknown))} is not one of nasbench-macro, synthetic")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+
+    print(describe_machine(options.seeds, options.evaluations))
+    makers: dict[str, Callable[[int], Table]] = {}
+    if "nasbench-macro" in wanted and (macro := _read_macro(options.nasbench_macro)) is not None:
+        makers["nasbench-macro"] = lambda seed: macro
+    if "synthetic" in wanted:
+        makers["synthetic"] = synthetic
+    results: dict[str, dict[str, Array]] = {}
+    frames = []
+    for name, make in makers.items():
+        tables = [make(seed) for seed in range(options.seeds)]
+        curves, seconds = {}, {}
+        for sampler in chosen:
+            runs = [search(t, make_samplers(t, s)[sampler](), options.evaluations) for s, t in enumerate(tables)]
+            curves[sampler] = np.stack([curve for curve, _ in runs])
+            seconds[sampler] = np.array([duration for _, duration in runs])
+        results[name] = curves
+        frames.append(summarise(name, curves, seconds, options.evaluations))
+        sys.stdout.flush()
+    if not frames:
+        print("nothing to do")
+        return 0
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    pd.concat(frames).to_csv(options.out.with_suffix(".csv"), index=False)
+    plot(results, options.out.with_suffix(".html"))
+    print(f"\nwrote {options.out.with_suffix('.csv')} and {options.out.with_suffix('.html')}")
+    return 0
+
+
+def _read_macro(path: Path | None) -> Table | None:
+    if path is None or not path.exists():
+        where = "no --nasbench-macro was given" if path is None else f"{path} does not exist"
+        print(f"\nnasbench-macro: skipped, {where}")
+        return None
+    try:
+        return nasbench_macro(path)
+    except ImportError:
+        print("\nnasbench-macro: skipped, reading a parquet file needs pyarrow (pip install pyarrow)")
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

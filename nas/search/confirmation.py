@@ -1,0 +1,145 @@
+"""Training the front again: how much of an accuracy is the network's, and how much the luck of one seed.
+
+Every network of the front, and the published networks trained beside it, is trained with several seeds, for longer if
+asked, and none is stopped early. The accuracies stand in the study's attribute ``confirmed``, by trial number and seed,
+so that a confirmation that was interrupted goes on.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from scipy import stats
+
+from nas.search.conductor import Progress
+from nas.search.run import Record
+from nas.search.study import Candidate
+
+
+class Confirmation:
+    """Leads the trainings, as :class:`nas.search.conductor.Conductor` leads a search.
+
+    Args:
+        study: the run's study.
+        records: the networks.
+        seeds: how often each is trained.
+        epochs: of each training.
+        on_change: called with the progress after every change.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        records: Sequence[Record],
+        *,
+        seeds: int,
+        epochs: int,
+        on_change: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self.study = study
+        self.epochs = epochs
+        self.on_change = on_change
+        self.broken: str | None = None
+        self._jobs: list[tuple[Record, int]] = []
+        done = study.user_attrs.get("confirmed", {})
+        for seed in range(seeds):
+            for record in records:
+                known = done.get(str(record.number), {}).get("accuracies", {}).get(str(epochs), {})
+                if str(seed) not in known:
+                    self._jobs.append((record, seed))
+        self.progress = Progress(budget=len(self._jobs))
+        self._running: dict[int, tuple[Record, int]] = {}
+        self._next = 0
+
+    def next_candidate(self) -> Candidate | None:
+        """The next training, or None when all are handed out."""
+        if self._next >= len(self._jobs):
+            return None
+        record, seed = self._jobs[self._next]
+        number = self._next
+        self._running[number] = (record, seed)
+        self._next += 1
+        self.progress.running += 1
+        self.on_change(self.progress)
+        return Candidate(number, record.architecture, seed_of=f"confirmation {seed}", checkpointed=False)
+
+    def report(self, number: int, result: Mapping[str, Any]) -> bool:
+        """Take in an epoch; the last one is what counts."""
+        if "failure" in result:
+            self.lose(number, str(result["failure"]))
+            return True
+        if int(result["epoch"]["epoch"]) < self.epochs:
+            return False
+        record, seed = self._running.pop(number)
+        accuracy = round(float(result["epoch"]["validation_accuracy"]), 6)
+        confirmed = dict(self.study.user_attrs.get("confirmed", {}))
+        entry = confirmed.setdefault(str(record.number), {})
+        entry.setdefault("accuracies", {}).setdefault(str(self.epochs), {})[str(seed)] = accuracy
+        self.study.set_user_attr("confirmed", confirmed)
+        self.progress.done += 1
+        self._closed()
+        return True
+
+    def lose(self, number: int, reason: str) -> None:
+        """A training broke; the network has one accuracy fewer."""
+        if self._running.pop(number, None) is not None:
+            self.progress.failed += 1
+            self.progress.note = reason
+            self._closed()
+
+    def needs_weights(self, number: int) -> bool:
+        """All weights stay: they are the search's."""
+        return True
+
+    def _closed(self) -> None:
+        self.progress.running -= 1
+        self.progress.trained_here += 1
+        self.on_change(self.progress)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A network's accuracies over seeds, at one number of epochs."""
+
+    record: Record
+    epochs: int
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def spread(self) -> float:
+        """Sample standard deviation; 0 for one seed."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+
+    def within_noise(self, other: "Confirmed") -> bool:
+        """Whether Welch's t-test, at 5%, cannot tell the two apart."""
+        if min(len(self.accuracies), len(other.accuracies)) < 2:
+            return True
+        if self.spread == other.spread == 0:
+            return self.mean == other.mean
+        return bool(stats.ttest_ind(self.accuracies, other.accuracies, equal_var=False).pvalue > 0.05)
+
+
+def confirmed_networks(records: Sequence[Record]) -> list[Confirmed]:
+    """What was confirmed, at the largest number of epochs each."""
+    found = []
+    for record in records:
+        by_epochs = record.confirmed.get("accuracies", {})
+        if by_epochs:
+            epochs = max(by_epochs, key=int)
+            found.append(Confirmed(record, int(epochs), tuple(by_epochs[epochs].values())))
+    return found
+
+
+def rank_correlation(confirmed: Sequence[Confirmed]) -> float | None:
+    """Spearman's, between the search's accuracy and the confirmed mean; None for fewer than three networks."""
+    searched = [item.record.accuracy or 0.0 for item in confirmed]
+    means = [item.mean for item in confirmed]
+    if len(confirmed) < 3 or len(set(searched)) == 1 or len(set(means)) == 1:
+        return None
+    return float(stats.spearmanr(searched, means).statistic)

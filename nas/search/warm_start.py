@@ -1,0 +1,43 @@
+"""Taking along what an earlier run found out."""
+
+import shutil
+from pathlib import Path
+
+from nas.errors import UserError
+from nas.search.run import Run
+from nas.search.settings import Settings
+from nas.search.study import SearchStudy
+
+SAME = ("dataset", "train_size", "validation_fraction", "recipe", "seed")
+"""Settings in which two runs must agree for their accuracies to be comparable (the seed splits the data)."""
+
+
+def earlier_run(settings: Settings) -> Run | None:
+    """The run that `warm_start` names.
+
+    Raises:
+        UserError: it is no run, or its networks were trained under other conditions.
+    """
+    if settings.warm_start is None:
+        return None
+    run = Run.open(settings.warm_start)
+    for name in SAME:
+        if getattr(run.settings, name) != getattr(settings, name):
+            raise UserError(
+                f"--warm-start {settings.warm_start}: its {name} is another one, so its accuracies cannot be compared"
+            )
+    return run
+
+
+def take_along(earlier: Run, study: SearchStudy, out: Path) -> int:
+    """Enter the earlier run's finished networks into the study, their kept weights into the run; returns how many."""
+    taken = 0
+    for record in earlier.records:
+        if record.state != "complete" or record.untrained or record.accuracy is None:
+            continue
+        number = study.adopt(record.architecture, record.accuracy, str(earlier.path))
+        if number is not None:
+            taken += 1
+            if earlier.checkpoint(record).exists():
+                shutil.copy(earlier.checkpoint(record), out / "checkpoints" / f"{number}.pt")
+    return taken
