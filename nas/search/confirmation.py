@@ -1,8 +1,8 @@
 """Training the front again: how much of an accuracy is the network's, and how much the luck of one seed.
 
 Every network of the front, and the published networks trained beside it, is trained with several seeds, for longer if
-asked, and none is stopped early. The accuracies stand in the study's attribute ``confirmed``, by trial number and seed,
-so that a confirmation that was interrupted goes on.
+asked, and none is stopped early. The accuracies stand in the study's attribute ``confirmed``, by trial number, as
+``repeats``, by epochs and seed, so that a confirmation that was interrupted goes on.
 """
 
 import statistics
@@ -46,7 +46,7 @@ class Confirmation:
         done = study.user_attrs.get("confirmed", {})
         for seed in range(seeds):
             for record in records:
-                known = done.get(str(record.number), {}).get("accuracies", {}).get(str(epochs), {})
+                known = done.get(str(record.number), {}).get("repeats", {}).get(str(epochs), {})
                 if str(seed) not in known:
                     self._jobs.append((record, seed))
         self.progress = Progress(budget=len(self._jobs))
@@ -76,7 +76,7 @@ class Confirmation:
         accuracy = round(float(result["epoch"]["validation_accuracy"]), 6)
         confirmed = dict(self.study.user_attrs.get("confirmed", {}))
         entry = confirmed.setdefault(str(record.number), {})
-        entry.setdefault("accuracies", {}).setdefault(str(self.epochs), {})[str(seed)] = accuracy
+        entry.setdefault("repeats", {}).setdefault(str(self.epochs), {})[str(seed)] = accuracy
         self.study.set_user_attr("confirmed", confirmed)
         self.progress.done += 1
         self._closed()
@@ -126,13 +126,11 @@ class Confirmed:
 
 
 def confirmed_networks(records: Sequence[Record]) -> list[Confirmed]:
-    """What was confirmed, at the largest number of epochs each."""
+    """What was confirmed."""
     found = []
     for record in records:
-        by_epochs = record.confirmed.get("accuracies", {})
-        if by_epochs:
-            epochs = max(by_epochs, key=int)
-            found.append(Confirmed(record, int(epochs), tuple(by_epochs[epochs].values())))
+        if record.confirmed.get("accuracies"):
+            found.append(Confirmed(record, record.confirmed["epochs"], tuple(record.confirmed["accuracies"])))
     return found
 
 

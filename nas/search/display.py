@@ -1,4 +1,4 @@
-"""The search's progress on the screen: one live line where there is a terminal, a line now and then where there is not."""
+"""The search's progress on the screen: a live line on a terminal, else a line now and then."""
 
 import time
 from types import TracebackType

@@ -132,7 +132,7 @@ def check_limits(space: Space, limits: Sequence[Limit], costs: CostFunction) -> 
 
 
 def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Architecture]:
-    """The networks that are trained before any proposal, in this data set's input: the user's own, then published ones."""
+    """The networks that are trained before any proposal, in this data set's input: the user's own, published ones."""
     own = [
         Architecture.from_dict(document, "--enqueue").with_input(channels=dataset.channels, resolution=resolution)
         for document in settings.enqueue

@@ -68,7 +68,8 @@ class Record:
     accuracy   validation, last epoch; of a stopped trial the last one reached; None before the first epoch
     costs      known figures by objective name; ``latency`` is predicted, in ms
     curve      one mapping per epoch: epoch, accuracy, train_accuracy, loss, seconds, seconds_train, seconds_eval
-    confirmed  what was found out after the search: test_accuracy, and latency (median, low, high in ms)
+    confirmed  what was found out after the search, as far as it was: test_accuracy; latency_ms with latency_low_ms,
+               latency_high_ms and latency_noisy (why it is not to be trusted); accuracies, one per seed, after epochs
     untrained  no worker had it: over a limit, the twin of an earlier trial, or taken from an earlier run
     published  whether it was queued under a name of its own rather than proposed
     """
@@ -293,13 +294,21 @@ def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool) ->
         curve=curve,
         twin=attributes.get("twin"),
         untrained=attributes.get("untrained", False),
-        confirmed=confirmed,
+        confirmed={**confirmed, **_repeats(confirmed.get("repeats", {}))},
         published="fixed_params" in trial.system_attrs,
         params=trial.params,
         started=trial.datetime_start,
         finished=trial.datetime_complete,
         on_front=on_front,
     )
+
+
+def _repeats(by_epochs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """The accuracies of the longest trainings with several seeds."""
+    if not by_epochs:
+        return {}
+    epochs = max(by_epochs, key=int)
+    return {"epochs": int(epochs), "accuracies": list(by_epochs[epochs].values())}
 
 
 def _row(record: Record) -> dict[str, Any]:

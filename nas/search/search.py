@@ -26,7 +26,7 @@ from nas.search.prepare import (
     queued,
 )
 from nas.search.run import Run, describe_environment, read_run_file, write_run_file
-from nas.search.samplers import make_sampler
+from nas.search.sampler.by_name import make_sampler
 from nas.search.settings import Settings
 from nas.search.stopping import DominanceStopping, rungs
 from nas.search.study import STUDY_FILE, CostFunction, SearchStudy, open_storage

@@ -1,10 +1,10 @@
 """Early stopping by dominance: which trial goes on past a rung.
 
 Asynchronous successive halving (Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020) over all
-objectives (Schmucker et al., "Multi-objective Asynchronous Successive Halving", 2021): at a rung a trial is compared, at
-equal epochs, with all that reached that rung. They are sorted into fronts, each front in an order that keeps it spread;
-the first 1 / reduction go on. What a network costs is part of the comparison from the start, so a small network of low
-accuracy survives where nothing better is as small.
+objectives (Schmucker et al., "Multi-objective Asynchronous Successive Halving", 2021): at a rung a trial is compared,
+at equal epochs, with all that reached that rung. They are sorted into fronts, each front in an order that keeps it
+spread; the first 1 / reduction go on. What a network costs is part of the comparison from the start, so a small network
+of low accuracy survives where nothing better is as small.
 
 Pure: no Ray, no study. The caller feeds values and asks.
 """
@@ -56,7 +56,7 @@ def survives(own: Sequence[float], others: Sequence[Sequence[float]], reduction:
 
 @dataclass
 class DominanceStopping:
-    """The rule with its memory: what every trial reached at every rung. Rebuilt from the study when a run is resumed."""
+    """The rule with its memory: what trials reached at the rungs. Rebuilt from the study when a run is resumed."""
 
     levels: tuple[int, ...]
     reduction: int

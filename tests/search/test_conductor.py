@@ -11,7 +11,7 @@ from nas.search.conductor import Conductor, training_seed
 from nas.search.journal import RunJournal
 from nas.search.objectives import parse_limit, parse_objectives
 from nas.search.prepare import cost_function
-from nas.search.samplers import make_sampler
+from nas.search.sampler.by_name import make_sampler
 from nas.search.stopping import DominanceStopping, rungs
 from nas.search.study import STUDY_FILE, Candidate, SearchStudy, curve_of, open_storage
 
@@ -46,7 +46,7 @@ def make_conductor():
         yield lambda *arguments, **options: stack.enter_context(open_conductor(*arguments, **options))
 
 
-def epoch_of(number, epoch, accuracy):
+def epoch_of(epoch, accuracy):
     return {
         "epoch": {
             "epoch": epoch,
@@ -65,7 +65,7 @@ def train(conductor, candidate, accuracy=None):
     params = conductor.study.costs(candidate.architecture)["params"]
     final = params / (params + 2000) if accuracy is None else accuracy
     for epoch in range(1, EPOCHS + 1):
-        if conductor.report(candidate.number, epoch_of(candidate.number, epoch, final * epoch / EPOCHS)):
+        if conductor.report(candidate.number, epoch_of(epoch, final * epoch / EPOCHS)):
             return epoch
     raise AssertionError("the conductor did not end the trial")
 
@@ -145,7 +145,7 @@ def test_a_network_outside_the_space_does_not_disturb_a_sampler(make_conductor, 
 def test_a_failure_is_recorded_and_the_search_goes_on(make_conductor, tmp_path, small_space):
     conductor = make_conductor(tmp_path, small_space, trials=6)
     first = conductor.next_candidate()
-    conductor.report(first.number, epoch_of(first.number, 1, 0.5))
+    conductor.report(first.number, epoch_of(1, 0.5))
     assert conductor.report(first.number, {"failure": "DivergedError: the loss of epoch 2 is nan"})
     run(conductor)
     failed = trials(conductor)[first.number]
@@ -178,7 +178,7 @@ def run_until(conductor, reports):
                 raise DriverDiesError
             reports -= 1
             accuracy = params / (params + 2000) * epoch / EPOCHS
-            if conductor.report(candidate.number, epoch_of(candidate.number, epoch, accuracy)):
+            if conductor.report(candidate.number, epoch_of(epoch, accuracy)):
                 break
 
 
@@ -192,6 +192,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(tmp_path, small_spa
                 except DriverDiesError:
                     continue
                 return [(t.user_attrs["id"], t.state, t.values, curve_of(t.user_attrs)) for t in trials(conductor)]
+        raise AssertionError
 
     assert record(tmp_path / "parts", cuts=[0, 3, 1, 7, 6, 2, 9]) == record(tmp_path / "whole", cuts=[])
 

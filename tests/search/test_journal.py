@@ -1,5 +1,5 @@
-import json
 import errno
+import json
 import resource
 import signal
 import subprocess

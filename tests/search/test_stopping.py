@@ -27,8 +27,6 @@ def fronts_by_definition(points):
     left = set(range(len(points)))
     ranks = {}
     for rank in itertools.count():
-        if not left:
-            return ranks
         front = {
             i
             for i in left
@@ -36,6 +34,9 @@ def fronts_by_definition(points):
         }
         ranks |= dict.fromkeys(front, rank)
         left -= front
+        if not left:
+            break
+    return ranks
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from nas.search import candidates, prediction, surrogate
-from nas.search.encoding import Encoding
-from nas.search.surrogate import Features
+from nas.search.sampler import candidates, prediction, surrogate
+from nas.search.sampler.encoding import Encoding
+from nas.search.sampler.surrogate import Features
 
 SPACE: dict[str, BaseDistribution] = {
     "a": CategoricalDistribution(["x", "y", "z"]),

@@ -11,13 +11,13 @@ from optuna.trial import TrialState
 from scipy.special import ndtr
 
 from nas import pareto
-from nas.search import acquisition
-from nas.search.encoding import Array, Encoding, IntArray
-from nas.search.history import Record
-from nas.search.pool import Pool
-from nas.search.prediction import Distribution, Observations, Prediction, Predictor
-from nas.search.pricing import Pricing
-from nas.search.surrogate import Features, Featurizer, square_distance
+from nas.search.sampler import acquisition
+from nas.search.sampler.encoding import Array, Encoding, IntArray
+from nas.search.sampler.history import Record
+from nas.search.sampler.pool import Pool
+from nas.search.sampler.prediction import Distribution, Observations, Prediction, Predictor
+from nas.search.sampler.pricing import Pricing
+from nas.search.sampler.surrogate import Features, Featurizer, square_distance
 
 _MARGIN = 0.1  # the reference point lies so far beyond the nadir, as a share of ideal to nadir
 _DECADE = 10.0  # costs that span more than this factor are compared on the log scale

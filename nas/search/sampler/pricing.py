@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.search.encoding import Array, Encoding
-from nas.search.history import Identity, Params
+from nas.search.sampler.encoding import Array, Encoding
+from nas.search.sampler.history import Identity, Params
 
 _REMEMBERED = 50_000
 

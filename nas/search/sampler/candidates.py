@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.search.encoding import Array, Encoding
+from nas.search.sampler.encoding import Array, Encoding
 
 _STEP = 0.15  # of a continuous coordinate's mutation, in units of its range
 

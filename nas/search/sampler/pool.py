@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.search import candidates
-from nas.search.encoding import Array, Encoding
-from nas.search.pricing import Priced, Pricing
+from nas.search.sampler import candidates
+from nas.search.sampler.encoding import Array, Encoding
+from nas.search.sampler.pricing import Priced, Pricing
 
 #: Spaces of up to so many points are listed when drawing at random finds nothing unseen.
 MAX_LISTED = 10_000

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 from scipy.special import ndtr
 
-from nas.search.encoding import Array
+from nas.search.sampler.encoding import Array
 
 #: Maps thresholds of shape (t,) to E[max(threshold - Y, 0)] of shape (points, t); -inf maps to 0.
 Shortfall: TypeAlias = Callable[[Array], Array]

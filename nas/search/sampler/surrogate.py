@@ -22,7 +22,7 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
-from nas.search.encoding import Array, Axis, Encoding, IntArray
+from nas.search.sampler.encoding import Array, Axis, Encoding, IntArray
 
 _KNOTS = 21  # of a continuous axis: its kernels are smooth enough that more changes nothing
 _JITTER = 1e-8

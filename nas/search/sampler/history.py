@@ -11,7 +11,7 @@ import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.search.encoding import Array, Encoding
+from nas.search.sampler.encoding import Array, Encoding
 
 Params: TypeAlias = dict[str, Any]
 Identity: TypeAlias = Callable[[Params], Hashable]

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from nas import pareto
-from nas.search.encoding import Array, Encoding
-from nas.search.history import Identity, Params, Record
-from nas.search.pool import Source
-from nas.search.prediction import Predictor
-from nas.search.pricing import Pricing
-from nas.search.scoring import Score, Setting, View, split
-from nas.search.surrogate import Featurizer
+from nas.search.sampler.encoding import Array, Encoding
+from nas.search.sampler.history import Identity, Params, Record
+from nas.search.sampler.pool import Source
+from nas.search.sampler.prediction import Predictor
+from nas.search.sampler.pricing import Pricing
+from nas.search.sampler.scoring import Score, Setting, View, split
+from nas.search.sampler.surrogate import Featurizer
 
 _ROUNDS = 2  # of local search around the best candidates
 _LEADERS = 6

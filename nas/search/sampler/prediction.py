@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtr
 
-from nas.search import acquisition
-from nas.search.encoding import Array, IntArray
-from nas.search.surrogate import Features, GaussianProcess, Kernel, fit_hyperparameters
+from nas.search.sampler import acquisition
+from nas.search.sampler.encoding import Array, IntArray
+from nas.search.sampler.surrogate import Features, GaussianProcess, Kernel, fit_hyperparameters
 
 #: Strengths of the log scale: shift = min(y) - strength * interquartile range; infinity is y as it is.
 _WARPS = (np.inf, 1.0, 0.3)

@@ -8,12 +8,13 @@ Method
 1. The first ``startup_trials`` are spread over the space and over the known costs (farthest point among random ones).
 2. Each unknown objective gets a Gaussian process on all trials: main effects of the parameters, pairwise
    interactions, a rest, and a function of the log costs. The marginal likelihood weighs them and chooses the scale of
-   the objective (as it is, or a logarithm). See :mod:`nas.search.surrogate` and :mod:`nas.search.prediction`.
+   the objective (as it is, or a logarithm). See :mod:`nas.search.sampler.surrogate` and
+   :mod:`nas.search.sampler.prediction`.
 3. Candidates are mutants and crossovers of the front and random draws, then mutants of the best of these. Known costs
    are exact, limits on them (``feasible``) are kept, and what the study has seen is never proposed again.
 4. The candidate with the largest expected hypervolume improvement is taken, in closed form for any mix of known and
-   unknown objectives (:mod:`nas.search.acquisition`), times the probability that its constraints hold and that it does
-   not fail.
+   unknown objectives (:mod:`nas.search.sampler.acquisition`), times the probability that its constraints hold and
+   that it does not fail.
 
 Trials of all states count: complete ones; stopped ones (PRUNED) as observations with a lag that the model estimates,
 from ``user_attrs["partial"] = {"epoch": int, "budget": int, "values": [...]}`` or from what they reported; running ones
@@ -55,11 +56,11 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.search.candidates import random_rows
-from nas.search.encoding import Array, Encoding, make_axis
-from nas.search.history import Params, Record, make_record, signs_of
-from nas.search.pool import NothingAllowedError, SpaceExhaustedError
-from nas.search.proposer import Proposer
+from nas.search.sampler.candidates import random_rows
+from nas.search.sampler.encoding import Array, Encoding, make_axis
+from nas.search.sampler.history import Params, Record, make_record, signs_of
+from nas.search.sampler.pool import NothingAllowedError, SpaceExhaustedError
+from nas.search.sampler.proposer import Proposer
 
 MAX_OBJECTIVES = 4
 _LEAST_POOL = 16
@@ -160,7 +161,7 @@ class KnownCostSampler(BaseSampler):
     def infer_relative_search_space(
         self,
         study: Study,
-        trial: FrozenTrial,  # noqa: ARG002
+        trial: FrozenTrial,
     ) -> dict[str, BaseDistribution]:
         if self._given_space is not None:
             return dict(self._given_space)
@@ -191,7 +192,7 @@ class KnownCostSampler(BaseSampler):
 
     def sample_independent(
         self,
-        study: Study,  # noqa: ARG002
+        study: Study,
         trial: FrozenTrial,
         param_name: str,
         param_distribution: BaseDistribution,
@@ -206,7 +207,7 @@ class KnownCostSampler(BaseSampler):
         study: Study,
         trial: FrozenTrial,
         state: TrialState,
-        values: Sequence[float] | None,  # noqa: ARG002
+        values: Sequence[float] | None,
     ) -> None:
         with self._lock:
             self._proposed.pop(trial.number, None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nas import pareto
-from nas.search import acquisition
+from nas.search.sampler import acquisition
 
 
 def fronts(objectives: int, seed: int) -> np.ndarray:
