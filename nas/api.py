@@ -6,20 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from nas.architecture import Architecture
-from nas.catalog import load, load_space, published, space_names
+from nas.catalog import by_paper, load, load_space, space_names
 from nas.cost.analytic import cost
+from nas.cost.compare import compare as compare_networks
 from nas.cost.profile import profile as profile_network
 from nas.errors import UserError
+from nas.published import CLASSES, Printed, printed_for
+from nas.report.comparison import write_comparison
 from nas.report.page import write_report
+from nas.report.table import render
 from nas.search.conductor import Progress
 from nas.search.prepare import fit_space
 from nas.search.run import Run
 from nas.search.search import resume as resume_search
 from nas.search.search import search as run_search
-from nas.search.settings import Settings
+from nas.search.settings import PUBLISHED, Settings
 from nas.search.tuning import Resources
 from nas.space import Space
 from nas.training.checkpoint import load_checkpoint
@@ -193,9 +198,35 @@ def resume(path: str | Path, **options: Any) -> Run:
     return resume_search(Path(path), **options)
 
 
-def report(run: str | Path) -> Path:
-    """Write a run's report; returns its path."""
-    return write_report(Run.open(run))
+def report(run: str | Path, *, published: str | None = None) -> Path:
+    """Write a run's report; returns its path.
+
+    Args:
+        run: its folder.
+        published: which networks are drawn as the papers print them: ``none``, ``contained`` (in the space), ``all``;
+            default as the search was asked.
+    """
+    opened = Run.open(run)
+    return write_report(opened, printed=_printed(opened, published or opened.settings.published))
+
+
+def compare_runs(runs: Sequence[str | Path], out: str | Path = "comparison.html") -> Path:
+    """Write one page with several runs' fronts over each other."""
+    return write_comparison([Run.open(run) for run in runs], Path(out))
+
+
+def render_run(run: str | Path, form: str) -> str:
+    """A run as ``csv``, ``json`` or ``md`` text."""
+    return render(Run.open(run), form)
+
+
+def _printed(run: Run, which: str) -> list[Printed]:
+    if which not in PUBLISHED:
+        raise UserError(f"unknown published {which!r}; allowed: {', '.join(PUBLISHED)}")
+    if which == "none":
+        return []
+    names = {record.architecture.name for record in run.records if record.published}
+    return [row for row in printed_for(run.settings.dataset) if which == "all" or row.name in names]
 
 
 def profile(
@@ -210,8 +241,21 @@ def profile(
 
 def catalogue() -> tuple[list[Space], list[tuple[Architecture, int]]]:
     """The shipped spaces, and the published networks with their parameters."""
-    networks = sorted(published(), key=lambda architecture: (architecture.source, architecture.name))
+    networks = [network for group in by_paper().values() for network in group]
     return [load_space(name) for name in space_names()], [(network, cost(network).params) for network in networks]
+
+
+def compare(
+    references: Sequence[str | Path | Architecture], *, dataset: str = "cifar10", num_classes: int | None = None
+) -> pd.DataFrame:
+    """Networks side by side: costs, printed figures, and Han's derived columns; `nas compare` in Python.
+
+    Args:
+        references: published names or YAML files.
+        dataset: whose printed figures are shown; its classes are counted for unless `num_classes` says otherwise.
+    """
+    classes = num_classes or CLASSES.get(dataset, 10)
+    return compare_networks([load(reference) for reference in references], dataset=dataset, num_classes=classes)
 
 
 def open_run(path: str | Path) -> Run:

@@ -133,14 +133,45 @@ def search(
     screen.print_run(console, run, api.report(run.path))
 
 
-@app.command(epilog="Example: nas report results/20260101-120000-inverted_residual-digits")
+@app.command(epilog="Example: nas report results/RUN; nas report results/ONE results/TWO --out both.html")
 def report(
-    run: Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(help="A run's folder; several are compared.", show_default=False)],
+    form: Annotated[str, typer.Option("--format", help="html, csv, json or md.")] = "html",
+    published: Annotated[
+        str | None, typer.Option(help="Networks drawn as the papers print them: contained, all or none.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page that compares several runs.")] = Path("comparison.html"),
 ) -> None:
-    """Write a run's report again."""
+    """Write a run's report again, print its table, or compare runs."""
     from nas import api
 
-    console.print(str(api.report(run)))
+    if len(runs) > 1:
+        console.print(str(api.compare_runs(runs, out)), markup=False)
+    elif form == "html":
+        console.print(str(api.report(runs[0], published=published)), markup=False)
+    else:
+        print(api.render_run(runs[0], form), end="")
+
+
+@app.command(epilog="Example: nas compare mobilenetv2-cifar han-e pydmobilenet-add-29-0.5")
+def compare(
+    networks: Annotated[list[str], typer.Argument(help="Published networks or YAML files.", show_default=False)],
+    dataset: Annotated[str, typer.Option(help="Whose printed figures are shown.")] = "cifar10",
+    num_classes: Annotated[int | None, typer.Option(help="Default: the data set's.", show_default=False)] = None,
+    form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+) -> None:
+    """Networks side by side: costs, printed accuracy, accuracy and time per size."""
+    from nas import api, screen
+
+    table = api.compare(networks, dataset=dataset, num_classes=num_classes)
+    if form == "csv":
+        print(table.to_csv(index=False), end="")
+    elif form == "json":
+        print(table.to_json(orient="records", indent=2))
+    elif form == "table":
+        screen.print_frame(console, table)
+    else:
+        raise UserError(f"unknown format {form!r}; allowed: table, csv, json")
 
 
 @app.command(epilog="Example: nas train results/RUN/front/01-0123456789ab.yaml --dataset digits")

@@ -1,14 +1,16 @@
 """What the commands print: plain data in, tables on a console out."""
 
-import shlex
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from nas.architecture import Architecture
+from nas.report.points import command, shown_name
 from nas.search.run import Run
 from nas.space import Space
 from nas.training.loop import Epoch
@@ -16,11 +18,7 @@ from nas.training.loop import Epoch
 
 def train_command(run: Run, rank: int) -> str:
     """The command that trains a member of the front again; `rank` counts from 1."""
-    record = run.front_records[rank - 1]
-    words = ["nas", "train", str(run.front_file(rank, record)), "--dataset", run.settings.dataset]
-    if run.settings.data_dir:
-        words += ["--data-dir", run.settings.data_dir]
-    return shlex.join(words)
+    return command(run, str(run.front_file(rank, run.front_records[rank - 1])))
 
 
 def print_run(console: Console, run: Run, report: Path) -> None:
@@ -34,7 +32,7 @@ def print_run(console: Console, run: Run, report: Path) -> None:
         test = record.confirmed.get("test_accuracy")
         table.add_row(
             str(rank),
-            record.architecture.name,
+            shown_name(run, record),
             f"{record.accuracy or 0:.2%}",
             "-" if test is None else f"{test:.2%}",
             megabytes(record.costs["size"]),
@@ -85,6 +83,22 @@ def print_profile(console: Console, document: Mapping[str, Any]) -> None:
         if not isinstance(value, list | dict):
             table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
     console.print(table)
+
+
+def print_frame(console: Console, frame: pd.DataFrame) -> None:
+    """A data frame turned on its side: one line per column, one column per row."""
+    table = _table("", *(str(name) for name in frame["name"]))
+    for column in frame.columns.drop("name"):
+        table.add_row(column.replace("_", " "), *(_cell(value) for value in frame[column]))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def megabytes(size: float) -> str:

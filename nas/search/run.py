@@ -11,6 +11,7 @@
 """
 
 import datetime
+import importlib
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ from nas import pareto
 from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.files import read_yaml, write_atomic
-from nas.search.objectives import Objective, losses
+from nas.search.objectives import Objective, losses, parse_limit
 from nas.search.settings import SCHEMA, Settings
 from nas.search.study import STUDY_FILE, curve_of, open_storage
 
@@ -71,7 +72,7 @@ class Record:
     confirmed  what was found out after the search, as far as it was: test_accuracy; latency_ms with latency_low_ms,
                latency_high_ms and latency_noisy (why it is not to be trusted); accuracies, one per seed, after epochs
     untrained  no worker had it: over a limit, the twin of an earlier trial, or taken from an earlier run
-    published  whether it was queued under a name of its own rather than proposed
+    published  whether it is a published network rather than found, or one of the user's own
     """
 
     number: int
@@ -174,6 +175,31 @@ class Run:
         """The rows of the front, most accurate first."""
         order = [record.number for record in self.front_records]
         return self.trials.set_index("trial", drop=False).loc[order].reset_index(drop=True)
+
+    def best(self, limit: Mapping[str, str] | None = None) -> Record:
+        """The most accurate network that was trained to the end.
+
+        Args:
+            limit: largest values by objective, such as ``{"size": "1MB", "latency": "5ms"}``.
+
+        Raises:
+            UserError: no network keeps the limits.
+        """
+        limits = [parse_limit(f"{name}<={value}") for name, value in (limit or {}).items()]
+        kept = [
+            record
+            for record in self.records
+            if record.state == "complete" and all(item.excess(record.costs) <= 0 for item in limits)
+        ]
+        if not kept:
+            shown = ", ".join(map(str, limits)) or "none was trained to the end"
+            raise UserError(f"{self.path}: no network keeps the limits ({shown})")
+        return max(kept, key=lambda record: (record.accuracy or 0, -record.costs["params"]))
+
+    def figure(self, name: str = "pareto", **axes: str) -> Any:
+        """A figure of the report as a plotly figure, for notebooks; see :func:`nas.report.figures.figure`."""
+        # By name, since the report stands above the search.
+        return importlib.import_module("nas.report.figures").figure(self, name, **axes)
 
     def front_file(self, rank: int, record: Record) -> Path:
         """Where a member of the front is written; `rank` counts from 1."""
@@ -295,7 +321,7 @@ def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool) ->
         twin=attributes.get("twin"),
         untrained=attributes.get("untrained", False),
         confirmed={**confirmed, **_repeats(confirmed.get("repeats", {}))},
-        published="fixed_params" in trial.system_attrs,
+        published=attributes.get("origin") == "published",
         params=trial.params,
         started=trial.datetime_start,
         finished=trial.datetime_complete,

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 import ray
 
+from nas import catalog
 from nas.errors import UserError
 from nas.search.conductor import Conductor, Progress
 from nas.search.confirmation import Confirmation
@@ -97,8 +98,9 @@ def search(
         if earlier is not None:
             taken = take_along(earlier, study, out)
             say(f"{taken} networks taken along from {earlier.path}")
+        known = catalog.network_names()
         for architecture in queue:
-            study.enqueue(architecture)
+            study.enqueue(architecture, "published" if architecture.name in known else "own")
         say(f"{workers.count} workers on {workers.device}, {workers.cpus} threads each")
         train = functools.partial(
             run_trials,

@@ -8,6 +8,7 @@ FAIL      NaN, out of memory, a dead worker: see its reason
 RUNNING   being trained, or left over from a driver that died
 
 Every trial carries user attributes: ``id``, ``name``, ``document`` (the architecture), ``costs`` (by objective),
+``origin`` (``published`` or ``own``, where it was queued rather than proposed),
 ``epoch:1``, ``epoch:2`` and so on (a mapping each), ``reason``, ``twin`` (the number of an earlier trial of the same
 network), ``untrained`` (true where no worker ever had it: over a limit, a twin, taken from an earlier run) and, where
 it was stopped, ``partial`` (epoch, budget and values reached). What is found out after the search about trials that are
@@ -121,14 +122,19 @@ class SearchStudy:
             if "id" in trial.user_attrs and trial.state != TrialState.WAITING:
                 self._by_id.setdefault(trial.user_attrs["id"], trial.number)
 
-    def enqueue(self, architecture: Architecture) -> None:
+    def enqueue(self, architecture: Architecture, origin: str = "published") -> None:
         """Queue a network to be trained before any proposal; it keeps its name. One that is known already is left out.
 
         One that the space does not contain is trained beside the search: no sampler learns from it.
+
+        Args:
+            architecture: the network.
+            origin: ``published`` or ``own``.
         """
         if any(t.user_attrs.get("id") == architecture.id for t in self.study.get_trials(deepcopy=False)):
             return
         attributes = {"id": architecture.id, "name": architecture.name, "document": architecture.to_dict()}
+        attributes["origin"] = origin
         parameters = self.space.parameters(architecture) if self.space.contains(architecture) else {}
         self.study.enqueue_trial(parameters, user_attrs=attributes)
 

@@ -3,15 +3,21 @@
 ::
 
     architecture.yaml   the network, in the data set's input format
-    train.yaml          data set, recipe, seed
+    train.yaml          data set, recipe, seed, and the checkpoint that it began with
     metrics.csv         one row per epoch
-    checkpoint.pt       weights and all that going on needs
+    best.safetensors    weights of the epoch with the highest validation accuracy
+    last.safetensors    weights of the last epoch
+    checkpoint.pt       the last weights and all that going on needs
+    tensorboard/        the curves, where TensorBoard is installed
+
+An epoch counts once `checkpoint.pt` knows it: it is written last. What a killed training wrote beyond that is written
+again, with the same values, when it goes on.
 """
 
 import csv
 import io
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +25,34 @@ import yaml
 
 from nas.architecture import Architecture
 from nas.errors import UserError
-from nas.files import write_atomic
+from nas.files import read_yaml, write_atomic
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.data import Dataset
 from nas.training.evaluator import TrainingEvaluator
-from nas.training.loop import Epoch
+from nas.training.loop import Epoch, Trainer
 from nas.training.recipe import Recipe
+from nas.training.scalars import scalars
+from nas.training.weights import Initialised, initialise, save_weights
+
+CHECKPOINT, BEST, LAST = "checkpoint.pt", "best.safetensors", "last.safetensors"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gave; accuracies in [0, 1]."""
+    """What a training gave; accuracies in [0, 1].
+
+    `checkpoint`, `last` hold the weights of the last epoch, which `validation_accuracy` and `test_accuracy` are those
+    of; `best` those of the epoch with the highest validation accuracy, `best_accuracy`.
+    """
 
     checkpoint: Path
+    best: Path
+    last: Path
     validation_accuracy: float
+    best_accuracy: float
     test_accuracy: float
     epochs: int
+    initialised: Initialised | None = None
 
 
 def train(
@@ -46,10 +64,12 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     compile: bool = False,
+    init: Path | None = None,
     resume: bool = False,
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Trained:
-    """Train a network from fresh weights, or go on where a training in `out` ended.
+    """Train a network from fresh weights or another network's, or go on where a training in `out` ended.
 
     Args:
         architecture: in the data set's channels.
@@ -58,51 +78,103 @@ def train(
         out: the folder; created.
         device: ``cpu`` or ``cuda``.
         compile: compile the network first.
-        resume: go on with the training in `out`.
+        init: a checkpoint or safetensors; tensors of its that have the name and shape of ours are where ours start.
+        resume: go on with the training in `out`; where it was killed before its first epoch's end, begin it again.
         on_epoch: called after every epoch with it and the number of all.
+        say: told in one line what the network began with.
 
     Raises:
-        UserError: `out` holds a training and `resume` is not given, or cannot be written.
+        UserError: `out` holds a training and `resume` is not given, or it holds none and is to be resumed, or cannot be
+            written; `init` does not fit; `init` and `resume` are both given.
         nas.training.loop.TrainingError: the training cannot go on.
     """
-    path = out / "checkpoint.pt"
+    path = out / CHECKPOINT
     if path.exists() and not resume:
         raise UserError(f"{out}: holds a training already; give another --out, or --resume to go on with it")
+    if init is not None and resume:
+        raise UserError("--init is for the beginning of a training; with --resume it goes on with its own weights")
+    if resume and not path.exists():
+        init = _interrupted_start(out)
     evaluator = TrainingEvaluator(dataset, recipe, device=device)
     trainer = evaluator.trainer(architecture, seed, compile=compile)
     rows: list[dict[str, Any]] = []
-    if resume:
+    initialised = None
+    if path.exists():
         state = load_checkpoint(path).trainer
         if state is None:
             raise UserError(f"{path}: this training is done; begin another one with another --out")
         trainer.load_state_dict(state)
         rows = _read_metrics(out / "metrics.csv", trainer.epoch)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / "architecture.yaml", architecture.to_yaml())
-        write_atomic(out / "train.yaml", _describe(architecture, dataset, recipe, seed))
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
-    for epoch in trainer.epochs():
-        rows.append(asdict(epoch))
-        save_checkpoint(path, evaluator.checkpoint(architecture, trainer))
-        write_atomic(out / "metrics.csv", _to_csv(rows))
-        on_epoch(epoch, recipe.epochs)
+    else:
+        if init is not None:
+            initialised = _initialise(trainer, init)
+            say(str(initialised))
+        _begin(out, architecture, _describe(architecture, dataset, recipe, seed, init))
+    with scalars(out / "tensorboard", first_epoch=trainer.epoch + 1) as draw:
+        while not trainer.done:
+            best_before = trainer.best_accuracy
+            epoch = trainer.run_epoch()
+            rows.append(asdict(epoch))
+            checkpoint = evaluator.checkpoint(architecture, trainer)
+            # Images of a folder are decoded at one size and resized to the network's; a prediction does the same.
+            checkpoint = replace(checkpoint, extra={**checkpoint.extra, "source_resolution": dataset.resolution})
+            write_atomic(out / "metrics.csv", _to_csv(rows))
+            save_weights(out / LAST, checkpoint)
+            if trainer.best_accuracy > best_before:
+                save_weights(out / BEST, checkpoint)
+            save_checkpoint(path, checkpoint)
+            draw(epoch)
+            on_epoch(epoch, recipe.epochs)
     return Trained(
         checkpoint=path,
+        best=out / BEST,
+        last=out / LAST,
         validation_accuracy=trainer.accuracy,
+        best_accuracy=trainer.best_accuracy,
         test_accuracy=trainer.evaluate("test").accuracy,
         epochs=trainer.epoch,
+        initialised=initialised,
     )
 
 
-def _describe(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int) -> str:
+def _initialise(trainer: Trainer, path: Path) -> Initialised:
+    """The network, and the average of its weights where the recipe keeps one."""
+    found = initialise(trainer.network, path)
+    if trainer.evaluated_network is not trainer.network:
+        trainer.evaluated_network.load_state_dict(trainer.network.state_dict())
+    return found
+
+
+def _begin(out: Path, architecture: Architecture, description: str) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / "architecture.yaml", architecture.to_yaml())
+        write_atomic(out / "train.yaml", description)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
+
+
+def _interrupted_start(out: Path) -> Path | None:
+    """The `init` of a training that was killed before its first checkpoint.
+
+    Raises:
+        UserError: `out` holds no training.
+    """
+    if not (out / "train.yaml").exists():
+        raise UserError(f"{out}: holds no training to go on with")
+    begun = read_yaml(out / "train.yaml")
+    init = begun.get("init") if isinstance(begun, dict) else None
+    return Path(init) if isinstance(init, str) else None
+
+
+def _describe(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, init: Path | None) -> str:
     document = {
         "architecture": architecture.name,
         "id": architecture.id,
         "dataset": dataset.name,
         "split": asdict(dataset.split),
         "seed": seed,
+        "init": str(init) if init is not None else None,
         "recipe": recipe.to_dict(),
     }
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)

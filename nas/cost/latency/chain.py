@@ -1,0 +1,128 @@
+"""A network made ready for the clock: folded, in one piece or as its chain of segments."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.architecture import Architecture
+from nas.cost.latency.engines import Engine, Layout, Run, prepare
+from nas.cost.latency.timing import Runner
+from nas.network.build import Network, build
+from nas.network.fold import fold
+
+LAYOUTS: tuple[Layout, ...] = ("contiguous", "channels_last")
+
+
+def shipped(architecture: Architecture, num_classes: int, device: str = "cpu") -> nn.Module:
+    """The network folded, with fresh weights of a fixed seed (its latency does not depend on them), on the device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build(architecture, num_classes)
+    return fold(network).to(device)
+
+
+def example(architecture: Architecture, batch: int, device: str = "cpu") -> Tensor:
+    """A batch of noise, (N, C, R, R)."""
+    image = architecture.input
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, image.channels, image.resolution, image.resolution, generator=generator).to(device)
+
+
+def whole(network: nn.Module, images: Tensor, engine: Engine, layout: Layout, threads: int) -> Runner:
+    """A runner of the network in one piece."""
+    run, value = prepare(network, images, engine, layout, threads)
+    return _cuda_runner(run, value) if images.is_cuda else _runner([run], value)
+
+
+def segmented(network: nn.Module, images: Tensor, engine: Engine, layout: Layout, threads: int) -> Runner:
+    """A runner of the network segment by segment (stem, blocks, tail), each prepared on its own.
+
+    Every segment reads what the one before it wrote, and its weights come from where they are in the running network:
+    a block timed alone in a loop keeps both in its cache and is faster than it ever is in use, by a fifth.
+    """
+    parts = split(network)
+    runs: list[Run] = []
+    value: Any = None
+    tensor = images
+    for index, part in enumerate(parts):
+        run, prepared = prepare(part, tensor, engine, layout, threads)
+        value = prepared if index == 0 else value
+        runs.append(run)
+        tensor = part(tensor)
+    return _runner(runs, value)
+
+
+def split(network: nn.Module) -> list[nn.Module]:
+    """A folded network's segments as modules, in the order of :func:`nas.cost.latency.layers.segments`."""
+    assert isinstance(network, Network) and isinstance(network.blocks, nn.Sequential)
+    if network.convolutional:
+        tail = nn.Sequential(network.head, network.classifier, network.pool, nn.Flatten())
+    else:
+        tail = nn.Sequential(network.head, network.pool, nn.Flatten(), network.classifier)
+    return [network.stem, *network.blocks, tail]
+
+
+def faster_layout(networks: Sequence[tuple[nn.Module, Tensor]], engine: Engine, threads: int) -> Layout:
+    """The memory layout in which these networks run faster, all together; ONNX knows only one."""
+    if engine != "eager" or not networks:
+        return "contiguous" if engine == "onnxruntime" else "channels_last"
+    total = {}
+    for layout in LAYOUTS:  # ends in channels_last; `prepare` converts back and forth
+        total[layout] = sum(_quick(network, images, layout, threads) for network, images in networks)
+    return min(total, key=lambda layout: total[layout])
+
+
+def _quick(network: nn.Module, images: Tensor, layout: Layout, threads: int) -> int:
+    if layout == "contiguous":
+        network.to(memory_format=torch.contiguous_format)
+    runner = whole(network, images, "eager", layout, threads)
+    runner()
+    return min(sum(runner()) for _ in range(5))
+
+
+def _runner(runs: Sequence[Run], value: Any) -> Runner:
+    clock = time.perf_counter_ns
+
+    def once() -> Sequence[int]:
+        current, times = value, []
+        last = clock()
+        for run in runs:
+            current = run(current)
+            now = clock()
+            times.append(now - last)
+            last = now
+        return times
+
+    return once
+
+
+def _cuda_runner(run: Run, value: Any) -> Runner:
+    """Timed by the card's own events, once it has finished what went before. Not measured for this project yet."""
+
+    def once() -> Sequence[int]:
+        start, end = torch.Event("cuda", enable_timing=True), torch.Event("cuda", enable_timing=True)
+        torch.cuda.synchronize()
+        start.record()
+        run(value)
+        end.record()
+        torch.cuda.synchronize()
+        return [round(start.elapsed_time(end) * 1e6)]
+
+    return once
+
+
+def graph_replay(network: nn.Module, images: Tensor) -> Runner:
+    """A runner that replays the network as one CUDA graph: no launch cost. Not measured for this project yet."""
+    graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            network(images)
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        network(images)
+    return _cuda_runner(lambda _: graph.replay(), None)

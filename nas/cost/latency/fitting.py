@@ -1,0 +1,160 @@
+"""Timed networks -> a table. Pure functions: the same timings give the same table, whenever they were taken."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from nas.architecture import Architecture
+from nas.cost.latency.layers import Segment, segments
+from nas.cost.latency.machine import Provenance
+from nas.cost.latency.model import Context, LayerModel, fit, fit_context
+from nas.cost.latency.table import HeldOut, Table
+
+FOLDS = 5
+LEAST_ERROR = 0.02
+"""No interval is narrower than this on either side, however well a handful of networks was predicted."""
+
+
+class Timed(NamedTuple):
+    """One network's times in ms."""
+
+    document: dict[str, Any]
+    parts: tuple[float, ...]
+    """Of its segments, in order; empty where the engine cannot time them one by one."""
+    whole: float
+
+
+class Group(NamedTuple):
+    """Networks that were timed in turn, and the sentinel among them."""
+
+    sentinel: float
+    """The time in ms of the one network that is timed in every group, and so shows how fast the machine was then."""
+    networks: tuple[Timed, ...]
+    stolen: float = 0.0
+    """Share of the time in which other processes had our core."""
+
+
+class Chain(NamedTuple):
+    """A network, or a single segment, that was timed; the machine's drift is divided out."""
+
+    segments: tuple[Segment, ...]
+    parts: tuple[float, ...]
+    whole: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is fitted to timed networks."""
+
+    model: LayerModel
+    context: Context
+    measured: dict[str, tuple[float, int]]
+    model_variance: float
+    timing_variance: float
+
+
+def steady(groups: Sequence[Group], num_classes: int) -> list[Chain]:
+    """The networks' times as they would be at the machine's better speed (the fastest fifth of the groups).
+
+    A processor's speed wanders by some percent from minute to minute, and for all networks alike; the sentinel's time
+    says by how much, group by group.
+    """
+    reference = float(np.quantile([group.sentinel for group in groups], 0.2))
+    chains = []
+    for group in groups:
+        factor = reference / group.sentinel
+        for document, parts, whole in group.networks:
+            chain = tuple(segments(Architecture.from_dict(document), num_classes))
+            chains.append(Chain(chain, tuple(factor * part for part in parts), factor * whole))
+    return chains
+
+
+def fit_chains(chains: Sequence[Chain]) -> Fit:
+    """Fit prices, the whole networks' correction, and how far a segment's own timing is to be trusted."""
+    times: dict[Segment, list[float]] = {}
+    for chain in chains:
+        for segment, part in zip(chain.segments, chain.parts, strict=bool(chain.parts)):
+            times.setdefault(segment, []).append(part)
+    if times:
+        model = fit([((segment,), float(np.median(parts))) for segment, parts in times.items()])
+    else:
+        model = fit([(chain.segments, chain.whole) for chain in chains])
+    timing_variance = _within([np.log(parts) for parts in times.values()])
+    residuals = [math.log(np.mean(parts) / model(segment)) for segment, parts in times.items() if model(segment) > 0]
+    noise = timing_variance * float(np.mean([1 / len(parts) for parts in times.values()])) if times else 0.0
+    model_variance = max(0.0, float(np.var(residuals)) - noise) if residuals else 0.0
+    wholes = [chain for chain in chains if _is_network(chain)] or chains
+    context = fit_context([(chain.segments, chain.whole / sum(map(model, chain.segments))) for chain in wholes])
+    return Fit(
+        model,
+        context,
+        {segment.key: (float(np.exp(np.mean(np.log(parts)))), len(parts)) for segment, parts in times.items()},
+        model_variance,
+        timing_variance,
+    )
+
+
+def make_table(
+    chains: Sequence[Chain],
+    *,
+    space_name: str,
+    space_id: str,
+    num_classes: int,
+    provenance: Provenance,
+    complaint: str = "",
+) -> Table:
+    """The table that all timings give, with its error on networks held out in turn."""
+
+    def table(fitted: Fit, held_out: HeldOut) -> Table:
+        return Table(
+            space_name=space_name,
+            space_id=space_id,
+            num_classes=num_classes,
+            provenance=provenance,
+            model=fitted.model,
+            context=fitted.context,
+            measured=fitted.measured,
+            model_variance=fitted.model_variance,
+            timing_variance=fitted.timing_variance,
+            held_out=held_out,
+            complaint=complaint,
+        )
+
+    singles = [chain for chain in chains if not _is_network(chain)]
+    networks = [chain for chain in chains if _is_network(chain)]
+    predicted, actual = [], []
+    for fold in range(min(FOLDS, len(networks))):
+        training = [chain for index, chain in enumerate(networks) if index % FOLDS != fold]
+        if not singles and not training:
+            continue
+        partial = table(fit_chains([*singles, *training]), HeldOut(0, 0.0, 0.0, 0.0))
+        for chain in networks[fold::FOLDS]:
+            if all(partial.knows(segment) for segment in chain.segments):
+                predicted.append(partial.total(chain.segments))
+                actual.append(chain.whole)
+    return table(fit_chains(chains), _held_out(predicted, actual))
+
+
+def _is_network(chain: Chain) -> bool:
+    return len(chain.segments) > 1
+
+
+def _held_out(predicted: Sequence[float], actual: Sequence[float]) -> HeldOut:
+    if len(actual) < 3:
+        return HeldOut(len(actual), 0.0, 0.0, 0.5)  # nothing is known: a wide interval
+    errors = np.abs(np.log(predicted) - np.log(actual))
+    within = float(np.mean(np.abs(np.divide(predicted, actual) - 1) <= 0.1))
+    rank = float(spearmanr(predicted, actual)[0])
+    error = max(LEAST_ERROR, float(np.quantile(errors, 0.95, method="higher")))
+    return HeldOut(len(actual), within, rank if math.isfinite(rank) else 0.0, error)
+
+
+def _within(groups: Sequence[Any]) -> float:
+    """Variance within groups, pooled."""
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    freedom = sum(len(group) - 1 for group in groups)
+    return squares / freedom if freedom else 0.0

@@ -1,0 +1,173 @@
+"""The machine that runs a measurement: what it is, which core is free, and whether somebody else is using it."""
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CPU = Path("/sys/devices/system/cpu")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a figure comes from; without it, a latency means nothing."""
+
+    device: str
+    """The processor's or the graphics card's name."""
+    engine: str
+    layout: str
+    """``contiguous`` or ``channels_last``, whichever ran faster."""
+    threads: int
+    batch: int
+    cores: int
+    """Cores of the machine."""
+    clock_mhz: int
+    """Clock at the time of measuring, 0 where the system does not tell."""
+    governor: str
+    versions: str
+    quantile: float
+    foreign_load: float
+    """Processor time that others used while we measured, as a share of the whole machine."""
+    when: str
+    """UTC, ISO 8601."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def describe(
+    *, device: str, engine: str, layout: str, threads: int, batch: int, quantile: float, foreign_load: float
+) -> Provenance:
+    """The provenance of a measurement that was just made."""
+    versions = [f"python {platform.python_version()}", f"torch {torch.__version__}"]
+    if engine == "onnxruntime":
+        import onnxruntime
+
+        versions.append(f"onnxruntime {onnxruntime.__version__}")
+    return Provenance(
+        device=device_name(device),
+        engine=engine,
+        layout=layout,
+        threads=threads,
+        batch=batch,
+        cores=os.cpu_count() or 1,
+        clock_mhz=_clock_mhz(),
+        governor=_read(CPU / "cpu0/cpufreq/scaling_governor") or "unknown",
+        versions=", ".join(versions),
+        quantile=quantile,
+        foreign_load=round(foreign_load, 3),
+        when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+
+
+def device_name(device: str) -> str:
+    """The name of the processor, or of the graphics card for ``cuda``."""
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("model name", "Model", "Hardware"):
+            family = " ".join(_cpu_field(field) for field in ("cpu family", "model", "stepping"))
+            return f"{value.strip()} ({family.strip()})" if family.strip() else value.strip()
+    return platform.processor() or platform.machine()
+
+
+class LoadMeter:
+    """How busy others keep the machine, from the kernel's own accounts (0 where /proc does not exist).
+
+    Args:
+        cores: look at these only (default: all).
+    """
+
+    def __init__(self, cores: set[int] | None = None) -> None:
+        self._cores = cores
+        self._busy, self._ours, self._since = self._busy_seconds(), _own_seconds(), time.monotonic()
+
+    def foreign(self) -> float:
+        """Share of the cores' time since the start that was not ours, in [0, 1]."""
+        count = len(self._cores) if self._cores else os.cpu_count() or 1
+        elapsed = (time.monotonic() - self._since) * count
+        others = (self._busy_seconds() - self._busy) - (_own_seconds() - self._ours)
+        return min(1.0, max(0.0, others / elapsed)) if elapsed > 0 else 0.0
+
+    def _busy_seconds(self) -> float:
+        """Processor time that was not idle since the machine started."""
+        ticks = sum(busy for core, (busy, _) in _core_ticks().items() if self._cores is None or core in self._cores)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def quiet_process(threads: int) -> Iterator[None]:
+    """This thread on the `threads` cores that are least used now, torch on as many threads; then as before."""
+    before_threads = torch.get_num_threads()
+    before_cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    try:
+        torch.set_num_threads(threads)
+        if before_cores is not None:
+            os.sched_setaffinity(0, free_cores(threads, before_cores))
+        yield
+    finally:
+        torch.set_num_threads(before_threads)
+        if before_cores is not None:
+            os.sched_setaffinity(0, before_cores)
+
+
+def free_cores(count: int, allowed: set[int], seconds: float = 0.1) -> set[int]:
+    """The `count` allowed cores that were idle longest over a short look; the highest numbers on a draw.
+
+    Low numbers serve most interrupts.
+    """
+    before = _core_ticks()
+    time.sleep(seconds)
+    after = _core_ticks()
+
+    def idle(core: int) -> int:
+        return after[core][1] - before[core][1] if core in after and core in before else 0
+
+    return set(sorted(allowed, key=lambda core: (idle(core), core), reverse=True)[:count])
+
+
+def _core_ticks() -> dict[int, tuple[int, int]]:
+    """Clock ticks of each core since the machine started: busy, idle."""
+    ticks = {}
+    for line in _read(Path("/proc/stat")).splitlines():
+        name, *fields = line.split()
+        if name.startswith("cpu") and name[3:].isdigit():
+            numbers = list(map(int, fields[:8]))  # user nice system idle iowait irq softirq steal
+            idle = sum(numbers[3:5])
+            ticks[int(name[3:])] = sum(numbers) - idle, idle
+    return ticks
+
+
+def _own_seconds() -> float:
+    times = os.times()
+    return times.user + times.system
+
+
+def _cpu_field(wanted: str) -> str:
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == wanted:
+            return f"{wanted.removeprefix('cpu ')} {value.strip()}"
+    return ""
+
+
+def _clock_mhz() -> int:
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "cpu MHz":
+            return round(float(value))
+    return 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""

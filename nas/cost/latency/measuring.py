@@ -1,0 +1,197 @@
+"""Measuring networks: interleaved, watched, in a quiet process; a figure one can trust, or one that says why not."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas.architecture import Architecture
+from nas.cost.latency import engines
+from nas.cost.latency.chain import example, faster_layout, graph_replay, segmented, shipped, whole
+from nas.cost.latency.engines import Engine, Layout
+from nas.cost.latency.machine import LoadMeter, describe, quiet_process
+from nas.cost.latency.summary import QUANTILE, Measurement, estimate, stolen, summarize
+from nas.cost.latency.timing import Probe, Runner, Trace, time_round
+from nas.cost.latency.worker import call
+from nas.errors import UserError
+
+GROUP = 16
+"""Networks that are in memory, and timed in turn, at once."""
+ROUNDS = 8
+RUNS = 5
+PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Seconds to wait before each further round once the first have shown that the machine is busy."""
+
+Progress = Callable[[int, int], None]
+"""Called with the units of work done and the number in all."""
+
+
+def measure(
+    architectures: Sequence[Architecture],
+    *,
+    num_classes: int = 10,
+    device: str = "cpu",
+    engine: Engine = "eager",
+    threads: int = 1,
+    batch: int = 1,
+    resolution: int | None = None,
+    max_seconds: float = 30,
+    isolate: bool | None = None,
+    on_progress: Progress | None = None,
+) -> list[Measurement]:
+    """Measure the latency of networks as they are shipped: eval mode, folded, in the faster memory layout.
+
+    Args:
+        architectures: what to measure, in groups of 16 networks that are timed in turn.
+        num_classes: outputs of the last layer.
+        device: ``cpu`` or ``cuda``.
+        engine: ``eager``, ``compiled``, ``onnxruntime``, or ``graph`` (a CUDA graph that is replayed).
+        threads: threads of one network's run, each on a core of its own.
+        batch: images per run.
+        resolution: side of the images in pixels, in place of the documents'.
+        max_seconds: how long to wait, per group and beyond a first eight rounds, for a machine that is too busy.
+        isolate: run in a fresh process. By default where this process has other threads, which take the interpreter
+            from the one that measures.
+        on_progress: told of each network's group as it is finished.
+
+    Returns:
+        One measurement per architecture, in order. A figure that was disturbed is ``noisy`` and says why.
+
+    Raises:
+        UserError: the engine or device is missing, or the resolution is too small.
+    """
+    engines.check(engine, device)
+    if threads < 1 or batch < 1:
+        raise UserError(f"threads and batch are at least 1, not {threads} and {batch}")
+    if resolution is not None:
+        architectures = [architecture.with_input(resolution=resolution) for architecture in architectures]
+    options: dict[str, Any] = {
+        "num_classes": num_classes,
+        "device": device,
+        "engine": engine,
+        "threads": threads,
+        "batch": batch,
+        "max_seconds": max_seconds,
+    }
+    if isolate if isolate is not None else threading.active_count() > 1:
+        request = {"architectures": [item.to_dict() for item in architectures], **options}
+        answer = call("measure", request, threads=threads, on_progress=on_progress)
+        return [Measurement.from_dict(item) for item in answer]
+    found: list[Measurement] = []
+    for group in _groups(architectures):
+        found.extend(_measure_group(group, **options))
+        if on_progress is not None:
+            on_progress(len(found), len(architectures))
+    return found
+
+
+def time_until_sure(
+    runners: Sequence[Runner],
+    probe: Probe,
+    *,
+    rounds: int,
+    runs: int,
+    max_seconds: float,
+    single_thread: bool,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[list[Trace], str]:
+    """Time runners in turn until every one has a sure value.
+
+    Returns:
+        The traces, and what to tell where the time ran out before all were sure (else empty).
+    """
+    traces = [Trace() for _ in runners]
+    load = LoadMeter()
+    deadline = None
+    number = 0
+    while True:
+        time_round(runners, traces, probe, number, runs=runs, single_thread=single_thread)
+        number += 1
+        if number < rounds:
+            continue
+        deadline = deadline or time.monotonic() + max_seconds
+        if all(is_sure(trace, probe) for trace in traces):
+            return traces, ""
+        if time.monotonic() >= deadline:
+            return traces, (
+                f"others used {load.foreign():.0%} of the machine and took {stolen(traces):.0%} of our core's time; "
+                f"waited {max_seconds:g} s"
+            )
+        sleep(min(PAUSES[min(number - rounds, len(PAUSES) - 1)], max(0.0, deadline - time.monotonic())))
+
+
+def is_sure(trace: Trace, probe: Probe) -> bool:
+    """Whether a network's runs give a value that may be believed."""
+    return not estimate(trace, probe.best).why_noisy()
+
+
+def serve(request: dict[str, Any], on_progress: Progress) -> list[dict[str, Any]]:
+    """:func:`measure` for the worker process."""
+    architectures = [Architecture.from_dict(item) for item in request.pop("architectures")]
+    found = measure(architectures, **request, isolate=False, on_progress=on_progress)
+    return [item.to_dict() for item in found]
+
+
+def _measure_group(
+    architectures: Sequence[Architecture],
+    *,
+    num_classes: int,
+    device: str,
+    engine: Engine,
+    threads: int,
+    batch: int,
+    max_seconds: float,
+) -> list[Measurement]:
+    with quiet_process(threads), torch.inference_mode():
+        load = LoadMeter()
+        probe = Probe()
+        runners, layouts = [], []
+        for architecture in architectures:
+            network, images = shipped(architecture, num_classes, device), example(architecture, batch, device)
+            layout = faster_layout([(network, images)], engine, threads)
+            layouts.append(layout)
+            runners.append(_runner(network, images, engine, layout, threads))
+        traces, excuse = time_until_sure(
+            runners,
+            probe,
+            rounds=ROUNDS,
+            runs=RUNS,
+            max_seconds=max_seconds,
+            single_thread=threads == 1 and device == "cpu",
+        )
+        foreign = load.foreign()
+    return [
+        summarize(
+            architecture.name,
+            architecture.id,
+            trace,
+            probe.best,
+            describe(
+                device=device,
+                engine=engine,
+                layout=layout,
+                threads=threads,
+                batch=batch,
+                quantile=QUANTILE,
+                foreign_load=foreign,
+            ),
+            excuse,
+        )
+        for architecture, trace, layout in zip(architectures, traces, layouts, strict=True)
+    ]
+
+
+def _runner(network: nn.Module, images: torch.Tensor, engine: Engine, layout: Layout, threads: int) -> Runner:
+    if engine == "graph":
+        return graph_replay(network, images)
+    if engine == "eager" and not images.is_cuda:
+        return segmented(network, images, engine, layout, threads)  # the same calls, with a clock between them
+    return whole(network, images, engine, layout, threads)
+
+
+def _groups(items: Sequence[Architecture]) -> Iterator[Sequence[Architecture]]:
+    for start in range(0, len(items), GROUP):
+        yield items[start : start + GROUP]

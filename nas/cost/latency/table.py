@@ -1,0 +1,216 @@
+"""A latency table: timed segments and layer prices of one space on one device, with where they come from."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nas.architecture import Architecture
+from nas.cost.latency.layers import Segment, segments
+from nas.cost.latency.machine import Provenance
+from nas.cost.latency.model import Context, LayerModel, kinds_of, weights_of
+from nas.errors import UserError
+from nas.files import read_text, write_atomic
+from nas.space import Space
+
+SCHEMA = 1
+REDO = "make a new one with nas latency calibrate"
+
+
+class Prediction(NamedTuple):
+    """Milliseconds for one batch, with the interval that holds 95% of the networks that the table was checked on."""
+
+    value_ms: float
+    low_ms: float
+    high_ms: float
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How well the table predicts networks that it was not fitted to (cross-validation over the timed networks)."""
+
+    networks: int
+    within_10: float
+    """Share of networks predicted to within 10%."""
+    spearman: float
+    error_95: float
+    """95% of the relative errors, as logarithms, are smaller."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Predicts the latency of a space's networks on one device; see :func:`nas.cost.latency.calibrate`.
+
+    A segment's time is its layers' prices, moved towards its own measured time by as much as that can be trusted.
+    """
+
+    space_name: str
+    space_id: str
+    num_classes: int
+    provenance: Provenance
+    model: LayerModel
+    context: Context
+    """Whole networks over the sum of their segments."""
+    measured: Mapping[str, tuple[float, int]]
+    """Mean ms and number of timings of each timed segment, by :attr:`Segment.key`."""
+    model_variance: float
+    """Variance of log(measured / model) over segments, timing noise taken out."""
+    timing_variance: float
+    """Variance of the logarithm of one timing of a segment."""
+    held_out: HeldOut
+    complaint: str = ""
+    """What was wrong while it was made, such as a busy machine; empty where nothing was."""
+    _known: dict[Segment, tuple[float, int, frozenset[str]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def predict(self, architecture: Architecture) -> Prediction:
+        """The network's latency, in microseconds of run time once its blocks have been met.
+
+        Raises:
+            UserError: the network has a kind of layer that was never timed.
+        """
+        value = self.total(segments(architecture, self.num_classes))
+        factor = math.exp(self.held_out.error_95)
+        return Prediction(value, value / factor, value * factor)
+
+    def total(self, chain: Iterable[Segment]) -> float:
+        """The time in ms of a network with these segments."""
+        total, weights, kinds = 0.0, 0, frozenset[str]()
+        for segment in chain:
+            known = self._known.get(segment)
+            if known is None:
+                known = self._segment(segment), weights_of([segment]), kinds_of([segment])
+                self._known[segment] = known
+            total += known[0]
+            weights += known[1]
+            kinds |= known[2]
+        return total * self.context(weights, len(kinds))
+
+    def knows(self, segment: Segment) -> bool:
+        """Whether every kind of the segment's layers was timed."""
+        return kinds_of([segment]) <= self.model.prices.keys()
+
+    def _segment(self, segment: Segment) -> float:
+        modelled = self.model(segment)
+        if segment.key not in self.measured or modelled <= 0:
+            return modelled
+        measured, count = self.measured[segment.key]
+        trust = self.model_variance / (self.model_variance + self.timing_variance / count + 1e-12)
+        return modelled * math.exp(trust * math.log(measured / modelled))
+
+    def check(self, *, space: Space | None = None, num_classes: int | None = None, engine: str | None = None) -> None:
+        """Raise UserError, one line, where the table is for another space, number of classes or engine."""
+        if space is not None and space_id(space) != self.space_id:
+            raise UserError(
+                f"latency table: made for space {self.space_name} ({self.space_id}), "
+                f"not {space.name} ({space_id(space)}); {REDO} --space {space.name}"
+            )
+        if num_classes is not None and num_classes != self.num_classes:
+            raise UserError(f"latency table: made for {self.num_classes} classes, not {num_classes}; {REDO}")
+        if engine is not None and engine != self.provenance.engine:
+            raise UserError(
+                f"latency table: made with engine {self.provenance.engine}, not {engine}; "
+                f"give --engine {self.provenance.engine} or {REDO}"
+            )
+
+    def to_json(self) -> str:
+        """The table as its file holds it."""
+        document = {
+            "schema": SCHEMA,
+            "space": {"name": self.space_name, "id": self.space_id},
+            "num_classes": self.num_classes,
+            "provenance": self.provenance.to_dict(),
+            "held_out": asdict(self.held_out),
+            "complaint": self.complaint,
+            "context": asdict(self.context),
+            "model_variance": self.model_variance,
+            "timing_variance": self.timing_variance,
+            "prices": {kind: list(prices) for kind, prices in self.model.prices.items()},
+            "segments": {key: list(value) for key, value in self.measured.items()},
+        }
+        return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write the table, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, self.to_json())
+
+
+def load_table(path: Path) -> Table:
+    """Read a table.
+
+    Raises:
+        UserError: one line that says what is wrong with it and what to do.
+    """
+    return parse_table(read_text(path), str(path))
+
+
+def parse_table(text: str, where: str) -> Table:
+    """Read a table from its text; see :func:`load_table`."""
+    try:
+        document = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{where}: not a latency table (not JSON: {error}); {REDO}") from None
+    if not isinstance(document, dict) or "schema" not in document:
+        raise UserError(f"{where}: not a latency table; {REDO}")
+    if document["schema"] != SCHEMA:
+        raise UserError(f"{where}: schema {document['schema']!r}, this version of nas reads {SCHEMA}; {REDO}")
+    try:
+        return _from_document(document, where)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{where}: damaged latency table ({type(error).__name__}: {error}); {REDO}") from None
+
+
+def _from_document(document: dict[str, Any], where: str) -> Table:
+    prices = {
+        str(kind): tuple(_number(price, f"{where}: price of {kind}") for price in values)
+        for kind, values in document["prices"].items()
+    }
+    measured = {
+        str(key): (_number(ms, f"{where}: segment {key!r}", above=True), int(count))
+        for key, (ms, count) in document["segments"].items()
+    }
+    if not prices or any(len(values) != 4 for values in prices.values()):
+        raise UserError(f"{where}: blocks are missing from the table; {REDO}")
+    held_out, context = HeldOut(**document["held_out"]), document["context"]
+    _number(held_out.error_95, f"{where}: held_out.error_95")
+    return Table(
+        space_name=str(document["space"]["name"]),
+        space_id=str(document["space"]["id"]),
+        num_classes=int(document["num_classes"]),
+        provenance=Provenance(**document["provenance"]),
+        model=LayerModel(prices),
+        context=Context(**{name: _finite(value, f"{where}: context.{name}") for name, value in context.items()}),
+        measured=measured,
+        model_variance=_number(document["model_variance"], f"{where}: model_variance"),
+        timing_variance=_number(document["timing_variance"], f"{where}: timing_variance"),
+        held_out=held_out,
+        complaint=str(document["complaint"]),
+    )
+
+
+def _number(value: Any, what: str, *, above: bool = False) -> float:
+    """A time or a variance: a finite number, not negative."""
+    number = _finite(value, what)
+    if number < 0 or (above and number == 0):
+        raise UserError(f"{what} is {value}; a time is above 0; {REDO}")
+    return number
+
+
+def _finite(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{what} is {value!r}, not a number; {REDO}")
+    return float(value)
+
+
+def space_id(space: Space) -> str:
+    """Twelve hexadecimal digits, equal for equal documents."""
+    document = {key: value for key, value in space.document.items() if key not in ("name", "source")}
+    text = json.dumps(document, sort_keys=True, default=list, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,90 @@
+"""What a shipped model says of itself, in its own file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+
+_VERSION = "1"
+_FORM = "float32 (batch, {channels}, {resolution}, {resolution}), {colours} in [0, 1], neither mean nor std applied"
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that a stranger needs to use a trained network.
+
+    `classes`: one name per logit. `mean`, `std`: per channel, of values in [0, 1]; the shipped forms apply them
+    themselves. `decoded_at`: the side in pixels at which the training data lay before they were resized to the
+    network's resolution; None where it is that resolution.
+
+    Raises `UserError` where mean or std do not fit the architecture's channels.
+    """
+
+    architecture: Architecture
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    decoded_at: int | None = None
+
+    def __post_init__(self) -> None:
+        channels = self.architecture.input.channels
+        if not len(self.mean) == len(self.std) == channels or min(self.std, default=0) <= 0:
+            raise UserError(f"{self.architecture.name}: mean and std need {channels} values each, std above 0")
+        if not self.classes:
+            raise UserError(f"{self.architecture.name}: no class names")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, resolution, resolution) of one image."""
+        image = self.architecture.input
+        return image.channels, image.resolution, image.resolution
+
+    def to_metadata(self) -> dict[str, str]:
+        """Strings, as ONNX and safetensors keep them. What is not a plain string is JSON."""
+        channels, resolution, _ = self.shape
+        colours = {1: "gray", 3: "RGB"}.get(channels, "values")
+        return {
+            "nas.version": _VERSION,
+            "name": self.architecture.name,
+            "id": self.architecture.id,
+            "architecture": json.dumps(self.architecture.to_dict()),
+            "classes": json.dumps(self.classes, ensure_ascii=False),
+            "mean": json.dumps(self.mean),
+            "std": json.dumps(self.std),
+            "channels": str(channels),
+            "resolution": str(resolution),
+            "decoded_at": str(self.decoded_at or resolution),
+            "input": _FORM.format(channels=channels, resolution=resolution, colours=colours),
+            "normalisation": "inside: the model subtracts mean and divides by std",
+            "output": f"float32 (batch, {len(self.classes)}), logits; softmax gives the classes' probabilities",
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], where: str) -> "Card":
+        """The card of a file that `to_metadata` was written into.
+
+        Raises:
+            UserError: the file `where` is not one of ours, is of a newer version, or its card is damaged.
+        """
+        if "nas.version" not in metadata:
+            raise UserError(f"{where}: not exported by nas (it says neither classes nor mean nor std)")
+        if metadata["nas.version"] != _VERSION:
+            raise UserError(f"{where}: version {metadata['nas.version']}, this nas reads version {_VERSION}")
+        try:
+            read: dict[str, Any] = {
+                key: json.loads(metadata[key]) for key in ("architecture", "classes", "mean", "std")
+            }
+            return cls(
+                architecture=Architecture.from_dict(read["architecture"], where),
+                classes=tuple(str(name) for name in read["classes"]),
+                mean=tuple(float(value) for value in read["mean"]),
+                std=tuple(float(value) for value in read["std"]),
+                decoded_at=int(metadata["decoded_at"]),
+            )
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise UserError(f"{where}: its metadata are damaged ({type(error).__name__}: {error})") from error

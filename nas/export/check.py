@@ -1,0 +1,95 @@
+"""The network that is shipped, and the proof that what was written computes the same."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import UserError
+from nas.export.card import Card
+
+BATCHES = (1, 7)
+"""Batch sizes that every exported form is run with."""
+
+
+class ExportError(RuntimeError):
+    """What was exported does not compute what the network computes: a bug, here or in a library."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What an export wrote.
+
+    `files`: the model first, then what must lie beside it. `difference`: the largest one of a logit from torch's, as
+    part of the largest logit (of 1 where that is smaller).
+    """
+
+    files: tuple[Path, ...]
+    difference: float
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+class Normalised(nn.Module):
+    """A network behind its normalisation: (N, C, R, R) in [0, 1] -> (N, classes) logits."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, card: Card) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(card.mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(card.std, dtype=torch.float32).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network((images - self.mean) / self.std)
+
+
+def restore(card: Card, weights: Mapping[str, Tensor]) -> nn.Module:
+    """The trained network in eval mode, on the CPU.
+
+    Raises:
+        UserError: the weights are another network's.
+    """
+    with torch.random.fork_rng(devices=[]):  # its fresh weights are drawn for nothing
+        network = card.architecture.build(len(card.classes))
+    try:
+        network.load_state_dict(dict(weights))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(f"the weights do not fit {card.architecture.name}: {_first_reason(error)}") from error
+    return network.eval().requires_grad_(False)
+
+
+def compare(expected: nn.Module, got: Callable[[Tensor], Tensor], card: Card, *, tolerance: float, form: str) -> float:
+    """Runs both on random images in [0, 1], in batches of 1 and 7.
+
+    Returns:
+        The largest difference, see :class:`Shipped`.
+
+    Raises:
+        ExportError: it is above `tolerance`, or not a number.
+    """
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for batch in BATCHES:
+        images = torch.rand(batch, *card.shape, generator=generator)
+        with torch.inference_mode():
+            logits, others = expected(images), got(images)
+        if others.shape != logits.shape:
+            raise ExportError(f"{form}: gives {tuple(others.shape)} where torch gives {tuple(logits.shape)}")
+        difference = ((others - logits).abs().max() / logits.abs().max().clamp(min=1)).item()
+        if not difference <= tolerance:  # also where it is NaN
+            raise ExportError(f"{form}: differs from torch by {difference:.2g}, more than {tolerance:.0e}")
+        worst = max(worst, difference)
+    return worst
+
+
+def _first_reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[1] if len(lines) > 1 else (lines or [type(error).__name__])[0]

@@ -1,0 +1,145 @@
+"""ONNX: norms and pyramids folded, any batch size, normalisation inside, checked by ONNX Runtime."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nas.errors import UserError
+from nas.export.card import Card
+from nas.export.check import ExportError, Normalised, Shipped, compare, restore
+from nas.export.files import require, write
+from nas.network.fold import fold
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET = 18
+"""Read by ONNX Runtime from 1.14 (2023) on; nothing of ours needs a newer one."""
+
+TOLERANCE = 1e-4
+INPUT, OUTPUT, BATCH = "images", "logits", "batch"
+
+
+def to_onnx(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped:
+    """Write a trained network as ONNX.
+
+    Input ``images``: float32 (batch, C, R, R), values in [0, 1]; output ``logits``: float32 (batch, classes). The card
+    is in the model's metadata.
+
+    Args:
+        card: the network's.
+        weights: its state dict.
+        path: the file; replaced where it exists.
+
+    Raises:
+        UserError: onnx, onnxscript or onnxruntime is missing, the weights do not fit, the file cannot be written.
+        ExportError: ONNX Runtime gives other logits than torch, by more than 1e-4.
+    """
+    require("--format onnx", "onnx", "onnxscript", "onnxruntime")
+    expected = Normalised(restore(card, weights), card)
+    model = _convert(Normalised(fold(expected.network), card), card)
+    content = model.SerializeToString()
+    difference = compare(expected, Session(content), card, tolerance=TOLERANCE, form="ONNX Runtime")
+    write(path, content)
+    return Shipped((path,), difference)
+
+
+class Session:
+    """A model on ONNX Runtime's CPU engine, as a function of tensors: images (N, C, R, R) -> logits (N, classes).
+
+    Args:
+        model: a path, or the file's bytes.
+        threads: 0 for as many as cores.
+
+    Raises:
+        UserError: onnxruntime is missing, or cannot read the model.
+    """
+
+    def __init__(self, model: Path | bytes, *, threads: int = 0) -> None:
+        require("an ONNX model", "onnxruntime")
+        import onnxruntime
+
+        where = str(model) if isinstance(model, Path) else "the model"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        try:
+            content = model.read_bytes() if isinstance(model, Path) else model
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except OSError as error:
+            raise UserError(f"{where}: cannot be read ({error.strerror or error})") from error
+        except Exception as error:  # onnxruntime's errors have no common base of their own
+            raise UserError(f"{where}: not a model that ONNX Runtime can read") from error
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self.run(images.numpy()))
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = self._session.run(None, {self._input: images})[0]
+        return logits
+
+
+def _convert(network: nn.Module, card: Card) -> "ModelProto":
+    import onnx
+
+    example = torch.zeros(2, *card.shape)  # a batch of 1 would be taken for a constant
+    try:
+        with _quietly():
+            program = torch.onnx.export(
+                network.eval(),
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                verbose=False,
+            )
+    except Exception as error:  # the exporter's errors have no common base
+        raise ExportError(f"torch cannot export this network to ONNX: {str(error).splitlines()[0]}") from error
+    assert program is not None
+    model = program.model_proto
+    _forget_origins(model)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = BATCH
+    model.producer_name = "nas"
+    onnx.helper.set_model_props(model, card.to_metadata())
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _forget_origins(model: "ModelProto") -> None:
+    """Drop what torch notes beside every node: stack traces with this machine's paths, more bytes than the weights."""
+    graph = model.graph
+    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, graph):
+        del part.metadata_props[:]
+    for node in graph.node:
+        node.doc_string = ""
+    del graph.value_info[:]  # names symbols that no longer exist; a reader infers the shapes again
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the exporter's progress and the warnings of its own libraries."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

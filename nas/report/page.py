@@ -1,0 +1,212 @@
+"""A run as one HTML file that opens offline."""
+
+import datetime
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from nas.files import write_atomic
+from nas.published import Printed
+from nas.report import effort, importance, progress, schedules, trust
+from nas.report import points as point_table
+from nas.report.answer import ENDED, front_rows, summary
+from nas.report.figures import default_axes
+from nas.report.numbers import QUANTITIES, counted, show
+from nas.report.points import Point, command, known_quantities, run_points
+from nas.report.scatter import Document, axis_ticks, axis_unit, pareto, regions
+from nas.search.run import Run
+
+REPORT_FILE = "report.html"
+
+MOST_ROWS = 12
+"""A longer front is folded: the plot should not be pages away."""
+
+
+def write_report(run: Run, path: Path | None = None, *, printed: Sequence[Printed] = ()) -> Path:
+    """Write a run's report.
+
+    Args:
+        run: finished or not.
+        path: the file; default ``report.html`` in the run's folder.
+        printed: what papers print of networks on the run's data set.
+
+    Returns:
+        The file's path.
+    """
+    path = path or run.path / REPORT_FILE
+    write_atomic(path, render_page(run, printed))
+    return path
+
+
+def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
+    """The report's HTML."""
+    points = run_points(run, printed)
+    keys = known_quantities(points)
+    axes = default_axes(run.objectives, keys)
+    found = importance.importances(run)
+    figures = run_figures(run, points, axes, found)
+    data = page_data([run], points, figures, [regions(points, keys)])
+    indices = {point.number: index for index, point in enumerate(points)}
+    settings, environment = run.settings, run.environment
+    return render(
+        "page.html.j2",
+        data,
+        title=f"{settings.space.get('name', 'space')} on {settings.dataset}",
+        subtitle=f"Architecture search · {environment.get('started', '')[:16].replace('T', ' ')} · {run.path}",
+        status=status(run),
+        summary=together(summary(run)),
+        front=[{**vars(row), "point": indices[row.number]} for row in front_rows(run)],
+        quantities=[(key, QUANTITIES[key].title) for key in keys],
+        axes=axes,
+        most_rows=MOST_ROWS,
+        any_published=any(point.kind == "published" for point in points),
+        figures=set(figures),
+        schedules=[_schedule_row(points[index], index) for index in schedules.drawn(points)],
+        verdict=together(schedules.verdict(points)),
+        expansions=data["expansions"],
+        importance_note=importance.note(run, found),
+        time_sentence=together(effort.time_sentence(effort.time_spent(run))),
+        states=effort.state_rows(run),
+        trust=[together(sentence) for sentence in trust.sentences(run)],
+        facts=trust.facts(run),
+        footer=f"Written by nas {environment.get('versions', {}).get('nas', '')}.",
+    )
+
+
+def run_figures(
+    run: Run, points: Sequence[Point], axes: Mapping[str, str], found: importance.Importances
+) -> dict[str, Document]:
+    """The page's figures by name, those that the run has anything to show in."""
+    if not points:
+        return {}
+    reached = progress.history(run)
+    spent = effort.time_spent(run)
+    figures = {
+        "pareto": pareto(points, axes["x"], axes["y"], axes["colour"] or None),
+        "importance": importance.importance_figure(found) if found else None,
+        "parallel": importance.parallel_figure(run, found),
+        "history_trainings": progress.history_figure(reached, by_seconds=False) if reached else None,
+        "history_seconds": progress.history_figure(reached, by_seconds=True) if reached else None,
+        "curves": progress.curves(run, points),
+        "time": effort.time_figure(spent) if spent.total else None,
+        "trust_accuracy": trust.accuracy_figure(points),
+        "trust_latency": trust.latency_figure(points),
+    }
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _schedule_row(point: Point, index: int) -> dict[str, Any]:
+    places = [f"no. {point.rank} on the front"] if point.rank else []
+    kinds = {"found": [], "published": ["published"], "printed": ["printed"]}[point.kind]
+    return {
+        "point": index,
+        "name": point.name,
+        "found": point.kind == "found",
+        "note": ", ".join([*kinds, *places, *([ENDED[point.state]] if point.state in ("stopped", "failed") else [])]),
+        "size": show("size", point.values.get("size")),
+        "accuracy": show("accuracy", point.values.get("accuracy") if point.state in ("complete", "printed") else None),
+    }
+
+
+def status(run: Run) -> str:
+    """What to know of a run that is not finished; empty for one that is."""
+    if "confirmed" in run.study.user_attrs:
+        return ""
+    done = sum(record.was_trained for record in run.records)
+    running = sum(record.state == "running" for record in run.records)
+    now = f", {running} in training" if running else ""
+    moment = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
+    share = f"{done} of {counted(run.settings.trials, 'trial')} done{now}"
+    return f"Not finished on {moment}: {share}. The test set has not been read."
+
+
+def page_data(
+    runs: Sequence[Run], points: Sequence[Point], figures: Mapping[str, Any], run_regions: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What the page's script reads."""
+    document = point_table.document(points)
+    # The colours span what was trained; a printed network of another family may lie outside.
+    drawn = [point.architecture for point in points if point.architecture is not None and point.kind != "printed"]
+    expansions = [
+        t for architecture in drawn for stage in architecture.stages if (t := getattr(stage, "expansion", None))
+    ]
+    quantities = {}
+    for key in known_quantities(points):
+        quantity = QUANTITIES[key]
+        factor, unit = axis_unit(points, key)
+        quantities[key] = {
+            "title": quantity.title,
+            "units": quantity.units,
+            "maximise": quantity.maximise,
+            "log": quantity.log,
+            "factor": factor,
+            "unit": unit,
+            "ticks": axis_ticks(points, key),
+        }
+    return {
+        "points": document,
+        "quantities": quantities,
+        "regions": run_regions,
+        "expansions": [min(expansions, default=1), max(expansions, default=1)],
+        "runs": [{"name": run.path.name, "command": command(run, "NETWORK")} for run in runs],
+        "figures": {name: _without_hover(figure) for name, figure in figures.items()},
+    }
+
+
+def _without_hover(figure: Document) -> Document:
+    """The figure without the hover texts of networks: the page shows a card of its own for those."""
+    traces = [
+        {key: value for key, value in trace.items() if "meta" not in trace or key not in ("hovertext", "hovertemplate")}
+        for trace in figure["data"]
+    ]
+    return {**figure, "data": traces}
+
+
+def render(template: str, data: Mapping[str, Any], **context: Any) -> str:
+    """A page of this package: its template with the data, the style, plotly and the script put in."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_read), autoescape=True, trim_blocks=False, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(template).render(
+        data=embed(data),
+        style=Markup(_read("style.css")),
+        script=Markup(_read("report.js")),
+        plotly=Markup(_plotly()),
+        **context,
+    )
+
+
+def together(text: str) -> str:
+    """The text with numbers tied to their units, so that no line breaks between them."""
+    return re.sub(r"(\d) (%|[kMG]?B|ms|s|min|h|points)(?!\w)", "\\1\u00a0\\2", text)
+
+
+def embed(data: Any) -> Markup:
+    """JSON to stand in a script element: nothing in it can end the element or begin a comment."""
+    text = json.dumps(_rounded(data), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return point_table.shorten(value)
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _read(name: str) -> str:
+    return (resources.files("nas.report") / name).read_text(encoding="utf-8")
+
+
+def _plotly() -> str:
+    """The plotly.js that comes with plotly; it holds no ``</script>``."""
+    return (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")

@@ -1,0 +1,267 @@
+"""The scatter of any two figures of the networks: front, region that it dominates, published networks, failures.
+
+The document is drawn as it is in notebooks. In the page the script exchanges its coordinates when other axes are
+chosen: a trace's ``meta.points`` says which points it shows, and its ``meta.role`` how they are used.
+"""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+from nas.report.numbers import QUANTITIES, Quantity, log_ticks
+from nas.report.points import Point
+
+Document = dict[str, Any]
+"""A plotly figure as plain values: data and layout. Colours may be names of the page's palette, ``var(--found)``."""
+
+Coordinates = tuple[list[float], list[float]]
+
+MARGIN = 0.1
+"""How far beyond the worst value the shaded region reaches, as a part of the range."""
+
+MOST_LABELS = 24
+"""With more, names hide each other and the points; hovering still tells them."""
+
+SCALE = [[0.0, "#3b6fb6"], [0.4, "#3aa6a0"], [0.7, "#d9a531"], [1.0, "#d1495b"]]
+"""Colours of a third figure: even in lightness, so that both ends can be seen on white and on black."""
+
+
+def pareto(points: Sequence[Point], x: str, y: str, colour: str | None = None) -> Document:
+    """Scatter of two quantities, a third as colour.
+
+    Args:
+        points: of one run.
+        x, y, colour: keys of :data:`nas.report.numbers.QUANTITIES`.
+    """
+    plane = Plane(points, x, y)
+    traces = [
+        *plane.region("var(--found)"),
+        plane.joins(),
+        plane.trace(
+            "Others trained to the end",
+            lambda p: p.kind == "found" and p.state == "complete" and p.rank is None,
+            {"size": 7, "opacity": 0.7, "color": "var(--found-soft)"},
+        ),
+        plane.trace(
+            "Published, as printed",
+            lambda p: p.kind == "printed",
+            {"size": 9, "symbol": "diamond-open", "color": "var(--published)", "line": {"width": 1.5}},
+        ),
+        plane.trace(
+            "Published, trained here",
+            lambda p: p.kind == "published" and p.state == "complete",
+            {"size": 10, "symbol": "diamond", "color": "var(--published)", "line": {"width": 0}},
+            lambda p: p.name,
+        ),
+        plane.trace(
+            "Found, on the front",
+            lambda p: p.kind == "found" and p.rank is not None,
+            {"size": 13, "color": "var(--found)", "line": {"width": 1.5, "color": "var(--paper)"}},
+            lambda p: str(p.rank),
+        ),
+        plane.row("Stopped early", "stopped", "var(--stopped)", "line-ns-open"),
+        plane.row("Failed", "failed", "var(--failed)", "x-thin-open"),
+    ]
+    traces = [trace for trace in traces if trace["meta"].get("points") != []]
+    if colour is not None:
+        for trace in traces:
+            # Printed ones keep their colour: what is drawn as a third quantity is mostly not printed.
+            if trace["meta"]["role"] == "points" and "open" not in trace["marker"].get("symbol", ""):
+                shade = {"color": plane.values(trace["meta"]["points"], colour), "coloraxis": "coloraxis"}
+                trace["marker"] = {**trace["marker"], **shade}
+    traces += [pin_ring(), *(legend_entry(trace) for trace in traces if trace["meta"]["role"] == "points")]
+    return {"data": traces, "layout": plane.layout(colour)}
+
+
+def regions(points: Sequence[Point], keys: Sequence[str], run: int = 0) -> dict[str, Coordinates]:
+    """The shaded region of one run for every pair of axes that can be chosen, by ``x y``."""
+    return {f"{x} {y}": _scaled_region(points, x, y, run) for x in keys for y in keys}
+
+
+def dominated(points: Sequence[Point], x: Quantity, y: Quantity, run: int = 0) -> list[tuple[float, float]]:
+    """Corners of the region that a run's networks trained to the end dominate in two quantities.
+
+    Empty where there is none. It reaches to the reference of all runs, so that those of several runs can be compared.
+    """
+    ended = [p for p in points if p.state == "complete" and x.key in p.values and y.key in p.values]
+    pairs = [(p.values[x.key], p.values[y.key]) for p in ended if p.run == run]
+    if not pairs:
+        return []
+    worst_x, worst_y = (reference([p.values[quantity.key] for p in ended], quantity) for quantity in (x, y))
+    sign_x, sign_y = (-1 if quantity.maximise else 1 for quantity in (x, y))
+    corners: list[tuple[float, float]] = []
+    best = worst_y
+    for a, b in sorted(pairs, key=lambda pair: (sign_x * pair[0], sign_y * pair[1])):
+        if sign_y * b < sign_y * best:
+            corners += [(a, best), (a, b)]
+            best = b
+    return [*corners, (worst_x, best), (worst_x, worst_y), corners[0]] if corners else []
+
+
+def reference(values: Sequence[float], quantity: Quantity) -> float:
+    """The worst value and a tenth of the range more: a corner that every network of the run dominates."""
+    low, high = min(values), max(values)
+    worst, best = (low, high) if quantity.maximise else (high, low)
+    if quantity.log and best > 0:
+        return worst * max(worst / best, 1.1) ** MARGIN
+    return worst + MARGIN * ((worst - best) or (-1 if quantity.maximise else 1) * max(abs(worst), 1e-9))
+
+
+def axis_unit(points: Sequence[Point], key: str) -> tuple[float, str]:
+    """Factor and unit of a quantity's axis."""
+    return QUANTITIES[key].axis_unit(point.values[key] for point in points if key in point.values)
+
+
+def axis_ticks(points: Sequence[Point], key: str) -> list[float] | None:
+    """Where a logarithmic axis is labelled, in its unit; None for a linear one, which plotly labels well itself."""
+    factor, _ = axis_unit(points, key)
+    values = [point.values[key] * factor for point in points if point.values.get(key, 0) > 0]
+    return log_ticks(min(values), max(values)) if QUANTITIES[key].log and values else None
+
+
+class Plane:
+    """Makes the traces of some points on one pair of axes."""
+
+    def __init__(self, points: Sequence[Point], x: str, y: str) -> None:
+        self.points, self.x, self.y = points, x, y
+
+    def values(self, indices: Sequence[int], key: str) -> list[float | None]:
+        """A quantity of some points in its axis' unit; None, which plotly leaves out, where it is not known."""
+        factor, _ = axis_unit(self.points, key)
+        known = [self.points[index].values.get(key) for index in indices]
+        return [None if value is None else value * factor for value in known]
+
+    def trace(
+        self,
+        name: str,
+        keep: Callable[[Point], bool],
+        marker: Document,
+        label: Callable[[Point], str] | None = None,
+    ) -> Document:
+        indices = [index for index, point in enumerate(self.points) if keep(point)]
+        trace: Document = {
+            "meta": {"role": "points", "points": indices, "colour": marker["color"]},
+            "name": name,
+            "mode": "markers",
+            "x": self.values(indices, self.x),
+            "y": self.values(indices, self.y),
+            "hovertext": [escape(self.points[index].name) for index in indices],
+            "hovertemplate": "%{hovertext}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
+            "marker": marker,
+        }
+        if label is not None and len(indices) <= MOST_LABELS:
+            trace |= {
+                "mode": "markers+text",
+                "text": [escape(label(self.points[index])) for index in indices],
+                "textposition": "top center",
+                "textfont": {"size": 11},
+            }
+        return trace
+
+    def row(self, name: str, state: str, colour: str, symbol: str) -> Document:
+        """What did not reach the end stands in a row of its own below the plot, where its cost puts it."""
+        marker = {"symbol": symbol, "size": 9, "color": colour, "line": {"width": 1.4, "color": colour}}
+        trace = self.trace(name, lambda point: point.state == state, marker)
+        indices = trace["meta"]["points"]
+        trace["meta"]["role"] = "row"
+        hover = [": ".join([self.points[index].name, *self.points[index].notes[:1]]) for index in indices]
+        return trace | {
+            "y": [name] * len(indices),
+            "yaxis": "y2",
+            "hovertext": [escape(text) for text in hover],
+            "hovertemplate": "%{hovertext}<extra></extra>",
+            "showlegend": False,
+        }
+
+    def region(self, colour: str, run: int = 0, *, shaded: bool = True) -> list[Document]:
+        """The region that a run's networks dominate, and its edge."""
+        xs, ys = _scaled_region(self.points, self.x, self.y, run)
+        quiet = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
+        shade = {"x": xs, "y": ys, "fill": "toself", "fillcolor": "var(--region)", "line": {"width": 0}}
+        stairs = {"x": xs[:-2], "y": ys[:-2], "line": {"color": colour, "width": 1}}
+        traces = [{"meta": {"role": "stairs", "run": run}, **stairs, **quiet}]
+        return [{"meta": {"role": "region", "run": run}, **shade, **quiet}, *traces] if shaded else traces
+
+    def joins(self) -> Document:
+        """Thin lines from a published network as printed to the same one as trained here."""
+        trained = {p.name: i for i, p in enumerate(self.points) if p.kind == "published" and p.state == "complete"}
+        ends = [
+            end
+            for index, point in enumerate(self.points)
+            if point.kind == "printed" and point.name in trained
+            for end in (index, trained[point.name])
+        ]
+        return {
+            "meta": {"role": "joins", "ends": ends},
+            "x": _apart(self.values(ends, self.x)),
+            "y": _apart(self.values(ends, self.y)),
+            "mode": "lines",
+            "line": {"color": "var(--published)", "width": 0.8},
+            "hoverinfo": "skip",
+            "showlegend": False,
+        }
+
+    def layout(self, colour: str | None) -> Document:
+        return {
+            "xaxis": {**self.axis(self.x), "anchor": "y2"},
+            "yaxis": {**self.axis(self.y), "domain": [0.17, 1]},
+            "yaxis2": {
+                "domain": [0, 0.11],
+                "type": "category",
+                "categoryarray": ["Failed", "Stopped early"],
+                "categoryorder": "array",
+                "tickvals": ["Failed", "Stopped early"],
+                "range": [-0.6, 1.6],
+                "fixedrange": True,
+                "showgrid": False,
+            },
+            "coloraxis": {
+                "colorscale": SCALE,
+                "showscale": colour is not None,
+                "colorbar": {"title": {"text": self.title(colour or self.x), "side": "right"}, "thickness": 12},
+            },
+            "hovermode": "closest",
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+            "height": 560,
+            "narrow_height": 600,
+        }
+
+    def axis(self, key: str) -> Document:
+        axis = {"title": {"text": self.title(key)}, "type": "linear", "zeroline": False}
+        return axis | {"type": "log", "tickvals": axis_ticks(self.points, key)} if QUANTITIES[key].log else axis
+
+    def title(self, key: str) -> str:
+        unit = axis_unit(self.points, key)[1]
+        return f"{QUANTITIES[key].title} ({unit})" if unit else QUANTITIES[key].title
+
+
+def pin_ring() -> Document:
+    """The ring that the page's script puts around the pinned network."""
+    return {
+        "meta": {"role": "pin"},
+        "x": [None],
+        "y": [None],
+        "mode": "markers",
+        "marker": {"symbol": "circle-open", "size": 23, "color": "var(--ink)", "line": {"width": 1.5}},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def legend_entry(trace: Document) -> Document:
+    """A trace without points that stands in the legend for one whose own colours may be those of a third quantity."""
+    marker = {**trace["marker"], "color": trace["meta"]["colour"], "coloraxis": None}
+    trace |= {"legendgroup": trace["name"], "showlegend": False}
+    kept = {"name": trace["name"], "legendgroup": trace["name"], "mode": "markers"}
+    return {"meta": {"role": "legend"}, "x": [None], "y": [None], "marker": marker, "hoverinfo": "skip", **kept}
+
+
+def _scaled_region(points: Sequence[Point], x: str, y: str, run: int) -> Coordinates:
+    corners = dominated(points, QUANTITIES[x], QUANTITIES[y], run)
+    factors = [axis_unit(points, key)[0] for key in (x, y)]
+    return [a * factors[0] for a, _ in corners], [b * factors[1] for _, b in corners]
+
+
+def _apart(values: Sequence[float | None]) -> list[float | None]:
+    """Pairs of values with a gap after each pair."""
+    return [value for index in range(0, len(values), 2) for value in (*values[index : index + 2], None)]

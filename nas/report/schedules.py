@@ -1,0 +1,61 @@
+"""Expansion schedules: which networks are drawn, and whether they widen early or late."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from nas.architecture import Architecture
+from nas.report.points import Point
+
+
+def drawn(points: Sequence[Point]) -> list[int]:
+    """Indices of the front's members and the published networks, the smallest first.
+
+    A network that is only printed is drawn where it has as many stages as one of those: others cannot be compared stage
+    by stage.
+    """
+    trained = {point.name for point in points if point.kind == "published"}
+    depths = {
+        len(point.architecture.stages)
+        for point in points
+        if point.architecture is not None and (point.rank is not None or point.kind == "published")
+    }
+    chosen = [
+        index
+        for index, point in enumerate(points)
+        if point.architecture is not None
+        and (
+            point.rank is not None
+            or point.kind == "published"
+            or (point.kind == "printed" and point.name not in trained and len(point.architecture.stages) in depths)
+        )
+    ]
+    once: dict[str, int] = {}
+    for index in chosen:  # a network may be printed in several papers
+        once.setdefault(f"{points[index].run} {points[index].name}", index)
+    return sorted(once.values(), key=lambda index: points[index].values.get("size", 0))
+
+
+def verdict(points: Sequence[Point]) -> str:
+    """Whether the networks found on the front expand more in early or in late stages; empty where none was found."""
+    found = [point.architecture for point in points if point.kind == "found" and point.rank is not None]
+    halves = [half for architecture in found if architecture is not None and (half := _halves(architecture))]
+    if not halves:
+        return ""
+    early, late = (fmean(half[place] for half in halves) for place in (0, 1))
+    means = f"t is {early:.1f} on average in the first half of the stages and {late:.1f} in the second"
+    beginning = (
+        f"In the {len(halves)} networks found on the front" if len(halves) > 1 else "In the network found on the front"
+    )
+    if abs(early - late) < 0.15 * max(early, late):
+        return f"{beginning} {means}: this search prefers neither, unlike Han and Kwon, who argue for large t early."
+    agrees = "as Han and Kwon argue" if early > late else "the opposite of what Han and Kwon argue"
+    return f"{beginning} {means}: {agrees} (large t early, small t late)."
+
+
+def _halves(architecture: Architecture) -> tuple[float, float] | None:
+    """Mean t of the first and the second half of the stages that have one, the fixed first stage of t = 1 left out."""
+    expansions = [t for stage in architecture.stages if (t := getattr(stage, "expansion", None)) is not None]
+    if expansions and expansions[0] == 1:
+        expansions = expansions[1:]
+    middle = len(expansions) // 2
+    return (fmean(expansions[:middle]), fmean(expansions[middle:])) if middle else None

@@ -1,0 +1,76 @@
+"""A run as text: for spreadsheets, scripts and notes."""
+
+import json
+from typing import Any
+
+from nas.errors import UserError
+from nas.report.answer import FrontRow, front_rows, summary
+from nas.search.run import Run
+
+FORMATS = ("csv", "json", "md")
+
+
+def render(run: Run, format: str) -> str:
+    """The run in a text format.
+
+    ``csv``: one row per trial, as ``trials.csv``. ``json``: settings, environment, trials and the front with the
+    command that trains each. ``md``: the answer and the front as Markdown.
+
+    Raises:
+        UserError: an unknown format.
+    """
+    if format not in FORMATS:
+        raise UserError(f"unknown format {format!r}; allowed: html, {', '.join(FORMATS)}")
+    if format == "csv":
+        return run.trials.to_csv(index=False)
+    rows = front_rows(run)
+    return _json(run, rows) if format == "json" else _markdown(run, rows)
+
+
+def _json(run: Run, rows: list[FrontRow]) -> str:
+    trials = [{key: _plain(value) for key, value in row.items()} for row in run.trials.to_dict("records")]
+    by_number = {trial["trial"]: trial for trial in trials}
+    document = {
+        "settings": run.settings.to_dict(),
+        "environment": dict(run.environment),
+        "front": [
+            {**by_number[row.number], "rank": row.rank, "distance": row.distance, "command": row.command}
+            for row in rows
+        ],
+        "trials": trials,
+    }
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+def _markdown(run: Run, rows: list[FrontRow]) -> str:
+    lines = [f"# {run.settings.space.get('name', 'space')} on {run.settings.dataset}", "", summary(run)]
+    if rows:
+        columns = (
+            "",
+            "Network",
+            "Validation accuracy",
+            "Test accuracy",
+            "Size",
+            "Latency",
+            "MACs",
+            "Nearest published",
+        )
+        lines += ["", _line(*columns), _line("--:", "---", *["--:"] * 5, "---")]
+        for row in rows:
+            validation = f"{row.accuracy} ({row.accuracy_note})" if row.accuracy_note else row.accuracy
+            latency = f"{row.latency} ({row.latency_note})" if row.latency_note else row.latency
+            cells = (str(row.rank), row.name, validation, row.test, row.size, latency, row.macs, row.distance)
+            lines.append(_line(*cells))
+        lines += ["", "Train them:", "", "```", *(row.command for row in rows), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON has it: None for what pandas calls NaN."""
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,196 @@
+"""How far to trust a run: what search saw against what was confirmed, and how the run was made."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from scipy.stats import kendalltau
+
+from nas.report.answer import test_accuracy
+from nas.report.numbers import counted, listed
+from nas.report.points import Point, shown_name
+from nas.report.scatter import Document
+from nas.search.confirmation import confirmed_networks, rank_correlation
+from nas.search.run import Run
+from nas.search.stopping import rungs
+
+LEAST_PAIRS = 4
+"""With fewer networks the order of two lists agrees or not by chance."""
+
+
+def accuracy_figure(points: Sequence[Point]) -> Document | None:
+    """Validation against test accuracy of the networks whose test accuracy was read."""
+    return _against(points, "accuracy", "test_accuracy", 100, "Validation accuracy (%)", "Test accuracy (%)")
+
+
+def latency_figure(points: Sequence[Point]) -> Document | None:
+    """Predicted against measured latency of the networks that were measured."""
+    return _against(points, "latency", "measured_latency", 1, "Predicted latency (ms)", "Measured latency (ms)")
+
+
+def sentences(run: Run) -> list[str]:
+    """What the figures say."""
+    said = []
+    pairs = [
+        (record.accuracy, test)
+        for record in run.records
+        if record.accuracy is not None and (test := test_accuracy(record)) is not None
+    ]
+    if pairs:
+        gap = 100 * fmean(test - validation for validation, test in pairs)
+        text = (
+            f"The test set was read once, after the search, for {counted(len(pairs), 'network')}: on average they get "
+            f"{abs(gap):.1f} points {'less' if gap < 0 else 'more'} of it right than of the validation images."
+        )
+        said.append(text + _agreement([a for a, _ in pairs], [b for _, b in pairs]))
+    else:
+        said.append(
+            "The test set has not been read: accuracies are those on validation images, which the search chose by."
+        )
+    said += _repeated(run)
+    latencies = [
+        (record.costs["latency"], record.confirmed["latency_ms"])
+        for record in run.records
+        if record.confirmed.get("latency_ms") and record.costs.get("latency")
+    ]
+    if latencies:
+        error = fmean(abs(predicted / measured - 1) for predicted, measured in latencies)
+        said.append(
+            f"Predicted latencies are {100 * error:.0f} % off the measured ones on average of {len(latencies)}."
+            + _agreement([a for a, _ in latencies], [b for _, b in latencies])
+        )
+    return said
+
+
+def _repeated(run: Run) -> list[str]:
+    """What trainings with other seeds say about the search's accuracies."""
+    confirmed = confirmed_networks(run.records)
+    if not confirmed:
+        return []
+    gap = 100 * fmean(item.mean - (item.record.accuracy or 0) for item in confirmed)
+    text = (
+        f"{counted(len(confirmed), 'network')} were trained again, {counted(confirmed[0].epochs, 'epoch')} each with "
+        f"other seeds: on average they get {abs(gap):.1f} points {'less' if gap < 0 else 'more'} of the validation "
+        "images right than in the search."
+    )
+    correlation = rank_correlation(confirmed)
+    if correlation is not None:
+        text += f" Rank correlation between the two (Spearman): {correlation:.2f}."
+    front = [item for item in confirmed if item.record.on_front]
+    tied = [
+        f"{shown_name(run, a.record)} and {shown_name(run, b.record)}"
+        for a, b in itertools.combinations(front, 2)
+        if len(a.accuracies) > 1 and a.within_noise(b)
+    ]
+    if tied:
+        text += f" Not told apart in accuracy by these trainings (Welch's t-test, 5 %): {'; '.join(tied)}."
+    return [text]
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """How the run was made, as (what, how)."""
+    settings, environment = run.settings, run.environment
+    recipe = settings.parsed_recipe
+    levels = rungs(recipe.epochs, settings.reduction)
+    stopping = (
+        f"after epoch {listed([str(level) for level in levels])} one trial of {settings.reduction} goes on, "
+        "compared by dominance over all objectives"
+        if levels
+        else "none"
+    )
+    images = (
+        f"{settings.train_size:,} images drawn from the training set" if settings.train_size else "whole training set"
+    )
+    rows = [
+        ("Data", f"{settings.dataset}; {images}"),
+        (
+            "Split",
+            f"{100 * settings.validation_fraction:g} % of it held out for validation, stratified, seed {settings.seed}",
+        ),
+        ("Objectives", ", ".join(settings.objectives)),
+        ("Limits", ", ".join(settings.limits) or "none"),
+        ("Sampler", f"{settings.sampler}, seed {settings.seed}"),
+        ("Budget", f"{counted(settings.trials, 'trial')} of {counted(recipe.epochs, 'epoch')}"),
+        ("Early stopping", stopping),
+        ("Recipe", _recipe(recipe.to_dict())),
+        ("Validation set", "read after every epoch of every trial; it steers the search"),
+        ("Test set", "kept apart; read once, after the search, for the front and the published networks beside it"),
+        ("Seeds", _seeds(run)),
+        ("Device", _join(environment, "device", "cpu")),
+        ("Machine", _join(environment, "platform", "cores") + (" cores" if environment.get("cores") else "")),
+        ("Started", str(environment.get("started", ""))),
+        ("Python", str(environment.get("python", ""))),
+        ("Versions", ", ".join(f"{name} {number}" for name, number in environment.get("versions", {}).items())),
+    ]
+    return [(what, how) for what, how in rows if how]
+
+
+def _seeds(run: Run) -> str:
+    several = max((len(record.confirmed.get("accuracies") or ()) for record in run.records), default=0)
+    if several > 1:
+        return f"front confirmed with up to {several} trainings each; the table gives their mean and spread"
+    return "each network trained once: differences of a point may be chance"
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    parts = [f"{recipe['optimizer']}, learning rate {recipe['lr']:g}, {recipe['schedule'].replace('_', ' ')}"]
+    parts.append(f"batch {recipe['batch_size']}")
+    parts.append(f"weight decay {recipe['weight_decay']:g}")
+    return ", ".join(parts)
+
+
+def _join(environment: Mapping[str, Any], *keys: str) -> str:
+    found = [str(environment[key]) for key in keys if environment.get(key)]
+    return ", ".join(dict.fromkeys(found))
+
+
+def _agreement(first: Sequence[float], second: Sequence[float]) -> str:
+    if len(first) < LEAST_PAIRS:
+        return ""
+    tau = float(kendalltau(first, second).statistic)
+    if tau != tau:  # all equal
+        return ""
+    return f" The two agree on which is better in {50 * (1 + tau):.0f} % of all pairs (Kendall's tau {tau:.2f})."
+
+
+def _against(points: Sequence[Point], x: str, y: str, factor: float, x_title: str, y_title: str) -> Document | None:
+    here = [(index, point) for index, point in enumerate(points) if point.kind != "printed"]
+    shown = [index for index, point in here if x in point.values and y in point.values]
+    if not shown:
+        return None
+    xs, ys = ([points[index].values[key] * factor for index in shown] for key in (x, y))
+    low, high = min(xs + ys), max(xs + ys)
+    edge = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+    ends = [low - edge, high + edge]
+    published = [points[index].kind == "published" for index in shown]
+    return {
+        "data": [
+            {
+                "x": ends,
+                "y": ends,
+                "mode": "lines",
+                "line": {"color": "var(--stopped)", "width": 1, "dash": "dash"},
+                "hoverinfo": "skip",
+            },
+            {
+                "x": xs,
+                "y": ys,
+                "mode": "markers",
+                "marker": {
+                    "size": 9,
+                    "symbol": ["diamond" if is_published else "circle" for is_published in published],
+                    "color": ["var(--published)" if is_published else "var(--found)" for is_published in published],
+                },
+                "hovertemplate": "%{x:.4g}, %{y:.4g}<extra></extra>",
+                "meta": {"role": "trust", "points": shown},
+            },
+        ],
+        "layout": {
+            "xaxis": {"title": {"text": x_title}, "range": ends},
+            "yaxis": {"title": {"text": y_title}, "range": ends},
+            "showlegend": False,
+            "hovermode": "closest",
+            "height": 340,
+        },
+    }

@@ -1,0 +1,146 @@
+"""Weights in safetensors: read by other programs without running anything, and by `nas` like a checkpoint."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.export.card import Card
+from nas.files import write_atomic
+from nas.training.checkpoint import Checkpoint, load_checkpoint
+
+SUFFIX = ".safetensors"
+_KEY, _VERSION = "nas", 1
+
+
+def save_weights(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint's weights, and all the rest but the trainer's state as the file's metadata.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    described = {"version": _VERSION} | {
+        item.name: getattr(checkpoint, item.name)
+        for item in fields(checkpoint)
+        if item.name not in ("weights", "trainer")
+    }
+    # safetensors takes neither channels_last nor two names of one tensor.
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
+    # One entry: safetensors writes several in any order, and equal trainings should leave equal files.
+    content = save(tensors, {_KEY: json.dumps(described, ensure_ascii=False)})
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        raise UserError(f"weights {path}: cannot be written ({error.strerror or error})") from error
+
+
+def load_trained(path: Path) -> Checkpoint:
+    """A trained network, from a checkpoint or from the safetensors that a training leaves; `trainer` may be None.
+
+    Raises:
+        UserError: the file is missing, damaged or something else.
+    """
+    return _load_weights(path) if path.suffix == SUFFIX else load_checkpoint(path)
+
+
+def card(checkpoint: Checkpoint, where: str) -> Card:
+    """What a shipped network says of itself.
+
+    Args:
+        checkpoint: of a training or a search.
+        where: what an error calls it, such as its path.
+    """
+    source = checkpoint.extra.get("source_resolution")
+    return Card(
+        architecture=Architecture.from_dict(checkpoint.architecture, where),
+        classes=tuple(checkpoint.classes),
+        mean=tuple(checkpoint.mean),
+        std=tuple(checkpoint.std),
+        decoded_at=source if isinstance(source, int) and source > 0 else None,
+    )
+
+
+@dataclass(frozen=True)
+class Initialised:
+    """What a network took over from another. `loaded`, `fresh`: names of its tensors; `unused`: the other's."""
+
+    path: Path
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        line = f"{self.path}: {len(self.loaded)} of {len(self.loaded) + len(self.fresh)} tensors taken over"
+        return f"{line}; new: {_some(self.fresh)}" if self.fresh else line
+
+
+def initialise(network: nn.Module, path: Path) -> Initialised:
+    """Copy into a network every tensor of a trained one that has its name and shape; the others keep their values.
+
+    So a network begins on new classes with all but a fresh classifier, and on a variant with the stages that they
+    share.
+
+    Args:
+        network: changed in place.
+        path: a checkpoint or safetensors, of `nas` or with the same names.
+
+    Raises:
+        UserError: the file cannot be read, or no weight of it fits.
+    """
+    given = _tensors(path)
+    own = network.state_dict()
+    loaded = {name: given[name] for name, tensor in own.items() if name in given and given[name].shape == tensor.shape}
+    # A norm's count of batches fits everywhere and says nothing.
+    if not any(tensor.ndim for tensor in loaded.values()):
+        raise UserError(f"--init {path}: none of its {len(given)} tensors has a name and shape of this network's")
+    network.load_state_dict(loaded, strict=False)
+    return Initialised(
+        path,
+        loaded=tuple(loaded),
+        fresh=tuple(name for name in own if name not in loaded),
+        unused=tuple(name for name in given if name not in loaded),
+    )
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    return _open(path)[0] if path.suffix == SUFFIX else load_checkpoint(path).weights
+
+
+def _open(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    if not path.is_file():
+        raise UserError(f"weights {path}: cannot be read (no such file)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"weights {path}: damaged, or not safetensors") from error
+
+
+def _load_weights(path: Path) -> Checkpoint:
+    weights, metadata = _open(path)
+    if _KEY not in metadata:
+        raise UserError(f"weights {path}: not written by nas (they may be given to --init)")
+    try:
+        described: dict[str, Any] = json.loads(metadata[_KEY])
+        version = described.pop("version")
+        if version != _VERSION:
+            raise UserError(f"weights {path}: version {version}, this nas reads version {_VERSION}")
+        for name in ("classes", "mean", "std"):  # JSON has no tuples
+            described[name] = tuple(described[name])
+        return Checkpoint(**described, weights=weights)
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"weights {path}: damaged metadata") from error
+
+
+def _some(names: tuple[str, ...], most: int = 4) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,109 @@
+"""What the page is told of each network."""
+
+import json
+from pathlib import Path
+
+import pytest
+from studies import invented_run
+
+from nas import catalog
+from nas.published import Printed
+from nas.report.numbers import QUANTITIES, log_ticks, show, show_seconds
+from nas.report.page import embed
+from nas.report.points import command, document, run_points, strip, yaml_lines
+from nas.report.scatter import dominated
+from nas.report.schedules import drawn, verdict
+from nas.search.run import Run
+
+
+@pytest.mark.parametrize("name", catalog.network_names())
+def test_yaml_lines_are_the_network_s_yaml(name: str) -> None:
+    network = catalog.load(name)
+    assert "\n".join(yaml_lines(network, {})) + "\n" == network.to_yaml()
+    assert len(strip(network)) == len(network.stages)
+
+
+def test_a_point_for_every_trained_network(run: Run) -> None:
+    points = run_points(run)
+    assert [point.number for point in points] == [r.number for r in run.records if r.was_trained]
+    assert [p.rank for p in sorted((p for p in points if p.rank), key=lambda p: p.rank)] == [
+        *range(1, len(run.front) + 1)
+    ]
+
+
+def test_the_document_holds_the_points(run: Run) -> None:
+    points = run_points(run)
+    made = json.loads(json.dumps(document(points)))
+    for point, row in zip(points, made["rows"], strict=True):
+        assert point.architecture is not None
+        text = "\n".join(made["texts"][line] for line in row["lines"]) + "\n"
+        assert text == point.architecture.to_yaml()
+        values = {key: value for key, value in zip(made["keys"], row["values"], strict=True) if value is not None}
+        assert values == pytest.approx(dict(point.values), rel=1e-6)
+
+
+def test_printed_networks_never_show_foreign_latency(run: Run) -> None:
+    row = Printed("Han and Kwon", "3", "column E", "han-e", "E", "cifar10", accuracy=0.9177, latency_ms=14.0)
+    point = run_points(run, [row])[-1]
+    assert (point.kind, point.name) == ("printed", "han-e")
+    assert point.values == {"accuracy": 0.9177, "test_accuracy": 0.9177}
+    assert point.architecture is not None
+
+
+def test_commands_quote_and_repeat_what_changes_the_data() -> None:
+    run = invented_run(Path("results/a run"), trials=3, dataset="imagefolder:my images", seed=7, closed=0)
+    assert command(run, "han-e") == "nas train han-e --dataset 'imagefolder:my images' --seed 7"
+
+
+def test_the_region_is_a_staircase_over_the_networks_trained_to_the_end(run: Run) -> None:
+    points = run_points(run)
+    size, accuracy = QUANTITIES["size"], QUANTITIES["accuracy"]
+    corners = dominated(points, size, accuracy)
+    assert corners[0] == corners[-1]
+    for point in points:
+        if point.state == "complete":
+            better = [c for c in corners if c[0] <= point.values["size"] and c[1] >= point.values["accuracy"]]
+            assert better, f"{point.name} lies outside the region"
+
+
+def test_schedules_hold_the_front_and_the_published_smallest_first(run: Run) -> None:
+    points = run_points(run)
+    chosen = [points[index] for index in drawn(points)]
+    assert {point.number for point in chosen} == {p.number for p in points if p.rank or p.kind == "published"}
+    sizes = [point.values["size"] for point in chosen]
+    assert sizes == sorted(sizes)
+    assert "on average in the first half of the stages" in verdict(points)
+
+
+def test_json_cannot_end_its_script_element() -> None:
+    text = str(embed({"a": "</script><!-- \u2028 & \u2029"}))
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == {"a": "</script><!-- \u2028 & \u2029"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("accuracy", 0.91767, "91.77 %"),
+        ("size", 3_728_240, "3.73 MB"),
+        ("size", 435_296, "435 kB"),
+        ("macs", 91_154_944, "91.15 M"),
+        ("params", 104_394, "104 k"),
+        ("latency", 0.1234, "0.123 ms"),
+        ("latency", None, "–"),
+    ],
+)
+def test_numbers_as_people_read_them(key: str, value: float | None, shown: str) -> None:
+    assert show(key, value) == shown
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.4, 9.3), (1.0, 1.0), (2.0, 3.0), (0.001, 900.0)])
+def test_log_ticks_enclose_the_values(low: float, high: float) -> None:
+    ticks = log_ticks(low, high)
+    assert ticks == sorted(ticks)
+    assert ticks[0] <= low and ticks[-1] >= high
+    assert 2 <= len(ticks) <= 14
+
+
+def test_durations() -> None:
+    assert [show_seconds(s) for s in (1.24, 43.2, 252, 7500)] == ["1.2 s", "43 s", "4 min 12 s", "2 h 5 min"]

@@ -1,0 +1,114 @@
+"""How the search went: hypervolume, time, importance, trust."""
+
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from studies import WORKERS, invented_run
+
+from nas import pareto
+from nas.errors import UserError
+from nas.report import importance, progress, trust
+from nas.report.effort import state_rows, time_sentence, time_spent
+from nas.report.figures import FIGURES, figure
+from nas.report.points import run_points
+from nas.search.run import Run
+
+
+def test_hypervolume_grows_to_that_of_the_front(run: Run) -> None:
+    history = progress.history(run)
+    volume = progress.Volume.of(run.objectives, run.records)
+    assert history is not None and volume is not None
+    assert len(history.reached) == sum(record.was_trained for record in run.records)
+    assert np.all(np.diff(history.reached) >= 0)
+    front = [volume.unit(record) for record in run.front_records]
+    assert history.reached[-1] == pytest.approx(pareto.hypervolume(np.array(front), np.ones(3)))
+    assert 0 < history.reached[-1] <= 1
+
+
+def test_random_order_ends_where_the_search_ends(run: Run) -> None:
+    history = progress.history(run)
+    assert history is not None
+    assert history.random_at[-1] == len(history.reached)
+    assert history.random_mean[-1] == pytest.approx(history.reached[-1])
+    assert np.all(np.diff(history.random_mean) >= -1e-12)
+    for low, mean, high in zip(history.random_low, history.random_mean, history.random_high, strict=True):
+        assert low <= mean + 1e-9 and high >= 0
+
+
+def test_random_order_is_the_expectation() -> None:
+    """Against all orders of a few trainings."""
+    import itertools
+
+    run = invented_run(Path("results/few"), trials=5, epochs=2, published="none", objectives=("accuracy", "size"))
+    history = progress.history(run)
+    volume = progress.Volume.of(run.objectives, run.records)
+    assert history is not None and volume is not None
+    places = [volume.unit(record) for record in run.records]
+    exact = np.mean(
+        [
+            [volume.covered([p for p in order[:k] if p is not None]) for k in history.random_at]
+            for order in itertools.permutations(places)
+        ],
+        axis=0,
+    )
+    assert history.random_mean == pytest.approx(exact, abs=0.05)
+
+
+def test_time_adds_up(run: Run) -> None:
+    spent = time_spent(run)
+    held = sum((r.finished - r.started).total_seconds() for r in run.records if r.was_trained)
+    assert spent.workers == WORKERS
+    assert spent.total == pytest.approx(held + spent.idle)
+    shares = [int(word) for word in time_sentence(spent).replace(",", "").split() if word.isdigit()]
+    assert "workers" in time_sentence(spent) and shares
+    assert spent.idle > 0
+
+
+def test_states_count_every_trial(run: Run) -> None:
+    rows = state_rows(run)
+    assert sum(row.count for row in rows) == len(run.records)
+    failed = next(row for row in rows if row.state == "Failed")
+    assert failed.reason == "out of memory"
+
+
+def test_importance_finds_what_decides_the_size() -> None:
+    run = invented_run(Path("results/wide"), trials=120, epochs=2, published="none")
+    found = importance.importances(run)
+    assert set(found) == {"accuracy", "size", "latency"}
+    for shares in found.values():
+        assert sum(shares.values()) == pytest.approx(1)
+    assert max(found["size"], key=found["size"].__getitem__) == "width"
+    assert importance.note(run, found) == ""
+
+
+def test_too_few_networks_are_said() -> None:
+    run = invented_run(Path("results/few"), trials=6, published="none")
+    found = importance.importances(run)
+    assert found == {}
+    assert "Too few networks" in importance.note(run, found)
+
+
+def test_trust_says_what_was_not_read(run: Run) -> None:
+    assert "Kendall" in trust.sentences(run)[0]
+    unread = invented_run(Path("results/unread"), trials=10, confirmed=False)
+    assert trust.sentences(unread)[0].startswith("The test set has not been read")
+    assert trust.accuracy_figure(run_points(unread)) is None
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_for_notebooks(run: Run, name: str) -> None:
+    made = figure(run, name)
+    assert isinstance(made, go.Figure)
+    assert "var(" not in made.to_json()
+
+
+def test_figures_name_what_is_wrong(run: Run) -> None:
+    with pytest.raises(UserError, match="unknown figure 'scatter'; one of: pareto"):
+        figure(run, "scatter")
+    with pytest.raises(UserError, match="unknown axis 'speed'"):
+        figure(run, "pareto", x="speed")
+    empty = invented_run(Path("results/empty"), trials=5, closed=0, confirmed=False)
+    with pytest.raises(UserError, match="nothing to show"):
+        figure(empty, "pareto")

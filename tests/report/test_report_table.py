@@ -1,0 +1,80 @@
+"""The run as text, and runs compared."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from studies import invented_run
+
+from nas import pareto
+from nas.errors import UserError
+from nas.report.comparison import caveats, common_objectives, common_volume, run_rows, shared_front, write_comparison
+from nas.report.page import write_report
+from nas.report.progress import losses_of
+from nas.report.table import render
+from nas.search.run import COLUMNS, Run
+
+
+def test_csv_is_trials_csv(trained: Run) -> None:
+    assert render(trained, "csv") == (trained.path / "trials.csv").read_text()
+    assert next(csv.reader(io.StringIO(render(trained, "csv")))) == list(COLUMNS)
+
+
+def test_json_holds_settings_trials_and_front(trained: Run) -> None:
+    document = json.loads(render(trained, "json"))
+    assert len(document["trials"]) == len(trained.records)
+    assert [row["id"] for row in document["front"]] == list(trained.front["id"])
+    assert document["front"][0]["command"].startswith("nas train ")
+    assert document["settings"] == trained.settings.to_dict()
+
+
+def test_markdown_has_a_row_per_front_member(run: Run) -> None:
+    lines = render(run, "md").splitlines()
+    assert sum(line.startswith("| ") for line in lines) == len(run.front) + 2
+    assert lines[0] == "# inverted_residual on digits"
+
+
+def test_unknown_format(run: Run) -> None:
+    with pytest.raises(UserError, match="unknown format 'pdf'; allowed: html, csv, json, md"):
+        render(run, "pdf")
+
+
+def test_report_stands_in_the_run_s_folder(trained: Run) -> None:
+    path = write_report(trained)
+    assert path == trained.path / "report.html"
+    text = path.read_text()
+    assert text.startswith("<!doctype html>")
+    assert all(str(trained.front_file(rank, r)) in text for rank, r in enumerate(trained.front_records, 1))
+
+
+def test_hypervolumes_have_one_reference(run: Run) -> None:
+    other = invented_run(Path("results/other"), trials=20, seed=5)
+    runs = [run, other]
+    objectives = common_objectives(runs)
+    volume = common_volume(runs, objectives)
+    assert volume is not None
+    rows = run_rows(runs, ["a", "b"], objectives, volume)
+    for made, row in zip(runs, rows, strict=True):
+        points = np.array([p for r in made.records if (p := losses_of(objectives, r)) is not None])
+        box = np.prod(volume.corner - volume.ideal)
+        assert row.hypervolume == f"{100 * pareto.hypervolume(points, volume.corner) / box:.1f} %"
+    assert sum(shared_front(runs, objectives).values()) >= 1
+
+
+def test_runs_that_cannot_be_compared_say_so(run: Run) -> None:
+    other = invented_run(Path("results/other"), trials=10, dataset="cifar10", epochs=3)
+    other.environment = {**other.environment, "cpu": "another"}
+    assert [objective.name for objective in common_objectives([run, other])] == ["accuracy", "size"]
+    said = " ".join(caveats([run, other]))
+    assert "different data sets" in said
+    assert "different recipes" in said
+    assert "different machines" in said
+    assert caveats([run, run]) == []
+
+
+def test_a_comparison_needs_two(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least two runs"):
+        write_comparison([run], tmp_path / "compared.html")
