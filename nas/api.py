@@ -20,6 +20,7 @@ from nas.report.comparison import write_comparison
 from nas.report.page import write_report
 from nas.report.table import render
 from nas.search.conductor import Progress
+from nas.search.memory import memory_bytes, too_large
 from nas.search.prepare import fit_space
 from nas.search.run import Run
 from nas.search.search import resume as resume_search
@@ -138,6 +139,10 @@ def train(
     plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
     if epochs is not None:
         plan = plan.with_epochs(epochs)
+    place = choose_device(device)
+    reason = too_large(cost(network, len(data.classes)), plan.batch_size, memory_bytes(place))
+    if reason is not None:
+        raise UserError(f"{network.name}: {reason}")
     if resume and out is None:
         raise UserError("--resume needs --out: the folder of the training to go on with")
     return train_network(
@@ -146,7 +151,7 @@ def train(
         plan,
         out=Path(out) if out is not None else fresh_folder(network.name, dataset),
         seed=seed,
-        device=choose_device(device),
+        device=place,
         resume=resume,
         on_epoch=on_epoch,
     )

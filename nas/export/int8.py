@@ -30,6 +30,24 @@ CALIBRATION_IMAGES = 512
 
 _BATCH = 64
 
+_OPERATIONS = [
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Mul",
+    "Concat",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "ReduceMean",
+    "Relu",
+    "Clip",
+]
+"""What works on whole images. The rest is the routing of conditional convolutions: a handful of numbers per image, for
+which the nodes around it would weigh more than what they save.
+"""
+
 
 @dataclass(frozen=True)
 class Quantised:
@@ -99,6 +117,7 @@ def _quantise(model: Path, images: Tensor) -> bytes:
                 quantised,
                 Reader(),
                 quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=_OPERATIONS,
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,

@@ -36,6 +36,9 @@ def to_program(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(folded, (example,), dynamic_shapes=({0: torch.export.Dim(BATCH)},))
+            for node in program.graph.nodes:
+                # The lines of code it came from, with this machine's paths: nobody's business, and a third of a small file.
+                node.meta.pop("stack_trace", None)
             torch.export.save(program, buffer, extra_files={"card.json": json.dumps(card.to_metadata())})
             written = torch.export.load(io.BytesIO(buffer.getvalue())).module()
     except Exception as error:  # the exporter's errors have no common base

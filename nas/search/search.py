@@ -11,11 +11,13 @@ import optuna
 import ray
 
 from nas import catalog
+from nas.cost.analytic import cost as count
 from nas.errors import UserError
 from nas.search.conductor import Conductor, Progress
 from nas.search.confirmation import Confirmation
 from nas.search.journal import RunJournal
 from nas.search.judge import judge, to_judge
+from nas.search.memory import memory_bytes, too_large
 from nas.search.prepare import (
     LATENCY_FILE,
     check_limits,
@@ -79,6 +81,7 @@ def search(
     with ExitStack() as stack:
         workers = start_ray(resources or Resources())
         stack.callback(ray.shutdown)
+        memory = memory_bytes(workers.device)
         _create_folder(out)
         environment = read_run_file(out)["environment"] if resumed else describe_environment(workers.device)
         write_run_file(out, settings, environment, storage)
@@ -93,6 +96,9 @@ def search(
             objectives=settings.parsed_objectives,
             limits=limits,
             costs=costs,
+            objection=lambda architecture: too_large(
+                count(architecture, num_classes), settings.parsed_recipe.batch_size, memory
+            ),
             batch=journal.batch if journal else nullcontext,
         )
         if earlier is not None:

@@ -92,6 +92,7 @@ class SearchStudy:
         objectives: in the order of the study's values.
         limits: networks that break one are recorded but never trained.
         costs: the known figures of a network.
+        objection: why a network cannot be trained at all, or None.
         batch: makes what is written within it one write, where the storage can.
     """
 
@@ -103,10 +104,12 @@ class SearchStudy:
         objectives: Sequence[Objective],
         limits: Sequence[Limit],
         costs: CostFunction,
+        objection: Callable[[Architecture], str | None] = lambda architecture: None,
         batch: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.study = study
         self._batch = batch
+        self._never = objection
         self.space = space
         self.objectives = tuple(objectives)
         self.limits = tuple(limits)
@@ -288,6 +291,9 @@ class SearchStudy:
             worst = max(excess, key=excess.__getitem__)
             if excess[worst] > 0:
                 return self._pass_over(trial, TrialState.PRUNED, f"over the limit {worst}")
+        reason = self._never(architecture)
+        if reason is not None:
+            return self._pass_over(trial, TrialState.FAIL, reason)
         twin_number = self._by_id.get(architecture.id)
         if twin_number is None:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -149,11 +149,15 @@ def _open(name: str, spec: _Downloaded, root: Path, part: str) -> Any:
         return spec.open(root, part, False)
     except Exception:  # torchvision answers a missing or damaged set with whatever its reader raises
         pass
+    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _patience(_CONNECT_SECONDS):
             return spec.open(root, part, True)
     except Exception as error:
+        for folder in missing:
+            with suppress(OSError):  # not empty: part of a download
+                folder.rmdir()
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"data set {name!r} is not (or not whole) in {root} and could not be downloaded ({reason}): "

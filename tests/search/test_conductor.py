@@ -6,9 +6,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+import nas
 from nas.architecture import Architecture
 from nas.search.conductor import Conductor, training_seed
 from nas.search.journal import RunJournal
+from nas.search.memory import too_large
 from nas.search.objectives import parse_limit, parse_objectives
 from nas.search.prepare import cost_function
 from nas.search.sampler.by_name import make_sampler
@@ -20,7 +22,7 @@ OBJECTIVES = parse_objectives("accuracy,size")
 
 
 @contextmanager
-def open_conductor(folder, space, *, trials=10, limits=(), sampler="random", queue=(), reduction=3):
+def open_conductor(folder, space, *, trials=10, limits=(), sampler="random", queue=(), reduction=3, memory=None):
     costs = cost_function(10, None)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal = RunJournal(folder / STUDY_FILE, writer=True)
@@ -31,7 +33,15 @@ def open_conductor(folder, space, *, trials=10, limits=(), sampler="random", que
         sampler=make_sampler(sampler, space=space, objectives=OBJECTIVES, limits=limits, costs=costs, seed=1),
         load_if_exists=True,
     )
-    search = SearchStudy(study, space=space, objectives=OBJECTIVES, limits=limits, costs=costs, batch=journal.batch)
+    search = SearchStudy(
+        study,
+        space=space,
+        objectives=OBJECTIVES,
+        limits=limits,
+        costs=costs,
+        objection=lambda a: too_large(nas.cost(a), 1, memory),
+        batch=journal.batch,
+    )
     for architecture in queue:
         search.enqueue(architecture)
     stopping = DominanceStopping(rungs(EPOCHS, reduction), reduction)
@@ -121,6 +131,16 @@ def test_networks_over_a_limit_never_reach_a_worker(make_conductor, tmp_path, sm
     assert all(not curve_of(trial.user_attrs) and trial.state == TrialState.PRUNED for trial in over)
     trained = [trial for trial in trials(conductor) if curve_of(trial.user_attrs)]
     assert len(trained) == 8
+
+
+def test_networks_too_large_for_the_memory_never_reach_a_worker(tmp_path, small_space):
+    memory = 12 * 1500  # weights, gradients and momentum of 1,500 parameters, and no activation
+    with open_conductor(tmp_path, small_space, trials=10, memory=memory) as conductor:
+        run(conductor)
+        large = [trial for trial in trials(conductor) if trial.user_attrs["costs"]["params"] >= 1500]
+        assert large
+        assert all(not curve_of(trial.user_attrs) for trial in large)
+        assert all("training needs" in trial.user_attrs["reason"] for trial in large)
 
 
 def test_queued_networks_come_first_and_keep_their_names(make_conductor, tmp_path, small_space):

@@ -1,0 +1,176 @@
+"""What early stopping by dominance saves, and what it costs.
+
+`record` trains networks of a space to the end, none stopped, and keeps their learning curves and costs in a small file.
+`replay` runs the rule over the recorded curves as a search with several workers would have met them (a trial begins
+when a worker is free, epochs take as long as they took) and compares with training everything:
+
+- epochs trained, and how many times fewer
+- the hypervolume of the front, as a part of the true front's (reference: the worst values recorded)
+- which members of the true front were stopped
+
+    python benchmarks/early_stopping.py record tests/search/fixtures/curves.json
+    python benchmarks/early_stopping.py replay tests/search/fixtures/curves.json
+"""
+
+import argparse
+import heapq
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nas
+from nas import pareto
+from nas.search.stopping import DominanceStopping, rungs
+
+OBJECTIVES = ("accuracy", "size", "macs")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A network trained to the end: accuracy after and seconds of every epoch, and its known costs."""
+
+    accuracies: tuple[float, ...]
+    seconds: tuple[float, ...]
+    costs: tuple[float, ...]
+
+    def losses(self, epoch: int) -> tuple[float, ...]:
+        """Every objective minimised, after `epoch` epochs."""
+        return (-self.accuracies[epoch - 1], *self.costs)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a search with early stopping would have done."""
+
+    epochs: int
+    all_epochs: int
+    finished: tuple[int, ...]
+    true_front: tuple[int, ...]
+    hypervolume: float
+    """As a part of the true front's."""
+
+    @property
+    def saving(self) -> float:
+        return self.all_epochs / self.epochs
+
+    @property
+    def stopped_front(self) -> tuple[int, ...]:
+        """Members of the true front that were stopped."""
+        return tuple(index for index in self.true_front if index not in self.finished)
+
+
+def replay(curves: Sequence[Curve], *, reduction: int, workers: int, order: Sequence[int]) -> Replayed:
+    """Run the rule over recorded curves, `workers` trials at once, beginning in this order."""
+    budget = len(curves[0].accuracies)
+    rule = DominanceStopping(rungs(budget, reduction), reduction)
+    waiting = list(order)
+    running = [(curves[index].seconds[0], index, 1) for index in waiting[:workers]]
+    del waiting[:workers]
+    heapq.heapify(running)
+    epochs, finished = 0, []
+    while running:
+        now, index, epoch = heapq.heappop(running)
+        epochs += 1
+        ended = epoch == budget
+        if ended:
+            finished.append(index)
+        if ended or rule.stops(index, epoch, curves[index].losses(epoch)):
+            if waiting:
+                following = waiting.pop(0)
+                heapq.heappush(running, (now + curves[following].seconds[0], following, 1))
+        else:
+            heapq.heappush(running, (now + curves[index].seconds[epoch], index, epoch + 1))
+    points = np.array([curve.losses(budget) for curve in curves])
+    # Costs span decades: their logarithms count.
+    points[:, 1:] = np.log(points[:, 1:])
+    low, high = points.min(axis=0), points.max(axis=0)
+    points = (points - low) / (high - low)
+    reference = np.full(points.shape[1], 1.1)
+    true = np.flatnonzero(pareto.front_mask(points))
+    share = pareto.hypervolume(points[finished], reference) / pareto.hypervolume(points[true], reference)
+    return Replayed(epochs, budget * len(curves), tuple(finished), tuple(int(i) for i in true), share)
+
+
+def read(path: Path) -> list[Curve]:
+    """The curves of a recorded file."""
+    document = json.loads(path.read_text())
+    return [
+        Curve(tuple(item["accuracies"]), tuple(item["seconds"]), tuple(item["costs"])) for item in document["networks"]
+    ]
+
+
+def record(path: Path, *, trials: int, epochs: int, space: str, limit: str) -> None:
+    """Train networks drawn at random to the end and keep their curves."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = nas.search(
+            space,
+            objectives=OBJECTIVES,
+            limits=(limit,),
+            sampler="random",
+            reduction=1,
+            trials=trials,
+            epochs=epochs,
+            out=Path(folder) / "run",
+            on_change=lambda progress: print(f"\r{progress.closed}/{progress.budget}", end="", flush=True),
+        )
+        networks: list[dict[str, Any]] = [
+            {
+                "name": record.architecture.name,
+                "accuracies": [epoch["accuracy"] for epoch in record.curve],
+                "seconds": [round(epoch["seconds"], 3) for epoch in record.curve],
+                "costs": [record.costs[name] for name in OBJECTIVES[1:]],
+            }
+            for record in run.records
+            if record.state == "complete" and record.was_trained
+        ]
+        about = {"space": space, "dataset": run.settings.dataset, "limit": limit, "recipe": run.settings.recipe}
+    lines = ",\n".join(json.dumps(network) for network in networks)
+    path.write_text(f'{{"about": {json.dumps(about)},\n"networks": [\n{lines}\n]}}\n')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("record", "replay"))
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--trials", type=int, default=72)
+    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--space", default="inverted_residual")
+    parser.add_argument("--limit", default="macs<=3M")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=50, help="orders in which the trials begin")
+    options = parser.parse_args()
+    if options.action == "record":
+        record(options.file, trials=options.trials, epochs=options.epochs, space=options.space, limit=options.limit)
+        return
+    curves = read(options.file)
+    budget = len(curves[0].accuracies)
+    print(f"{len(curves)} networks, {budget} epochs, objectives {', '.join(OBJECTIVES)}, {options.seeds} orders")
+    print(
+        "reduction  rungs        epochs saved (median, min-max)  hypervolume kept (median, min)  front members stopped"
+    )
+    for reduction in (2, 3, 4):
+        runs = [
+            replay(
+                curves,
+                reduction=reduction,
+                workers=options.workers,
+                order=np.random.default_rng(seed).permutation(len(curves)).tolist(),
+            )
+            for seed in range(options.seeds)
+        ]
+        saving = [run.saving for run in runs]
+        kept = [run.hypervolume for run in runs]
+        lost = [len(run.stopped_front) for run in runs]
+        spread = f"{np.median(saving):.2f}x ({min(saving):.2f}-{max(saving):.2f})"
+        share = f"{np.median(kept):.4f} ({min(kept):.4f})"
+        stopped = f"{np.median(lost):.0f} of {len(runs[0].true_front)}"
+        print(f"{reduction:>9}  {rungs(budget, reduction)!s:<11}  {spread:<30}  {share:<30}  {stopped}")
+
+
+if __name__ == "__main__":
+    main()
