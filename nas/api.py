@@ -15,6 +15,8 @@ from nas.cost.analytic import cost
 from nas.cost.compare import compare as compare_networks
 from nas.cost.profile import profile as profile_network
 from nas.errors import UserError
+from nas.predict import Prediction
+from nas.predict import predict as classify
 from nas.published import CLASSES, Printed, printed_for
 from nas.report.comparison import write_comparison
 from nas.report.page import write_report
@@ -28,13 +30,15 @@ from nas.search.search import search as run_search
 from nas.search.settings import PUBLISHED, Settings
 from nas.search.tuning import Resources
 from nas.space import Space
-from nas.training.checkpoint import load_checkpoint
-from nas.training.data import Dataset, load_dataset
+from nas.training.data import FOLDER_PREFIX, Dataset, load_dataset
 from nas.training.evaluate import evaluate as evaluate_network
 from nas.training.loop import Epoch
 from nas.training.recipe import Recipe, load_recipe
 from nas.training.session import Trained
 from nas.training.session import train as train_network
+from nas.training.ship import Exported
+from nas.training.ship import export as export_network
+from nas.training.weights import load_trained
 
 
 def search(
@@ -90,7 +94,8 @@ def search(
         nas.search.search.SearchFailedError: trial after trial failed.
     """
     chosen = load_space(space)
-    data = load_dataset(dataset, data_dir=data_dir, train_size=train_size, seed=seed)
+    side = image_resolution(dataset, resolution)
+    data = load_dataset(dataset, data_dir=data_dir, train_size=train_size, seed=seed, resolution=side)
     fitted = fit_space(chosen, data, resolution)
     plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
     if epochs is not None:
@@ -100,6 +105,7 @@ def search(
         dataset=dataset,
         data_dir=str(data_dir) if data_dir is not None else None,
         train_size=train_size,
+        image_resolution=side,
         objectives=tuple(objectives),
         limits=tuple(limits),
         recipe=plan.to_dict(),
@@ -131,10 +137,14 @@ def train(
     seed: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
+    init: str | Path | None = None,
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Trained:
     """Train one network in full; `nas train` in Python. See :func:`nas.training.session.train`."""
-    data = load_dataset(dataset, data_dir=data_dir, train_size=train_size, seed=seed)
+    data = load_dataset(
+        dataset, data_dir=data_dir, train_size=train_size, seed=seed, resolution=image_resolution(dataset, resolution)
+    )
     network = fit_architecture(load(architecture), data, resolution)
     plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
     if epochs is not None:
@@ -153,7 +163,9 @@ def train(
         seed=seed,
         device=place,
         resume=resume,
+        init=Path(init) if init is not None else None,
         on_epoch=on_epoch,
+        say=say,
     )
 
 
@@ -170,7 +182,7 @@ def evaluate(
         checkpoint: written by a training or a search.
         dataset: default the one that it was trained on, split as it was then.
     """
-    saved = load_checkpoint(Path(checkpoint))
+    saved = load_trained(Path(checkpoint))
     architecture = Architecture.from_dict(saved.architecture, str(checkpoint))
     split = dict(saved.split)
     data = load_dataset(
@@ -263,6 +275,25 @@ def compare(
     return compare_networks([load(reference) for reference in references], dataset=dataset, num_classes=classes)
 
 
+def export(
+    checkpoint: str | Path,
+    *,
+    form: str = "onnx",
+    out: str | Path | None = None,
+    int8: bool = False,
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+) -> Exported:
+    """A trained network in another form; `nas export` in Python. See :func:`nas.training.ship.export`."""
+    path = Path(out) if out is not None else None
+    return export_network(Path(checkpoint), form=form, out=path, int8=int8, dataset=dataset, data_dir=data_dir)
+
+
+def predict(model: str | Path, images: Sequence[str | Path], *, top: int = 5) -> list[Prediction]:
+    """The likeliest classes of images; `nas predict` in Python. See :func:`nas.predict.predict`."""
+    return classify(model, images, top=top)
+
+
 def open_run(path: str | Path) -> Run:
     """A run on disk; see :class:`nas.search.run.Run`."""
     return Run.open(path)
@@ -272,6 +303,11 @@ def fit_architecture(architecture: Architecture, dataset: Dataset, resolution: i
     """A network for a data set: its channels, and a resolution no larger than its images unless one is asked for."""
     side = resolution or min(architecture.input.resolution, dataset.resolution)
     return architecture.with_input(channels=dataset.channels, resolution=side)
+
+
+def image_resolution(dataset: str, resolution: int | None) -> int | None:
+    """The side to which the images of a folder are brought when read; other data sets have one of their own."""
+    return resolution if dataset.startswith(FOLDER_PREFIX) else None
 
 
 def choose_device(device: str | None) -> str:

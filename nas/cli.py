@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -189,6 +190,9 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The folder (default: fresh, under results/).")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Begin with the weights of this checkpoint or .safetensors.", show_default=False)
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the training in --out.")] = False,
 ) -> None:
     """Train one network in full: checkpoint, metrics and config go to a folder."""
@@ -206,12 +210,15 @@ def train(
         seed=seed,
         out=out,
         resume=resume,
+        init=init,
+        say=lambda line: console.print(line, markup=False),
         on_epoch=lambda epoch, epochs: screen.print_epoch(console, epoch, epochs),
     )
     console.print(
         f"validation accuracy {result.validation_accuracy:.2%} · test accuracy {result.test_accuracy:.2%}\n"
-        f"{result.checkpoint}\n"
-        f"[bold]nas evaluate {result.checkpoint}[/bold]"
+        f"Weights:  {result.best} (best), {result.last} (last)\n"
+        f"Judge it, or ship it:\n  nas evaluate {result.checkpoint}\n  nas export {result.best}",
+        markup=False,
     )
 
 
@@ -234,6 +241,46 @@ def evaluate(
         f"{result['name']} on {result['dataset']}: validation accuracy {result['validation_accuracy']:.2%}, "
         f"test accuracy {result['test_accuracy']:.2%}"
     )
+
+
+@app.command(epilog="Example: nas export results/best/best.safetensors --format onnx --int8")
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a training's .safetensors.", show_default=False)],
+    form: Annotated[str, typer.Option("--format", help="onnx, torch-export or python.")] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option(help="The file (default: beside the checkpoint).", show_default=False)
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="An int8 ONNX model too, calibrated on validation images.")
+    ] = False,
+    dataset: Annotated[
+        str | None, typer.Option(help="To calibrate with (default: its own).", show_default=False)
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a trained network as ONNX, as a torch.export program, or as one Python file; checked against torch."""
+    from nas import api, screen
+
+    screen.print_exported(
+        console, api.export(checkpoint, form=form, out=out, int8=int8, dataset=dataset, data_dir=data_dir)
+    )
+
+
+@app.command(epilog="Example: nas predict model.onnx photo.jpg")
+def predict(
+    model: Annotated[Path, typer.Argument(help="A checkpoint, .safetensors or exported .onnx.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    top: Annotated[int, typer.Option(help="So many classes per image.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """What a trained network sees in images: the likeliest classes with their probabilities."""
+    from nas import api, screen
+
+    predictions = api.predict(model, images, top=top)
+    if as_json:
+        console.print_json(data=[asdict(item) | {"image": str(item.image)} for item in predictions])
+    else:
+        screen.print_predictions(console, predictions)
 
 
 @app.command(epilog="Example: nas profile han-e --json")

@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.architecture import Architecture
+from nas.predict import Prediction
 from nas.report.points import command, shown_name
 from nas.search.run import Run
 from nas.space import Space
 from nas.training.loop import Epoch
+from nas.training.ship import Exported
 
 
 def train_command(run: Run, rank: int) -> str:
@@ -99,6 +101,28 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def print_exported(console: Console, exported: Exported) -> None:
+    """What an export wrote, and how well it agrees."""
+    for file in exported.model.files:
+        console.print(f"{file}  {megabytes(file.stat().st_size)}", markup=False)
+    console.print(f"largest difference from torch: {exported.model.difference:.1g} of the largest logit", markup=False)
+    small = exported.quantised
+    if small is not None:
+        console.print(
+            f"{small.path}\nint8: size {megabytes(small.size_before)} -> {megabytes(small.size)}, validation accuracy "
+            f"{small.accuracy_before:.2%} -> {small.accuracy:.2%}, calibrated on {small.calibration_images} images",
+            markup=False,
+        )
+
+
+def print_predictions(console: Console, predictions: Sequence[Prediction]) -> None:
+    """Each image with its likeliest classes."""
+    for prediction in predictions:
+        console.print(str(prediction.image), markup=False)
+        for guess in prediction.guesses:
+            console.print(f"  {guess.probability:7.2%}  {guess.label}", markup=False)
 
 
 def megabytes(size: float) -> str:

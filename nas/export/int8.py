@@ -26,7 +26,7 @@ from nas.export.files import require, write
 from nas.export.onnx import INPUT, Session
 
 CALIBRATION_IMAGES = 512
-"""The ranges hardly move with more, and 100 would do on most data."""
+"""Bounds the time that calibration takes on large data sets."""
 
 _BATCH = 64
 

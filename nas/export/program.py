@@ -37,7 +37,7 @@ def to_program(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped
             warnings.simplefilter("ignore")
             program = torch.export.export(folded, (example,), dynamic_shapes=({0: torch.export.Dim(BATCH)},))
             for node in program.graph.nodes:
-                # The lines of code it came from, with this machine's paths: nobody's business, and a third of a small file.
+                # The lines of code it came from, with this machine's paths: a third of a small file.
                 node.meta.pop("stack_trace", None)
             torch.export.save(program, buffer, extra_files={"card.json": json.dumps(card.to_metadata())})
             written = torch.export.load(io.BytesIO(buffer.getvalue())).module()

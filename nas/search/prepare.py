@@ -27,6 +27,7 @@ def load(settings: Settings) -> Dataset:
         train_size=settings.train_size,
         validation_fraction=settings.validation_fraction,
         seed=settings.seed,
+        resolution=settings.image_resolution,
     )
 
 

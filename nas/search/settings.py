@@ -22,6 +22,7 @@ class Settings:
 
     space            the space's document, its input already that of the data set
     dataset          name or ``imagefolder:PATH``
+    image_resolution side to which the images of a folder are brought when they are read
     objectives       names; accuracy is one of them
     limits           as text, such as ``size<=4MB``
     recipe           :meth:`nas.training.recipe.Recipe.to_dict`, epochs included
@@ -40,6 +41,7 @@ class Settings:
     data_dir: str | None = None
     train_size: int | None = None
     validation_fraction: float = 0.15
+    image_resolution: int | None = None
     objectives: tuple[str, ...] = ("accuracy", "size", "latency")
     limits: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)

@@ -98,6 +98,7 @@ class TrainingEvaluator:
             epoch=trainer.epoch,
             accuracy=trainer.accuracy,
             weights=trainer.evaluated_network.state_dict(),
+            extra={"source_resolution": self.dataset.resolution},
             trainer=None if trainer.done else trainer.state_dict(),
         )
 

@@ -1,0 +1,342 @@
+"""Exported forms against the network that they were made from, by other runtimes than nas."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checks import EVERYTHING
+from documents import architectures
+from hypothesis import HealthCheck, given, settings
+from shipping import KINDS, card_of, expected_logits, lived_in, small, train_tiny
+
+import nas
+from nas.errors import UserError
+from nas.export import Card, ExportError, to_onnx, to_program, to_python
+from nas.export.check import Normalised, compare
+from nas.training.data import load_dataset
+from nas.training.session import Trained
+from nas.training.ship import export
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Trained:
+    return train_tiny(tmp_path_factory.mktemp("trained") / "tiny")
+
+
+def imported(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_onnx(path: Path, images: torch.Tensor) -> torch.Tensor:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_onnx_gives_the_networks_logits(kind, tmp_path):
+    architecture = small(KINDS[kind])
+    network, card = lived_in(architecture), card_of(architecture)
+    shipped = to_onnx(card, network.state_dict(), tmp_path / "a.onnx")
+    for batch in (1, 7):
+        images = torch.rand(batch, 3, 16, 16)
+        expected = expected_logits(network, card, images)
+        assert expected.abs().max() > 0.1
+        torch.testing.assert_close(run_onnx(tmp_path / "a.onnx", images), expected, rtol=1e-4, atol=1e-4)
+    assert shipped.difference < 1e-4
+    assert shipped.size == (tmp_path / "a.onnx").stat().st_size
+
+    model = onnx.load(tmp_path / "a.onnx")
+    operations = [node.op_type for node in model.graph.node]
+    # What has no exact fold: a norm before a padded or a conditional convolution, or after a concatenation.
+    assert operations.count("BatchNormalization") <= (1 if kind == "bottleneck" else 0)
+    assert [value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.input] == ["batch"]
+    assert str(Path(nas.__file__).parent).encode() not in (tmp_path / "a.onnx").read_bytes()
+    assert len(Card.from_metadata({item.key: item.value for item in model.metadata_props}, "a").classes) == 10
+
+
+def test_onnx_has_a_pyramid_as_one_convolution(tmp_path):
+    stage = {"block": "inverted_residual", "channels": 8, "kernels": [3, 5, 7]}
+    architecture = small([stage])
+    to_onnx(card_of(architecture), lived_in(architecture).state_dict(), tmp_path / "a.onnx")
+    convolutions = [node for node in onnx.load(tmp_path / "a.onnx").graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 4  # stem, expansion, depthwise, projection
+
+
+def test_a_card_survives_metadata():
+    architecture = small(KINDS["fire"], source='größe "quoted"')
+    card = Card(architecture, ("a", "ö\n'\""), (0.1, 0.2, 0.3), (1.0, 0.25, 1 / 3), decoded_at=64)
+    read = Card.from_metadata(card.to_metadata(), "a.onnx")
+    assert read == card
+    assert read.architecture.id == architecture.id
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nas.version": None}, "a.onnx: not exported by nas"),
+        ({"nas.version": "9"}, "a.onnx: version 9, this nas reads version 1"),
+        ({"mean": "[1"}, "a.onnx: its metadata are damaged"),
+        ({"mean": "[1, 2]"}, "mean and std need 3 values"),
+        ({"std": "[0, 1, 1]"}, "std above 0"),
+        ({"classes": None}, "a.onnx: its metadata are damaged"),
+        ({"classes": "[]"}, "no class names"),
+        ({"architecture": '{"name": "x"}'}, "a.onnx: stem: this field is missing"),
+        ({"decoded_at": "x"}, "a.onnx: its metadata are damaged"),
+    ],
+)
+def test_damaged_metadata_are_told(change, message):
+    metadata = {**card_of(small(KINDS["fire"])).to_metadata(), **change}
+    with pytest.raises(UserError, match=message.replace("[", r"\[")) as caught:
+        Card.from_metadata({key: value for key, value in metadata.items() if value is not None}, "a.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_program_runs_any_batch(tmp_path):
+    architecture = nas.Architecture.from_dict(EVERYTHING).with_input(resolution=32)
+    network, card = lived_in(architecture), card_of(architecture)
+    to_program(card, network.state_dict(), tmp_path / "a.pt2")
+    files = {"card.json": ""}
+    program = torch.export.load(tmp_path / "a.pt2", extra_files=files).module()
+    for batch in (1, 2, 7):
+        images = torch.rand(batch, 3, 32, 32)
+        torch.testing.assert_close(program(images), expected_logits(network, card, images), rtol=1e-4, atol=1e-5)
+    assert '"classes"' in files["card.json"]
+    assert b"layers.py" not in (tmp_path / "a.pt2").read_bytes()  # no traces of this machine's files
+
+
+PYTHON = {
+    **{kind: small(stages) for kind, stages in KINDS.items()},
+    "everything": nas.Architecture.from_dict(EVERYTHING),
+    "every kind without norm": nas.Architecture.from_dict({**EVERYTHING, "norm": "none", "activation": "relu6"}),
+    "unpadded stem": small(KINDS["fire"], stem={"channels": 8, "kernel": 5, "padding": "valid", "pool": "max"}),
+    "shortcuts of all rules": small(
+        [
+            {"block": "inverted_residual", "channels": 12, "repeats": 2, "shortcut": rule}
+            for rule in ("none", "conv", "identity", "conv_strided")
+        ],
+        activation="silu",
+        head={"channels": 24, "dropout": 0.2},
+    ),
+    "flagged shortcuts": small(
+        [
+            {"block": "depthwise_separable", "channels": 8, "shortcut": "none"},
+            {"block": "depthwise_separable", "channels": 8, "shortcut": "identity"},
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_python_file_gives_the_networks_logits(name, tmp_path):
+    architecture = PYTHON[name]
+    network, card = lived_in(architecture), card_of(architecture)
+    shipped = to_python(card, network.state_dict(), tmp_path / "shipped.py")
+    assert shipped.difference < 1e-5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shipped.pt", "shipped.py"]
+    module = imported(tmp_path / "shipped.py")
+    assert card.classes == module.CLASSES
+    plain = module.load()
+    images = torch.rand(3, *card.shape)
+    with torch.inference_mode():
+        expected = expected_logits(network, card, images)
+        torch.testing.assert_close(plain(images), expected, rtol=1e-5, atol=1e-5)
+    # It goes on training as ours does: batch statistics, and a gradient for every weight.
+    if not architecture.head.dropout:
+        normalised = Normalised(network, card).train()
+        network.requires_grad_(True)
+        torch.testing.assert_close(plain.train()(images), normalised(images), rtol=1e-3, atol=1e-4)
+    plain.train()(images).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in plain.parameters())
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(document=architectures(max_stages=3))
+def test_python_file_of_any_network(document, tmp_path_factory):
+    architecture = nas.Architecture.from_dict(document)
+    architecture = architecture.with_input(resolution=max(8, architecture.least_resolution))
+    path = tmp_path_factory.mktemp("any") / "any.py"
+    weights = lived_in(architecture).state_dict()
+    assert to_python(card_of(architecture), weights, path).difference < 1e-5  # what export itself measured
+
+
+def test_python_files_are_laid_out_as_ruff_does(tmp_path):
+    for index, architecture in enumerate(PYTHON.values()):
+        to_python(card_of(architecture), lived_in(architecture).state_dict(), tmp_path / f"net{index}.py")
+    config = Path(nas.__file__).parents[1] / "pyproject.toml"
+    for command in (["format", "--check", "--diff"], ["check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--no-cache", "--config", config, tmp_path],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_python_file_needs_torch_alone(tmp_path):
+    architecture = PYTHON["everything"]
+    to_python(card_of(architecture), lived_in(architecture).state_dict(), tmp_path / "alone.py")
+    tree = ast.parse((tmp_path / "alone.py").read_text())
+    roots = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    assert roots == {"torch", "pathlib", "itertools"}
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(['nas', 'torchvision', 'safetensors', 'onnx']))\n"
+        "import torch, alone\n"
+        "print(tuple(alone.load()(torch.rand(2, 3, 64, 64)).shape))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "(2, 10)\n", done.stderr
+
+
+def test_python_file_says_nothing_that_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    attack = '"""\nopen("hacked", "w")\n"""\\'
+    architecture = small(KINDS["fire"], source=attack)
+    classes = (attack, "'\"", "ö 🦊", "\udcff", "\x00", "{}", "a\\nb", *(f"class {index}" for index in range(3)))
+    card = Card(architecture, classes, (0.1, 0.2, 0.3), (0.1, 0.2, 0.3))
+    to_python(card, lived_in(architecture).state_dict(), Path("safe.py"))
+    assert classes == imported(Path("safe.py")).CLASSES
+    assert not Path("hacked").exists()
+
+
+def test_many_classes_stand_at_the_end(tmp_path):
+    architecture = small(KINDS["fire"])
+    weights = lived_in(architecture, 300).state_dict()
+    to_python(card_of(architecture, 300), weights, tmp_path / "many.py")
+    text = (tmp_path / "many.py").read_text()
+    assert text.index("CLASSES = (") > text.index("class Network")
+    assert len(imported(tmp_path / "many.py").CLASSES) == 300
+
+
+@pytest.mark.parametrize("name", ["han-e.py", "2x.py", "class.py", "a.txt"])
+def test_a_name_that_python_cannot_import_is_refused(name, tmp_path):
+    architecture = small(KINDS["fire"])
+    with pytest.raises(UserError, match=r"name it \w+\.py"):
+        to_python(card_of(architecture), lived_in(architecture).state_dict(), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_result_is_found():
+    card = card_of(small(KINDS["fire"]))
+    network = Normalised(lived_in(card.architecture), card)
+    form = {"tolerance": 1e-4, "form": "it"}
+    assert compare(network, network, card, **form) == 0
+    with pytest.raises(ExportError, match=r"it: differs from torch by 0\.0\d+"):
+        compare(network, lambda images: network(images) * 1.01, card, **form)
+    with pytest.raises(ExportError, match="differs from torch by nan"):
+        compare(network, lambda images: network(images) * torch.nan, card, **form)
+    with pytest.raises(ExportError, match="where torch gives"):
+        compare(network, lambda images: network(images)[:, :1], card, **form)
+    with pytest.raises(ExportError, match="differs"):  # right for one image only
+        compare(network, lambda images: network(images[:1]).expand(len(images), -1), card, **form)
+
+
+@pytest.mark.parametrize("module", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_extra_is_named(module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    architecture = small(KINDS["fire"])
+    with pytest.raises(UserError, match=rf"needs {module}, which is not installed: pip install 'nas\[export\]'"):
+        to_onnx(card_of(architecture), {}, tmp_path / "a.onnx")
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    architecture = small(KINDS["fire"])
+    weights = lived_in(small(KINDS["conv"])).state_dict()
+    with pytest.raises(UserError, match="the weights do not fit small"):
+        to_program(card_of(architecture), weights, tmp_path / "a.pt2")
+
+
+def test_int8_is_smaller_and_about_as_accurate(trained, tmp_path):
+    done = export(trained.checkpoint, out=tmp_path / "tiny.onnx", int8=True)
+    figures = done.quantised
+    assert figures.path == tmp_path / "tiny-int8.onnx"
+    assert figures.size == figures.path.stat().st_size < figures.size_before == done.model.size
+    assert figures.accuracy_before == pytest.approx(trained.validation_accuracy, abs=0.01)
+    assert figures.accuracy > figures.accuracy_before - 0.02
+    assert figures.calibration_images == 216
+
+    # By ONNX Runtime alone, on images that took no part.
+    test = load_dataset("digits").test
+    images = (test.images / 255).float()
+    logits = [run_onnx(path, images) for path in (tmp_path / "tiny.onnx", figures.path)]
+    hits = [(each.argmax(1) == test.labels).float().mean().item() for each in logits]
+    assert hits[0] == pytest.approx(trained.test_accuracy, abs=0.01)
+    assert hits[1] > hits[0] - 0.03
+    assert not torch.allclose(*logits, atol=1e-4)
+
+    model = onnx.load(figures.path)
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    weights = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in kinds]
+    assert sum(kinds[node.input[0]] == onnx.TensorProto.INT8 for node in weights) >= 12
+    metadata = {item.key: item.value for item in model.metadata_props}
+    assert Card.from_metadata(metadata, "int8").classes == tuple("0123456789")
+    assert metadata["quantisation"].startswith("int8, static, per channel")
+
+
+@pytest.mark.parametrize("source", ["checkpoint.pt", "best.safetensors", "last.safetensors"])
+def test_export_from_each_file_of_a_training(trained, source, tmp_path):
+    path = trained.checkpoint.with_name(source)
+    shipped = export(path, form="python", out=tmp_path / "tiny.py").model
+    assert [file.name for file in shipped.files] == ["tiny.py", "tiny.pt"]
+    validation = load_dataset("digits").validation
+    with torch.inference_mode():
+        guesses = imported(tmp_path / "tiny.py").load()(validation.images / 255).argmax(1)
+    accuracy = (guesses == validation.labels).float().mean().item()
+    expected = trained.best_accuracy if source == "best.safetensors" else trained.validation_accuracy
+    assert accuracy == pytest.approx(expected, abs=0.005)  # the training may have judged in bf16
+
+
+def test_export_goes_beside_its_source(trained):
+    folder = trained.checkpoint.parent
+    assert export(trained.checkpoint, form="torch-export").model.files == (folder / "tiny.pt2",)
+    assert export(trained.checkpoint, form="python").model.files == (folder / "tiny.py", folder / "tiny.pt")
+
+
+def test_export_refuses_what_makes_no_sense(trained, tmp_path):
+    source = trained.checkpoint
+    before = source.read_bytes()
+    with pytest.raises(UserError, match="unknown format 'tflite'; allowed: onnx, torch-export, python"):
+        export(source, form="tflite")
+    with pytest.raises(UserError, match="--int8 quantises ONNX models"):
+        export(source, form="python", int8=True)
+    with pytest.raises(UserError, match="would be overwritten"):
+        export(source, form="python", out=source.with_suffix(".py"))
+    with pytest.raises(UserError, match="cannot be read"):
+        export(tmp_path / "nowhere.pt")
+    with pytest.raises(UserError, match="cannot be written"):
+        export(source, form="torch-export", out=Path("/proc/nowhere/a.pt2"))
+    assert source.read_bytes() == before
+
+
+def test_normalisation_is_inside(trained, tmp_path):
+    """A stranger's use: pixels divided by 255, nothing else known."""
+    export(trained.checkpoint, out=tmp_path / "tiny.onnx")
+    test = load_dataset("digits").test
+    session = onnxruntime.InferenceSession(tmp_path / "tiny.onnx", providers=["CPUExecutionProvider"])
+    logits = session.run(None, {"images": test.images.numpy().astype(np.float32) / 255})[0]
+    assert (logits.argmax(1) == test.labels.numpy()).mean() == pytest.approx(trained.test_accuracy, abs=0.01)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["input"] == "float32 (batch, 1, 8, 8), gray in [0, 1], neither mean nor std applied"
+    assert metadata["normalisation"].startswith("inside")

@@ -1,0 +1,263 @@
+"""Trainings in a folder: what they leave, how they begin, how they go on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import nas
+from nas.errors import UserError
+from nas.training import session
+from nas.training.checkpoint import load_checkpoint
+from nas.training.data import Dataset
+from nas.training.evaluate import evaluate
+from nas.training.recipe import Recipe
+from nas.training.session import Trained, train
+from nas.training.weights import load_trained
+
+DOCUMENT: dict[str, Any] = {
+    "name": "tiny",
+    "input": {"channels": 1, "resolution": 8},
+    "stem": {"channels": 8},
+    "stages": [{"block": "inverted_residual", "channels": 16, "stride": 2, "expansion": 2, "kernels": [3, 5]}],
+    "head": {"dropout": 0.2},
+}
+TINY = nas.Architecture.from_dict(DOCUMENT)
+RECIPE = Recipe(lr=0.05, epochs=4, batch_size=32, warmup_epochs=1, ema=0.5)
+TIMES = ("seconds_train", "seconds_eval", "images_per_second")
+
+
+def metrics(out: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv without what the clock says."""
+    with (out / "metrics.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    assert metrics(one) == metrics(other)
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return train(TINY, digits, RECIPE, out=tmp_path_factory.mktemp("whole") / "out")
+
+
+def test_what_a_training_leaves(whole: Trained, digits: Dataset) -> None:
+    out = whole.checkpoint.parent
+    expected = {"architecture.yaml", "train.yaml", "metrics.csv", "checkpoint.pt", "best.safetensors"}
+    assert {path.name for path in out.iterdir()} - {"tensorboard"} == expected | {"last.safetensors"}
+    rows = metrics(out)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    accuracies = [float(row["validation_accuracy"]) for row in rows]
+    assert whole.best_accuracy == max(accuracies)
+    assert whole.validation_accuracy == accuracies[-1]
+    for path, accuracy in ((whole.best, max(accuracies)), (whole.last, accuracies[-1])):
+        saved = load_trained(path)
+        network = TINY.build(10)
+        network.load_state_dict(saved.weights)
+        assert saved.accuracy == accuracy
+        assert evaluate(network, digits).accuracy == pytest.approx(accuracy, abs=0.005)
+        assert load_file(path).keys() == network.state_dict().keys()  # by another reader
+    last, checkpoint = load_trained(whole.last), load_checkpoint(whole.checkpoint)
+    assert all(torch.equal(tensor, last.weights[name]) for name, tensor in checkpoint.weights.items())
+    for name in ("architecture", "classes", "mean", "std", "dataset", "split", "recipe", "epoch", "accuracy", "extra"):
+        assert getattr(last, name) == getattr(checkpoint, name)
+
+
+def test_best_is_not_last(digits: Dataset, tmp_path: Path) -> None:
+    """A learning rate that throws the network off its best epoch."""
+    recipe = Recipe(lr=0.05, epochs=4, schedule="step", milestones=(3,), gamma=1.0, precision="fp32")
+    wild = [0.05, 0.05, 0.05, 30.0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recipe, "learning_rate", lambda self, epoch: wild[min(3, int(epoch))])
+        done = train(TINY, digits, recipe, out=tmp_path / "out")
+    assert done.validation_accuracy < done.best_accuracy - 0.1
+    network = TINY.build(10)
+    network.load_state_dict(load_file(done.best))
+    assert evaluate(network, digits, precision="fp32").accuracy == done.best_accuracy
+    assert load_trained(done.best).epoch < 4
+
+
+class Killed(BaseException):
+    """What a process sees of `kill -9`: nothing more runs."""
+
+
+@pytest.mark.parametrize("write", ["write_atomic", "save_weights", "save_checkpoint"])
+def test_a_training_killed_between_its_writes_goes_on(
+    write: str, whole: Trained, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    real = getattr(session, write)
+    done = 0
+
+    def dying(*arguments: Any) -> None:
+        nonlocal done
+        if (out / "metrics.csv").exists() and metrics(out)[-1]["epoch"] == "3":
+            raise Killed
+        done += 1
+        real(*arguments)
+
+    monkeypatch.setattr(session, write, dying)
+    with pytest.raises(Killed):
+        train(TINY, digits, RECIPE, out=out)
+    monkeypatch.undo()
+    assert done
+    train(TINY, digits, RECIPE, out=out, resume=True)
+    assert_same_training(whole.checkpoint.parent, out)
+
+
+def test_kill_9_and_resume_equal_an_uninterrupted_training(digits: Dataset, tmp_path: Path) -> None:
+    """A real process, killed wherever it happens to be."""
+    recipe = RECIPE.with_epochs(40)
+    whole = train(TINY, digits, recipe, out=tmp_path / "whole")
+    out = tmp_path / "killed"
+    code = f"""
+import torch
+torch.set_num_threads(1)
+import nas
+from pathlib import Path
+from nas.training.data import load_dataset
+from nas.training.recipe import Recipe
+from nas.training.session import train
+recipe = Recipe.from_dict({recipe.to_dict()!r})
+train(nas.Architecture.from_dict({DOCUMENT!r}), load_dataset("digits"), recipe, out=Path({str(out)!r}))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        until = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < until:
+            if (out / "checkpoint.pt").exists() and len(metrics(out)) >= 5:
+                break
+            time.sleep(0.002)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert len(metrics(out)) < 40
+    resumed = train(TINY, digits, recipe, out=out, resume=True)
+    assert resumed.test_accuracy == whole.test_accuracy
+    assert_same_training(tmp_path / "whole", out)
+
+
+def test_a_training_killed_before_its_first_epoch_begins_again(
+    whole: Trained, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dying(*_: Any) -> None:
+        raise Killed
+
+    for name, init in (("fresh", None), ("begun", whole.best)):
+        with monkeypatch.context() as patch:
+            patch.setattr(session, "save_checkpoint", dying)
+            with pytest.raises(Killed):
+                train(TINY, digits, RECIPE, out=tmp_path / name, init=init)
+        train(TINY, digits, RECIPE, out=tmp_path / name, resume=True)
+    assert_same_training(whole.checkpoint.parent, tmp_path / "fresh")
+    straight = train(TINY, digits, RECIPE, out=tmp_path / "straight", init=whole.best)
+    assert_same_training(straight.checkpoint.parent, tmp_path / "begun")
+
+
+def test_resume_where_it_makes_no_sense(whole: Trained, digits: Dataset, tmp_path: Path) -> None:
+    out = whole.checkpoint.parent
+    with pytest.raises(UserError, match="holds a training already"):
+        train(TINY, digits, RECIPE, out=out)
+    with pytest.raises(UserError, match="this training is done"):
+        train(TINY, digits, RECIPE, out=out, resume=True)
+    with pytest.raises(UserError, match="holds no training to go on with"):
+        train(TINY, digits, RECIPE, out=tmp_path, resume=True)
+    with pytest.raises(UserError, match="--init is for the beginning"):
+        train(TINY, digits, RECIPE, out=out, resume=True, init=whole.best)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("source", ["checkpoint", "best", "last"])
+def test_init_begins_where_the_other_ended(source: str, whole: Trained, digits: Dataset, tmp_path: Path) -> None:
+    path = getattr(whole, source)
+    frozen = Recipe(lr=1e-8, epochs=1, schedule="constant", weight_decay=0.0, ema=0.5)
+    lines: list[str] = []
+    done = train(TINY, digits, frozen, out=tmp_path / "out", init=path, say=lines.append)
+    # Not exactly: a step of batch statistics moves the norms.
+    expected = whole.best_accuracy if source == "best" else whole.validation_accuracy
+    assert done.validation_accuracy == pytest.approx(expected, abs=0.05)
+    assert done.initialised is not None
+    count = len(load_trained(path).weights)
+    assert (len(done.initialised.loaded), done.initialised.fresh, done.initialised.unused) == (count, (), ())
+    assert lines == [f"{path}: {count} of {count} tensors taken over"]
+    assert f"init: {path}" in (tmp_path / "out" / "train.yaml").read_text()
+
+
+def test_init_of_a_variant_takes_what_fits(whole: Trained, digits: Dataset, tmp_path: Path) -> None:
+    variant = nas.Architecture.from_dict(
+        {
+            **DOCUMENT,
+            "stages": [*DOCUMENT["stages"], {"block": "conv", "channels": 24}],
+        }
+    )
+    one_step = Recipe(lr=1e-8, epochs=1, schedule="constant")
+    lines: list[str] = []
+    done = train(variant, digits, one_step, out=tmp_path / "out", init=whole.best, say=lines.append)
+    assert done.initialised is not None
+    assert "classifier.weight" in done.initialised.fresh  # another shape
+    assert done.initialised.unused == ("classifier.weight",)
+    assert "blocks.1.body.0.weight" in done.initialised.fresh
+    assert "new: blocks.1.body.0.weight, " in lines[0]
+    ours, theirs = load_file(done.last), load_file(whole.best)
+    assert torch.allclose(ours["stem.0.weight"], theirs["stem.0.weight"], atol=1e-5)
+    assert ours["classifier.weight"].shape == (10, 24)
+
+
+def test_init_with_foreign_weights(digits: Dataset, tmp_path: Path) -> None:
+    stem = torch.randn_like(TINY.build(10).state_dict()["stem.0.weight"])
+    save_file({"stem.0.weight": stem}, tmp_path / "foreign.safetensors")
+    once = Recipe(lr=1e-8, epochs=1, schedule="constant")
+    done = train(TINY, digits, once, out=tmp_path / "out", init=tmp_path / "foreign.safetensors")
+    assert done.initialised is not None
+    assert done.initialised.loaded == ("stem.0.weight",)
+    assert torch.allclose(load_file(done.last)["stem.0.weight"], stem, atol=1e-5)
+
+
+def test_init_that_does_not_fit_leaves_nothing(digits: Dataset, tmp_path: Path) -> None:
+    save_file({"other": torch.zeros(3)}, tmp_path / "other.safetensors")
+    (tmp_path / "text.safetensors").write_text("x")
+    for name, message in {
+        "other.safetensors": "none of its 1 tensors has a name and shape",
+        "text.safetensors": "damaged, or not safetensors",
+        "nowhere.safetensors": "no such file",
+        "nowhere.pt": "cannot be read",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            train(TINY, digits, RECIPE, out=tmp_path / "out", init=tmp_path / name)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="not written by nas"):
+        load_trained(tmp_path / "other.safetensors")
+    for metadata, message in (('{"version": 9}', "version 9, this nas reads version 1"), ("{", "damaged metadata")):
+        save_file({"other": torch.zeros(3)}, tmp_path / "other.safetensors", {"nas": metadata})
+        with pytest.raises(UserError, match=message):
+            load_trained(tmp_path / "other.safetensors")
+
+
+def test_curves_for_tensorboard(digits: Dataset, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(TINY, digits, RECIPE, out=tmp_path)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    drawn = [event.value for event in events.Scalars("accuracy/validation")]
+    assert drawn == pytest.approx([float(row["validation_accuracy"]) for row in metrics(tmp_path)])
+
+
+def test_without_tensorboard_nothing_is_missed(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.training.scalars.find_spec", lambda name: None)
+    train(TINY, digits, RECIPE.with_epochs(2), out=tmp_path)
+    assert not (tmp_path / "tensorboard").exists()
