@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from nas.errors import UserError
+from nas.latency_cli import AsJson, console, latency_app
 
 app = typer.Typer(
     name="nas",
@@ -25,7 +26,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 DataDir = Annotated[Path | None, typer.Option(help="Where data sets lie or are downloaded to.", show_default=False)]
@@ -33,7 +33,6 @@ Dataset = Annotated[
     str, typer.Option(help="digits, cifar10, cifar100, svhn, stl10, fashion_mnist or imagefolder:PATH.")
 ]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command(epilog="Example: nas search --space inverted_residual --dataset cifar10 --limit 'size<=2MB'")
@@ -298,6 +297,9 @@ def profile(
         console.print_json(data=document)
         return
     screen.print_profile(console, document)
+
+
+app.add_typer(latency_app, name="latency")
 
 
 @app.command(name="list")

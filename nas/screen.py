@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.architecture import Architecture
+from nas.cost.latency import Measurement
+from nas.cost.latency import Table as LatencyTable
 from nas.predict import Prediction
 from nas.report.points import command, shown_name
 from nas.search.run import Run
@@ -101,6 +104,49 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def print_latencies(console: Console, found: Sequence[Measurement]) -> None:
+    """Measured latencies with their spread, what cannot be told apart, and where they were measured."""
+    table = _table("Network", "Latency", "95 % interval", "Median", "p90", "Runs")
+    notes = []
+    for item in found:
+        tied = [other.name for other in found if other is not item and item.tied(other)]
+        if item.noisy:
+            notes.append(f"{item.name}: {item.reason}")
+        elif tied:
+            notes.append(f"{item.name}: tied with {', '.join(tied)}")
+        table.add_row(
+            item.name,
+            f"{item.value_ms:.4g} ms",
+            f"{item.low_ms:.4g} to {item.high_ms:.4g}",
+            f"{item.median_ms:.4g}",
+            f"{item.p90_ms:.4g}",
+            str(item.repeats),
+        )
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False)
+    if found:
+        print_mapping(console, asdict(found[0].provenance))
+
+
+def print_table_quality(console: Console, table: LatencyTable, path: Path) -> None:
+    """How well a latency table predicts networks that it was not fitted to."""
+    held = table.held_out
+    console.print(
+        f"{path}: {table.space_name} on {table.provenance.device}; on {held.networks} held-out networks "
+        f"{held.within_10:.0%} are within 10 %, rank correlation {held.spearman:.3f}",
+        markup=False,
+    )
+
+
+def print_mapping(console: Console, values: Mapping[str, Any]) -> None:
+    """One value a line."""
+    table = _table("", "")
+    for key, value in values.items():
+        table.add_row(key.replace("_", " "), str(value))
+    console.print(table)
 
 
 def print_exported(console: Console, exported: Exported) -> None:

@@ -1,0 +1,143 @@
+"""The `nas latency` commands."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+console = Console(highlight=False, soft_wrap=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class _MeasureByDefault(TyperGroup):
+    """`nas latency han-e` is short for `nas latency measure han-e`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["measure", *args]
+        return super().parse_args(ctx, args)
+
+
+latency_app = typer.Typer(
+    cls=_MeasureByDefault,
+    help="Measure and predict latency: nas latency ARCHITECTURE... measures.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+Space = Annotated[str, typer.Option(help="A shipped space or a YAML file.")]
+Channels = Annotated[int | None, typer.Option(help="Of the images (default: the space's).", show_default=False)]
+Resolution = Annotated[int | None, typer.Option(help="Input side in pixels.", show_default=False)]
+Classes = Annotated[int, typer.Option(help="Outputs of the last layer.")]
+EngineOption = Annotated[str, typer.Option(help="eager, compiled, onnxruntime, or graph (CUDA).")]
+DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+Threads = Annotated[int, typer.Option(help="Threads of one run.")]
+Batch = Annotated[int, typer.Option(help="Images per run.")]
+
+
+@latency_app.command(name="measure", epilog="Example: nas latency mobilenetv2-cifar han-e --threads 1")
+def latency_measure(
+    architectures: Annotated[list[str], typer.Argument(help="Published networks or YAML files.", show_default=False)],
+    num_classes: Classes = 10,
+    engine: EngineOption = "eager",
+    device: DeviceOption = "cpu",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    resolution: Resolution = None,
+    max_seconds: Annotated[float, typer.Option(help="How long to wait for a machine that is too busy.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Measure networks as they are shipped: folded, pinned, repeats in turn, with spread and provenance."""
+    from nas import api, screen
+
+    found = api.measure_latency(
+        architectures,
+        num_classes=num_classes,
+        engine=engine,
+        device=device,
+        threads=threads,
+        batch=batch,
+        resolution=resolution,
+        max_seconds=max_seconds,
+    )
+    if as_json:
+        console.print_json(data=[item.to_dict() for item in found])
+    else:
+        screen.print_latencies(console, found)
+
+
+@latency_app.command(name="calibrate", epilog="Example: nas latency calibrate --space inverted_residual --out pi4.json")
+def latency_calibrate(
+    out: Annotated[Path, typer.Option(help="The table.", show_default=False)],
+    space: Space = "inverted_residual",
+    channels: Channels = None,
+    resolution: Resolution = None,
+    num_classes: Classes = 10,
+    engine: EngineOption = "eager",
+    device: DeviceOption = "cpu",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    networks: Annotated[int, typer.Option(help="How many networks' blocks to time.")] = 64,
+) -> None:
+    """Time a space's blocks on this device and write the table that nas search --latency-table reads."""
+    from nas import api, screen
+
+    table = api.calibrate_latency(
+        space,
+        out,
+        channels=channels,
+        resolution=resolution,
+        num_classes=num_classes,
+        engine=engine,
+        device=device,
+        threads=threads,
+        batch=batch,
+        networks=networks,
+        on_progress=lambda done, total: console.print(f"{done}/{total} networks timed"),
+    )
+    screen.print_table_quality(console, table, out)
+
+
+@latency_app.command(
+    name="export-blocks", epilog="Example: nas latency export-blocks blocks/ --space inverted_residual"
+)
+def latency_export_blocks(
+    folder: Annotated[Path, typer.Argument(help="New or empty.", show_default=False)],
+    space: Space = "inverted_residual",
+    channels: Channels = None,
+    resolution: Resolution = None,
+    num_classes: Classes = 10,
+    batch: Batch = 1,
+) -> None:
+    """Write a space's blocks as ONNX files, to be timed on a device without Python."""
+    from nas import api
+
+    count = api.export_latency_blocks(
+        space, folder, channels=channels, resolution=resolution, num_classes=num_classes, batch=batch
+    )
+    console.print(
+        f"{count} files in {folder}; fill in timings.csv there, then nas latency import-timings", markup=False
+    )
+
+
+@latency_app.command(
+    name="import-timings", epilog="Example: nas latency import-timings blocks/timings.csv --out pi4.json"
+)
+def latency_import_timings(
+    timings: Annotated[Path, typer.Argument(help="CSV with the columns file and ms.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The table.", show_default=False)],
+    device_name: Annotated[str, typer.Option(help="Whose times these are.")] = "imported",
+    manifest: Annotated[
+        Path | None, typer.Option(help="manifest.json of the blocks (default: beside the CSV).", show_default=False)
+    ] = None,
+    engine: Annotated[str, typer.Option(help="What ran them.")] = "onnxruntime",
+    threads: Threads = 1,
+) -> None:
+    """Make a latency table from measured times of exported blocks."""
+    from nas import api, screen
+
+    table = api.import_latency_timings(
+        timings, out, manifest=manifest, device=device_name, engine=engine, threads=threads
+    )
+    screen.print_table_quality(console, table, out)
