@@ -31,7 +31,7 @@ from nas.search.search import search as run_search
 from nas.search.settings import PUBLISHED, Settings
 from nas.search.tuning import Resources
 from nas.space import Space
-from nas.training.data import FOLDER_PREFIX, Dataset, load_dataset
+from nas.training.data import Dataset, decoded_resolution, load_dataset
 from nas.training.evaluate import evaluate as evaluate_network
 from nas.training.loop import Epoch
 from nas.training.recipe import Recipe, load_recipe
@@ -95,7 +95,7 @@ def search(
         nas.search.search.SearchFailedError: trial after trial failed.
     """
     chosen = load_space(space)
-    side = image_resolution(dataset, resolution)
+    side = decoded_resolution(dataset, resolution)
     data = load_dataset(dataset, data_dir=data_dir, train_size=train_size, seed=seed, resolution=side)
     fitted = fit_space(chosen, data, resolution)
     plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
@@ -144,7 +144,7 @@ def train(
 ) -> Trained:
     """Train one network in full; `nas train` in Python. See :func:`nas.training.session.train`."""
     data = load_dataset(
-        dataset, data_dir=data_dir, train_size=train_size, seed=seed, resolution=image_resolution(dataset, resolution)
+        dataset, data_dir=data_dir, train_size=train_size, seed=seed, resolution=decoded_resolution(dataset, resolution)
     )
     network = fit_architecture(load(architecture), data, resolution)
     plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
@@ -186,12 +186,14 @@ def evaluate(
     saved = load_trained(Path(checkpoint))
     architecture = Architecture.from_dict(saved.architecture, str(checkpoint))
     split = dict(saved.split)
+    name = dataset or saved.dataset
     data = load_dataset(
-        dataset or saved.dataset,
+        name,
         data_dir=data_dir,
         train_size=split["train_size"],
         validation_fraction=split["validation_fraction"],
         seed=split["seed"],
+        resolution=decoded_resolution(name, saved.extra.get("source_resolution")),
     )
     if len(data.classes) != len(saved.classes):
         raise UserError(f"{checkpoint}: trained on {len(saved.classes)} classes, {data.name} has {len(data.classes)}")
@@ -355,11 +357,6 @@ def fit_architecture(architecture: Architecture, dataset: Dataset, resolution: i
     """A network for a data set: its channels, and a resolution no larger than its images unless one is asked for."""
     side = resolution or min(architecture.input.resolution, dataset.resolution)
     return architecture.with_input(channels=dataset.channels, resolution=side)
-
-
-def image_resolution(dataset: str, resolution: int | None) -> int | None:
-    """The side to which the images of a folder are brought when read; other data sets have one of their own."""
-    return resolution if dataset.startswith(FOLDER_PREFIX) else None
 
 
 def choose_device(device: str | None) -> str:

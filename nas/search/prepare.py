@@ -88,14 +88,20 @@ def latency_table(settings: Settings, space: Space, num_classes: int, run: Path,
 
 
 def latency_model(
-    table: Table, queue: Sequence[Architecture], num_classes: int
+    table: Table, queue: Sequence[Architecture], num_classes: int, *, here: bool
 ) -> Callable[[Architecture], Prediction]:
-    """Predicts from the table; queued networks with layers that the table does not know are measured, here and now."""
+    """Predicts from the table; queued networks with layers that the table does not know are measured, here and now.
+
+    Raises:
+        UserError: there is such a network, and the table is not this device's.
+    """
     measured: dict[str, Prediction] = {}
     for architecture in queue:
         try:
             table.predict(architecture)
-        except UserError:
+        except UserError as error:
+            if not here:
+                raise UserError(f"{architecture.name}: {error}; or leave it out (--published contained)") from error
             figure = measure([architecture], num_classes=num_classes, max_seconds=5)[0]
             measured[architecture.id] = Prediction(figure.value_ms, figure.low_ms, figure.high_ms)
     return lambda architecture: measured.get(architecture.id) or table.predict(architecture)

@@ -14,6 +14,7 @@ import datetime
 import importlib
 import os
 import platform
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -155,7 +156,9 @@ class Run:
     @property
     def is_judged(self) -> bool:
         """Whether what is found out at the end (test accuracy) is known of the whole front."""
-        return all("test_accuracy" in record.confirmed for record in self.records if record.on_front)
+        return all(
+            "test_accuracy" in record.confirmed for record in self.records if record.on_front and not record.untrained
+        )
 
     @property
     def front_records(self) -> list[Record]:
@@ -248,13 +251,15 @@ def read_run_file(path: Path) -> dict[str, Any]:
 
 
 def write_run_file(path: Path, settings: Settings, environment: Mapping[str, Any], storage: str | None) -> None:
-    """Write ``run.yaml``."""
+    """Write ``run.yaml``; of one that is there already, the study and the environment stay."""
+    known = read_run_file(path) if (path / "run.yaml").exists() else {}
     document = {
         "schema": SCHEMA,
-        "study": path.resolve().name,
+        # Unlike any other in a database that many runs share, and the same when the folder gets another name.
+        "study": known.get("study", f"{path.resolve().name}-{uuid.uuid4().hex[:8]}"),
         "storage": storage,
         "settings": settings.to_dict(),
-        "environment": dict(environment),
+        "environment": known.get("environment", dict(environment)),
     }
     write_atomic(path / "run.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
 

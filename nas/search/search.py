@@ -76,15 +76,16 @@ def search(
     earlier = earlier_run(settings)
     queue = queued(settings, space, dataset)
     table = latency_table(settings, space, num_classes, out, say) if needs_latency(settings) else None
-    costs = cost_function(num_classes, latency_model(table, queue, num_classes) if table else None)
+    costs = cost_function(
+        num_classes, latency_model(table, queue, num_classes, here=settings.latency_table is None) if table else None
+    )
     check_limits(space, limits, costs)
     with ExitStack() as stack:
         workers = start_ray(resources or Resources())
         stack.callback(ray.shutdown)
         memory = memory_bytes(workers.device)
         _create_folder(out)
-        environment = read_run_file(out)["environment"] if resumed else describe_environment(workers.device)
-        write_run_file(out, settings, environment, storage)
+        write_run_file(out, settings, describe_environment(workers.device), storage)
         if table:
             table.save(out / LATENCY_FILE)
         journal = None

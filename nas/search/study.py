@@ -11,8 +11,9 @@ Every trial carries user attributes: ``id``, ``name``, ``document`` (the archite
 ``origin`` (``published`` or ``own``, where it was queued rather than proposed),
 ``epoch:1``, ``epoch:2`` and so on (a mapping each), ``reason``, ``twin`` (the number of an earlier trial of the same
 network), ``untrained`` (true where no worker ever had it: over a limit, a twin, taken from an earlier run) and, where
-it was stopped, ``partial`` (epoch, budget and values reached). What is found out after the search about trials that are
-closed by then stands in the study's attribute ``confirmed``, by trial number.
+it was stopped, ``partial`` (epoch, budget and values reached); one taken from an earlier run has its ``accuracy``. What
+is found out after the search about trials that are closed by then stands in the study's attribute ``confirmed``, by
+trial number.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -276,7 +277,7 @@ class SearchStudy:
         else:
             parameters: dict[str, Value] = trial.params
             architecture = self.space.architecture(parameters)
-            architecture = architecture.model_copy(update={"name": f"{self.space.name}-{architecture.id}"})
+            architecture = architecture.model_copy(update={"name": f"{self.space.name[:80]}-{architecture.id}"})
             trial.set_user_attr("name", architecture.name)
             trial.set_user_attr("document", architecture.to_dict())
         trial.set_user_attr("id", architecture.id)

@@ -8,7 +8,7 @@ from nas.search.run import Run
 from nas.search.settings import Settings
 from nas.search.study import SearchStudy
 
-SAME = ("dataset", "train_size", "validation_fraction", "recipe", "seed")
+SAME = ("dataset", "train_size", "validation_fraction", "image_resolution", "recipe", "seed")
 """Settings in which two runs must agree for their accuracies to be comparable (the seed splits the data)."""
 
 

@@ -151,6 +151,11 @@ def load_dataset(
     return dataset
 
 
+def decoded_resolution(name: str, resolution: int | None) -> int | None:
+    """The side to which a folder's images are brought when they are read; other data sets have one of their own."""
+    return resolution if name.startswith(FOLDER_PREFIX) else None
+
+
 def _read(name: str, data_dir: str | Path | None, resolution: int | None) -> Source:
     if name.startswith(FOLDER_PREFIX):
         path = name.removeprefix(FOLDER_PREFIX)

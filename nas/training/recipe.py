@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from nas.errors import UserError
+from nas.files import read_yaml
 from nas.training.augment import Augmentation, FlipMode, PadMode
 
 Optimizer = Literal["sgd", "nag", "adamw"]
@@ -284,7 +286,13 @@ kuo     H. C. Kuo, Table 2: 55 epochs, the first 5 warming up, learning rate 0.0
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe of `RECIPES` by name. Raises `UserError` naming them."""
-    if name not in RECIPES:
-        raise UserError(f"unknown recipe {name!r}: allowed are {', '.join(RECIPES)}")
-    return RECIPES[name]
+    """A recipe of `RECIPES` by name, or of a YAML file with its fields. Raises `UserError` naming what is allowed."""
+    if name in RECIPES:
+        return RECIPES[name]
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise UserError(f"unknown recipe {name!r}: allowed are {', '.join(RECIPES)}, and a YAML file")
+    try:
+        return Recipe.from_dict(read_yaml(path))
+    except UserError as error:
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error

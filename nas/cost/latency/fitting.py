@@ -79,20 +79,28 @@ def fit_chains(chains: Sequence[Chain]) -> Fit:
     for chain in chains:
         for segment, part in zip(chain.segments, chain.parts, strict=bool(chain.parts)):
             times.setdefault(segment, []).append(part)
-    if times:
-        model = fit([((segment,), float(np.median(parts))) for segment, parts in times.items()])
-    else:
-        model = fit([(chain.segments, chain.whole) for chain in chains])
+    observations: list[tuple[Sequence[Segment], float]] = [
+        ((segment,), float(np.median(parts))) for segment, parts in times.items()
+    ]
+    in_context = all(
+        _is_network(chain) and chain.parts and math.isclose(sum(chain.parts), chain.whole) for chain in chains
+    )
+    if not in_context:  # then wholes say something of their own: what a block costs without a run of its own
+        observations += [(chain.segments, chain.whole) for chain in chains if _is_network(chain)]
+    model = fit(observations, per_run=not in_context)
     timing_variance = _within([np.log(parts) for parts in times.values()])
-    residuals = [math.log(np.mean(parts) / model(segment)) for segment, parts in times.items() if model(segment) > 0]
+    measured = {segment: (float(np.exp(np.mean(np.log(parts)))), len(parts)) for segment, parts in times.items()}
+    residuals = [math.log(ms / (model(segment) + model.per_run)) for segment, (ms, _) in measured.items()]
     noise = timing_variance * float(np.mean([1 / len(parts) for parts in times.values()])) if times else 0.0
     model_variance = max(0.0, float(np.var(residuals)) - noise) if residuals else 0.0
     wholes = [chain for chain in chains if _is_network(chain)] or chains
-    context = fit_context([(chain.segments, chain.whole / sum(map(model, chain.segments))) for chain in wholes])
+    context = fit_context(
+        [(chain.segments, chain.whole / (model.per_run + sum(map(model, chain.segments)))) for chain in wholes]
+    )
     return Fit(
         model,
         context,
-        {segment.key: (float(np.exp(np.mean(np.log(parts)))), len(parts)) for segment, parts in times.items()},
+        {segment.key: value for segment, value in measured.items()},
         model_variance,
         timing_variance,
     )

@@ -29,9 +29,11 @@ class LayerModel:
     """Prices in ms by kind of layer: per call, per million MACs, per MB of activations moved, per MB of weights."""
 
     prices: Prices
+    per_run: float = 0.0
+    """ms of a run by itself, whatever it runs: a session's call, in engines whose blocks are timed one by one."""
 
     def __call__(self, segment: Segment) -> float:
-        """The segment's time in ms.
+        """The segment's time in ms within a network, so without that of a run.
 
         Raises:
             UserError: it has a kind of layer that the model has never seen.
@@ -47,25 +49,30 @@ class LayerModel:
         return total
 
 
-def fit(observations: Sequence[tuple[Sequence[Segment], float]]) -> LayerModel:
+def fit(observations: Sequence[tuple[Sequence[Segment], float]], *, per_run: bool = False) -> LayerModel:
     """Fit the prices to observed times by their relative errors.
 
     Args:
         observations: segments that were timed together (one block, or all of a network), and their time in ms, above 0.
+        per_run: each observation is a run of its own, whose call has a price as well.
     """
     kinds = sorted({kind for chain, _ in observations for segment in chain for kind, _ in _quantities(segment)})
     column = {kind: 4 * index for index, kind in enumerate(kinds)}
-    rows: npt.NDArray[np.float64] = np.zeros((len(observations), 4 * len(kinds)))
+    rows: npt.NDArray[np.float64] = np.zeros((len(observations), 4 * len(kinds) + 1))
     for row, (chain, time) in zip(rows, observations, strict=True):
         for segment in chain:
             for kind, quantities in _quantities(segment):
                 row[column[kind] : column[kind] + 4] += quantities
+        row[-1] = per_run
         row /= time
     # Columns of one size make the solver's tolerance mean the same for each.
     size = np.maximum(np.linalg.norm(rows, axis=0), 1e-30)
     solution, _ = nnls(rows / size, np.ones(len(rows)), maxiter=50 * rows.shape[1])
-    prices = (solution / size).reshape(-1, 4)
-    return LayerModel({kind: tuple(map(float, price)) for kind, price in zip(kinds, prices, strict=True)})
+    *prices, run = solution / size
+    return LayerModel(
+        {kind: tuple(map(float, prices[at : at + 4])) for kind, at in column.items()},
+        per_run=float(run) if per_run else 0.0,
+    )
 
 
 @dataclass(frozen=True)

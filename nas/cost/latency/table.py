@@ -79,7 +79,7 @@ class Table:
 
     def total(self, chain: Iterable[Segment]) -> float:
         """The time in ms of a network with these segments."""
-        total, weights, kinds = 0.0, 0, frozenset[str]()
+        total, weights, kinds = self.model.per_run, 0, frozenset[str]()
         for segment in chain:
             known = self._known.get(segment)
             if known is None:
@@ -100,7 +100,7 @@ class Table:
             return modelled
         measured, count = self.measured[segment.key]
         trust = self.model_variance / (self.model_variance + self.timing_variance / count + 1e-12)
-        return modelled * math.exp(trust * math.log(measured / modelled))
+        return modelled * math.exp(trust * math.log(measured / (modelled + self.model.per_run)))
 
     def check(self, *, space: Space | None = None, num_classes: int | None = None, engine: str | None = None) -> None:
         """Raise UserError, one line, where the table is for another space, number of classes or engine."""
@@ -129,6 +129,7 @@ class Table:
             "context": asdict(self.context),
             "model_variance": self.model_variance,
             "timing_variance": self.timing_variance,
+            "per_run": self.model.per_run,
             "prices": {kind: list(prices) for kind, prices in self.model.prices.items()},
             "segments": {key: list(value) for key, value in self.measured.items()},
         }
@@ -185,7 +186,7 @@ def _from_document(document: dict[str, Any], where: str) -> Table:
         space_id=str(document["space"]["id"]),
         num_classes=int(document["num_classes"]),
         provenance=Provenance(**document["provenance"]),
-        model=LayerModel(prices),
+        model=LayerModel(prices, _number(document["per_run"], f"{where}: per_run")),
         context=Context(**{name: _finite(value, f"{where}: context.{name}") for name, value in context.items()}),
         measured=measured,
         model_variance=_number(document["model_variance"], f"{where}: model_variance"),
