@@ -233,6 +233,8 @@ def find_command(words: list[str]) -> tuple[Any, list[str]]:
     command = COMMAND
     while hasattr(command, "commands"):
         assert words, "no command"
+        if command.name == "latency" and words[0] not in command.commands:
+            words = ["measure", *words]  # as the command itself does
         assert words[0] in command.commands, f"no command {words[0]!r}; there are {', '.join(command.commands)}"
         command, words = command.commands[words[0]], words[1:]
     return command, words
