@@ -25,6 +25,8 @@ from nas.report.table import render
 from nas.search.conductor import Progress
 from nas.search.memory import memory_bytes, too_large
 from nas.search.prepare import fit_space
+from nas.search.reproduce import Reproduction
+from nas.search.reproduce import reproduce as reproduce_table
 from nas.search.run import Run
 from nas.search.search import resume as resume_search
 from nas.search.search import search as run_search
@@ -346,6 +348,14 @@ def import_latency_timings(
 def _with_images(space: Space, channels: int | None, resolution: int | None) -> Space:
     own = space.sample(0).input.channels
     return space.with_input(channels=channels or own, resolution=resolution)
+
+
+def reproduce(table: str, *, out: str | Path | None = None, **options: Any) -> Reproduction:
+    """A paper's table, trained or timed here; `nas reproduce` in Python. See :func:`nas.search.reproduce.reproduce`."""
+    done = reproduce_table(table, out=Path(out) if out is not None else fresh_folder("reproduce", table), **options)
+    for run in done.runs:
+        report(run, published="contained")
+    return done
 
 
 def open_run(path: str | Path) -> Run:

@@ -92,7 +92,7 @@ def search(
         cpus_per_trial=cpus_per_trial, gpus_per_trial=gpus_per_trial, max_concurrent=max_concurrent, address=address
     )
     folder = resume or out or api.fresh_folder(Path(space).stem, dataset)
-    with _resumable(folder), Display(console) as display:
+    with _resumable(f"nas search --resume {shlex.quote(str(folder))}"), Display(console) as display:
         if resume is not None:
             run = api.resume(
                 resume,
@@ -172,6 +172,55 @@ def compare(
         screen.print_frame(console, table)
     else:
         raise UserError(f"unknown format {form!r}; allowed: table, csv, json")
+
+
+@app.command(epilog="Example: nas reproduce han-table3 --epochs 10 --seeds 3")
+def reproduce(
+    table: Annotated[
+        str,
+        typer.Argument(help="han-table3, han-table5, hoang-table3, hoang-table5 or kuo-table3.", show_default=False),
+    ],
+    dataset: Annotated[str | None, typer.Option(help="Default: the table's.", show_default=False)] = None,
+    data_dir: DataDir = None,
+    train_size: Annotated[int | None, typer.Option(help="Train on so many images.", show_default=False)] = None,
+    recipe: Annotated[str | None, typer.Option(help="Default: the paper's.", show_default=False)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
+    seeds: Annotated[int, typer.Option(help="How often each network is trained.")] = 1,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="The folder (default: fresh, under results/).")] = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(help="Threads of a worker.", show_default=False)] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(help="Part of a GPU, such as 0.25.", show_default=False)
+    ] = None,
+    max_concurrent: Annotated[int | None, typer.Option(help="Workers at once.", show_default=False)] = None,
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster, or auto.", show_default=False)] = None,
+) -> None:
+    """Train, or time, the networks of a paper's table, and write it again with our figures."""
+    from nas import api, screen
+    from nas.search.display import Display
+    from nas.search.tuning import Resources
+
+    resources = Resources(
+        cpus_per_trial=cpus_per_trial, gpus_per_trial=gpus_per_trial, max_concurrent=max_concurrent, address=address
+    )
+    folder = out or api.fresh_folder("reproduce", table)
+    again = shlex.join(["nas", *sys.argv[1:], *([] if out else ["--out", str(folder)])])
+    with _resumable(again), Display(console) as display:
+        done = api.reproduce(
+            table,
+            out=folder,
+            dataset=dataset,
+            data_dir=data_dir,
+            train_size=train_size,
+            recipe=recipe,
+            epochs=epochs,
+            seeds=seeds,
+            seed=seed,
+            resources=resources,
+            on_change=display,
+            say=display.say,
+        )
+    screen.print_reproduction(console, done)
 
 
 @app.command(epilog="Example: nas train results/RUN/front/01-0123456789ab.yaml --dataset digits")
@@ -311,13 +360,13 @@ def list_() -> None:
 
 
 @contextmanager
-def _resumable(folder: Path) -> Iterator[None]:
-    """Ctrl-C and a polite kill end the search with the command that goes on with it."""
+def _resumable(again: str) -> Iterator[None]:
+    """Ctrl-C and a polite kill end with the command that goes on."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        errors.print(f"nas: interrupted; go on with\n  nas search --resume {shlex.quote(str(folder))}", markup=False)
+        errors.print(f"nas: interrupted; go on with\n  {again}", markup=False)
         raise typer.Exit(130) from None
 
 

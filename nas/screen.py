@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nas.architecture import Architecture
@@ -15,6 +16,7 @@ from nas.cost.latency import Measurement
 from nas.cost.latency import Table as LatencyTable
 from nas.predict import Prediction
 from nas.report.points import command, shown_name
+from nas.search.reproduce import Reproduction
 from nas.search.run import Run
 from nas.space import Space
 from nas.training.loop import Epoch
@@ -147,6 +149,33 @@ def print_mapping(console: Console, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         table.add_row(key.replace("_", " "), str(value))
     console.print(table)
+
+
+def print_reproduction(console: Console, done: Reproduction) -> None:
+    """A paper's table again: printed figures and ours, and the ranks under both."""
+    table = _table("Network", "For", "Accuracy", "Here", "Test", "ms", "Here", "Rank by accuracy", "by latency")
+    for row in done.frame.to_dict("records"):
+        spread = "" if pd.isna(row["accuracy_spread"]) else f" ± {row['accuracy_spread']:.2%}"
+        table.add_row(
+            escape(row["printed_name"]),  # a name such as E[ours] is no markup
+            row["dataset"],
+            _known(row["printed_accuracy"], "{:.2%}"),
+            _known(row["accuracy"], "{:.2%}") + spread,
+            _known(row["test_accuracy"], "{:.2%}"),
+            _known(row["printed_latency_ms"], "{:.3g}"),
+            _known(row["latency_ms"], "{:.3g}"),
+            *(
+                f"{_known(row[f'printed_{name}_rank'])} / {_known(row[f'{name}_rank'])}"
+                for name in ("accuracy", "latency_ms")
+            ),
+        )
+    console.print(table)
+    for line in (f"Table:  {done.path / 'table.md'}", *(f"Report: {run / 'report.html'}" for run in done.runs)):
+        console.print(line, markup=False)
+
+
+def _known(value: Any, form: str = "{}") -> str:
+    return "-" if pd.isna(value) else form.format(value)
 
 
 def print_exported(console: Console, exported: Exported) -> None:

@@ -102,6 +102,10 @@ class Record:
         """Worker time of all its epochs."""
         return sum(epoch["seconds"] for epoch in self.curve)
 
+    def repeats(self, epochs: int) -> int:
+        """How often the network was trained again, for so many epochs."""
+        return len(self.confirmed.get("repeats", {}).get(str(epochs), {}))
+
     @property
     def latency_ms(self) -> float | None:
         """Measured where it was, else predicted."""

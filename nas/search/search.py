@@ -169,6 +169,16 @@ def resume(
     return search(replace(Run.open(path).settings, **changes), out=path, **options)
 
 
+def is_finished(run: Run, settings: Settings) -> bool:
+    """Whether a run has all that the settings ask for: trials, what is read at the end, and repeats."""
+    epochs = settings.confirm_epochs or settings.parsed_recipe.epochs
+    return (
+        sum(record.was_trained for record in run.records) >= settings.trials
+        and run.is_judged
+        and all(record.repeats(epochs) >= settings.confirm for record in to_judge(run))
+    )
+
+
 def _match(settings: Settings, out: Path) -> str | None:
     """Check that a folder's run is this search and has something left to do; returns where its study is.
 
@@ -178,9 +188,8 @@ def _match(settings: Settings, out: Path) -> str | None:
     run = Run.open(out)
     if not settings.is_same_search(run.settings):
         raise UserError(f"{out}: holds another run already; give another --out")
-    done = sum(record.was_trained for record in run.records)
-    confirms = (settings.confirm, settings.confirm_epochs) != (run.settings.confirm, run.settings.confirm_epochs)
-    if done >= settings.trials and not confirms and run.is_judged:
+    if is_finished(run, settings):
+        done = sum(record.was_trained for record in run.records)
         raise UserError(
             f"{out}: this run is finished ({done} trials); give another --out, or --resume {out} --trials N to go on"
         )

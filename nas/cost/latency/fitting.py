@@ -87,10 +87,10 @@ def fit_chains(chains: Sequence[Chain]) -> Fit:
     )
     if not in_context:  # then wholes say something of their own: what a block costs without a run of its own
         observations += [(chain.segments, chain.whole) for chain in chains if _is_network(chain)]
-    model = fit(observations, per_run=not in_context)
+    model = fit(observations, per_run=bool(times) and not in_context)
     timing_variance = _within([np.log(parts) for parts in times.values()])
     measured = {segment: (float(np.exp(np.mean(np.log(parts)))), len(parts)) for segment, parts in times.items()}
-    residuals = [math.log(ms / (model(segment) + model.per_run)) for segment, (ms, _) in measured.items()]
+    residuals = [math.log(ms / model.alone(segment)) for segment, (ms, _) in measured.items()]
     noise = timing_variance * float(np.mean([1 / len(parts) for parts in times.values()])) if times else 0.0
     model_variance = max(0.0, float(np.var(residuals)) - noise) if residuals else 0.0
     wholes = [chain for chain in chains if _is_network(chain)] or chains

@@ -16,6 +16,7 @@ from scipy.optimize import nnls
 
 from nas.cost.latency.layers import Layer, Segment
 from nas.errors import UserError
+from nas.network.complexity import FLOAT_BYTES
 
 MEGA = 1e6
 RIDGE = 0.001
@@ -31,6 +32,12 @@ class LayerModel:
     prices: Prices
     per_run: float = 0.0
     """ms of a run by itself, whatever it runs: a session's call, in engines whose blocks are timed one by one."""
+    per_edge: float = 0.0
+    """ms per MB that such a run takes in and gives out: an engine changes the layout there, not between blocks."""
+
+    def alone(self, segment: Segment) -> float:
+        """The segment's time in ms where it is a run of its own."""
+        return self(segment) + self.per_run + self.per_edge * edge_bytes([segment]) / MEGA
 
     def __call__(self, segment: Segment) -> float:
         """The segment's time in ms within a network, so without that of a run.
@@ -58,20 +65,22 @@ def fit(observations: Sequence[tuple[Sequence[Segment], float]], *, per_run: boo
     """
     kinds = sorted({kind for chain, _ in observations for segment in chain for kind, _ in _quantities(segment)})
     column = {kind: 4 * index for index, kind in enumerate(kinds)}
-    rows: npt.NDArray[np.float64] = np.zeros((len(observations), 4 * len(kinds) + 1))
+    rows: npt.NDArray[np.float64] = np.zeros((len(observations), 4 * len(kinds) + 2))
     for row, (chain, time) in zip(rows, observations, strict=True):
         for segment in chain:
             for kind, quantities in _quantities(segment):
                 row[column[kind] : column[kind] + 4] += quantities
-        row[-1] = per_run
+        if per_run:
+            row[-2:] = 1.0, edge_bytes(chain) / MEGA
         row /= time
     # Columns of one size make the solver's tolerance mean the same for each.
     size = np.maximum(np.linalg.norm(rows, axis=0), 1e-30)
     solution, _ = nnls(rows / size, np.ones(len(rows)), maxiter=50 * rows.shape[1])
-    *prices, run = solution / size
+    *prices, run, edge = solution / size
     return LayerModel(
         {kind: tuple(map(float, prices[at : at + 4])) for kind, at in column.items()},
         per_run=float(run) if per_run else 0.0,
+        per_edge=float(edge) if per_run else 0.0,
     )
 
 
@@ -114,6 +123,13 @@ def fit_context(networks: Sequence[tuple[Sequence[Segment], float]]) -> Context:
     pull = RIDGE * len(networks) * np.eye(2)
     slopes = np.linalg.solve(scaled.T @ scaled + pull, scaled.T @ (target - target.mean())) / size
     return Context(float(target.mean() - slopes @ center), float(slopes[0]), float(slopes[1]))
+
+
+def edge_bytes(chain: Sequence[Segment]) -> int:
+    """Bytes of the tensor that goes into the first segment and of the one that comes out of the last."""
+    first, last = chain[0].layers[0], chain[-1].layers[-1]
+    entering = FLOAT_BYTES * first.in_channels * first.resolution**2
+    return entering + max(0, last.moved - FLOAT_BYTES * last.in_channels * last.resolution**2)
 
 
 def weights_of(chain: Iterable[Segment]) -> int:

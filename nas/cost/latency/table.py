@@ -100,7 +100,7 @@ class Table:
             return modelled
         measured, count = self.measured[segment.key]
         trust = self.model_variance / (self.model_variance + self.timing_variance / count + 1e-12)
-        return modelled * math.exp(trust * math.log(measured / (modelled + self.model.per_run)))
+        return modelled * math.exp(trust * math.log(measured / self.model.alone(segment)))
 
     def check(self, *, space: Space | None = None, num_classes: int | None = None, engine: str | None = None) -> None:
         """Raise UserError, one line, where the table is for another space, number of classes or engine."""
@@ -130,6 +130,7 @@ class Table:
             "model_variance": self.model_variance,
             "timing_variance": self.timing_variance,
             "per_run": self.model.per_run,
+            "per_edge": self.model.per_edge,
             "prices": {kind: list(prices) for kind, prices in self.model.prices.items()},
             "segments": {key: list(value) for key, value in self.measured.items()},
         }
@@ -186,7 +187,11 @@ def _from_document(document: dict[str, Any], where: str) -> Table:
         space_id=str(document["space"]["id"]),
         num_classes=int(document["num_classes"]),
         provenance=Provenance(**document["provenance"]),
-        model=LayerModel(prices, _number(document["per_run"], f"{where}: per_run")),
+        model=LayerModel(
+            prices,
+            _number(document["per_run"], f"{where}: per_run"),
+            _number(document["per_edge"], f"{where}: per_edge"),
+        ),
         context=Context(**{name: _finite(value, f"{where}: context.{name}") for name, value in context.items()}),
         measured=measured,
         model_variance=_number(document["model_variance"], f"{where}: model_variance"),
