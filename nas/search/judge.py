@@ -63,7 +63,10 @@ def read_test_set(run: Run, record: Record, dataset: Dataset) -> float:
 
 def _measure(records: Sequence[Record], dataset: Dataset, confirmed: dict[str, dict[str, Any]]) -> None:
     figures = measure(
-        [record.architecture for record in records], num_classes=len(dataset.classes), max_seconds=MEASURE_SECONDS
+        [record.architecture for record in records],
+        num_classes=len(dataset.classes),
+        max_seconds=MEASURE_SECONDS,
+        isolate=True,
     )
     for record, figure in zip(records, figures, strict=True):
         confirmed[str(record.number)] |= {

@@ -84,7 +84,10 @@ def latency_table(settings: Settings, space: Space, num_classes: int, run: Path,
         table.check(space=space, num_classes=num_classes)
         return table
     say("timing the space's blocks on this device (once per space and device)")
-    return table_for(space, num_classes=num_classes)
+    table = table_for(space, num_classes=num_classes)
+    if table.complaint:
+        say(table.complaint)
+    return table
 
 
 def latency_model(

@@ -1,0 +1,297 @@
+"""Measuring: what the clock's figures become, and that a busy machine is never passed over in silence."""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.benchmark import Timer
+
+from nas.architecture import Architecture
+from nas.catalog import load, load_space, published, space_names
+from nas.cost.analytic import cost
+from nas.cost.latency import measure
+from nas.cost.latency.chain import example, segmented, shipped, split, whole
+from nas.cost.latency.engines import check
+from nas.cost.latency.layers import segments
+from nas.cost.latency.machine import LoadMeter, describe, free_cores, quiet_process
+from nas.cost.latency.measuring import time_until_sure
+from nas.cost.latency.summary import Measurement, estimate, summarize
+from nas.cost.latency.timing import Probe, Trace, time_round
+from nas.errors import UserError
+
+SMALL = Architecture.from_dict(
+    {
+        "name": "small",
+        "input": {"channels": 1, "resolution": 8},
+        "stem": {"channels": 8},
+        "stages": [
+            {"block": "inverted_residual", "channels": 8, "expansion": 2, "se_ratio": 0.25, "kernels": [3, 5]},
+            {"block": "inverted_residual", "channels": 16, "stride": 2, "repeats": 2, "experts": 2},
+        ],
+    }
+)
+PROVENANCE = describe(
+    device="cpu", engine="eager", layout="contiguous", threads=1, batch=1, quantile=0.2, foreign_load=0
+)
+
+
+def trace(runs: Sequence[Sequence[int]], *, preempted: bool = False, stolen: float = 0.0, probe: int = 100) -> Trace:
+    """Four runs to a round."""
+    count = len(runs)
+    return Trace(
+        [list(run) for run in runs],
+        [preempted] * count,
+        [probe] * count,
+        [stolen] * count,
+        [index // 4 for index in range(count)],
+    )
+
+
+class TestEstimate:
+    def test_is_the_low_quantile_of_undisturbed_runs(self) -> None:
+        found = estimate(trace([[1000 + i] for i in range(40)]), 100)
+        assert found.value == pytest.approx(1007, abs=2)
+        assert found.low <= found.value <= found.high
+        assert found.clean == 40 and found.method == "runs"
+        assert found.why_noisy() == ""
+
+    def test_leaves_out_preempted_and_slow_runs(self) -> None:
+        mixed = trace([[1000]] * 40)
+        for index in range(0, 40, 2):
+            mixed.parts[index] = [500]  # would be the value if it counted
+            mixed.preempted[index] = True
+        mixed.parts[1] = [500]
+        mixed.probes[1] = 200
+        mixed.parts[3] = [500]
+        mixed.stolen[3] = 0.5
+        assert estimate(mixed, 100).value == 1000
+
+    def test_adds_up_parts_where_whole_runs_were_disturbed(self) -> None:
+        generator = np.random.default_rng(0)
+        runs = np.full((40, 10), 100)
+        runs[np.arange(40), generator.integers(10, size=40)] += 3000  # every run meets one disturbance
+        found = estimate(trace(runs.tolist(), preempted=True), 100)
+        assert found.method == "parts"
+        assert found.value == 1000
+        assert not found.why_noisy()
+
+    def test_a_shared_core_is_noisy_whatever_the_times(self) -> None:
+        found = estimate(trace([[500, 500]] * 40, preempted=True, stolen=0.5), 100)
+        assert found.value == 1000  # the best guess
+        assert "too noisy: 0 undisturbed runs" in found.why_noisy()
+
+    def test_a_wide_interval_is_noisy_and_says_how_wide(self) -> None:
+        times = [[1000 + 100 * (index // 4)] for index in range(40)]
+        assert "interval of" in estimate(trace(times), 100).why_noisy()
+
+    def test_equal_times_give_equal_estimates(self) -> None:
+        times = [[int(value)] for value in np.random.default_rng(1).normal(1000, 30, 40)]
+        assert estimate(trace(times), 100) == estimate(trace(times), 100)
+
+
+def test_summary_gives_all_figures_and_survives_json() -> None:
+    found = summarize("a", "1", trace([[1_000_000 + 1000 * i] for i in range(40)]), 100, PROVENANCE, "")
+    assert found.value_ms < found.median_ms < found.p90_ms
+    assert found.iqr_ms == pytest.approx(0.0195, rel=0.1)
+    assert found.spread == pytest.approx((found.high_ms - found.low_ms) / found.value_ms)
+    assert Measurement.from_dict(found.to_dict()) == found
+
+
+def test_overlapping_intervals_are_ties() -> None:
+    def one(low: float, high: float) -> Measurement:
+        found = summarize("a", "1", trace([[1_000_000]] * 40), 100, PROVENANCE, "")
+        return Measurement.from_dict({**found.to_dict(), "low_ms": low, "high_ms": high})
+
+    assert one(1.0, 1.2).tied(one(1.1, 1.3))
+    assert not one(1.0, 1.1).tied(one(1.2, 1.3))
+
+
+def test_runs_are_interleaved() -> None:
+    order: list[int] = []
+
+    def runner(index: int):
+        def run() -> list[int]:
+            order.append(index)
+            return [1000]
+
+        return run
+
+    traces = [Trace(), Trace(), Trace()]
+    for number in range(2):
+        time_round([runner(i) for i in range(3)], traces, Probe(), number, runs=2, single_thread=False)
+    assert order == [0, 0, 0, 1, 1, 1, 2, 2, 2] * 2  # a warm-up and two runs each, round by round
+    assert [item.rounds for item in traces] == [[0, 0, 1, 1]] * 3
+
+
+def test_waits_a_bounded_time_and_says_so() -> None:
+    times = iter(range(1000, 100_000_000, 5000))  # slower and slower: never sure
+    slept: list[float] = []
+    start = time.monotonic()
+    traces, excuse = time_until_sure(
+        [lambda: [next(times)]], Probe(), rounds=3, runs=4, max_seconds=0.5, single_thread=False, sleep=slept.append
+    )
+    assert time.monotonic() - start < 5
+    assert "waited 0.5 s" in excuse
+    assert slept
+    assert summarize("a", "1", traces[0], 1e9, PROVENANCE, excuse).noisy
+
+
+def _spin(core: int, seconds: float) -> None:
+    os.sched_setaffinity(0, {core})
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+@pytest.fixture
+def busy_machine() -> Iterator[None]:
+    """Two busy processes on every core, so that there is no free one."""
+    context = multiprocessing.get_context("fork")
+    cores = sorted(os.sched_getaffinity(0))
+    workers = [context.Process(target=_spin, args=(core, 60), daemon=True) for core in cores for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    time.sleep(0.2)
+    yield
+    for worker in workers:
+        worker.kill()
+        worker.join()
+
+
+@pytest.mark.usefixtures("busy_machine")
+def test_a_busy_machine_is_noticed() -> None:
+    (found,) = measure([SMALL], max_seconds=1, isolate=False)
+    load = LoadMeter()
+    time.sleep(0.3)
+    assert load.foreign() > 0.5
+    assert found.noisy
+    assert "too noisy" in found.reason and "of the machine" in found.reason
+
+
+def test_measures_in_a_fresh_process_and_in_this_one() -> None:
+    seen: list[tuple[int, int]] = []
+    for isolate in (False, True):
+        found = measure(
+            [SMALL, load("han-e")],
+            max_seconds=0,
+            isolate=isolate,
+            resolution=16,
+            on_progress=lambda done, total: seen.append((done, total)),
+        )
+        assert [item.name for item in found] == ["small", "han-e"]
+        assert 0 < found[0].value_ms < found[1].value_ms
+        assert found[0].id == SMALL.with_input(resolution=16).id
+        assert found[0].provenance.threads == 1 and found[0].provenance.engine == "eager"
+    assert seen == [(2, 2)] * 2
+
+
+def test_other_threads_send_it_to_a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("nas.cost.latency.measuring.call", lambda task, *_, **__: calls.append(task) or [])
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        measure([SMALL])
+    finally:
+        done.set()
+        thread.join()
+    assert calls == ["measure"]
+
+
+def test_the_process_is_left_as_it_was() -> None:
+    before = torch.get_num_threads(), os.sched_getaffinity(0)
+    with quiet_process(1):
+        assert torch.get_num_threads() == 1 and len(os.sched_getaffinity(0)) == 1
+    assert (torch.get_num_threads(), os.sched_getaffinity(0)) == before
+    assert free_cores(1, before[1]) <= before[1]
+
+
+@pytest.mark.parametrize("name", ["han-e", "kuo-se-condconv", "mobilenetv1-full-conv", "squeezenet", "shufflenet-2"])
+def test_segments_are_the_network(name: str) -> None:
+    architecture = load(name)
+    if architecture.input.resolution > 32:
+        architecture = architecture.with_input(resolution=32)
+    network, images = shipped(architecture, 10), example(architecture, 2)
+    modules = split(network)
+    assert len(modules) == len(segments(architecture, 10))
+    with torch.inference_mode():
+        tensor = images
+        for module in modules:
+            tensor = module(tensor)
+        torch.testing.assert_close(tensor, network(images))
+
+
+@pytest.mark.parametrize("name", space_names())
+@pytest.mark.parametrize("seed", range(3))
+def test_segments_hold_all_macs_and_weights(name: str, seed: int) -> None:
+    architecture = load_space(name).sample(seed)
+    found = [layer for segment in segments(architecture, 10) for layer in segment.layers]
+    counted = cost(architecture, 10)
+    total = sum(layer.macs for layer in found)
+    if any(getattr(block.spec, "combine", None) == "add" for block in architecture.blocks()):
+        assert total <= counted.macs  # an added pyramid is folded into one kernel
+    else:
+        assert total == counted.macs
+    assert sum(layer.weights for layer in found) <= 4 * counted.params
+
+
+def test_published_networks_have_segments() -> None:
+    for architecture in published():
+        assert all(segment.layers for segment in segments(architecture, 10))
+
+
+def test_onnxruntime_runs_the_same_network() -> None:
+    pytest.importorskip("onnxruntime")
+    found = measure([SMALL], engine="onnxruntime", max_seconds=0, isolate=False)
+    assert found[0].value_ms > 0
+    assert "onnxruntime" in found[0].provenance.versions
+
+
+def test_missing_engines_and_devices_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="unknown engine 'fast'"):
+        check("fast", "cpu")
+    with pytest.raises(UserError, match="unknown device 'tpu'"):
+        check("eager", "tpu")
+    with pytest.raises(UserError, match="CUDA graphs"):
+        check("graph", "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no CUDA device"):
+            check("eager", "cuda")
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(UserError, match="pip install"):
+        check("onnxruntime", "cpu")
+    with pytest.raises(UserError, match="at least 1"):
+        measure([SMALL], threads=0)
+
+
+@pytest.mark.slow
+def test_agrees_with_torch_benchmark() -> None:
+    """In one pinned process, with runs in turn, so that a busy machine hits both alike.
+
+    Its mean of five runs and ours, at their best.
+    """
+    architecture = load("han-e")
+    with quiet_process(1), torch.inference_mode():
+        network, images = shipped(architecture, 10), example(architecture, 1)
+        run = segmented(network, images, "eager", "channels_last", 1)
+        images = images.contiguous(memory_format=torch.channels_last)
+        timer = Timer("network(images)", globals={"network": network, "images": images}, num_threads=1)
+        ours, theirs = [], []
+        for _ in range(150):
+            theirs.append(timer.timeit(2).mean * 1e9)  # warms up by itself
+            run()
+            ours.append(np.mean([sum(run()) for _ in range(2)]))
+    assert np.quantile(ours, 0.05) == pytest.approx(np.quantile(theirs, 0.05), rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_runs() -> None:
+    with quiet_process(1), torch.inference_mode():
+        run = whole(shipped(SMALL, 10), example(SMALL, 1), "compiled", "channels_last", 1)
+        assert run()[0] > 0

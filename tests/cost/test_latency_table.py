@@ -1,0 +1,384 @@
+"""Tables: fitted, predicted from, written, read, refused; and calibrations that were cut short."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nas.architecture import Architecture
+from nas.cost.latency import calibrate, export_blocks, import_timings, load_table, table_for
+from nas.cost.latency.calibration import draw_networks
+from nas.cost.latency.fitting import Group, Timed, make_table, steady
+from nas.cost.latency.layers import Segment, segments
+from nas.cost.latency.machine import describe
+from nas.cost.latency.model import kinds_of
+from nas.cost.latency.table import Table, parse_table, space_id
+from nas.errors import UserError
+from nas.space import Space
+
+DOCUMENT = {
+    "name": "tiny",
+    "input": {"channels": 1, "resolution": 8},
+    "width": {"choice": [0.5, 1.0]},
+    "stem": {"channels": 16},
+    "stages": [
+        {
+            "block": "inverted_residual",
+            "channels": 16,
+            "expansion": {"choice": [1, 2, 4]},
+            "se_ratio": {"choice": [0, 0.25]},
+        },
+        {
+            "block": "inverted_residual",
+            "channels": 24,
+            "stride": 2,
+            "repeats": 2,
+            "expansion": {"choice": [1, 3]},
+            "kernels": {"choice": [[3], [3, 5]]},
+            "experts": {"choice": [1, 2]},
+        },
+    ],
+}
+SPACE = Space(DOCUMENT)
+PROVENANCE = describe(
+    device="cpu", engine="eager", layout="contiguous", threads=1, batch=1, quantile=0.2, foreign_load=0
+)
+
+
+def true_ms(segment: Segment) -> float:
+    """A device on which the model holds exactly."""
+    return sum(0.02 + layer.macs / 2e7 + layer.moved / 5e6 + layer.weights / 1e7 for layer in segment.layers)
+
+
+def timed(architecture: Architecture, factor: float = 1.0) -> Timed:
+    parts = tuple(factor * true_ms(segment) for segment in segments(architecture, 10))
+    return Timed(architecture.to_dict(), parts, sum(parts))
+
+
+def groups(count: int = 6, drift: float = 0.0) -> list[Group]:
+    drawn = list(draw_networks(SPACE, 8 * count, 10))
+    factors = [1 + drift * (index > 1) for index in range(count)]
+    return [
+        Group(timed(drawn[0], factor).whole, tuple(timed(item, factor) for item in drawn[1 + 8 * at : 9 + 8 * at]))
+        for at, factor in enumerate(factors)
+    ]
+
+
+def table_of(timings: list[Group]) -> Table:
+    return make_table(
+        steady(timings, 10), space_name="tiny", space_id=space_id(SPACE), num_classes=10, provenance=PROVENANCE
+    )
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return table_of(groups())
+
+
+class TestPrediction:
+    def test_is_exact_where_the_model_holds(self, table: Table) -> None:
+        for seed in range(20):
+            architecture = SPACE.sample(seed)
+            found = table.predict(architecture)
+            assert found.value_ms == pytest.approx(timed(architecture).whole, rel=0.01)
+            assert found.low_ms < found.value_ms < found.high_ms
+        assert table.held_out.within_10 == 1.0
+        assert table.held_out.spearman > 0.99
+
+    def test_is_the_sum_over_segments_times_the_context(self, table: Table) -> None:
+        architecture = SPACE.sample(0)
+        chain = segments(architecture, 10)
+
+        def context(part: list[Segment]) -> float:
+            weights = sum(layer.weights for segment in part for layer in segment.layers)
+            return table.context(weights, len(kinds_of(part)))
+
+        assert table.model.per_run == 0
+        singles = sum(table.total([segment]) / context([segment]) for segment in chain)
+        assert table.predict(architecture).value_ms == pytest.approx(singles * context(chain))
+
+    def test_does_not_depend_on_the_order_of_questions(self, table: Table) -> None:
+        fresh = parse_table(table.to_json(), "t")
+        items = [SPACE.sample(seed) for seed in range(8)]
+        forward = [table.predict(item) for item in items]
+        assert [fresh.predict(item) for item in reversed(items)][::-1] == forward
+
+    def test_takes_microseconds(self, table: Table) -> None:
+        architecture = SPACE.sample(0)
+        table.predict(architecture)
+        start = time.perf_counter()
+        for _ in range(100):
+            table.predict(architecture)
+        assert (time.perf_counter() - start) / 100 < 2e-3  # about 50 us on a free core
+
+    def test_drift_between_groups_is_divided_out(self) -> None:
+        drifted = table_of(groups(drift=0.3))
+        for seed in range(5):
+            architecture = SPACE.sample(seed)
+            assert drifted.predict(architecture).value_ms == pytest.approx(timed(architecture).whole, rel=0.02)
+
+    def test_noise_widens_the_interval(self, table: Table) -> None:
+        generator = np.random.default_rng(0)
+        noisy = []
+        for group in groups():
+            members = []
+            for member in group.networks:
+                factor = float(np.exp(generator.normal(0, 0.1)))
+                members.append(
+                    Timed(member.document, tuple(factor * part for part in member.parts), factor * member.whole)
+                )
+            noisy.append(Group(group.sentinel, tuple(members)))
+        found = table_of(noisy)
+        assert found.held_out.error_95 > 0.1
+        assert found.held_out.error_95 > 3 * table.held_out.error_95
+
+    def test_an_unknown_kind_of_layer_is_an_error(self, table: Table) -> None:
+        document = {**SPACE.sample(0).to_dict(), "stages": [{"block": "conv", "channels": 8, "kernel": 7}]}
+        with pytest.raises(UserError, match="knows no layer of kind 'conv7s1'"):
+            table.predict(Architecture.from_dict(document))
+
+    def test_blocks_timed_in_runs_of_their_own_are_freed_from_them(self) -> None:
+        call = 0.5  # ms, as long as the network itself
+        alone = [
+            Group(
+                group.sentinel + call,
+                tuple(
+                    Timed(item.document, tuple(part + call for part in item.parts), item.whole + call)
+                    for item in group.networks
+                ),
+            )
+            for group in groups()
+        ]
+        found = table_of(alone)
+        assert found.model.per_run == pytest.approx(call, rel=0.05)
+        architecture = SPACE.sample(1)
+        assert found.predict(architecture).value_ms == pytest.approx(timed(architecture).whole + call, rel=0.05)
+
+    def test_whole_networks_alone_are_enough(self) -> None:
+        wholes = [
+            Group(group.sentinel, tuple(Timed(item.document, (), item.whole) for item in group.networks))
+            for group in groups()
+        ]
+        found = table_of(wholes)
+        architecture = SPACE.sample(1)
+        assert found.predict(architecture).value_ms == pytest.approx(timed(architecture).whole, rel=0.05)
+
+
+class TestFile:
+    def test_round_trip(self, table: Table, tmp_path: Path) -> None:
+        table.save(tmp_path / "new" / "table.json")
+        read = load_table(tmp_path / "new" / "table.json")
+        assert read == table
+        assert read.predict(SPACE.sample(0)) == table.predict(SPACE.sample(0))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"schema": 0}, "schema 0, this version of nas reads 1"),
+            ({"prices": {}}, "blocks are missing"),
+            ({"prices": {"conv3s1": [1.0, float("nan"), 0.0, 0.0]}}, "price of conv3s1 is nan"),
+            ({"prices": {"conv3s1": [1.0, -1.0, 0.0, 0.0]}}, "a time is above 0"),
+            ({"prices": {"conv3s1": [1.0]}}, "blocks are missing"),
+            ({"segments": {"a": [float("nan"), 1]}}, "segment 'a' is nan"),
+            ({"segments": {"a": [-1.0, 1]}}, "segment 'a' is -1.0; a time is above 0"),
+            ({"segments": {"a": "x"}}, "damaged"),
+            ({"segments": None}, "damaged"),
+            ({"context": {"base": float("inf")}}, "context.base is inf"),
+            ({"provenance": {"device": "x"}}, "damaged"),
+            ({"num_classes": "ten"}, "damaged"),
+        ],
+    )
+    def test_bad_tables_are_one_line(self, table: Table, change: dict[str, Any], message: str) -> None:
+        text = json.dumps({**json.loads(table.to_json()), **change})
+        with pytest.raises(UserError, match="nas latency calibrate") as caught:
+            parse_table(text, "pi4.json")
+        assert message in str(caught.value)
+        assert str(caught.value).startswith("pi4.json")
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", "not json", '"schema"', "[" * 100_000])
+    def test_other_files_are_one_line(self, text: str) -> None:
+        with pytest.raises(UserError, match="not a latency table"):
+            parse_table(text, "x.json")
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="cannot be read"):
+            load_table(tmp_path / "none.json")
+
+    def test_of_another_space_engine_or_classes(self, table: Table) -> None:
+        table.check(space=SPACE, engine="eager", num_classes=10)
+        with pytest.raises(UserError, match="made for space tiny"):
+            table.check(space=Space({**DOCUMENT, "width": 1.0}))
+        with pytest.raises(UserError, match="made with engine eager, not onnxruntime"):
+            table.check(engine="onnxruntime")
+        with pytest.raises(UserError, match="made for 10 classes, not 100"):
+            table.check(num_classes=100)
+
+    def test_a_space_is_known_by_its_content(self) -> None:
+        assert space_id(SPACE) == space_id(Space({**DOCUMENT, "name": "other"}))
+        assert space_id(SPACE) != space_id(SPACE.with_input(channels=3))
+
+
+class TestCalibration:
+    def test_times_the_space_here(self, tmp_path: Path) -> None:
+        seen: list[tuple[int, int]] = []
+        found = calibrate(
+            SPACE, networks=16, partial=tmp_path / "p", isolate=False, on_progress=lambda *at: seen.append(at)
+        )
+        assert seen == [(8, 16), (16, 16)]
+        assert found.predict(SPACE.sample(0)).value_ms > 0
+        assert found.held_out.networks == 16
+        assert not (tmp_path / "p").exists()
+
+    def test_a_budget_ends_it_after_two_groups(self) -> None:
+        found = calibrate(SPACE, networks=64, budget_seconds=0, isolate=False)
+        assert found.held_out.networks == 16
+
+    def test_goes_on_after_a_kill(self, tmp_path: Path) -> None:
+        partial, space = tmp_path / "partial", tmp_path / "space.json"
+        space.write_text(json.dumps(DOCUMENT))
+        code = (
+            "import sys, json; from pathlib import Path; from nas.space import Space\n"
+            "from nas.cost.latency import calibrate\n"
+            "space = Space(json.loads(Path(sys.argv[1]).read_text()))\n"
+            "calibrate(space, networks=400, partial=Path(sys.argv[2]), isolate=False)\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code, str(space), str(partial)])
+        deadline = time.monotonic() + 100
+        while not partial.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        state = json.loads(partial.read_text())  # whole, whenever the kill came
+        done = len(state["groups"])
+        assert done >= 1
+        state["identity"]["networks"] = 8 * done + 8  # ask for one group more
+        partial.write_text(json.dumps(state))
+        start = len(state["groups"])
+        timed_now: list[int] = []
+        calibrate(
+            SPACE,
+            networks=8 * done + 8,
+            partial=partial,
+            isolate=False,
+            on_progress=lambda *_: timed_now.append(len(json.loads(partial.read_text())["groups"])),
+        )
+        assert timed_now[0] == start  # the first groups came from the file
+        assert timed_now[-1] == start + 1
+
+    @pytest.mark.parametrize("text", ["", "{}", '{"identity": 1}', "[]"])
+    def test_a_damaged_partial_file_is_ignored(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "p").write_text(text)
+        assert calibrate(SPACE, networks=3, partial=tmp_path / "p", isolate=False).measured
+
+    def test_draws_cover_the_space_and_are_the_same_every_time(self) -> None:
+        drawn = list(draw_networks(SPACE, 24, 10))
+        assert [item.id for item in drawn] == [item.id for item in draw_networks(SPACE, 24, 10)]
+        assert len({item.id for item in drawn}) > 15
+
+
+def test_the_cache_is_used_and_mended(tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
+    made: list[Table] = []
+
+    def fake(*_: Any, **__: Any) -> Table:
+        made.append(table)
+        return table
+
+    monkeypatch.setattr("nas.cost.latency.cache.calibrate", fake)
+    assert table_for(SPACE) == table
+    assert table_for(SPACE) == table
+    assert len(made) == 1
+    (path,) = (tmp_path / "latency").glob("tiny-*.json")
+    path.write_text("damaged")
+    assert table_for(SPACE) == table
+    assert len(made) == 2
+    table_for(SPACE, num_classes=3)
+    assert len(made) == 3
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(
+    tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr("nas.cost.latency.cache.calibrate", lambda *_, **__: table)
+    assert table_for(SPACE) == table
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("blocks")
+    assert export_blocks(SPACE, folder, blocks=40, networks=4) == len(list(folder.glob("*.onnx")))
+    return folder
+
+
+class TestExchange:
+    def fill(self, folder: Path, path: Path, **changed: str) -> Path:
+        lines = ["file,ms"]
+        for entry in json.loads((folder / "manifest.json").read_text())["entries"]:
+            chain = segments(Architecture.from_dict(entry["architecture"]), 10)
+            ms = true_ms(chain[entry["segment"]]) if "segment" in entry else sum(map(true_ms, chain))
+            lines.append(f"{entry['file']},{changed.get(entry['file'].split('.')[0].replace('-', '_'), ms)}")
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def test_files_run_elsewhere(self, folder: Path) -> None:
+        import onnxruntime
+
+        manifest = json.loads((folder / "manifest.json").read_text())
+        entry = manifest["entries"][3]
+        session = onnxruntime.InferenceSession(str(folder / entry["file"]), providers=["CPUExecutionProvider"])
+        assert session.get_inputs()[0].shape == entry["input"]
+        session.run(None, {session.get_inputs()[0].name: np.zeros(entry["input"], np.float32)})
+
+    def test_times_come_back_as_a_table(self, folder: Path, tmp_path: Path) -> None:
+        found = import_timings(self.fill(folder, tmp_path / "t.csv"), manifest=folder / "manifest.json", device="pi4")
+        architecture = SPACE.sample(2)
+        assert found.predict(architecture).value_ms == pytest.approx(timed(architecture).whole, rel=0.05)
+        assert found.provenance.device == "pi4"
+        found.check(space=SPACE, engine="onnxruntime")
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"block_0001": "nan"}, "line 7: block-0001.onnx: 'nan' is not a time"),
+            ({"block_0001": "-1"}, "is not a time in ms above 0"),
+            ({"block_0001": "fast"}, "is not a time in ms above 0"),
+            ({"block_0001": "inf"}, "is not a time in ms above 0"),
+            ({"block_0001": ""}, "no time for block-0001.onnx"),
+        ],
+    )
+    def test_bad_times_are_one_line(self, folder: Path, tmp_path: Path, changed: dict[str, str], message: str) -> None:
+        path = self.fill(folder, tmp_path / "t.csv", **changed)
+        if "line" in message:
+            message = message.partition(": ")[2]
+        with pytest.raises(UserError, match=message):
+            import_timings(path, manifest=folder / "manifest.json", device="pi4")
+
+    def test_foreign_files_are_one_line(self, folder: Path, tmp_path: Path) -> None:
+        path = tmp_path / "t.csv"
+        manifest = folder / "manifest.json"
+        for text, message in (
+            ("", "first line must name the columns"),
+            ("a,b\n1,2\n", "first line must name the columns"),
+            ("file,ms\nother.onnx,1\n", "is not in"),
+            ("file,ms\nblock-0000.onnx\n", "1 cells, the header has 2"),
+        ):
+            path.write_text(text)
+            with pytest.raises(UserError, match=message):
+                import_timings(path, manifest=manifest, device="pi4")
+        path.write_text("{}")
+        with pytest.raises(UserError, match="not the manifest"):
+            import_timings(path, manifest=path, device="pi4")
+
+    def test_refuses_a_folder_in_use(self, folder: Path) -> None:
+        with pytest.raises(UserError, match="not empty"):
+            export_blocks(SPACE, folder)
