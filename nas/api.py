@@ -1,6 +1,7 @@
 """What the commands do, as functions: the command line is a thin layer over these."""
 
 import datetime
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,7 @@ def search(
     out: str | Path | None = None,
     storage: str | None = None,
     resources: Resources | None = None,
+    report_every: float = 0,
     on_change: Callable[[Progress], None] = lambda progress: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Run:
@@ -86,6 +88,7 @@ def search(
         latency_table: of the device to search for, made there by `nas latency calibrate`; default: this device.
         confirm: train the front again with so many seeds, for `confirm_epochs` (default: the recipe's).
         out: the run's folder; default a fresh one under ``results/``.
+        report_every: write the report again after so many seconds, while the search runs; 0: not at all.
         on_change: told the progress after every change.
         say: told in one line what happens around the trials.
 
@@ -124,7 +127,14 @@ def search(
         seed=seed,
     )
     folder = Path(out) if out is not None else fresh_folder(fitted.name, dataset)
-    return run_search(settings, out=folder, resources=resources, storage=storage, on_change=on_change, say=say)
+    return run_search(
+        settings,
+        out=folder,
+        resources=resources,
+        storage=storage,
+        on_change=_reporting(folder, report_every, on_change),
+        say=say,
+    )
 
 
 def train(
@@ -215,9 +225,31 @@ def evaluate(
     }
 
 
-def resume(path: str | Path, **options: Any) -> Run:
+def resume(
+    path: str | Path,
+    *,
+    report_every: float = 0,
+    on_change: Callable[[Progress], None] = lambda progress: None,
+    **options: Any,
+) -> Run:
     """Go on with a search that was interrupted, or extend one; see :func:`nas.search.search.resume`."""
-    return resume_search(Path(path), **options)
+    return resume_search(Path(path), on_change=_reporting(Path(path), report_every, on_change), **options)
+
+
+def _reporting(folder: Path, every: float, on_change: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """Tells the progress on, and writes the run's report again every so many seconds."""
+    if not every:
+        return on_change
+    last = time.monotonic()
+
+    def tell(progress: Progress) -> None:
+        nonlocal last
+        on_change(progress)
+        if time.monotonic() - last >= every:
+            report(folder)
+            last = time.monotonic()
+
+    return tell
 
 
 def report(run: str | Path, *, published: str | None = None) -> Path:

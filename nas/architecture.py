@@ -42,8 +42,10 @@ class Architecture(Part):
     """A network, as a document. See the module's docstring; make one with :meth:`from_dict` or ``nas.load``."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w+][\w.+-]*$")]
-    source: Annotated[str, Field(max_length=300)] = ""
-    """Where it comes from, for people: paper and table."""
+    source: Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]*$")] = (
+        ""
+    )
+    """Where it comes from, for people: paper and table, on one line."""
     input: Input = Input()
     width: Annotated[int | float, Field(gt=0, le=16, allow_inf_nan=False)] = 1
     activation: Activation = "relu"

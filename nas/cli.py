@@ -68,6 +68,7 @@ def search(
     ] = None,
     confirm: Annotated[int | None, typer.Option(help="Train the front again with so many seeds.")] = None,
     confirm_epochs: Annotated[int | None, typer.Option(help="Of each of those (default: the recipe's).")] = None,
+    report_every: Annotated[float, typer.Option(help="Seconds between reports while the search runs; 0: none.")] = 120,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The run's folder (default: fresh, under results/).")] = None,
     resume: Annotated[
@@ -99,6 +100,7 @@ def search(
                 trials=trials,
                 confirm=confirm,
                 confirm_epochs=confirm_epochs,
+                report_every=report_every,
                 resources=resources,
                 on_change=display,
                 say=display.say,

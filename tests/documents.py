@@ -77,7 +77,10 @@ def architectures(max_stages: int = 4) -> st.SearchStrategy[dict[str, Any]]:
             "stages": st.lists(stages(), min_size=1, max_size=max_stages),
         },
         optional={
-            "source": st.text(max_size=30),
+            "source": st.text(
+                st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="\ufeff\ufffe\uffff"),
+                max_size=30,
+            ),
             "width": st.sampled_from([0.25, 0.75, 1, 1.0, 1.4]),
             "activation": st.sampled_from(["relu", "relu6", "hard_swish", "silu"]),
             "norm": st.sampled_from(["batch", "none"]),
