@@ -104,14 +104,28 @@ def read(path: Path) -> list[Curve]:
     ]
 
 
-def record(path: Path, *, trials: int, epochs: int, space: str, limit: str) -> None:
+def draw(space: str, count: int, max_macs: float) -> list[nas.Architecture]:
+    """Networks of a space for digits, drawn uniformly among those of so few MACs."""
+    fitted = nas.load_space(space).with_input(channels=1, resolution=8)
+    rng = np.random.default_rng(0)
+    found: dict[str, nas.Architecture] = {}
+    while len(found) < count:
+        network = fitted.sample(rng)
+        if nas.cost(network).macs <= max_macs:
+            found[network.id] = network.model_copy(update={"name": f"drawn-{len(found)}"})
+    return list(found.values())
+
+
+def record(path: Path, *, trials: int, epochs: int, space: str, max_macs: float) -> None:
     """Train networks drawn at random to the end and keep their curves."""
+    networks_drawn = draw(space, trials, max_macs)
     with tempfile.TemporaryDirectory() as folder:
         run = nas.search(
             space,
             objectives=OBJECTIVES,
-            limits=(limit,),
             sampler="random",
+            published="none",
+            enqueue=networks_drawn,
             reduction=1,
             trials=trials,
             epochs=epochs,
@@ -128,7 +142,7 @@ def record(path: Path, *, trials: int, epochs: int, space: str, limit: str) -> N
             for record in run.records
             if record.state == "complete" and record.was_trained
         ]
-        about = {"space": space, "dataset": run.settings.dataset, "limit": limit, "recipe": run.settings.recipe}
+        about = {"space": space, "dataset": run.settings.dataset, "max_macs": max_macs, "recipe": run.settings.recipe}
     lines = ",\n".join(json.dumps(network) for network in networks)
     path.write_text(f'{{"about": {json.dumps(about)},\n"networks": [\n{lines}\n]}}\n')
 
@@ -137,15 +151,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("record", "replay"))
     parser.add_argument("file", type=Path)
-    parser.add_argument("--trials", type=int, default=72)
+    parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--space", default="inverted_residual")
-    parser.add_argument("--limit", default="macs<=3M")
+    parser.add_argument("--max-macs", type=float, default=0.4e6)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=50, help="orders in which the trials begin")
     options = parser.parse_args()
     if options.action == "record":
-        record(options.file, trials=options.trials, epochs=options.epochs, space=options.space, limit=options.limit)
+        record(
+            options.file, trials=options.trials, epochs=options.epochs, space=options.space, max_macs=options.max_macs
+        )
         return
     curves = read(options.file)
     budget = len(curves[0].accuracies)

@@ -35,7 +35,7 @@ from nas.space import Space, Value
 
 STUDY_FILE = "study.journal"
 EPOCH = "epoch:"
-MAX_UNTRAINED_IN_A_ROW = 100
+MAX_UNTRAINED_IN_A_ROW = 300
 
 Costs = Mapping[str, float]
 CostFunction = Callable[[Architecture], Costs]
