@@ -107,9 +107,22 @@ class Conductor:
         if "failure" in result:
             self.lose(number, str(result["failure"]))
             return True
-        epoch = result["epoch"]
-        values = self.study.record_epoch(number, _metrics(epoch))
+        # Written as one: a driver that dies leaves an epoch together with what followed from it, or neither.
+        with self.study.batch():
+            ends = self._judge(number, _metrics(result["epoch"]))
+        if ends:
+            self._failures_in_a_row = 0
+        self.on_change(self.progress)
+        return ends
+
+    def _judge(self, number: int, epoch: Mapping[str, float]) -> bool:
         done = int(epoch["epoch"])
+        if done > self.study.epochs_done(number):
+            values = self.study.record_epoch(number, epoch)
+        elif done < self.epochs:
+            return False  # judged before the driver that heard of it died
+        else:
+            values = self.study.values(number, epoch["accuracy"])
         if done >= self.epochs:
             self.study.complete(number)
             self._close()
@@ -120,10 +133,7 @@ class Conductor:
             self._close()
             self.progress.stopped += 1
         else:
-            self.on_change(self.progress)
             return False
-        self._failures_in_a_row = 0
-        self.on_change(self.progress)
         return True
 
     def lose(self, number: int, reason: str) -> None:

@@ -109,7 +109,7 @@ class SearchStudy:
         batch: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.study = study
-        self._batch = batch
+        self.batch = batch
         self._never = objection
         self.space = space
         self.objectives = tuple(objectives)
@@ -200,7 +200,7 @@ class SearchStudy:
         What breaks a limit or is known already is written down and passed over.
         """
         for _ in range(MAX_UNTRAINED_IN_A_ROW):
-            with self._batch():
+            with self.batch():
                 candidate = self._propose_one()
             if candidate is not None:
                 return candidate
@@ -220,12 +220,8 @@ class SearchStudy:
         return Candidate(trial.number, architecture)
 
     def record_epoch(self, number: int, epoch: Mapping[str, float]) -> list[float]:
-        """Write down an epoch of a running trial (`epoch` counts from 1); returns the trial's values at this epoch.
-
-        An epoch that is trained again, since its checkpoint was lost with its worker, replaces the old one.
-        """
+        """Write down the next epoch of a running trial; returns the trial's values at this epoch."""
         curve = self._curves[number]
-        del curve[int(epoch["epoch"]) - 1 :]
         curve.append(dict(epoch))
         values = self.values(number, epoch["accuracy"])
         trial = self._open[number]
@@ -247,7 +243,7 @@ class SearchStudy:
         """Close a trial that was stopped early; `budget` is how many epochs it would have had."""
         curve = self._curves[number]
         partial = {"epoch": len(curve), "budget": budget, "values": self.values(number, curve[-1]["accuracy"])}
-        with self._batch():
+        with self.batch():
             self._open[number].set_user_attr("partial", partial)
             self._close(number, TrialState.PRUNED, reason)
 
@@ -258,6 +254,10 @@ class SearchStudy:
     def running(self) -> list[int]:
         """Numbers of the trials handed out and not closed yet."""
         return list(self._open)
+
+    def epochs_done(self, number: int) -> int:
+        """How many epochs of a running trial are written down."""
+        return len(self._curves[number])
 
     def is_queued(self, number: int) -> bool:
         """Whether a trial was queued, and not proposed."""
@@ -323,7 +323,7 @@ class SearchStudy:
     def _close(self, number: int, state: TrialState, reason: str) -> None:
         trial = self._open.pop(number)
         self._curves.pop(number, None)
-        with self._batch():
+        with self.batch():
             trial.set_user_attr("reason", reason)
             self.study.tell(trial, state=state)
 

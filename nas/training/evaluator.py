@@ -7,7 +7,7 @@ other. Nothing above it knows how the accuracy comes about.
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -55,18 +55,20 @@ class TrainingEvaluator:
     def run(self, architecture: Architecture, *, seed: int, checkpoint: Path | None = None) -> Iterator[Epoch]:
         """See :class:`Evaluator`. Raises what :meth:`nas.training.loop.Trainer.run_epoch` raises."""
         trainer = self.trainer(architecture, seed)
+        history: list[Epoch] = []
         if checkpoint is not None and checkpoint.exists():
-            try:
-                state = load_checkpoint(checkpoint).trainer
-                if state is not None:
-                    trainer.load_state_dict(state)
-            except UserError:
-                trainer = self.trainer(architecture, seed)  # a file that a crash left damaged: from the start again
+            trainer, history, done = self._go_on(checkpoint, architecture, seed, trainer)
+            # Whoever asked before may have died before it heard of the last ones.
+            yield from history
+            if done:
+                return
         for epoch in trainer.epochs():
+            # The accuracy is that of the weights as they stand: a recipe may end on those of an earlier epoch.
+            history.append(replace(epoch, validation_accuracy=trainer.accuracy))
             if checkpoint is not None:
-                save_checkpoint(checkpoint, self.checkpoint(architecture, trainer))
-            # That of the weights as they stand: a recipe may end on those of an earlier epoch.
-            yield replace(epoch, validation_accuracy=trainer.accuracy)
+                epochs = [asdict(item) for item in history]
+                save_checkpoint(checkpoint, self.checkpoint(architecture, trainer, seed=seed, epochs=epochs))
+            yield history[-1]
         if self.device.startswith("cuda"):
             del trainer
             torch.cuda.empty_cache()
@@ -85,8 +87,30 @@ class TrainingEvaluator:
             epoch_timeout=self.epoch_timeout,
         )
 
-    def checkpoint(self, architecture: Architecture, trainer: Trainer) -> Checkpoint:
-        """What is kept of a training; at its end the weights alone, a third of the size."""
+    def _go_on(
+        self, file: Path, architecture: Architecture, seed: int, trainer: Trainer
+    ) -> tuple[Trainer, list[Epoch], bool]:
+        """The trainer where a checkpoint left off, the epochs behind it, and whether it is done.
+
+        A file of another training, or one that a crash left damaged, means from the start again.
+        """
+        try:
+            saved = load_checkpoint(file)
+            if saved.architecture != architecture.to_dict() or saved.extra["seed"] != seed:
+                return trainer, [], False
+            history = [Epoch(**item) for item in saved.extra["epochs"]]
+            if saved.trainer is not None:
+                trainer.load_state_dict(saved.trainer)
+            return trainer, history, saved.trainer is None
+        except (UserError, KeyError, TypeError):
+            return self.trainer(architecture, seed), [], False
+
+    def checkpoint(self, architecture: Architecture, trainer: Trainer, **extra: Any) -> Checkpoint:
+        """What is kept of a training; at its end the weights alone, a third of the size.
+
+        Args:
+            extra: what else to keep, in plain values.
+        """
         return Checkpoint(
             architecture=architecture.to_dict(),
             classes=trainer.dataset.classes,
@@ -98,7 +122,7 @@ class TrainingEvaluator:
             epoch=trainer.epoch,
             accuracy=trainer.accuracy,
             weights=trainer.evaluated_network.state_dict(),
-            extra={"source_resolution": self.dataset.resolution},
+            extra={"source_resolution": self.dataset.resolution, **extra},
             trainer=None if trainer.done else trainer.state_dict(),
         )
 

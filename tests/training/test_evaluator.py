@@ -1,0 +1,61 @@
+"""The evaluator: what a search knows of training."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import nas
+from nas.training.data import load_dataset
+from nas.training.evaluator import TrainingEvaluator
+from nas.training.recipe import load_recipe
+
+TINY = nas.Architecture.from_dict(
+    {
+        "name": "tiny",
+        "input": {"channels": 1, "resolution": 8},
+        "stem": {"channels": 8, "stride": 2},
+        "stages": [{"block": "inverted_residual", "channels": 8, "expansion": 2}],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def evaluator() -> TrainingEvaluator:
+    return TrainingEvaluator(load_dataset("digits", train_size=200), load_recipe("search").with_epochs(4))
+
+
+def curve(epochs):
+    """What does not depend on the clock."""
+    return [replace(epoch, seconds_train=0, seconds_eval=0, images_per_second=0) for epoch in epochs]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+def test_a_stream_that_was_cut_off_gives_every_epoch_again(evaluator, tmp_path: Path, cut: int):
+    whole = curve(evaluator.run(TINY, seed=5))
+    file = tmp_path / "0.pt"
+    list(itertools.islice(evaluator.run(TINY, seed=5, checkpoint=file), cut))  # who asked dies here
+    assert curve(evaluator.run(TINY, seed=5, checkpoint=file)) == whole
+
+
+def test_a_file_of_another_training_is_not_gone_on_with(evaluator, tmp_path: Path):
+    file = tmp_path / "0.pt"
+    list(itertools.islice(evaluator.run(TINY, seed=6, checkpoint=file), 2))
+    assert curve(evaluator.run(TINY, seed=5, checkpoint=file)) == curve(evaluator.run(TINY, seed=5))
+
+
+def test_a_damaged_file_means_from_the_start(evaluator, tmp_path: Path):
+    file = tmp_path / "0.pt"
+    list(itertools.islice(evaluator.run(TINY, seed=5, checkpoint=file), 2))
+    file.write_bytes(file.read_bytes()[:-200])
+    assert curve(evaluator.run(TINY, seed=5, checkpoint=file)) == curve(evaluator.run(TINY, seed=5))
+
+
+def test_the_global_generator_is_left_as_it_was(evaluator):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    list(evaluator.run(TINY, seed=5))
+    assert torch.equal(torch.rand(3), expected)
