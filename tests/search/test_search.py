@@ -164,22 +164,22 @@ def test_a_driver_that_is_killed_again_and_again_loses_nothing(tmp_path):
     rng = np.random.default_rng(0)
     orphans = []
     for _ in range(4):
-        process = start(tmp_path, "--trials", "9", "--seed", "3")
+        process = start(tmp_path, "--trials", "14", "--seed", "3")
         journal = tmp_path / "run" / "study.journal"
         seen = journal.read_text().count('"epoch:') if journal.exists() else 0
-        wait_for_epochs(tmp_path, seen + int(rng.integers(1, 5)), process)
+        wait_for_epochs(tmp_path, seen + int(rng.integers(1, 4)), process)
         orphans += psutil.Process(process.pid).children(recursive=True)
         os.kill(process.pid, signal.SIGKILL)  # the driver alone: Ray's processes find out by themselves
         process.wait()
-    process = start(tmp_path, "--trials", "9", "--seed", "3")
+    process = start(tmp_path, "--trials", "14", "--seed", "3")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     _, alive = psutil.wait_procs(orphans, timeout=60)
     assert not alive
     run = Run.open(tmp_path / "run")
     trained = [record for record in run.records if record.was_trained]
-    assert len(trained) == 9
-    assert len({record.architecture.id for record in trained}) == 9
+    assert len(trained) == 14
+    assert len({record.architecture.id for record in trained}) == 14
     assert {record.state for record in run.records} <= {"complete", "stopped"}
     for record in trained:
         assert [epoch["epoch"] for epoch in record.curve] == list(range(1, len(record.curve) + 1))
