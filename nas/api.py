@@ -14,7 +14,6 @@ from nas.architecture import Architecture
 from nas.catalog import by_paper, load, load_space, space_names
 from nas.cost.analytic import cost
 from nas.cost.compare import compare as compare_networks
-from nas.cost.latency import Measurement, Table, calibrate, export_blocks, import_timings, measure
 from nas.cost.profile import profile as profile_network
 from nas.errors import UserError
 from nas.predict import Prediction
@@ -34,7 +33,7 @@ from nas.search.search import search as run_search
 from nas.search.settings import PUBLISHED, Settings
 from nas.search.tuning import Resources
 from nas.space import Space
-from nas.training.data import Dataset, decoded_resolution, load_dataset
+from nas.training.data import Dataset, decoded_resolution, load_again, load_dataset
 from nas.training.evaluate import evaluate as evaluate_network
 from nas.training.loop import Epoch
 from nas.training.recipe import Recipe, load_recipe
@@ -197,15 +196,11 @@ def evaluate(
     """
     saved = load_trained(Path(checkpoint))
     architecture = Architecture.from_dict(saved.architecture, str(checkpoint))
-    split = dict(saved.split)
-    name = dataset or saved.dataset
-    data = load_dataset(
-        name,
+    data = load_again(
+        dataset or saved.dataset,
+        split=saved.split,
+        source_resolution=saved.extra.get("source_resolution"),
         data_dir=data_dir,
-        train_size=split["train_size"],
-        validation_fraction=split["validation_fraction"],
-        seed=split["seed"],
-        resolution=decoded_resolution(name, saved.extra.get("source_resolution")),
     )
     if len(data.classes) != len(saved.classes):
         raise UserError(f"{checkpoint}: trained on {len(saved.classes)} classes, {data.name} has {len(data.classes)}")
@@ -329,57 +324,6 @@ def export(
 def predict(model: str | Path, images: Sequence[str | Path], *, top: int = 5) -> list[Prediction]:
     """The likeliest classes of images; `nas predict` in Python. See :func:`nas.predict.predict`."""
     return classify(model, images, top=top)
-
-
-def measure_latency(references: Sequence[str | Path | Architecture], **options: Any) -> list[Measurement]:
-    """Latencies of networks; options as of :func:`nas.cost.latency.measure`."""
-    return measure([load(reference) for reference in references], **options)
-
-
-def calibrate_latency(
-    space: str | Path | Space,
-    out: str | Path,
-    *,
-    channels: int | None = None,
-    resolution: int | None = None,
-    **options: Any,
-) -> Table:
-    """Time a space's blocks here and write the table; options as of :func:`nas.cost.latency.calibrate`.
-
-    A calibration that was interrupted goes on from the file ``<out>.partial``.
-    """
-    path = Path(out)
-    fitted = _with_images(load_space(space), channels, resolution)
-    table = calibrate(fitted, partial=path.with_suffix(".partial"), **options)
-    table.save(path)
-    return table
-
-
-def export_latency_blocks(
-    space: str | Path | Space,
-    folder: str | Path,
-    *,
-    channels: int | None = None,
-    resolution: int | None = None,
-    **options: Any,
-) -> int:
-    """Write a space's blocks as ONNX files; options as of :func:`nas.cost.latency.export_blocks`."""
-    return export_blocks(_with_images(load_space(space), channels, resolution), Path(folder), **options)
-
-
-def import_latency_timings(
-    timings: str | Path, out: str | Path, *, manifest: str | Path | None = None, **options: Any
-) -> Table:
-    """A table from measured times of exported blocks; options as of :func:`nas.cost.latency.import_timings`."""
-    path = Path(timings)
-    table = import_timings(path, manifest=Path(manifest) if manifest else path.parent / "manifest.json", **options)
-    table.save(Path(out))
-    return table
-
-
-def _with_images(space: Space, channels: int | None, resolution: int | None) -> Space:
-    own = space.sample(0).input.channels
-    return space.with_input(channels=channels or own, resolution=resolution)
 
 
 def reproduce(table: str, *, out: str | Path | None = None, **options: Any) -> Reproduction:

@@ -49,9 +49,10 @@ def latency_measure(
     as_json: AsJson = False,
 ) -> None:
     """Measure networks as they are shipped: folded, pinned, repeats in turn, with spread and provenance."""
-    from nas import api, screen
+    from nas import screen
+    from nas.cost.latency import commands
 
-    found = api.measure_latency(
+    found = commands.measure_latency(
         architectures,
         num_classes=num_classes,
         engine=engine,
@@ -81,9 +82,10 @@ def latency_calibrate(
     networks: Annotated[int, typer.Option(help="How many networks' blocks to time.")] = 64,
 ) -> None:
     """Time a space's blocks on this device and write the table that nas search --latency-table reads."""
-    from nas import api, screen
+    from nas import screen
+    from nas.cost.latency import commands
 
-    table = api.calibrate_latency(
+    table = commands.calibrate_latency(
         space,
         out,
         channels=channels,
@@ -111,9 +113,9 @@ def latency_export_blocks(
     batch: Batch = 1,
 ) -> None:
     """Write a space's blocks as ONNX files, to be timed on a device without Python."""
-    from nas import api
+    from nas.cost.latency import commands
 
-    count = api.export_latency_blocks(
+    count = commands.export_latency_blocks(
         space, folder, channels=channels, resolution=resolution, num_classes=num_classes, batch=batch
     )
     console.print(
@@ -135,9 +137,10 @@ def latency_import_timings(
     threads: Threads = 1,
 ) -> None:
     """Make a latency table from measured times of exported blocks."""
-    from nas import api, screen
+    from nas import screen
+    from nas.cost.latency import commands
 
-    table = api.import_latency_timings(
+    table = commands.import_latency_timings(
         timings, out, manifest=manifest, device=device_name, engine=engine, threads=threads
     )
     screen.print_table_quality(console, table, out)

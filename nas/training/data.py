@@ -7,9 +7,10 @@ split by a seed into a training part and a validation part, class by class.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -154,6 +155,20 @@ def load_dataset(
 def decoded_resolution(name: str, resolution: int | None) -> int | None:
     """The side to which a folder's images are brought when they are read; other data sets have one of their own."""
     return resolution if name.startswith(FOLDER_PREFIX) else None
+
+
+def load_again(
+    name: str, *, split: Mapping[str, Any], source_resolution: int | None, data_dir: str | Path | None = None
+) -> Dataset:
+    """A data set, split and read as it was for an earlier training (`split` and `extra` of its checkpoint)."""
+    return load_dataset(
+        name,
+        data_dir=data_dir,
+        train_size=split["train_size"],
+        validation_fraction=split["validation_fraction"],
+        seed=split["seed"],
+        resolution=decoded_resolution(name, source_resolution),
+    )
 
 
 def _read(name: str, data_dir: str | Path | None, resolution: int | None) -> Source:

@@ -8,7 +8,7 @@ from nas.errors import UserError
 from nas.export import Card, Quantised, Shipped, quantise, to_onnx, to_program, to_python
 from nas.export.python import module_name
 from nas.training.checkpoint import Checkpoint
-from nas.training.data import Images, decoded_resolution, load_dataset
+from nas.training.data import Images, load_again
 from nas.training.weights import card, load_trained
 
 Form = Literal["onnx", "torch-export", "python"]
@@ -80,15 +80,11 @@ def _protect(source: Path, *written: Path) -> None:
 def _validation_images(
     checkpoint: Checkpoint, description: Card, dataset: str | None, data_dir: str | Path | None
 ) -> Images:
-    split = checkpoint.split
-    name = dataset or checkpoint.dataset
-    data = load_dataset(
-        name,
+    data = load_again(
+        dataset or checkpoint.dataset,
+        split=checkpoint.split,
+        source_resolution=checkpoint.extra.get("source_resolution"),
         data_dir=data_dir,
-        train_size=split["train_size"],
-        validation_fraction=split["validation_fraction"],
-        seed=split["seed"],
-        resolution=decoded_resolution(name, checkpoint.extra.get("source_resolution")),
     )
     if len(data.classes) != len(description.classes):
         raise UserError(f"--int8: {data.name} has {len(data.classes)} classes, the network {len(description.classes)}")
