@@ -1,0 +1,40 @@
+"""Early stopping on learning curves that our own training made (``benchmarks/early_stopping.py record``)."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = importlib.util.spec_from_file_location("early_stopping", ROOT / "benchmarks" / "early_stopping.py")
+early_stopping = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(early_stopping)
+
+
+@pytest.fixture(scope="module")
+def curves():
+    return early_stopping.read(Path(__file__).parent / "fixtures" / "curves.json")
+
+
+def replays(curves, count=20):
+    for seed in range(count):
+        order = np.random.default_rng(seed).permutation(len(curves)).tolist()
+        yield early_stopping.replay(curves, reduction=3, workers=2, order=order)
+
+
+def test_the_recording_is_of_a_search_worth_the_name(curves):
+    assert len(curves) >= 60
+    assert {len(curve.accuracies) for curve in curves} == {9}
+
+
+def test_it_saves_two_thirds_of_the_epochs_and_keeps_the_front(curves):
+    found = list(replays(curves))
+    assert all(replayed.all_epochs == 9 * len(curves) for replayed in found)
+    assert np.median([replayed.saving for replayed in found]) >= 3
+    assert min(replayed.hypervolume for replayed in found) >= 0.98
+
+
+def test_nothing_is_stopped_without_rungs(curves):
+    replayed = early_stopping.replay(curves, reduction=1, workers=2, order=range(len(curves)))
+    assert (replayed.saving, replayed.hypervolume, replayed.stopped_front) == (1, pytest.approx(1), ())
