@@ -129,6 +129,7 @@ def search(
     return run_search(
         settings,
         out=folder,
+        dataset=data,
         resources=resources,
         storage=storage,
         on_change=_reporting(folder, report_every, on_change),

@@ -32,6 +32,11 @@ DataDir = Annotated[Path | None, typer.Option(help="Where data sets lie or are d
 Dataset = Annotated[
     str, typer.Option(help="digits, cifar10, cifar100, svhn, stl10, fashion_mnist or imagefolder:PATH.")
 ]
+TrainSize = Annotated[int | None, typer.Option(help="Train on so many images.", show_default=False)]
+CpusPerTrial = Annotated[int | None, typer.Option(help="Threads of a worker.", show_default=False)]
+GpusPerTrial = Annotated[float | None, typer.Option(help="Part of a GPU, such as 0.25.", show_default=False)]
+MaxConcurrent = Annotated[int | None, typer.Option(help="Workers at once.", show_default=False)]
+Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster, or auto.", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 
 
@@ -40,7 +45,7 @@ def search(
     space: Annotated[str, typer.Option(help="A shipped space (see nas list) or a YAML file.")] = "inverted_residual",
     dataset: Dataset = "digits",
     data_dir: DataDir = None,
-    train_size: Annotated[int | None, typer.Option(help="Train on so many images.", show_default=False)] = None,
+    train_size: TrainSize = None,
     resolution: Annotated[
         int | None,
         typer.Option(help="Input side in pixels (default: the space's, at most the images').", show_default=False),
@@ -77,12 +82,10 @@ def search(
     storage: Annotated[
         str | None, typer.Option(help="Optuna URL for the study (default: a file in the run's folder).")
     ] = None,
-    cpus_per_trial: Annotated[int | None, typer.Option(help="Threads of a worker.", show_default=False)] = None,
-    gpus_per_trial: Annotated[
-        float | None, typer.Option(help="Part of a GPU, such as 0.25.", show_default=False)
-    ] = None,
-    max_concurrent: Annotated[int | None, typer.Option(help="Workers at once.", show_default=False)] = None,
-    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster, or auto.", show_default=False)] = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
+    max_concurrent: MaxConcurrent = None,
+    address: Address = None,
 ) -> None:
     """Search a space: train its networks, keep the front, write a report."""
     from nas import api, screen
@@ -184,18 +187,16 @@ def reproduce(
     ],
     dataset: Annotated[str | None, typer.Option(help="Default: the table's.", show_default=False)] = None,
     data_dir: DataDir = None,
-    train_size: Annotated[int | None, typer.Option(help="Train on so many images.", show_default=False)] = None,
+    train_size: TrainSize = None,
     recipe: Annotated[str | None, typer.Option(help="Default: the paper's.", show_default=False)] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
     seeds: Annotated[int, typer.Option(help="How often each network is trained.")] = 1,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The folder (default: fresh, under results/).")] = None,
-    cpus_per_trial: Annotated[int | None, typer.Option(help="Threads of a worker.", show_default=False)] = None,
-    gpus_per_trial: Annotated[
-        float | None, typer.Option(help="Part of a GPU, such as 0.25.", show_default=False)
-    ] = None,
-    max_concurrent: Annotated[int | None, typer.Option(help="Workers at once.", show_default=False)] = None,
-    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster, or auto.", show_default=False)] = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
+    max_concurrent: MaxConcurrent = None,
+    address: Address = None,
 ) -> None:
     """Train, or time, the networks of a paper's table, and write it again with our figures."""
     from nas import api, screen
@@ -230,7 +231,7 @@ def train(
     architecture: Annotated[str, typer.Argument(help="A published network or a YAML file.", show_default=False)],
     dataset: Dataset = "digits",
     data_dir: DataDir = None,
-    train_size: Annotated[int | None, typer.Option(help="Train on so many images.", show_default=False)] = None,
+    train_size: TrainSize = None,
     resolution: Annotated[
         int | None,
         typer.Option(help="Input side in pixels (default: the network's, at most the images').", show_default=False),

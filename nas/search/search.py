@@ -36,6 +36,7 @@ from nas.search.study import STUDY_FILE, CostFunction, SearchStudy, open_storage
 from nas.search.tuning import Resources, run_trials, start_ray
 from nas.search.warm_start import earlier_run, take_along
 from nas.space import Space
+from nas.training.data import Dataset
 
 
 class SearchFailedError(RuntimeError):
@@ -46,6 +47,7 @@ def search(
     settings: Settings,
     *,
     out: Path,
+    dataset: Dataset | None = None,
     resources: Resources | None = None,
     storage: str | None = None,
     on_change: Callable[[Progress], None] = lambda progress: None,
@@ -56,6 +58,7 @@ def search(
     Args:
         settings: what to search for.
         out: the run's folder; created.
+        dataset: the settings' data set, where the caller has read it already.
         resources: what may be used.
         storage: an Optuna URL for the study instead of the journal file in `out`.
         on_change: told the progress after every change.
@@ -68,10 +71,11 @@ def search(
     resumed = (out / "run.yaml").exists()
     if resumed:
         storage = _match(settings, out)
-    dataset = load(settings)
+    dataset = dataset or load(settings)
     num_classes = len(dataset.classes)
     space = settings.open_space()
     limits = settings.parsed_limits
+    recipe = settings.parsed_recipe
     check_limits(space, [limit for limit in limits if limit.objective.name != "latency"], cost_function(num_classes))
     earlier = earlier_run(settings)
     queue = queued(settings, space, dataset)
@@ -97,9 +101,7 @@ def search(
             objectives=settings.parsed_objectives,
             limits=limits,
             costs=costs,
-            objection=lambda architecture: too_large(
-                count(architecture, num_classes), settings.parsed_recipe.batch_size, memory
-            ),
+            objection=lambda architecture: too_large(count(architecture, num_classes), recipe.batch_size, memory),
             batch=journal.batch if journal else nullcontext,
         )
         if earlier is not None:
@@ -116,7 +118,6 @@ def search(
             seed=settings.seed,
             checkpoints=(out / "checkpoints").resolve(),
         )
-        recipe = settings.parsed_recipe
         conductor = Conductor(
             study,
             stopping=DominanceStopping(rungs(recipe.epochs, settings.reduction), settings.reduction),
