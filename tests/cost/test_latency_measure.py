@@ -20,6 +20,7 @@ from nas.cost.latency.engines import check
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, describe, free_cores, quiet_process
 from nas.cost.latency.measuring import time_until_sure
+from nas.cost.latency.profile import profiled
 from nas.cost.latency.summary import Measurement, estimate, summarize
 from nas.cost.latency.timing import Probe, Trace, time_round
 from nas.errors import UserError
@@ -253,6 +254,30 @@ def test_onnxruntime_runs_the_same_network() -> None:
     assert "onnxruntime" in found[0].provenance.versions
 
 
+def test_onnxruntimes_profile_finds_the_block_that_takes_longest() -> None:
+    pytest.importorskip("onnxruntime")
+    document = {
+        "name": "one-large-block",
+        "input": {"channels": 3, "resolution": 32},
+        "stem": {"channels": 8},
+        "stages": [
+            {"block": "inverted_residual", "channels": 8, "expansion": 1},
+            {"block": "inverted_residual", "channels": 256, "expansion": 6, "kernels": [3, 7]},
+            {"block": "inverted_residual", "channels": 8, "expansion": 1, "stride": 2},
+        ],
+    }
+    architecture = Architecture.from_dict(document)
+    network, images = shipped(architecture, 10), example(architecture, 1)
+    with torch.inference_mode():
+        run, shares = profiled(network, images, threads=1)
+        assert run()[0] > 0
+    assert len(shares) == len(split(network)) == 5
+    assert sum(shares) == pytest.approx(1)
+    macs = np.array([sum(layer.macs for layer in segment.layers) for segment in segments(architecture, 10)])
+    assert np.argsort(shares)[-1] == np.argmax(macs)
+    assert all(share > 0 for share in shares)
+
+
 def test_missing_engines_and_devices_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="unknown engine 'fast'"):
         check("fast", "cpu")
@@ -279,7 +304,7 @@ def test_agrees_with_torch_benchmark() -> None:
     architecture = load("han-e")
     with quiet_process(1), torch.inference_mode():
         network, images = shipped(architecture, 10), example(architecture, 1)
-        run = segmented(network, images, "eager", "channels_last", 1)
+        run = segmented(network, images, "channels_last")
         images = images.contiguous(memory_format=torch.channels_last)
         timer = Timer("network(images)", globals={"network": network, "images": images}, num_threads=1)
         ours, theirs = [], []

@@ -20,6 +20,7 @@ from nas.cost.latency.engines import Engine, Layout
 from nas.cost.latency.fitting import Group, Timed, make_table, steady
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, describe, device_name, quiet_process
+from nas.cost.latency.profile import profiled
 from nas.cost.latency.summary import QUANTILE, estimate, part_values, stolen
 from nas.cost.latency.table import Table, parse_table, space_id
 from nas.cost.latency.timing import SHARED, Probe, Runner, Trace, time_round
@@ -197,39 +198,43 @@ class _Clock:
     def time(self, architectures: Sequence[Architecture]) -> Group:
         """Time the sentinel, which is first, and the others in turn, on the cores that are free now."""
         with quiet_process(self.threads):
-            pairs = [self._runners(architecture) for architecture in architectures]
-            traces = {id(runner): Trace() for pair in pairs for runner in pair if runner is not None}
-            runners = [runner for pair in pairs for runner in pair if runner is not None]
+            prepared = [self._prepare(architecture) for architecture in architectures]
+            runners = [runner for runner, _ in prepared]
+            traces = [Trace() for _ in runners]
             for number in range(ROUNDS):
                 time_round(
                     runners,
-                    [traces[id(runner)] for runner in runners],
+                    traces,
                     self.probe,
                     number,
                     runs=RUNS,
                     single_thread=self.threads == 1 and self.device == "cpu",
                 )
         timed = []
-        for architecture, (one, chain) in zip(architectures, pairs, strict=True):
-            parts = tuple(part / 1e6 for part in part_values(traces[id(chain)], self.probe.best)) if chain else ()
-            total = estimate(traces[id(one)], self.probe.best).value / 1e6 if one else sum(parts)
+        for architecture, (_, shares), trace in zip(architectures, prepared, traces, strict=True):
+            parts = tuple(part / 1e6 for part in part_values(trace, self.probe.best))
+            total = sum(parts)
+            if len(parts) == 1:
+                total = estimate(trace, self.probe.best).value / 1e6
+                parts = tuple(share * total for share in shares)
             timed.append(Timed(architecture.to_dict(), parts, total))
-        return Group(timed[0].whole, tuple(timed[1:]), stolen(traces.values()))
+        return Group(timed[0].whole, tuple(timed[1:]), stolen(traces))
 
-    def _runners(self, architecture: Architecture) -> tuple[Runner | None, Runner | None]:
-        """One for the network as a whole and one for its segments, where each has a meaning.
+    def _prepare(self, architecture: Architecture) -> tuple[Runner, Sequence[float]]:
+        """A network's runner and, where that is one piece, how its time divides over the segments, if that is known.
 
-        Eager segments are the whole; other engines optimise across them, so both are timed; compiled segments would
-        take a minute of compilation each, and a graphics card runs ahead of the clock between them.
+        Eager segments run one by one, with a clock between them. ONNX Runtime's profiler tells them apart. Of compiled
+        networks and on a graphics card, which runs ahead of the clock, only the whole is timed.
         """
         network = shipped(architecture, self.num_classes, self.device)
         images = example(architecture, self.batch, self.device)
-        in_parts = self.device == "cpu" and self.engine in ("eager", "onnxruntime")
-        how = (self.engine, self.layout, self.threads)
         if self.engine == "graph":
-            return graph_replay(network, images), None
-        one = None if in_parts and self.engine == "eager" else whole(network, images, *how)
-        return one, segmented(network, images, *how) if in_parts else None
+            return graph_replay(network, images), ()
+        if self.device == "cpu" and self.engine == "eager":
+            return segmented(network, images, self.layout), ()
+        if self.device == "cpu" and self.engine == "onnxruntime":
+            return profiled(network, images, self.threads)
+        return whole(network, images, self.engine, self.layout, self.threads), ()
 
 
 def _worst_first(groups: Sequence[Group]) -> list[int]:

@@ -34,25 +34,17 @@ def example(architecture: Architecture, batch: int, device: str = "cpu") -> Tens
 def whole(network: nn.Module, images: Tensor, engine: Engine, layout: Layout, threads: int) -> Runner:
     """A runner of the network in one piece."""
     run, value = prepare(network, images, engine, layout, threads)
-    return _cuda_runner(run, value) if images.is_cuda else _runner([run], value)
+    return _cuda_runner(run, value) if images.is_cuda else timed_run(run, value)
 
 
-def segmented(network: nn.Module, images: Tensor, engine: Engine, layout: Layout, threads: int) -> Runner:
-    """A runner of the network segment by segment (stem, blocks, tail), each prepared on its own.
+def segmented(network: nn.Module, images: Tensor, layout: Layout) -> Runner:
+    """A runner of the network in torch's eager mode, segment by segment (stem, blocks, tail).
 
     Every segment reads what the one before it wrote, and its weights come from where they are in the running network:
     a block timed alone in a loop keeps both in its cache and is faster than it ever is in use, by a fifth.
     """
-    parts = split(network)
-    runs: list[Run] = []
-    value: Any = None
-    tensor = images
-    for index, part in enumerate(parts):
-        run, prepared = prepare(part, tensor, engine, layout, threads)
-        value = prepared if index == 0 else value
-        runs.append(run)
-        tensor = part(tensor)
-    return _runner(runs, value)
+    _, images = prepare(network, images, "eager", layout, threads=1)
+    return _runner(split(network), images)
 
 
 def split(network: nn.Module) -> list[nn.Module]:
@@ -81,6 +73,11 @@ def _quick(network: nn.Module, images: Tensor, layout: Layout, threads: int) -> 
     runner = whole(network, images, "eager", layout, threads)
     runner()
     return min(sum(runner()) for _ in range(5))
+
+
+def timed_run(run: Run, value: Any) -> Runner:
+    """A runner of one function on one input."""
+    return _runner([run], value)
 
 
 def _runner(runs: Sequence[Run], value: Any) -> Runner:

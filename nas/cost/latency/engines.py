@@ -10,6 +10,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -57,7 +58,7 @@ def prepare(module: nn.Module, example: Tensor, engine: Engine, layout: Layout, 
         The function, and the example as it takes it.
     """
     if engine == "onnxruntime":
-        return _onnxruntime(module, example, threads)
+        return onnx_run(onnx_session(module, example, threads)), example.cpu().numpy()
     if layout == "channels_last":
         example = example.contiguous(memory_format=torch.channels_last) if example.ndim == 4 else example
         for layer in module.modules():
@@ -94,14 +95,26 @@ def _exporting() -> Iterator[None]:
         torch.compiler._is_exporting_flag = before
 
 
-def _onnxruntime(module: nn.Module, example: Tensor, threads: int) -> tuple[Run, Any]:
+def onnx_session(module: nn.Module, example: Tensor, threads: int, *, profile: Path | None = None) -> Any:
+    """An ONNX Runtime session of the module, for inputs of the example's shape.
+
+    Args:
+        profile: begin a profile, whose file's name begins so.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     provider = "CUDAExecutionProvider" if example.is_cuda else "CPUExecutionProvider"
-    session = onnxruntime.InferenceSession(to_onnx(module, example), options, providers=[provider])
+    return onnxruntime.InferenceSession(to_onnx(module, example), options, providers=[provider])
+
+
+def onnx_run(session: Any) -> Run:
+    """The function that runs a session on one array."""
     name = session.get_inputs()[0].name
-    return (lambda array: session.run(None, {name: array})[0]), example.cpu().numpy()
+    return lambda array: session.run(None, {name: array})[0]

@@ -58,12 +58,12 @@ class Fit:
 
 
 def steady(groups: Sequence[Group], num_classes: int) -> list[Chain]:
-    """The networks' times as they would be at the machine's better speed (the fastest fifth of the groups).
+    """The networks' times as they would be at the machine's usual speed (the median over the groups).
 
     A processor's speed wanders by some percent from minute to minute, and for all networks alike; the sentinel's time
-    says by how much, group by group.
+    says by how much, group by group. Not at its best speed: what is measured later will not meet that one either.
     """
-    reference = float(np.quantile([group.sentinel for group in groups], 0.2))
+    reference = float(np.median([group.sentinel for group in groups]))
     chains = []
     for group in groups:
         factor = reference / group.sentinel

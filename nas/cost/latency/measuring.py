@@ -188,7 +188,7 @@ def _runner(network: nn.Module, images: torch.Tensor, engine: Engine, layout: La
     if engine == "graph":
         return graph_replay(network, images)
     if engine == "eager" and not images.is_cuda:
-        return segmented(network, images, engine, layout, threads)  # the same calls, with a clock between them
+        return segmented(network, images, layout)  # the same calls, with a clock between them
     return whole(network, images, engine, layout, threads)
 
 
