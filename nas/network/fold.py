@@ -9,10 +9,10 @@ a concatenated pyramid keeps its branches.
 import copy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.network.layers import CondConv2d, Pyramid
+from nas.network.per_image import add_kernels
 
 
 class Shifted(nn.Module):
@@ -138,11 +138,7 @@ def _one_convolution(pyramid: Pyramid) -> nn.Module:
     if pyramid.combine == "concat" or len(convs) < len(branches):
         return pyramid
     largest = max(convs, key=lambda conv: conv.kernel_size[0])
-    total = torch.zeros_like(largest.weight)
-    for conv in convs:
-        margin = (largest.kernel_size[0] - conv.kernel_size[0]) // 2
-        total += F.pad(conv.weight, (margin,) * 4)
-    largest.weight.copy_(total)
+    largest.weight.copy_(add_kernels([conv.weight for conv in convs]))
     if largest.bias is not None:
         largest.bias.copy_(torch.stack([conv.bias for conv in convs if conv.bias is not None]).sum(0))
     return largest

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import nas
 from nas.network.layers import CondConv2d, Pyramid
+from nas.network.per_image import convolve_each
 
 
 def image_by_image(layer: CondConv2d, x: Tensor) -> Tensor:
@@ -70,6 +71,26 @@ def _unbiased(layer: CondConv2d, x: Tensor) -> Tensor:
     return full if layer.bias is None else full - (routing @ layer.bias)[:, :, None, None]
 
 
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("channels", "side"), [(64, 32), (8, 16), (8, 9)])  # each form, by how much there is to do
+def test_a_kernel_per_image_in_every_form(kernel: int, stride: int, channels: int, side: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, channels, side, side, dtype=torch.double).contiguous(memory_format=torch.channels_last)
+    kernels = torch.randn(3, channels, 1, kernel, kernel, dtype=torch.double)
+    place = {"stride": stride, "padding": kernel // 2, "groups": channels}
+    results = []
+    for ours in (True, False):
+        images, weights = x.clone().requires_grad_(), kernels.clone().requires_grad_()
+        if ours:
+            out = convolve_each(images, weights, **place)
+        else:
+            out = torch.cat([F.conv2d(images[i, None], weights[i], **place) for i in range(3)])  # type: ignore[arg-type]
+        out.square().sum().backward()
+        results.append((out, images.grad, weights.grad))
+    torch.testing.assert_close(*results)
+
+
 def test_one_expert_is_an_ordinary_convolution() -> None:
     stage = {"block": "inverted_residual", "channels": 16, "experts": 1}
     document = {"name": "one", "stem": {"channels": 8}, "stages": [stage]}
@@ -92,6 +113,27 @@ def test_pyramid_is_separate_depthwise_convolutions(combine: str, kernels: tuple
     expected = torch.stack(separate).sum(0) if combine == "add" else torch.cat(separate, 1)
     torch.testing.assert_close(pyramid(x), expected)
     assert pyramid.out_channels == expected.shape[1]
+
+
+@pytest.mark.parametrize("experts", [1, 3])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_pyramid_learns_as_its_branches_do(experts: int, bias: bool, depthwise: bool, stride: int) -> None:
+    """In training its kernels are added up first; outputs and gradients are those of one branch after the other."""
+    torch.manual_seed(0)
+    pyramid = Pyramid(6, (3, 5, 7), "add", stride=stride, depthwise=depthwise, experts=experts, bias=bias).double()
+    for branch in pyramid.branches:
+        if branch.bias is not None:
+            nn.init.normal_(branch.bias)
+    x = torch.randn(3, 6, 11, 11, dtype=torch.double)
+    results = []
+    for forward in (pyramid, lambda x: torch.stack([branch(x) for branch in pyramid.branches]).sum(0)):
+        pyramid.zero_grad()
+        out = forward(x)
+        out.square().sum().backward()
+        results.append((out, [parameter.grad for parameter in pyramid.parameters()]))
+    torch.testing.assert_close(*results)
 
 
 def test_squeeze_and_excitation_is_torchvisions_between_depthwise_and_projection() -> None:
