@@ -55,6 +55,23 @@ class Draws:
         """The draws of one step: as above without the leading S."""
         return Draws(*(None if draw is None else draw[index] for draw in self._fields()))  # type: ignore[arg-type]
 
+    def share(self, index: int, count: int) -> Draws:
+        """The draws of every step for one of `count` equal shares of its images."""
+
+        def own(draw: Tensor | None) -> Tensor | None:
+            return None if draw is None else draw[:, index::count]
+
+        return Draws(self.order[:, index::count], own(self.offsets), own(self.flips), own(self.centres), self.shares)
+
+    def clone(self) -> Draws:
+        return Draws(*(None if draw is None else draw.clone() for draw in self._fields()))  # type: ignore[arg-type]
+
+    def copy_(self, other: Draws) -> None:
+        """Takes over the values of draws of the same shapes."""
+        for own, draw in zip(self._fields(), other._fields(), strict=True):
+            if own is not None and draw is not None:
+                own.copy_(draw)
+
     def _fields(self) -> tuple[Tensor | None, ...]:
         return self.order, self.offsets, self.flips, self.centres, self.shares
 

@@ -4,7 +4,7 @@ An evaluator is what a search knows of training: ``run(architecture, seed, ...)`
 other. Nothing above it knows how the accuracy comes about.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.data import Dataset
+from nas.training.distributed import ALONE, Ranks
 from nas.training.loop import Epoch, Trainer
 from nas.training.recipe import Recipe
 
@@ -54,26 +55,37 @@ class TrainingEvaluator:
 
     def run(self, architecture: Architecture, *, seed: int, checkpoint: Path | None = None) -> Iterator[Epoch]:
         """See :class:`Evaluator`. Raises what :meth:`nas.training.loop.Trainer.run_epoch` raises."""
+        # An error of the last network may have kept its tensors alive until it was dealt with: begin clean as well.
+        self._give_back_memory()
         trainer = self.trainer(architecture, seed)
         history: list[Epoch] = []
-        if checkpoint is not None and checkpoint.exists():
-            trainer, history, done = self._go_on(checkpoint, architecture, seed, trainer)
-            # Whoever asked before may have died before it heard of the last ones.
-            yield from history
-            if done:
-                return
-        for epoch in trainer.epochs():
-            # The accuracy is that of the weights as they stand: a recipe may end on those of an earlier epoch.
-            history.append(replace(epoch, validation_accuracy=trainer.accuracy))
-            if checkpoint is not None:
-                epochs = [asdict(item) for item in history]
-                save_checkpoint(checkpoint, self.checkpoint(architecture, trainer, seed=seed, epochs=epochs))
-            yield history[-1]
-        if self.device.startswith("cuda"):
+        try:
+            if checkpoint is not None and checkpoint.exists():
+                trainer, history, done = self._go_on(checkpoint, architecture, seed, trainer)
+                # Whoever asked before may have died before it heard of the last ones.
+                yield from history
+                if done:
+                    return
+            for epoch in trainer.epochs():
+                # The accuracy is that of the weights as they stand: a recipe may end on those of an earlier epoch.
+                history.append(replace(epoch, validation_accuracy=trainer.accuracy))
+                if checkpoint is not None:
+                    epochs = [asdict(item) for item in history]
+                    save_checkpoint(checkpoint, self.checkpoint(architecture, trainer, seed=seed, epochs=epochs))
+                yield history[-1]
+        finally:  # also when the network fails, or whoever asks wants no more
             del trainer
-            torch.cuda.empty_cache()
+            self._give_back_memory()
 
-    def trainer(self, architecture: Architecture, seed: int, *, compile: bool = False) -> Trainer:
+    def trainer(
+        self,
+        architecture: Architecture,
+        seed: int,
+        *,
+        compile: bool = False,
+        ranks: Ranks = ALONE,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Trainer:
         """A trainer at its start. The weights depend on the seed alone; the global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -84,7 +96,9 @@ class TrainingEvaluator:
             self.recipe,
             seed=seed,
             compile=compile,
+            ranks=ranks,
             epoch_timeout=self.epoch_timeout,
+            say=say,
         )
 
     def _go_on(
@@ -125,6 +139,11 @@ class TrainingEvaluator:
             extra={"source_resolution": self.dataset.resolution, **extra},
             trainer=None if trainer.done else trainer.state_dict(),
         )
+
+    def _give_back_memory(self) -> None:
+        """What torch has cached of the device's memory, for other processes on it and networks of other sizes."""
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     def _input(self, architecture: Architecture) -> Dataset:
         key = (architecture.input.channels, architecture.input.resolution)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
+from nas.training.compiling import Compiled
 from nas.training.data import Dataset, PartName
+from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate
-from nas.training.optimizer import WeightAverage, build_optimizer, xavier_
+from nas.training.graphs import StepGraph
+from nas.training.optimizer import WeightAverage, build_optimizer, check_state, xavier_
 from nas.training.precision import autocast_dtype, mixed_precision
 from nas.training.recipe import Recipe
 
@@ -62,9 +65,11 @@ class Trainer:
     channels_last, in place. With a seed, a recipe and the CPU the run is repeatable bit for bit, also over `state_dict`
     and `load_state_dict`; the global random state is neither read nor changed.
 
-    `compile`: torch.compile; minutes of start for long runs only. `epoch_timeout`: seconds, checked after each step.
+    `compile`: torch.compile; minutes of start for long runs only. `graph`: on CUDA devices, steps become a CUDA graph
+    where that pays. `ranks`: processes that share every batch; all of them call the same methods. `epoch_timeout`:
+    seconds, checked after each step. `say`: told in one line what does not work and is done without.
 
-    Raises `UserError` for a training part of fewer than 2 images.
+    Raises `UserError` for a training part of fewer than 2 images, or batches of fewer than 2 images per process.
     """
 
     def __init__(
@@ -75,7 +80,10 @@ class Trainer:
         *,
         seed: int = 0,
         compile: bool = False,
+        graph: bool = True,
+        ranks: Ranks = ALONE,
         epoch_timeout: float | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         if len(dataset.train) < 2:
             raise UserError(f"data set {dataset.name!r}: {len(dataset.train)} training images; at least 2 are needed")
@@ -88,18 +96,23 @@ class Trainer:
             xavier_(network, torch.Generator().manual_seed(_mix(seed, -2)))
         # On one core, MobileNetV2 of width 0.5 trains 1.4 times as fast as in NCHW at 32x32, 1.1 to 1.2 at 8x8 (fp32).
         self.network = channels_last_(network.to(self.device))
-        self._forward = torch.compile(self.network) if compile else self.network
-        self._optimizer = build_optimizer(self.network, recipe)
+        self._ranks = ranks
+        shared = ranks.share_gradients(self.network, self.device)
+        self._forward: Callable[[Tensor], Tensor] = Compiled(shared, say) if compile else shared
         self._average = WeightAverage(self.network, recipe.ema) if recipe.ema else None
         self._augmentation = recipe.augmentation(resolution=dataset.resolution, flip_safe=dataset.flip_safe)
         self._normalise = Normaliser(dataset.mean, dataset.std, self.device)
         self._dtype = autocast_dtype(recipe.precision, self.device, dataset.resolution)
-        self._steps, self._batch = steps_per_epoch(len(dataset.train), recipe.batch_size)
+        self._steps, self._batch = steps_per_epoch(len(dataset.train), recipe.batch_size, shares=ranks.count)
+        self._sums = torch.zeros(2, device=self.device)
         first_flips = torch.Generator().manual_seed(_mix(seed, -3))
         self._first_flips = torch.rand(len(dataset.train), generator=first_flips) < 0.5
         self._epoch_timeout = epoch_timeout
         self._parts = 1  # a batch goes through the network in so many parts; 2 after running out of memory
+        # Graphs with several processes would need their collectives captured too.
+        self._graphs = graph and self.device.type == "cuda" and ranks.count == 1
         self.epoch = 0
+        self._begin_steps()
         self.accuracy = 0.0
         self.best_accuracy = -1.0
         self._best: dict[str, Any] | None = None
@@ -107,6 +120,11 @@ class Trainer:
     @property
     def done(self) -> bool:
         return self.epoch >= self.recipe.epochs
+
+    @property
+    def graphed(self) -> bool:
+        """Whether steps run as a CUDA graph by now."""
+        return self._graph is not None and self._graph.captured
 
     @property
     def evaluated_network(self) -> nn.Module:
@@ -129,7 +147,7 @@ class Trainer:
         trained = time.perf_counter()
         if not math.isfinite(loss):
             raise DivergedError(f"the loss of epoch {self.epoch + 1} is {loss}")
-        validation_accuracy = self.evaluate("validation").accuracy
+        validation_accuracy = self._ranks.as_the_leader(self.evaluate("validation").accuracy, self.device)
         evaluated = time.perf_counter()
         self.epoch += 1
         self._keep_best(validation_accuracy)
@@ -177,9 +195,11 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             if self._average is not None:
                 self._average.network.load_state_dict(state["average"])
-            self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
             self._generator.set_state(state["generator"].cpu())
             self.epoch, self._parts = state["epoch"], state["parts"]
+            self._begin_steps()
+            check_state(self._optimizer, state["optimizer"])
+            self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
             self.accuracy, self.best_accuracy = state["accuracy"], state["best_accuracy"]
             self._best = copy.deepcopy(state["best"])
         except UserError:
@@ -201,8 +221,16 @@ class Trainer:
             self.network.load_state_dict(self._best)
             if self._average is not None:
                 self._average.network.load_state_dict(self._best)
-            self._optimizer = build_optimizer(self.network, self.recipe)
+            self._begin_steps()
             self.accuracy = self.best_accuracy
+
+    def _begin_steps(self) -> None:
+        """A new optimizer, and with it a new graph, which holds the old one's tensors."""
+        self._optimizer = build_optimizer(self.network, self.recipe)
+        self._graph: StepGraph | None = None
+        if self._graphs:
+            steps = self._steps * (self.recipe.epochs - self.epoch)
+            self._graph = StepGraph(self._optimizer, device=self.device, steps=steps)
 
     def _train(self) -> tuple[float, float, float]:
         """One epoch of steps; returns (mean loss, accuracy, last learning rate)."""
@@ -215,26 +243,34 @@ class Trainer:
             epoch=self.epoch,
             first_flips=self._first_flips,
             generator=self._generator,
-        ).to(self.device)
-        sums = torch.zeros(2, device=self.device)
+        )
+        draws = draws.share(self._ranks.index, self._ranks.count).to(self.device)
+        self._sums.zero_()
         lr = self.recipe.lr
         limit = math.inf if self._epoch_timeout is None else time.monotonic() + self._epoch_timeout
         self.network.train()
         # Dropout and the like draw from the global state: give them a state of their own, and the caller's back.
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(_mix(self._seed, self.epoch))
+            torch.manual_seed(_mix(self._seed + self._ranks.index, self.epoch))
             for step in range(self._steps):
                 lr = self.recipe.learning_rate(self.epoch + step / self._steps)
                 for group in self._optimizer.param_groups:
                     group["lr"] = lr
-                self._step(draws.step(step), sums)
+                if self._graph is not None and self._parts == 1:
+                    self._graph.run(draws.step(step), self._sums, lr, step=self._step, bare_step=self._bare_step)
+                else:
+                    self._step(draws.step(step), self._sums)
                 if self._average is not None:
-                    self._average.update(self.network, self.epoch * self._steps + step)
+                    self._average.update(self.epoch * self._steps + step)
                 if time.monotonic() > limit:
                     reached = f"step {step + 1} of {self._steps}"
                     raise EpochTimeoutError(f"epoch {self.epoch + 1} took over {self._epoch_timeout:g} s: {reached}")
-        loss, hits = sums.tolist()  # the epoch's only synchronisation
+        self._ranks.add_up(self._sums)
+        self._ranks.average_buffers(self.network)
+        if self._average is not None:
+            self._ranks.average_buffers(self._average.network)
+        loss, hits = self._sums.tolist()  # the epoch's only synchronisation
         images = self._steps * self._batch
         return loss / images, hits / images, lr
 
@@ -243,7 +279,7 @@ class Trainer:
         try:
             step_sums = self._gradients(draws)
         except torch.OutOfMemoryError:
-            if self._parts > 1 or self._batch < 4:
+            if self._parts > 1 or self._batch < 4 or self._ranks.count > 1:  # the others would wait for ever
                 raise
             step_sums = None
         if step_sums is None:
@@ -254,6 +290,13 @@ class Trainer:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             step_sums = self._gradients(draws)
+        self._descend(step_sums, sums)
+
+    def _bare_step(self, draws: Draws, sums: Tensor) -> None:
+        """As `_step`, but running out of memory is an error."""
+        self._descend(self._gradients(draws), sums)
+
+    def _descend(self, step_sums: Tensor, sums: Tensor) -> None:
         sums += step_sums
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -268,7 +311,7 @@ class Trainer:
             with mixed_precision(self.device, self._dtype):
                 logits = self._forward(images)
             loss = self._loss(logits.float(), own, other, draws.shares)
-            (loss / self._batch).backward()  # type: ignore[no-untyped-call]
+            (loss / len(labels)).backward()  # type: ignore[no-untyped-call]
             sums += torch.stack((loss.detach(), (logits.detach().argmax(1) == own).sum()))
         return sums
 
@@ -294,18 +337,25 @@ def channels_last_(network: nn.Module) -> nn.Module:
     return network
 
 
-def steps_per_epoch(images: int, batch_size: int) -> tuple[int, int]:
+def steps_per_epoch(images: int, batch_size: int, shares: int = 1) -> tuple[int, int]:
     """(steps, images per step). All steps are equal: a last batch of 1 would break batch normalisation, odd sizes
     static shapes.
 
     From 8 full batches on, what is left over is dropped (other images each epoch). With less data that could be half of
     it: there the batches are made smaller instead, and at most one image per step is dropped.
+
+    `shares`: a batch is a multiple of it, rounded down, with at least 2 images for each; `UserError` where it is not.
     """
     if images >= _FEW_STEPS * batch_size:
-        return images // batch_size, batch_size
-    # never fewer than 2 images in a step
-    steps = min(math.ceil(images / batch_size), images // 2)
-    return steps, images // steps
+        steps, batch = images // batch_size, batch_size
+    else:
+        # never fewer than 2 images in a step
+        steps = min(math.ceil(images / batch_size), images // 2)
+        batch = images // steps
+    batch -= batch % shares
+    if batch < 2 * shares:
+        raise UserError(f"batches of {batch_size} among {shares} processes: at least 2 images for each are needed")
+    return steps, batch
 
 
 def _mix(seed: int, stream: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +47,40 @@ def xavier_(network: nn.Module, generator: torch.Generator) -> None:
                     module.bias.zero_()
 
 
+def check_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Whether a state can be this optimizer's; torch itself would find out in the middle of a step.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    own, given = optimizer.state_dict()["param_groups"], state["param_groups"]
+    if [group["params"] for group in given] != [group["params"] for group in own]:
+        raise ValueError("its optimizer is for other parameters")
+    for mine, theirs in zip(own, given, strict=True):
+        for name, value in mine.items():
+            if name != "params" and _kind(theirs[name]) != _kind(value):
+                raise ValueError(f"its optimizer's {name} is no {_kind(value)}")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, kept in state["state"].items():
+        for name, value in kept.items():
+            is_count = isinstance(value, Tensor) and value.ndim == 0
+            if value is not None and not is_count and value.shape != parameters[index].shape:
+                raise ValueError(f"its optimizer's {name} of parameter {index} has another shape")
+    forms = {tuple((name, value is None) for name, value in kept.items()) for kept in state["state"].values()}
+    if len(forms) > 1 or (forms and len(state["state"]) != len(parameters)):
+        raise ValueError("its optimizer lacks what it keeps of some parameters")
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, bool):  # torch fills in what is not said
+        return "flag"
+    if isinstance(value, int | float | Tensor):
+        return "number"
+    return type(value).__name__
+
+
 class WeightAverage:
-    """An exponential moving average of a network's parameters and buffers.
+    """An exponential moving average of a network's parameters and buffers, which must stay the tensors that they are.
 
     torch's `AveragedModel` asks the device whether it has averaged before, once per step: a synchronisation that this
     one avoids.
@@ -55,20 +89,22 @@ class WeightAverage:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False)
         self._decay = decay
+        # Listed once: walking through the modules would take longer than a step's kernels here.
+        self._averages, self._counters = _tensors(self.network)
+        self._weights, self._counts = _tensors(network)
 
-    def update(self, network: nn.Module, step: int) -> None:
-        """Takes in the weights after training step `step` (from 0). Early steps weigh more, or the start would stay in
-        for long.
+    def update(self, step: int) -> None:
+        """Takes in the network's weights after training step `step` (from 0). Early steps weigh more, or the start
+        would stay in for long.
         """
         decay = min(self._decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))
-            averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-            torch._foreach_lerp_([old for old, _ in averaged], [new for _, new in averaged], 1 - decay)
-            for old, new in pairs:
-                if not old.is_floating_point():
-                    old.copy_(new)
+            torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+            if self._counters:
+                torch._foreach_copy_(self._counters, self._counts)
 
 
-def _tensors(network: nn.Module) -> list[Tensor]:
-    return [*network.parameters(), *network.buffers()]
+def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Parameters and buffers: those to be averaged, and whole numbers."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return [t for t in tensors if t.is_floating_point()], [t for t in tensors if not t.is_floating_point()]

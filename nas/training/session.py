@@ -17,6 +17,7 @@ again, with the same values, when it goes on.
 import csv
 import io
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,19 @@ import yaml
 
 from nas.architecture import Architecture
 from nas.errors import UserError
-from nas.files import read_yaml, write_atomic
+from nas.files import read_text, read_yaml, write_atomic
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
+from nas.training.compiling import COMPILING, worth_compiling
 from nas.training.data import Dataset
+from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluator import TrainingEvaluator
-from nas.training.loop import Epoch, Trainer
+from nas.training.loop import Epoch, Trainer, steps_per_epoch
 from nas.training.recipe import Recipe
 from nas.training.scalars import scalars
 from nas.training.weights import Initialised, initialise, save_weights
 
+MAX_METRICS = 100_000_000
+"""Bytes; a row has about 150."""
 CHECKPOINT, BEST, LAST = "checkpoint.pt", "best.safetensors", "last.safetensors"
 
 
@@ -63,7 +68,8 @@ def train(
     out: Path,
     seed: int = 0,
     device: str = "cpu",
-    compile: bool = False,
+    ranks: Ranks = ALONE,
+    compile: bool | None = None,
     init: Path | None = None,
     resume: bool = False,
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
@@ -77,11 +83,12 @@ def train(
         recipe: its epochs are the length.
         out: the folder; created.
         device: ``cpu`` or ``cuda``.
-        compile: compile the network first.
+        ranks: processes that train it together, each of them here; the first one writes.
+        compile: compile the network first; None: where the training is long enough to pay that back.
         init: a checkpoint or safetensors; tensors of its that have the name and shape of ours are where ours start.
         resume: go on with the training in `out`; where it was killed before its first epoch's end, begin it again.
         on_epoch: called after every epoch with it and the number of all.
-        say: told in one line what the network began with.
+        say: told in one line what the network began with, and whether it is compiled.
 
     Raises:
         UserError: `out` holds a training and `resume` is not given, or it holds none and is to be resumed, or cannot be
@@ -95,25 +102,35 @@ def train(
         raise UserError("--init is for the beginning of a training; with --resume it goes on with its own weights")
     if resume and not path.exists():
         init = _interrupted_start(out)
-    evaluator = TrainingEvaluator(dataset, recipe, device=device)
-    trainer = evaluator.trainer(architecture, seed, compile=compile)
-    rows: list[dict[str, Any]] = []
-    initialised = None
+    state = None
     if path.exists():
         state = load_checkpoint(path).trainer
         if state is None:
             raise UserError(f"{path}: this training is done; begin another one with another --out")
+    if compile is None:
+        steps, _ = steps_per_epoch(len(dataset.train), recipe.batch_size)
+        compile = worth_compiling(device, recipe.epochs * steps)
+    if compile:
+        say(COMPILING)
+    evaluator = TrainingEvaluator(dataset, recipe, device=device)
+    trainer = evaluator.trainer(architecture, seed, compile=compile, ranks=ranks, say=say)
+    rows: list[dict[str, Any]] = []
+    initialised = None
+    if state is not None:
         trainer.load_state_dict(state)
         rows = _read_metrics(out / "metrics.csv", trainer.epoch)
     else:
         if init is not None:
             initialised = _initialise(trainer, init)
             say(str(initialised))
-        _begin(out, architecture, _describe(architecture, dataset, recipe, seed, init))
-    with scalars(out / "tensorboard", first_epoch=trainer.epoch + 1) as draw:
+        if ranks.leads:
+            _begin(out, architecture, _describe(architecture, dataset, recipe, seed, init))
+    with scalars(out / "tensorboard", first_epoch=trainer.epoch + 1) if ranks.leads else nullcontext() as draw:
         while not trainer.done:
             best_before = trainer.best_accuracy
             epoch = trainer.run_epoch()
+            if draw is None:  # another process writes
+                continue
             rows.append(asdict(epoch))
             checkpoint = evaluator.checkpoint(architecture, trainer)
             # Images of a folder are decoded at one size and resized to the network's; a prediction does the same.
@@ -192,5 +209,10 @@ def _read_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
     """The rows of the epochs that the checkpoint has behind it."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))[:epochs]
+    try:
+        rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(read_text(path, most=MAX_METRICS))))[:epochs]
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file: {error}") from error
+    if not all(row.keys() <= {item.name for item in fields(Epoch)} for row in rows):
+        raise UserError(f"{path}: damaged: its columns are not those of the epochs of a training")
+    return rows

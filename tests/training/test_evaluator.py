@@ -1,6 +1,8 @@
 """The evaluator: what a search knows of training."""
 
+import gc
 import itertools
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 import nas
 from nas.training.data import load_dataset
 from nas.training.evaluator import TrainingEvaluator
+from nas.training.loop import DivergedError
 from nas.training.recipe import load_recipe
 
 TINY = nas.Architecture.from_dict(
@@ -59,3 +62,38 @@ def test_the_global_generator_is_left_as_it_was(evaluator):
     torch.manual_seed(1)
     list(evaluator.run(TINY, seed=5))
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("end", ["trained", "stopped", "failed"])
+def test_no_trainer_outlives_its_stream(evaluator, monkeypatch: pytest.MonkeyPatch, end: str):
+    """However a trial ends, its memory is free for the next one, without waiting for the garbage collector."""
+    trainers = []
+
+    def watched(*arguments, **options):
+        trainer = type(evaluator).trainer(evaluator, *arguments, **options)
+        trainers.append(weakref.ref(trainer))
+        if end == "failed":
+            with torch.no_grad():
+                next(trainer.network.parameters()).fill_(float("nan"))
+        return trainer
+
+    monkeypatch.setattr(evaluator, "trainer", watched)
+    gc.disable()
+    try:
+        epochs = evaluator.run(TINY, seed=5)
+        if end == "trained":
+            list(epochs)
+        elif end == "stopped":
+            next(epochs)
+            assert trainers[0]() is not None
+            del epochs
+        else:
+            try:
+                next(epochs)
+            except DivergedError as error:
+                assert "nan" in str(error)
+            else:
+                pytest.fail("it did not diverge")
+        assert trainers[0]() is None
+    finally:
+        gc.enable()

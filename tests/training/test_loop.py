@@ -14,7 +14,7 @@ from training_networks import small_network
 
 from nas.errors import UserError
 from nas.training.augment import Draws
-from nas.training.data import Dataset
+from nas.training.data import Dataset, PartName
 from nas.training.evaluate import evaluate
 from nas.training.loop import DivergedError, Epoch, EpochTimeoutError, Trainer, channels_last_, steps_per_epoch
 from nas.training.optimizer import build_optimizer, xavier_
@@ -234,20 +234,22 @@ def test_a_handful_of_images_trains(digits: Dataset) -> None:
         Trainer(small_network(), one, PLAIN)
 
 
-def test_evaluate_counts_as_by_hand(digits: Dataset, network: nn.Module) -> None:
+@pytest.mark.parametrize("part", ["test", "train"])  # few images, and enough to fold the network for them
+def test_evaluate_counts_as_by_hand(digits: Dataset, network: nn.Module, part: PartName) -> None:
     Trainer(network, digits, PLAIN).run_epoch()
     network.train()
-    scores = evaluate(network, digits, "test", batch=50, precision="fp32")
+    scores = evaluate(network, digits, part, batch=50, precision="fp32")
+    images, labels = digits.part(part).images, digits.part(part).labels
     assert network.training
     network.eval()
     with torch.no_grad():
-        logits = network((digits.test.images.float() / 255 - digits.mean[0]) / digits.std[0])
+        logits = network((images.float() / 255 - digits.mean[0]) / digits.std[0])
     ranks = logits.argsort(1, descending=True)
-    right = ranks == digits.test.labels.unsqueeze(1)
-    assert scores.accuracy == int(right[:, 0].sum()) / len(digits.test)
-    assert scores.top5 == int(right[:, :5].sum()) / len(digits.test)
-    assert scores.loss == pytest.approx(F.cross_entropy(logits, digits.test.labels).item(), rel=1e-4)
-    assert scores.images == 359
+    right = ranks == labels.unsqueeze(1)
+    assert scores.accuracy == int(right[:, 0].sum()) / len(labels)
+    assert scores.top5 == int(right[:, :5].sum()) / len(labels)
+    assert scores.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+    assert scores.images == {"test": 359, "train": 1222}[part]
 
 
 def test_bf16_trains_as_well(digits: Dataset) -> None:

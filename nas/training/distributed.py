@@ -1,0 +1,104 @@
+"""Several processes that train one network together, as torchrun starts them: one per GPU, or on CPUs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nas.errors import UserError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of how many processes this one is; alone, all of this does nothing.
+
+    Every process holds the whole data set and network, and trains on its share of every batch. Each normalises its own
+    share (as torchvision's reference training does; SyncBatchNorm would need CUDA, and a synchronisation per layer), so
+    that a share should not be much smaller than 32 images.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.index == 0
+
+    def share_gradients(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """The network, its gradients averaged over the processes in every backward pass."""
+        if self.count == 1:
+            return network
+        ids = [device] if device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+
+    def add_up(self, tensor: Tensor) -> None:
+        """The sum over the processes, in place."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+
+    def as_the_leader(self, value: float, device: torch.device) -> float:
+        """The first process's value, so that all decide alike."""
+        if self.count == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=device)
+        dist.broadcast(shared, 0)
+        return shared.item()
+
+    def average_buffers(self, network: nn.Module) -> None:
+        """The mean of the running statistics over the processes, in place."""
+        if self.count > 1:
+            for buffer in network.buffers():
+                if buffer.is_floating_point():
+                    dist.all_reduce(buffer)
+                    buffer /= self.count
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """What one process has to do alone before the others do it too, such as a download."""
+        if self.count > 1 and not self.leads:
+            dist.barrier()
+        yield
+        if self.count > 1 and self.leads:
+            dist.barrier()
+
+
+ALONE = Ranks()
+
+
+def launched_rank() -> int:
+    """Which of torchrun's processes this is; 0 without torchrun. Asks the environment alone."""
+    return int(os.environ.get("RANK", "0")) if _launched() else 0
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[Ranks, str]]:
+    """The processes that torchrun has started, and this one's device; without torchrun it is alone.
+
+    Raises:
+        UserError: more processes than GPUs.
+    """
+    if not _launched() or os.environ.get("WORLD_SIZE") == "1":
+        yield ALONE, device
+        return
+    if device.startswith("cuda"):
+        local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= gpus:
+            raise UserError(f"torchrun: process {local + 1} has no GPU of its own; --nproc-per-node {gpus} fits here")
+        torch.cuda.set_device(local)
+        device = f"cuda:{local}"
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size()), device
+    finally:
+        dist.destroy_process_group()
+
+
+def _launched() -> bool:
+    return dist.is_torchelastic_launched()
