@@ -1,30 +1,40 @@
 """Images per second of training: ours, the plain loop, and ours with the data already in place.
 
 The same networks (sampled with a fixed seed from `inverted_residual`, MobileNetV2-CIFAR and E among them) on the same
-images, the three interleaved in every round, so that a change of the machine's speed meets all of them. A round is one
-epoch of `--steps` batches; the plain loop's worker processes live on between its epochs. The first round warms up and
-is not counted.
+images, the contestants interleaved in every round, so that a change of the machine's speed meets all of them. A round
+is one epoch of `--steps` batches; the plain loop's worker processes live on between its epochs. The first round warms
+up and is not counted. Beside them stands the part of our step that the data path takes (fetching a batch, augmenting,
+normalising).
 
-    python benchmarks/train_throughput.py --out results/benchmarks/train_throughput-cpu.txt
-    python benchmarks/train_throughput.py --device cuda --steps 100      # not yet measured: no GPU at hand so far
+On a GPU two columns more: ours without CUDA graphs, and the memory's limit, which is what the memory's bandwidth
+(measured by a copy) allows if every convolution read and wrote its images once in each pass and nothing else was moved.
+With `--processes N`, N trainings of each network at once, each in a process of its own on the same device, against one
+plain loop.
+
+    python benchmarks/train_throughput.py --steps 1 --rounds 4 --out results/benchmarks/train_throughput-cpu.txt
+    python benchmarks/train_throughput.py --device cuda --steps 100 --processes 4      # not yet measured: no GPU so far
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import statistics
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from machine import Output, parser, spread
 from plain_loop import PlainLoop
-from torch import nn
+from torch import Tensor, multiprocessing, nn
 
 import nas
-from nas.training.augment import Normaliser
+from nas.network.layers import CondConv2d
+from nas.training.augment import Normaliser, draw_epoch, prepare
 from nas.training.data import Dataset, Images, load_dataset
 from nas.training.loop import Trainer, channels_last_
 from nas.training.optimizer import build_optimizer
@@ -66,29 +76,160 @@ def networks(count: int, seed: int, resolution: int) -> list[nas.Architecture]:
     return [architecture.with_input(channels=3, resolution=resolution) for architecture in chosen]
 
 
-def measure(
-    architecture: nas.Architecture, dataset: Dataset, recipe: Recipe, rounds: int, workers: int
-) -> dict[str, list[float]]:
-    """Images per second, a value per round, of ours, plain and in place."""
+def short_name(architecture: nas.Architecture) -> str:
+    return architecture.name if architecture.name in FIRST else architecture.id
+
+
+def build(architecture: nas.Architecture, classes: int) -> nn.Module:
+    torch.manual_seed(0)
+    return architecture.build(classes)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one network: images per second by contestant, a value per round; `graphed`: whether ours ran as a graph."""
+
+    rates: dict[str, list[float]]
+    graphed: bool
+
+    def ratio(self, one: str, other: str) -> float:
+        return statistics.median(self.rates[one]) / statistics.median(self.rates[other])
+
+
+def measure(architecture: nas.Architecture, dataset: Dataset, recipe: Recipe, rounds: int, workers: int) -> Figures:
     steps = len(dataset.train) // recipe.batch_size
-    built = []
-    for _ in range(3):
-        torch.manual_seed(0)
-        built.append(architecture.build(len(dataset.classes)))
-    ours = Trainer(built[0], dataset, recipe)
-    plain = PlainLoop(built[1], dataset, recipe, device=str(dataset.device), workers=workers)
-    in_place = InPlace(built[2], dataset, recipe)
-    figures: dict[str, list[float]] = {"ours": [], "plain": [], "in place": []}
-    for index in range(rounds + 1):
-        values = {"ours": ours.run_epoch().images_per_second}
+    classes = len(dataset.classes)
+    ours = Trainer(build(architecture, classes), dataset, recipe)
+    plain = PlainLoop(build(architecture, classes), dataset, recipe, device=str(dataset.device), workers=workers)
+    in_place = InPlace(build(architecture, classes), dataset, recipe)
+
+    def run_plain() -> float:
         started = time.perf_counter()
         plain.run_epoch()
-        values["plain"] = steps * recipe.batch_size / (time.perf_counter() - started)
-        values["in place"] = in_place.run(steps)
+        return steps * recipe.batch_size / (time.perf_counter() - started)
+
+    contestants: dict[str, Callable[[], float]] = {
+        "ours": lambda: ours.run_epoch().images_per_second,
+        "plain": run_plain,
+        "in place": lambda: in_place.run(steps),
+    }
+    if dataset.device.type == "cuda":
+        eager = Trainer(build(architecture, classes), dataset, recipe, graph=False)
+        contestants["no graph"] = lambda: eager.run_epoch().images_per_second
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for index in range(rounds + 1):
+        for name, run in contestants.items():
+            value = run()
+            if index:
+                rates[name].append(value)
+    return Figures(rates, ours.graphed)
+
+
+def data_path_rates(dataset: Dataset, recipe: Recipe, rounds: int) -> list[float]:
+    """Images per second of fetching batches, augmenting and normalising them, alone."""
+    steps = len(dataset.train) // recipe.batch_size
+    augmentation = recipe.augmentation(resolution=dataset.resolution, flip_safe=dataset.flip_safe)
+    normalise = Normaliser(dataset.mean, dataset.std, dataset.device)
+    rates = []
+    for index in range(rounds + 1):
+        started = time.perf_counter()
+        draws = draw_epoch(
+            augmentation,
+            count=len(dataset.train),
+            steps=steps,
+            batch=recipe.batch_size,
+            resolution=dataset.resolution,
+            epoch=index,
+            first_flips=torch.zeros(len(dataset.train), dtype=torch.bool),
+            generator=torch.Generator().manual_seed(index),
+        ).to(dataset.device)
+        for step in range(steps):
+            of_step = draws.step(step)
+            batch = prepare(dataset.train.images[of_step.order], augmentation, of_step, normalise)
+        batch[0, 0, 0, 0].item()  # the device is done
         if index:
-            for name, value in values.items():
-                figures[name].append(value)
-    return figures
+            rates.append(steps * recipe.batch_size / (time.perf_counter() - started))
+    return rates
+
+
+def bytes_per_image(architecture: nas.Architecture, precision: int) -> int:
+    """Bytes that a training step moves for one image if each convolution reads and writes its images once in each pass:
+    forward input and output, backward the output's gradient, the input, and the input's gradient.
+    """
+    side = architecture.input.resolution
+    with torch.device("meta"):
+        network = architecture.build(10)
+        image = torch.empty(1, architecture.input.channels, side, side)
+    moved = 0
+
+    def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal moved
+        moved += 3 * inputs[0].numel() + 2 * output.numel()
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | CondConv2d):
+            module.register_forward_hook(add)
+    network(image)
+    return moved * precision
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes per second read and written by a copy of 1 GiB, the best of 10."""
+    source = torch.empty(2**30, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(10):
+        target.copy_(source)
+        target[:1].item()
+        started = time.perf_counter()
+        target.copy_(source)
+        target[:1].item()
+        seconds.append(time.perf_counter() - started)
+    return 2 * source.numel() / min(seconds)
+
+
+def aggregate(
+    architectures: list[nas.Architecture], dataset: Dataset, recipe: Recipe, given: argparse.Namespace
+) -> list[list[float]]:
+    """Images per second of `--processes` trainings of each network at once: per network a value per round, the sum over
+    the processes.
+    """
+    context = multiprocessing.get_context("spawn")
+    barrier, queue = context.Barrier(given.processes), context.Queue()
+    documents = [architecture.to_dict() for architecture in architectures]
+    here = dataset.for_network(dataset.channels, dataset.resolution, "cpu")
+    arguments = (documents, here, recipe, given.device, given.threads, barrier, queue)
+    running = [context.Process(target=_stream, args=arguments, daemon=True) for _ in range(given.processes)]
+    for process in running:
+        process.start()
+    rates = [[0.0] * given.rounds for _ in architectures]
+    for _ in range(given.processes * len(architectures)):
+        index, values = queue.get(timeout=600)
+        rates[index] = [total + value for total, value in zip(rates[index], values, strict=True)]
+    for process in running:
+        process.join()
+    return rates
+
+
+def _stream(
+    documents: list[dict[str, Any]],
+    dataset: Dataset,
+    recipe: Recipe,
+    device: str,
+    threads: int,
+    barrier: Any,
+    queue: Any,
+) -> None:
+    """One of the processes: trains each network in turn, at the same time as the others."""
+    torch.set_num_threads(threads)
+    data = dataset.for_network(dataset.channels, dataset.resolution, device)
+    for index, document in enumerate(documents):
+        trainer = Trainer(build(nas.Architecture.from_dict(document), len(data.classes)), data, recipe)
+        trainer.run_epoch()
+        barrier.wait(600)
+        queue.put((index, [epoch.images_per_second for epoch in trainer.epochs()]))
+        del trainer
+        barrier.wait(600)
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -99,10 +240,11 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--networks", type=int, default=20)
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--steps", type=int, default=4, help="batches per round")
+    arguments.add_argument("--steps", type=int, default=3, help="batches per round")
     arguments.add_argument("--batch", type=int, default=128)
     arguments.add_argument("--resolution", type=int, default=32)
     arguments.add_argument("--workers", type=int, default=2, help="of the plain loop's DataLoader")
+    arguments.add_argument("--processes", type=int, default=1, help="also so many trainings of each network at once")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--dataset", default="digits", help="any: speed does not depend on what an image shows")
     arguments.add_argument("--data-dir", type=Path)
@@ -111,31 +253,54 @@ def main() -> None:
     output = Output(given.out)
 
     count = given.steps * given.batch
-    recipe = replace(RECIPES["search"], epochs=given.rounds + 1, batch_size=given.batch, flip="alternating")
+    recipe = replace(RECIPES["search"].with_epochs(given.rounds + 1), batch_size=given.batch, flip="alternating")
     whole = load_dataset(given.dataset, data_dir=given.data_dir).for_network(3, given.resolution, given.device)
     indices = torch.arange(count, device=whole.device) % len(whole.train)
     few = Images(whole.validation.images[:2], whole.validation.labels[:2])  # validation is not what is measured
-    dataset = replace(whole, train=whole.train.take(indices), validation=few, flip_safe=True)
+    dataset = replace(whole, train=whole.train.take(indices), validation=few, test=few, flip_safe=True)
+    gpu = dataset.device.type == "cuda"
 
     output(
         f"images/s of training at {given.resolution}x{given.resolution}, batch {given.batch}, {given.threads} threads, "
         f"DataLoader with {given.workers} workers; n = {given.rounds} rounds of {given.steps} steps, median [spread]"
     )
-    output(f"{'network':28}{'MACs':>8}{'ours':>22}{'plain':>22}{'in place':>22}{'ours/plain':>12}{'ours/place':>12}")
-    ratios, place_ratios = [], []
-    for architecture in networks(given.networks, given.seed, given.resolution):
+    data_rates = data_path_rates(dataset, recipe, 3 * given.rounds)
+    output(f"data path alone: {spread(data_rates, ',.0f')} images/s")
+    names = ["ours", "plain", "in place", *(["no graph"] if gpu else [])]
+    columns = "".join(f"{name:>22}" for name in names)
+    output(f"{'network':28}{'MACs':>8}{columns}{'ours/plain':>12}{'ours/place':>12}{'data path':>11}")
+    precision = 2 if autocast_dtype(recipe.precision, dataset.device, dataset.resolution) else 4
+    speed = bandwidth(dataset.device) if gpu else math.nan
+    chosen = networks(given.networks, given.seed, given.resolution)
+    every: list[Figures] = []
+    for architecture in chosen:
         figures = measure(architecture, dataset, recipe, given.rounds, given.workers)
-        medians = {name: statistics.median(values) for name, values in figures.items()}
-        ratios.append(medians["ours"] / medians["plain"])
-        place_ratios.append(medians["ours"] / medians["in place"])
-        name = architecture.name if architecture.name in FIRST else architecture.id
-        columns = "".join(f"{spread(figures[which], '.0f'):>22}" for which in ("ours", "plain", "in place"))
+        every.append(figures)
+        columns = "".join(f"{spread(figures.rates[which], '.0f'):>22}" for which in names)
         macs = f"{nas.cost(architecture).macs / 1e6:.0f}M"
-        output(f"{name:28}{macs:>8}{columns}{ratios[-1]:>12.2f}{place_ratios[-1]:>12.2f}")
+        share = statistics.median(figures.rates["ours"]) / statistics.median(data_rates)
+        line = f"{short_name(architecture):28}{macs:>8}{columns}{figures.ratio('ours', 'plain'):>12.2f}"
+        line += f"{figures.ratio('ours', 'in place'):>12.2f}{share:>11.1%}"
+        if gpu:
+            line += f"  memory's limit {speed / bytes_per_image(architecture, precision):,.0f}"
+            line += "  graph" if figures.graphed else "  no graph"
+        output(line)
+    ratios = [figures.ratio("ours", "plain") for figures in every]
     output(
         f"geometric mean over {len(ratios)} networks: ours / plain {geometric_mean(ratios):.2f} "
-        f"(least {min(ratios):.2f}, most {max(ratios):.2f}); ours / data in place {geometric_mean(place_ratios):.2f}"
+        f"(least {min(ratios):.2f}, most {max(ratios):.2f}); ours / data in place "
+        f"{geometric_mean([figures.ratio('ours', 'in place') for figures in every]):.2f}"
     )
+    if gpu:
+        gains = [figures.ratio("ours", "no graph") for figures in every]
+        output(f"ours / no graph {geometric_mean(gains):.2f} (least {min(gains):.2f}, most {max(gains):.2f})")
+    if given.processes > 1:
+        output(f"{given.processes} trainings at once, images/s in all, and against one plain loop:")
+        gains = []
+        for architecture, figures, rates in zip(chosen, every, aggregate(chosen, dataset, recipe, given), strict=True):
+            gains.append(statistics.median(rates) / statistics.median(figures.rates["plain"]))
+            output(f"{short_name(architecture):28}{spread(rates, '.0f'):>22}{gains[-1]:>12.2f}")
+        output(f"geometric mean over {len(gains)} networks: {geometric_mean(gains):.2f} (least {min(gains):.2f})")
 
 
 if __name__ == "__main__":
