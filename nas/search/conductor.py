@@ -57,6 +57,7 @@ class Conductor:
         trials: how many networks are trained.
         max_failures: after so many failures in a row the fault is not the networks', and the search ends.
         on_change: called with the progress after every change.
+        discard: told the number of a trial whose weights are of no more use.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class Conductor:
         trials: int,
         max_failures: int = 5,
         on_change: Callable[[Progress], None] = lambda progress: None,
+        discard: Callable[[int], None] = lambda number: None,
     ) -> None:
         self.study = study
         self.stopping = stopping
         self.epochs = epochs
         self.max_failures = max_failures
         self.on_change = on_change
+        self.discard = discard
         self.progress = Progress(budget=trials)
         self.broken: str | None = None
         """Why the search cannot go on, if so."""
@@ -107,11 +110,13 @@ class Conductor:
         if "failure" in result:
             self.lose(number, str(result["failure"]))
             return True
+        before = self._front
         # Written as one: a driver that dies leaves an epoch together with what followed from it, or neither.
         with self.study.batch():
             ends = self._judge(number, _metrics(result["epoch"]))
         if ends:
             self._failures_in_a_row = 0
+            self._discard_unneeded({number} | (before - self._front))
         self.on_change(self.progress)
         return ends
 
@@ -146,11 +151,18 @@ class Conductor:
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= self.max_failures:
             self.broken = f"{self._failures_in_a_row} trials in a row failed, the last with: {reason}"
+        self._discard_unneeded({number})
         self.on_change(self.progress)
 
     def _close(self) -> None:
         self.progress.running -= 1
         self.progress.trained_here += 1
+
+    def _discard_unneeded(self, numbers: set[int]) -> None:
+        """Called when the record knows why, so that a driver that dies here has not lost what it still needs."""
+        for number in numbers:
+            if not self.needs_weights(number):
+                self.discard(number)
 
     def needs_weights(self, number: int) -> bool:
         """Whether a trial's weights are still of use: it runs, stands on the front, or is a published network."""

@@ -89,10 +89,6 @@ class Confirmation:
             self.progress.note = reason
             self._closed()
 
-    def needs_weights(self, number: int) -> bool:
-        """All weights stay: they are the search's."""
-        return True
-
     def _closed(self) -> None:
         self.progress.running -= 1
         self.progress.trained_here += 1

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import ray
 
 from nas import catalog
 from nas.cost.analytic import cost as count
 from nas.errors import UserError
+from nas.search.checkpoints import Checkpoints
+from nas.search.cluster import Resources, ray_started
 from nas.search.conductor import Conductor, Progress
 from nas.search.confirmation import Confirmation
 from nas.search.journal import RunJournal
@@ -33,7 +34,7 @@ from nas.search.sampler.by_name import make_sampler
 from nas.search.settings import Settings
 from nas.search.stopping import DominanceStopping, rungs
 from nas.search.study import STUDY_FILE, CostFunction, SearchStudy, open_storage
-from nas.search.tuning import Resources, run_trials, start_ray
+from nas.search.tuning import run_trials
 from nas.search.warm_start import earlier_run, take_along
 from nas.space import Space
 from nas.training.data import Dataset
@@ -67,7 +68,9 @@ def search(
     Raises:
         UserError: something given does not fit, or `out` holds another run; nothing was written.
         SearchFailedError: the trials fail for a reason that is not the networks'.
+        nas.search.head.RayLostError: Ray died.
     """
+    resources = resources or Resources()
     resumed = (out / "run.yaml").exists()
     if resumed:
         storage = _match(settings, out)
@@ -85,11 +88,11 @@ def search(
     )
     check_limits(space, limits, costs)
     with ExitStack() as stack:
-        workers = start_ray(resources or Resources())
-        stack.callback(ray.shutdown)
+        on_ray = stack.enter_context(ExitStack())
+        workers = on_ray.enter_context(ray_started(resources))
         memory = memory_bytes(workers.device)
         _create_folder(out)
-        write_run_file(out, settings, describe_environment(workers.device), storage)
+        write_run_file(out, settings, describe_environment(workers.device, workers.count), storage)
         if table:
             table.save(out / LATENCY_FILE)
         journal = None
@@ -111,35 +114,41 @@ def search(
         for architecture in queue:
             study.enqueue(architecture, "published" if architecture.name in known else "own")
         say(f"{workers.count} workers on {workers.device}, {workers.cpus} threads each")
+        checkpoints = Checkpoints((out / "checkpoints").resolve(), settings.keep)
         train = functools.partial(
             run_trials,
             dataset=dataset,
             workers=workers,
             seed=settings.seed,
-            checkpoints=(out / "checkpoints").resolve(),
+            checkpoints=checkpoints,
+            epoch_timeout=resources.epoch_timeout,
         )
         conductor = Conductor(
             study,
             stopping=DominanceStopping(rungs(recipe.epochs, settings.reduction), settings.reduction),
             epochs=recipe.epochs,
             trials=settings.trials,
+            max_failures=resources.max_failures,
             on_change=on_change,
+            discard=checkpoints.discard,
         )
+        checkpoints.sweep(conductor.needs_weights)
         try:
             train(conductor, recipe=settings.recipe)
         finally:
             Run.open(out).write_tables()
-        if conductor.broken:
-            raise SearchFailedError(f"{conductor.broken}; what was done is in {out}")
+        _check(conductor, out)
         if settings.confirm:
             epochs = settings.confirm_epochs or recipe.epochs
             judged = to_judge(Run.open(out))
             say(f"training {len(judged)} networks again with {settings.confirm} seeds and {epochs} epochs")
             confirmation = Confirmation(study.study, judged, seeds=settings.confirm, epochs=epochs, on_change=on_change)
             train(confirmation, recipe=recipe.with_epochs(epochs).to_dict())
-        ray.shutdown()
+            _check(confirmation, out)
+        on_ray.close()
         say("measuring the front on the quiet device, and reading the test set once")
         study.study.set_user_attr("confirmed", judge(Run.open(out), dataset, here=settings.latency_table is None))
+    checkpoints.finish()
     run = Run.open(out)
     run.write_tables()
     return run
@@ -151,6 +160,7 @@ def resume(
     trials: int | None = None,
     confirm: int | None = None,
     confirm_epochs: int | None = None,
+    keep: str | None = None,
     **options: Any,
 ) -> Run:
     """Go on with a run.
@@ -160,12 +170,13 @@ def resume(
         trials: a new budget, at least as large as what is done.
         confirm: train the front again with so many seeds.
         confirm_epochs: of each of those trainings.
+        keep: whose weights stay from now on; see :class:`nas.search.settings.Settings`.
         options: as of :func:`search`, but settings, folder and storage.
 
     Raises:
         UserError: there is no run, or it is finished.
     """
-    given = {"trials": trials, "confirm": confirm, "confirm_epochs": confirm_epochs}
+    given = {"trials": trials, "confirm": confirm, "confirm_epochs": confirm_epochs, "keep": keep}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return search(replace(Run.open(path).settings, **changes), out=path, **options)
 
@@ -196,6 +207,18 @@ def _match(settings: Settings, out: Path) -> str | None:
         )
     storage = read_run_file(out).get("storage")
     return None if storage is None else str(storage)
+
+
+def _check(leader: Conductor | Confirmation, out: Path) -> None:
+    """Whether the trials could be trained.
+
+    Raises:
+        SearchFailedError: why they could not.
+    """
+    if leader.broken:
+        progress = leader.progress
+        counts = f"{progress.done} done, {progress.stopped} stopped early, {progress.failed} failed"
+        raise SearchFailedError(f"{leader.broken} ({counts}; they are in {out})")
 
 
 def _create_folder(out: Path) -> None:

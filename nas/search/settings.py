@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from nas.errors import UserError
+from nas.search.checkpoints import KEEP
 from nas.search.objectives import Limit, Objective, parse_limit, parse_objectives
 from nas.space import Space
 from nas.training.recipe import Recipe
@@ -34,6 +37,8 @@ class Settings:
     latency_table    a file, for a device other than this one
     confirm          with how many seeds the front is trained again; 0: not at all
     confirm_epochs   of each of those trainings; default the recipe's
+    keep             whose weights stay: those of all trials, of the front (and of queued networks), or of none. It
+                     stands here because a run that goes on must not remove what it was told to keep
     """
 
     space: dict[str, Any]
@@ -54,6 +59,7 @@ class Settings:
     latency_table: str | None = None
     confirm: int = 0
     confirm_epochs: int | None = None
+    keep: str = "front"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -63,6 +69,7 @@ class Settings:
         for name, value, allowed in (
             ("sampler", self.sampler, SAMPLERS),
             ("published", self.published, PUBLISHED),
+            ("keep", self.keep, KEEP),
         ):
             if value not in allowed:
                 raise UserError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}")
@@ -72,9 +79,9 @@ class Settings:
                 raise UserError(f"{name} {value!r}: a whole number of at least {least} is needed")
 
     def is_same_search(self, other: "Settings") -> bool:
-        """Whether the two differ at most in how far they go: trials and confirmation."""
-        extent: dict[str, Any] = {"trials": 1, "confirm": 0, "confirm_epochs": None}
-        return replace(self, **extent) == replace(other, **extent)
+        """Whether the two differ at most in how far they go, trials and confirmation, and in whose weights are kept."""
+        free: dict[str, Any] = {"trials": 1, "confirm": 0, "confirm_epochs": None, "keep": "front"}
+        return replace(self, **free) == replace(other, **free)
 
     @property
     def parsed_objectives(self) -> tuple[Objective, ...]:
@@ -114,6 +121,14 @@ class Settings:
             key: tuple(value) if isinstance(value, list) else value for key, value in document.items()
         }
         try:
-            return cls(**values)
+            for name, kind in get_type_hints(cls).items():
+                if name in values:
+                    TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(values[name])
+            settings = cls(**values)
+            Recipe.from_dict(settings.recipe)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise UserError(f"{where}: {name} {values[name]!r}: {first['msg']}") from error
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
+        return settings

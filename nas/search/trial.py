@@ -6,31 +6,46 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 
 from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.training.cores import ClaimedCores, claim_cores
 from nas.training.data import Dataset
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch
 from nas.training.recipe import Recipe
-from nas.training.threads import set_threads
+from nas.training.threads import available_cores, set_threads
 
 
 class NetworkTrainable(tune.Trainable):
     """Trains the network of its configuration, an epoch per step, and reports ``epoch`` (a mapping) or ``failure``.
 
     The process is reused from trial to trial (``reuse_actors=True``): imports, data and the device's context are paid
-    once. A network that cannot be trained is a result like any other, since an exception would cost the process.
+    once. A network that cannot be trained is a result like any other, since an exception costs the process: Tune ends
+    it and starts another. That is right for an error after which the device is of no more use.
 
     Configuration: ``number``, ``document``, ``seed``, ``checkpoint`` (path or None).
     """
 
     def setup(  # type: ignore[override]  # tune.with_parameters adds what follows the configuration
-        self, config: dict[str, Any], dataset: Dataset, recipe: dict[str, Any], device: str, threads: int
+        self,
+        config: dict[str, Any],
+        dataset: Dataset,
+        recipe: dict[str, Any],
+        device: str,
+        threads: int,
+        epoch_timeout: float | None,
     ) -> None:
         set_threads(threads)
+        self._threads = threads
+        self._on_cpu = device == "cpu"
+        self._cores: ClaimedCores | None = None
         self._epochs: Iterator[Epoch] = iter(())
-        self._evaluator = TrainingEvaluator(dataset, Recipe.from_dict(recipe), device=device)
+        self._evaluator = TrainingEvaluator(
+            dataset, Recipe.from_dict(recipe), device=device, epoch_timeout=epoch_timeout
+        )
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -41,7 +56,9 @@ class NetworkTrainable(tune.Trainable):
         started = time.perf_counter()
         try:
             epoch = next(self._epochs, None)
-        except Exception as error:  # whatever a network breaks is this trial's failure, never the worker's
+        except torch.AcceleratorError:  # such as an illegal access: CUDA answers nothing else in this process any more
+            raise
+        except Exception as error:  # whatever else a network breaks is this trial's failure, never the worker's
             self._epochs = iter(())
             return {"failure": explain(error), "done": True}
         if epoch is None:
@@ -56,8 +73,16 @@ class NetworkTrainable(tune.Trainable):
         """Nothing; see :meth:`save_checkpoint`."""
 
     def _start(self, config: dict[str, Any]) -> None:
+        self._pin()
         checkpoint = config["checkpoint"]
         self._epochs = self._train(config["document"], config["seed"], Path(checkpoint) if checkpoint else None)
+
+    def _pin(self) -> None:
+        """Stay on cores of one's own. A worker before this one may not quite have ended: so every trial asks again."""
+        if self._on_cpu and self._cores is None:
+            self._cores = claim_cores(self._threads, available_cores())
+            if self._cores is not None:
+                set_threads(self._threads, self._cores.numbers)
 
     def _train(self, document: dict[str, Any], seed: int, checkpoint: Path | None) -> Iterator[Epoch]:
         # A generator, so that an error in building the network too is raised in step() and not in Ray's set-up.
@@ -68,4 +93,6 @@ class NetworkTrainable(tune.Trainable):
 def explain(error: BaseException) -> str:
     """An exception as one line."""
     text = (str(error).splitlines() or [""])[0][:200]
+    if isinstance(error, UserError):
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -4,120 +4,35 @@ Ray's stock ``OptunaSearch`` is not used: it records stopped trials as complete,
 values to constraints. Tune's own record (its experiment snapshot) is not read and goes to a temporary folder.
 """
 
-import logging
-import os
+import pickle
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import ray
 import torch
 from ray import tune
+from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, RayError, RayTaskError
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from nas.errors import UserError
+from nas.search.checkpoints import Checkpoints
+from nas.search.cluster import Workers
 from nas.search.conductor import training_seed
 from nas.search.study import Candidate
-from nas.search.trial import NetworkTrainable
+from nas.search.trial import NetworkTrainable, explain
 from nas.training.data import Dataset
-from nas.training.threads import available_cores, worker_environment
 
+MOVES = 3
+"""How often a training is handed out again because the node that it ran on died."""
 
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What the search may use; not part of what it computes.
-
-    cpus_per_trial   threads of a worker; default 1 on a CPU (several networks at once beat several threads on one),
-                     and an equal share of the cores beside a GPU
-    gpus_per_trial   part of a GPU; default 1 where there is one, else 0
-    max_concurrent   workers at once; default as many as the cores or GPUs allow
-    address          of a running Ray cluster, ``auto`` for the one on this machine; default: Ray starts here
-    """
-
-    cpus_per_trial: int | None = None
-    gpus_per_trial: float | None = None
-    max_concurrent: int | None = None
-    address: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("cpus_per_trial", "max_concurrent"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name.replace('_', '-')} {value}: at least 1 is needed")
-        if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
-            raise UserError(f"gpus-per-trial {self.gpus_per_trial}: 0 or more is needed")
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Resources, decided."""
-
-    count: int
-    cpus: int
-    gpus: float
-
-    @property
-    def device(self) -> str:
-        return "cuda" if self.gpus else "cpu"
-
-
-def decide(resources: Resources, cpus: int, gpus: float) -> Workers:
-    """How many workers of what size fit into so many CPUs and GPUs.
-
-    Raises:
-        UserError: not even one fits.
-    """
-    per_gpu = resources.gpus_per_trial if resources.gpus_per_trial is not None else float(gpus >= 1)
-    if per_gpu > gpus:
-        raise UserError(f"gpus-per-trial {per_gpu:g}: there are {gpus:g} GPUs")
-    by_gpu = int(gpus / per_gpu + 1e-9) if per_gpu else cpus
-    per_cpu = resources.cpus_per_trial or (max(1, cpus // max(1, by_gpu)) if per_gpu else 1)
-    if per_cpu > cpus:
-        raise UserError(f"cpus-per-trial {per_cpu}: there are {cpus} cores")
-    count = max(1, min(by_gpu, cpus // per_cpu, resources.max_concurrent or cpus))
-    return Workers(count=count, cpus=per_cpu, gpus=per_gpu)
-
-
-def start_ray(resources: Resources) -> Workers:
-    """Start Ray here (loopback, no dashboard) or join a cluster.
-
-    Raises:
-        UserError: there is no cluster at that address, or it cannot hold one worker.
-    """
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the study is the record
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the progress display is ours
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the search at once; the study has all but one epoch
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    options: dict[str, Any] = {
-        "logging_level": logging.ERROR,
-        "log_to_driver": False,
-        # OpenMP reads its environment once, so it is set before a worker begins; the threads are set again in it.
-        "runtime_env": {"env_vars": worker_environment(resources.cpus_per_trial or 1)},
-    }
-    if resources.address is None:
-        gpus = torch.cuda.device_count()
-        ray.init(
-            num_cpus=len(available_cores()),
-            num_gpus=gpus,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            **options,
-        )
-    else:
-        try:
-            ray.init(address=resources.address, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            line = str(error).splitlines()[0]
-            raise UserError(f"--address {resources.address}: no Ray cluster answers ({line})") from error
-    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    try:
-        return decide(resources, int(total.get("CPU", 1)), total.get("GPU", 0.0))
-    except UserError:
-        ray.shutdown()
-        raise
+GRACE = 10.0
+"""Seconds beyond the limit of an epoch in which a worker may end it by itself, before it is killed."""
 
 
 class Leader(Protocol):
@@ -131,35 +46,37 @@ class Leader(Protocol):
 
     def lose(self, number: int, reason: str) -> None: ...
 
-    def needs_weights(self, number: int) -> bool: ...
-
 
 def run_trials(
-    conductor: Leader,
+    leader: Leader,
     dataset: Dataset,
     *,
     recipe: Mapping[str, Any],
     workers: Workers,
     seed: int,
-    checkpoints: Path,
+    checkpoints: Checkpoints,
+    epoch_timeout: float = 0.0,
 ) -> None:
-    """Train what the conductor proposes until it proposes no more. Ray must have been started.
+    """Train what the leader proposes until it proposes no more. Ray must have been started.
 
     Args:
-        conductor: leads.
+        leader: leads.
         dataset: as loaded; its test part is not sent to the workers.
         recipe: how each network is trained.
         workers: how many, how large.
         seed: of the run.
-        checkpoints: folder for ``<trial number>.pt``, reachable for all workers.
+        checkpoints: reachable for all workers.
+        epoch_timeout: seconds after which an epoch is given up; 0: never.
     """
-    bridge = _Bridge(conductor, seed, checkpoints)
+    bridge = _Bridge(leader, seed, checkpoints, epoch_timeout)
+    # Travels through Ray's object store: once to each node, not once to each trial.
     trainable = tune.with_parameters(
         NetworkTrainable,
         dataset=replace(dataset, test=dataset.test.take(torch.arange(0))),
         recipe=dict(recipe),
         device=workers.device,
         threads=workers.cpus,
+        epoch_timeout=epoch_timeout or None,
     )
     bundle = tune.PlacementGroupFactory([{"CPU": workers.cpus, "GPU": workers.gpus}])
     with tempfile.TemporaryDirectory(prefix="nas-ray-") as folder:
@@ -175,6 +92,7 @@ def run_trials(
                 name="search",
                 storage_path=folder,
                 stop=_Stop(bridge),
+                callbacks=[_Faults(bridge), _Forgetting()],
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -183,44 +101,85 @@ def run_trials(
         tuner.fit()
 
 
-class _Bridge(Searcher):
-    """Tune's view of the conductor."""
+@dataclass
+class _Training:
+    """A candidate in a worker's hands."""
 
-    def __init__(self, conductor: Leader, seed: int, checkpoints: Path) -> None:
+    candidate: Candidate
+    epoch: int = 0
+    actor: Any = None
+    deadline: float = inf
+    verdict: str = ""
+    """Why its worker was killed, if it was."""
+
+
+class _Bridge(Searcher):
+    """Tune's view of the leader."""
+
+    def __init__(self, leader: Leader, seed: int, checkpoints: Checkpoints, epoch_timeout: float) -> None:
         super().__init__(metric="training_iteration", mode="max")
-        self.conductor = conductor
+        self.leader = leader
         self.seed = seed
         self.checkpoints = checkpoints
-        self.numbers: dict[str, int] = {}
+        self.epoch_timeout = epoch_timeout
+        self.trainings: dict[str, _Training] = {}
+        self.orphans: list[Candidate] = []
+        self.moves: Counter[int] = Counter()
 
     def suggest(self, trial_id: str) -> Any:
-        candidate = self.conductor.next_candidate()
+        candidate = self.orphans.pop(0) if self.orphans else self.leader.next_candidate()
         if candidate is None:
-            return Searcher.FINISHED
-        self.numbers[trial_id] = candidate.number
+            # Nothing now, but the end only when nothing that runs can come back.
+            return None if self.trainings else Searcher.FINISHED
+        self.trainings[trial_id] = _Training(candidate)
         return {
             "number": candidate.number,
             "document": candidate.architecture.to_dict(),
             "seed": training_seed(self.seed, candidate),
-            "checkpoint": str(self.checkpoints / f"{candidate.number}.pt") if candidate.checkpointed else None,
+            "checkpoint": str(self.checkpoints.path(candidate.number)) if candidate.checkpointed else None,
         }
 
+    def begin(self, trial_id: str, actor: Any) -> None:
+        """A worker has begun with a trial."""
+        self.trainings[trial_id].actor = actor
+        self._renew(self.trainings[trial_id])
+
     def report(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        ends = self.conductor.report(self.numbers[trial_id], result)
-        if ends:
-            self._remove_weights()
-        return ends
+        """Hand an epoch on; returns whether the trial ends here."""
+        training = self.trainings[trial_id]
+        training.epoch += 1
+        self._renew(training)
+        return self.leader.report(training.candidate.number, result)
+
+    def lose(self, trial_id: str, error: BaseException | None) -> None:
+        """A trial's worker is gone, with what Ray says of it."""
+        training = self.trainings.pop(trial_id)
+        number = training.candidate.number
+        if not training.verdict and _is_the_nodes_fault(error):
+            self.moves[number] += 1
+            if self.moves[number] <= MOVES:
+                self.orphans.append(training.candidate)  # it goes on from its last epoch
+                return
+            training.verdict = f"{self.moves[number]} nodes died while they trained it"
+        if isinstance(error, RayTaskError):
+            training.verdict = explain(error.cause)
+        self.leader.lose(number, training.verdict or "the worker process died: killed by the system, or crashed")
+
+    def kill_overdue(self) -> None:
+        """End the workers that hang in an epoch so fast asleep that they do not notice themselves."""
+        for training in self.trainings.values():
+            if time.monotonic() > training.deadline:
+                training.deadline = inf
+                training.verdict = f"epoch {training.epoch + 1} hung for over {self.epoch_timeout:g} s"
+                ray.kill(training.actor)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        number = self.numbers.pop(trial_id, None)
-        if number is not None and error:
-            self.conductor.lose(number, "the worker process died")
-            self._remove_weights()
+        if not error:
+            self.trainings.pop(trial_id, None)
 
-    def _remove_weights(self) -> None:
-        for file in self.checkpoints.glob("*.pt"):
-            if file.stem.isdigit() and not self.conductor.needs_weights(int(file.stem)):
-                file.unlink(missing_ok=True)
+    def _renew(self, training: _Training) -> None:
+        if self.epoch_timeout:
+            training.deadline = time.monotonic() + self.epoch_timeout + GRACE
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         # Tune pickles its searcher into a snapshot that nobody reads; the study behind it does not pickle.
@@ -246,4 +205,44 @@ class _Stop(tune.Stopper):
         return self.bridge.report(trial_id, result)
 
     def stop_all(self) -> bool:
-        return self.bridge.conductor.broken is not None
+        """Asked several times a second."""
+        self.bridge.kill_overdue()
+        return self.bridge.leader.broken is not None
+
+
+class _Faults(tune.Callback):
+    """What Tune tells a searcher too little about: which worker has a trial, and why one was lost."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        self.bridge = bridge
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.bridge.begin(trial.trial_id, trial.temporary_state.ray_actor)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.bridge.lose(trial.trial_id, _error_of(trial))
+
+
+class _Forgetting(tune.Callback):
+    """Drops Tune's running statistics of every figure that a trial reported: of 80 kB that the driver grew by with
+    each trial, 50 were these and their JSON, which nobody reads."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        trial.run_metadata.metric_analysis = {}
+        trial.run_metadata.metric_n_steps = {}
+
+
+def _error_of(trial: Trial) -> BaseException | None:
+    """What Ray said when a trial's worker was lost; Tune keeps it in a file beside its own records."""
+    file = trial.pickled_error_file
+    return pickle.loads(Path(file).read_bytes()) if file else None
+
+
+def _is_the_nodes_fault(error: BaseException | None) -> bool:
+    """Whether a worker was lost with its whole node, or with the way there, and not by itself.
+
+    Ray notices a dead worker at once and a dead node after some seconds; until then its workers are only out of reach.
+    """
+    if isinstance(error, ActorUnavailableError | ActorUnschedulableError):
+        return True
+    return isinstance(error, RayError) and "node has died" in str(error)

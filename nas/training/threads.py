@@ -40,11 +40,3 @@ def available_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
-
-
-def worker_cores(cores: Sequence[int], workers: int, index: int) -> list[int]:
-    """The cores of worker `index` of `workers`: a part of its own; with more workers than cores, one core, in turn."""
-    share = len(cores) // workers
-    if share == 0:
-        return [cores[index % len(cores)]]
-    return list(cores[index * share : (index + 1) * share])

@@ -22,7 +22,9 @@ OBJECTIVES = parse_objectives("accuracy,size")
 
 
 @contextmanager
-def open_conductor(folder, space, *, trials=10, limits=(), sampler="random", queue=(), reduction=3, memory=None):
+def open_conductor(
+    folder, space, *, trials=10, limits=(), sampler="random", queue=(), reduction=3, memory=None, **options
+):
     costs = cost_function(10, None)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal = RunJournal(folder / STUDY_FILE, writer=True)
@@ -45,7 +47,7 @@ def open_conductor(folder, space, *, trials=10, limits=(), sampler="random", que
     for architecture in queue:
         search.enqueue(architecture)
     stopping = DominanceStopping(rungs(EPOCHS, reduction), reduction)
-    yield Conductor(search, stopping=stopping, epochs=EPOCHS, trials=trials)
+    yield Conductor(search, stopping=stopping, epochs=EPOCHS, trials=trials, **options)
     journal.close()
 
 
@@ -182,6 +184,49 @@ def test_failures_in_a_row_end_the_search(make_conductor, tmp_path, small_space)
         conductor.report(candidate.number, {"failure": "OSError: no space left"})
     assert conductor.next_candidate() is None
     assert conductor.broken == "5 trials in a row failed, the last with: OSError: no space left"
+
+
+def test_how_many_failures_end_the_search_can_be_said(make_conductor, tmp_path, small_space):
+    conductor = make_conductor(tmp_path, small_space, trials=20, max_failures=2)
+    for reason in ("first", "second"):
+        assert conductor.broken is None
+        conductor.lose(conductor.next_candidate().number, reason)
+    assert conductor.broken == "2 trials in a row failed, the last with: second"
+
+
+def dominates(one, other):
+    """Of accuracy and size, by definition."""
+    return one[0] >= other[0] and one[1] <= other[1] and one != other
+
+
+def test_weights_go_when_their_trial_ends_off_the_front_or_falls_off_it(make_conductor, tmp_path, small_space):
+    queue = [small_space.sample(1)]
+    discarded = []
+    conductor = make_conductor(tmp_path, small_space, trials=14, queue=queue, discard=discarded.append)
+    conductor.lose(conductor.next_candidate().number, "broken")  # queued: its weights stay, as long as they are there
+    kept = set()
+    while candidate := conductor.next_candidate():
+        train(conductor, candidate)
+        complete = [t for t in trials(conductor) if t.state == TrialState.COMPLETE and "twin" not in t.user_attrs]
+        front = {t.number for t in complete if not any(dominates(o.values, t.values) for o in complete)}
+        kept = (kept | {candidate.number}) - set(discarded)
+        assert kept == front
+    assert len(discarded) == len(set(discarded)) > 0
+    assert 0 not in discarded
+
+
+def test_weights_are_discarded_when_the_record_knows_why(make_conductor, tmp_path, small_space):
+    """A driver that is killed while it removes a file must not have lost what its record still needs."""
+    states = []
+
+    def look(number):
+        reader = optuna.load_study(study_name="test", storage=open_storage(tmp_path, None))
+        states.append(reader.trials[number].state)
+
+    conductor = make_conductor(tmp_path, small_space, trials=14, discard=look)
+    run(conductor)
+    assert states
+    assert TrialState.RUNNING not in states
 
 
 class DriverDiesError(Exception):

@@ -1,0 +1,156 @@
+"""Ray, started on this machine or joined elsewhere, and how many workers it holds."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray._private import ray_constants
+from ray.exceptions import RayError
+
+from nas.errors import UserError
+from nas.search.head import HeadWatch, ray_addresses
+from nas.training.threads import available_cores, worker_environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What the search may use, and what it puts up with; not part of what it computes, so a resumed one may change it.
+
+    cpus_per_trial   threads of a worker; default 1 on a CPU (several networks at once beat several threads on one),
+                     and an equal share of the cores beside a GPU
+    gpus_per_trial   part of a GPU; default 1 where there is one, else 0
+    max_concurrent   workers at once; default as many as the cores or GPUs allow
+    address          of a running Ray cluster, ``auto`` for the one on this machine; default: Ray starts here
+    max_failures     after so many failed trials in a row the search ends
+    epoch_timeout    seconds after which an epoch is given up; 0: never
+    """
+
+    cpus_per_trial: int | None = None
+    gpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+    address: str | None = None
+    max_failures: int = 5
+    epoch_timeout: float = 3600.0
+
+    def __post_init__(self) -> None:
+        for name in ("cpus_per_trial", "max_concurrent", "max_failures"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name.replace('_', '-')} {value}: at least 1 is needed")
+        for name in ("gpus_per_trial", "epoch_timeout"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise UserError(f"{name.replace('_', '-')} {value}: 0 or more is needed")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Resources, decided."""
+
+    count: int
+    cpus: int
+    gpus: float
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
+
+
+def decide(resources: Resources, cpus: int, gpus: float) -> Workers:
+    """How many workers of what size fit into so many CPUs and GPUs.
+
+    Raises:
+        UserError: not even one fits.
+    """
+    per_gpu = resources.gpus_per_trial if resources.gpus_per_trial is not None else float(gpus >= 1)
+    if per_gpu > gpus:
+        raise UserError(f"gpus-per-trial {per_gpu:g}: there are {gpus:g} GPUs")
+    by_gpu = int(gpus / per_gpu + 1e-9) if per_gpu else cpus
+    per_cpu = resources.cpus_per_trial or (max(1, cpus // max(1, by_gpu)) if per_gpu else 1)
+    if per_cpu > cpus:
+        raise UserError(f"cpus-per-trial {per_cpu}: there are {cpus} cores")
+    count = max(1, min(by_gpu, cpus // per_cpu, resources.max_concurrent or cpus))
+    return Workers(count=count, cpus=per_cpu, gpus=per_gpu)
+
+
+def start_ray(resources: Resources) -> Workers:
+    """Start Ray here (loopback, no dashboard) or join a cluster.
+
+    Raises:
+        UserError: there is no cluster at that address, or it cannot hold one worker.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the study is the record
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the progress display is ours
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the search at once; the study has all but one epoch
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # a trial's failure is a line in the study, with its reason
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a search tells nobody that it runs
+    # Ray's own guard against a full memory kills workers in a way that ends all of Tune; the system's kills one.
+    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    options: dict[str, Any] = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        # OpenMP reads its environment once, so it is set before a worker begins; the threads are set again in it.
+        "runtime_env": {"env_vars": worker_environment(resources.cpus_per_trial or 1)},
+    }
+    if resources.address is None:
+        gpus = torch.cuda.device_count()
+        with _clusters_off():
+            ray.init(
+                address="local",  # even where a cluster runs on this machine
+                num_cpus=len(available_cores()),
+                num_gpus=gpus,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                **options,
+            )
+    else:
+        try:
+            ray.init(address=resources.address, **options)
+        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+            line = str(error).splitlines()[0]
+            raise UserError(f"--address {resources.address}: no Ray cluster answers ({line})") from error
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    try:
+        return decide(resources, int(total.get("CPU", 1)), total.get("GPU", 0.0))
+    except UserError:
+        ray.shutdown()
+        raise
+
+
+@contextmanager
+def _clusters_off() -> Iterator[None]:
+    """Lets Ray listen on loopback alone.
+
+    On Linux it takes a loopback address to mean the machine's public one, and listens on all interfaces; on macOS,
+    where this constant (of an environment variable that is read with Ray's import) is off, it does as it is told.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def ray_started(resources: Resources) -> Iterator[Workers]:
+    """Ray, started or joined as by :func:`start_ray`, and shut down at the end.
+
+    Raises:
+        UserError: see :func:`start_ray`.
+        nas.search.head.RayLostError: it died.
+    """
+    workers = start_ray(resources)
+    with HeadWatch(ray_addresses()):  # over the end too, which hangs where the head is gone
+        try:
+            yield workers
+        finally:
+            ray.shutdown()
