@@ -1,6 +1,10 @@
 """Reading files that may come from somebody else, and writing files that are never half-written."""
 
+import errno
+import json
+import math
 import os
+import stat
 import tempfile
 from collections.abc import Hashable
 from pathlib import Path
@@ -13,17 +17,30 @@ from nas.errors import UserError
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_NODES = 100_000
+MAX_NUMBER = 2**63
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses a key that is given twice (PyYAML keeps the last one silently)."""
+    """PyYAML's safe loader without infinities, keys that are no text, and keys given twice (PyYAML keeps the last)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
+        keys: set[str] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):  # numbers can be chosen so that all have one hash
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no text", key_node.start_mark)
+            if key in keys:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+            keys.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> float:
+        if not math.isfinite(value := self.construct_yaml_float(node)):
+            raise yaml.constructor.ConstructorError(None, None, f"{node.value} is no number", node.start_mark)
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -45,20 +62,55 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}: nested deeper than {MAX_DEPTH} levels") from error
     except (TypeError, ValueError, OverflowError, AttributeError) as error:  # an unhashable key, a date 9999-99-99
         raise UserError(f"{where}: not plain YAML: {error}") from error
-    _check_extent(value, where)
+    check_extent(value, where)
     return value
 
 
-def read_text(path: Path) -> str:
-    """The text of a file; every way in which that can fail is a one-line UserError."""
+def parse_json(text: str, where: str) -> Any:
+    """Parse JSON from an untrusted source, within the same limits as :func:`parse_yaml`.
+
+    Raises:
+        UserError: not JSON, or larger or deeper than any document of ours.
+    """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: {path.stat().st_size:,} bytes; a document has at most {MAX_BYTES:,}")
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of more than 4,300 digits is a ValueError too
+        raise UserError(f"{where}: not JSON: {error}") from error
+    check_extent(value, where)
+    return value
+
+
+def read_text(path: Path, *, most: int = MAX_BYTES) -> str:
+    """The text of a file of at most so many bytes; every way in which that can fail is a one-line UserError."""
+    check_size(path, most=most)
+    try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def check_size(path: Path, *, most: int) -> None:
+    """Check a file before it is read: a sparse file of a terabyte costs nothing, and a device has no end.
+
+    Args:
+        path: the file.
+        most: bytes.
+
+    Raises:
+        UserError: it is larger, missing, or no file.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise UserError(f"{path}: cannot be read: {os.strerror(errno.EISDIR)}")
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path}: cannot be read: not a file")
+    if status.st_size > most:
+        raise UserError(f"{path}: {status.st_size:,} bytes; such a document has at most {most:,}")
 
 
 def read_yaml(path: Path) -> Any:
@@ -88,8 +140,20 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise
 
 
-def _check_extent(root: Any, where: str) -> None:
-    """Walk the document as it would be written out in full (aliases expanded), which also ends in a cycle."""
+def remove_unfinished(folder: Path) -> None:
+    """Remove what :func:`write_atomic` left in a folder when its process was killed; for the folder's one writer."""
+    for file in folder.glob(".*.tmp"):
+        file.unlink(missing_ok=True)
+
+
+def check_extent(root: Any, where: str) -> None:
+    """Check what a parser gave before anybody walks or prints it.
+
+    It is walked as it would be written out in full (aliases expanded), which also ends in a cycle.
+
+    Raises:
+        UserError: deeper, larger or with a larger whole number than any document of ours.
+    """
     nodes = 0
     pending = [(root, 0)]
     while pending:
@@ -99,6 +163,8 @@ def _check_extent(root: Any, where: str) -> None:
             raise UserError(f"{where}: nested deeper than {MAX_DEPTH} levels, or an alias that contains itself")
         if nodes > MAX_NODES:
             raise UserError(f"{where}: more than {MAX_NODES:,} values once its aliases are written out")
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise UserError(f"{where}: a whole number beyond {MAX_NUMBER:,}")
         if isinstance(value, dict):
             pending.extend((item, depth + 1) for pair in value.items() for item in pair)
         elif isinstance(value, list | tuple | set):

@@ -1,5 +1,6 @@
 """What a trained network sees in an image: from a checkpoint, and from an exported ONNX model alike."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,12 @@ from torch import Tensor
 
 from nas.errors import UserError
 from nas.export.card import Card
-from nas.export.check import Normalised, restore
+from nas.export.check import Normalised
 from nas.export.onnx import Session
 from nas.network.fold import fold
 from nas.training.folder import decode_file
 from nas.training.pixels import convert
-from nas.training.weights import card, load_trained
+from nas.training.weights import card, load_trained, restored
 
 _BATCH = 32
 
@@ -80,10 +81,21 @@ def load_model(path: Path) -> tuple[Callable[[Tensor], Tensor], Card]:
     """
     if path.suffix == ".onnx":
         session = Session(path)
-        return session, Card.from_metadata(session.metadata, str(path))
+        description = Card.from_metadata(session.metadata, str(path))
+        return functools.partial(_run, session, description, path), description
     checkpoint = load_trained(path)
     description = card(checkpoint, str(path))
-    return Normalised(fold(restore(description, checkpoint.weights)), description).eval(), description
+    return Normalised(fold(restored(checkpoint, str(path))), description).eval(), description
+
+
+def _run(session: Session, description: Card, path: Path, images: Tensor) -> Tensor:
+    try:
+        logits = session(images)
+    except Exception as error:  # onnxruntime's errors have no common base of their own
+        raise UserError(f"{path}: cannot be run: {(str(error).splitlines() or [''])[0]}") from error
+    if logits.shape != (len(images), len(description.classes)):
+        raise UserError(f"{path}: its output {tuple(logits.shape)} is not one logit for each of its classes")
+    return logits
 
 
 def read_image(path: Path, description: Card) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from nas.architecture import Architecture, dump_yaml, scale
+from nas.architecture import Architecture, dump_yaml, scale, unversioned, versioned
 from nas.errors import UserError
 from nas.files import dump_flow
 from nas.stages import AnyStage, Stage
@@ -22,6 +22,8 @@ from nas.stages import AnyStage, Stage
 Value = str | int | float | bool
 Location = tuple[str | int, ...]
 
+MAX_OPTIONS = 1_000
+"""Of one choice."""
 MAX_COMBINATIONS = 100_000
 """Up to as many choices within one stage are told apart exactly when a space's size is counted."""
 
@@ -61,8 +63,8 @@ class Space:
     def __init__(self, document: Any, where: str = "space") -> None:
         if not isinstance(document, Mapping):
             raise UserError(f"{where}: a space is a mapping of fields, this is a {type(document).__name__}")
-        self.document = document
-        self.parameters_by_name = {parameter.name: parameter for parameter in _find(document, where)}
+        self.document = unversioned(document, where)
+        self.parameters_by_name = {parameter.name: parameter for parameter in _find(self.document, where)}
         self._check(where)
 
     @property
@@ -183,8 +185,8 @@ class Space:
         return tuple(dict.fromkeys(self._with(chosen).input.resolution for chosen in _combinations(group)))
 
     def to_yaml(self) -> str:
-        """The space's document as YAML."""
-        return dump_yaml(self.document)
+        """The space's document as a YAML file, its version first."""
+        return dump_yaml(versioned(self.document))
 
     @functools.cached_property
     def _staged(self) -> dict[int, list[Parameter]]:
@@ -316,6 +318,8 @@ def _find(node: Any, where: str, path: Location = ()) -> Iterator[Parameter]:
             raise UserError(f"{where}: the whole document cannot be a choice")
         if not isinstance(options, list | tuple) or not options:
             raise UserError(f"{where}: {name}: a choice needs a list of at least one option, not {options!r}")
+        if len(options) > MAX_OPTIONS:
+            raise UserError(f"{where}: {name}: {len(options):,} options; a choice has at most {MAX_OPTIONS:,}")
         if any(_contains_choice(option) for option in options):
             raise UserError(f"{where}: {name}: a choice within a choice; write the options out")
         values = tuple(option if isinstance(option, Value) else dump_flow(option) for option in options)

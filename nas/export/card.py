@@ -1,12 +1,17 @@
 """What a shipped model says of itself, in its own file."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nas.architecture import Architecture
 from nas.errors import UserError
+from nas.files import parse_json
+
+MOST_PIXELS = 4096
+"""Of an image's side; no input of ours is larger than half of it."""
 
 _VERSION = "1"
 _FORM = "float32 (batch, {channels}, {resolution}, {resolution}), {colours} in [0, 1], neither mean nor std applied"
@@ -31,10 +36,13 @@ class Card:
 
     def __post_init__(self) -> None:
         channels = self.architecture.input.channels
-        if not len(self.mean) == len(self.std) == channels or min(self.std, default=0) <= 0:
+        numbers = all(math.isfinite(value) for value in (*self.mean, *self.std))
+        if not len(self.mean) == len(self.std) == channels or not numbers or min(self.std) <= 0:
             raise UserError(f"{self.architecture.name}: mean and std need {channels} values each, std above 0")
         if not self.classes:
             raise UserError(f"{self.architecture.name}: no class names")
+        if self.decoded_at is not None and not 1 <= self.decoded_at <= MOST_PIXELS:
+            raise UserError(f"{self.architecture.name}: decoded at {self.decoded_at} pixels, of 1 to {MOST_PIXELS}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -75,7 +83,7 @@ class Card:
             raise UserError(f"{where}: version {metadata['nas.version']}, this nas reads version {_VERSION}")
         try:
             read: dict[str, Any] = {
-                key: json.loads(metadata[key]) for key in ("architecture", "classes", "mean", "std")
+                key: parse_json(metadata[key], where) for key in ("architecture", "classes", "mean", "std")
             }
             return cls(
                 architecture=Architecture.from_dict(read["architecture"], where),
@@ -84,7 +92,7 @@ class Card:
                 std=tuple(float(value) for value in read["std"]),
                 decoded_at=int(metadata["decoded_at"]),
             )
-        except UserError:
-            raise
+        except UserError as error:
+            raise UserError(str(error) if where in str(error) else f"{where}: {error}") from error
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(f"{where}: its metadata are damaged ({type(error).__name__}: {error})") from error

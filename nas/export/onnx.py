@@ -17,6 +17,7 @@ from nas.errors import UserError
 from nas.export.card import Card
 from nas.export.check import ExportError, Normalised, Shipped, compare, restore
 from nas.export.files import require, write
+from nas.files import check_size
 from nas.network.fold import fold
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 OPSET = 18
 """Read by ONNX Runtime from 1.14 (2023) on; nothing of ours needs a newer one."""
+
+MAX_BYTES = 2**31
+"""No ONNX file is larger, since no protocol buffer is."""
 
 TOLERANCE = 1e-4
 INPUT, OUTPUT, BATCH = "images", "logits", "batch"
@@ -73,14 +77,18 @@ class Session:
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
         try:
+            if isinstance(model, Path):
+                check_size(model, most=MAX_BYTES)
             content = model.read_bytes() if isinstance(model, Path) else model
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+            self._input = self._session.get_inputs()[0].name
+        except UserError:
+            raise
         except OSError as error:
             raise UserError(f"{where}: cannot be read ({error.strerror or error})") from error
         except Exception as error:  # onnxruntime's errors have no common base of their own
             raise UserError(f"{where}: not a model that ONNX Runtime can read") from error
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        self._input = self._session.get_inputs()[0].name
 
     def __call__(self, images: Tensor) -> Tensor:
         return torch.from_numpy(self.run(images.numpy()))

@@ -13,11 +13,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from optuna.storages.journal import BaseJournalBackend
 
 from nas.errors import UserError
+
+MAX_LINE = 16_000_000
+"""Bytes. The longest lines are those of what is found out at the end about all networks of a front, some hundred kB."""
 
 
 class RunJournal(BaseJournalBackend):
@@ -51,9 +54,7 @@ class RunJournal(BaseJournalBackend):
         number, offset = self._next if self._next[0] <= log_number_from else (0, 0)
         with self._path.open("rb") as file:
             file.seek(offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break  # being written right now, or left by a writer that was killed
+            for line in _whole_lines(file, self._path):
                 if number >= log_number_from:
                     yield _parse(line, self._path)
                 number, offset = number + 1, offset + len(line)
@@ -115,17 +116,24 @@ def _repair(path: Path) -> int:
     """Cut off half a line at the end; returns the number of whole lines."""
     count = end = 0
     with path.open("rb+") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                count, end = count + 1, end + len(line)
+        for line in _whole_lines(file, path):
+            count, end = count + 1, end + len(line)
         file.truncate(end)
     return count
+
+
+def _whole_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The lines up to one that is being written right now, or was left by a writer that was killed."""
+    while (line := file.readline(MAX_LINE)).endswith(b"\n"):
+        yield line
+    if len(line) == MAX_LINE:
+        raise UserError(f"{path}: damaged: a line of more than {MAX_LINE:,} bytes")
 
 
 def _parse(line: bytes, path: Path) -> dict[str, Any]:
     try:
         log = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged: a line is not JSON") from error
     if not isinstance(log, dict):
         raise UserError(f"{path}: damaged: a line is not a journal entry")

@@ -11,6 +11,7 @@ from nas.training.checkpoint import load_checkpoint
 from nas.training.data import Dataset
 from nas.training.evaluate import evaluate
 from nas.training.recipe import Recipe
+from nas.training.weights import restored
 
 MEASURE_SECONDS = 10.0
 
@@ -54,9 +55,8 @@ def read_test_set(run: Run, record: Record, dataset: Dataset) -> float:
     """Test accuracy of a trial's weights, in [0, 1]."""
     checkpoint = load_checkpoint(run.checkpoint(record))
     image = record.architecture.input
-    network = record.architecture.build(len(dataset.classes))
+    network = restored(checkpoint, str(run.checkpoint(record)))
     network.to(memory_format=torch.channels_last)  # as it was trained: several times faster
-    network.load_state_dict(checkpoint.weights)
     images = dataset.for_network(image.channels, image.resolution)
     return evaluate(network, images, "test", precision=Recipe.from_dict(checkpoint.recipe).precision).accuracy
 

@@ -46,7 +46,8 @@ def cost_function(num_classes: int, latency: Callable[[Architecture], Prediction
         latency: predicts it; None leaves the latency out.
     """
 
-    @functools.lru_cache(maxsize=100_000)
+    # Small: the keys are whole documents, and a sampler that prices thousands of them keeps the figures itself.
+    @functools.lru_cache(maxsize=1_000)
     def costs(architecture: Architecture) -> dict[str, float]:
         counts = cost(architecture, num_classes)
         figures: dict[str, float] = {

@@ -20,12 +20,12 @@ from nas.cost.latency import measure
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.published import CLASSES, Printed, read_table
+from nas.search.cluster import Resources
 from nas.search.conductor import Progress
 from nas.search.confirmation import Confirmed
 from nas.search.run import Record, Run
 from nas.search.search import is_finished, search
 from nas.search.settings import Settings
-from nas.search.tuning import Resources
 from nas.training.data import FOLDER_PREFIX, NAMES, load_dataset
 from nas.training.recipe import Recipe, load_recipe
 

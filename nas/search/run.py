@@ -30,8 +30,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas import pareto
 from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.files import read_yaml, write_atomic
+from nas.errors import UserError, printable
+from nas.files import read_yaml, remove_unfinished, write_atomic
+from nas.search.checked import check_confirmed, check_run_file, check_trial
 from nas.search.objectives import Objective, losses, parse_limit
 from nas.search.settings import SCHEMA, Settings
 from nas.search.study import STUDY_FILE, curve_of, open_storage
@@ -73,7 +74,7 @@ class Record:
     confirmed  what was found out after the search, as far as it was: test_accuracy; latency_ms with latency_low_ms,
                latency_high_ms and latency_noisy (why it is not to be trusted); accuracies, one per seed, after epochs
     untrained  no worker had it: over a limit, the twin of an earlier trial, or taken from an earlier run
-    published  whether it is a published network rather than found, or one of the user's own
+    origin     ``published`` or ``own`` (the user's) where it was queued; empty where the search found it
     """
 
     number: int
@@ -86,16 +87,26 @@ class Record:
     twin: int | None
     untrained: bool
     confirmed: Mapping[str, Any]
-    published: bool
+    origin: str
     params: Mapping[str, Any]
     started: datetime.datetime | None
     finished: datetime.datetime | None
     on_front: bool
 
     @property
+    def published(self) -> bool:
+        """Whether it is a published network, trained here."""
+        return self.origin == "published"
+
+    @property
     def was_trained(self) -> bool:
         """Whether the trial is closed and was given to a worker: these count towards the budget."""
         return self.state in ("complete", "stopped", "failed") and not self.untrained
+
+    @property
+    def was_taken_along(self) -> bool:
+        """Whether an earlier run trained it to the end: it may stand on the front, and costs this run nothing."""
+        return self.state == "complete" and self.untrained and self.twin is None
 
     @property
     def seconds(self) -> float:
@@ -131,7 +142,7 @@ class Run:
         self.settings = settings
         self.environment = environment
         self.study = study
-        self.records = _records(study, settings)
+        self.records = _records(study, settings, str(path))
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -144,11 +155,11 @@ class Run:
         document = read_run_file(path)
         settings = Settings.from_dict(document.get("settings"), str(path / "run.yaml"))
         storage = document.get("storage")
-        if storage is None and not (path / STUDY_FILE).exists():
+        if storage is None and not (path / STUDY_FILE).is_file():
             raise UserError(f"{path}: the run's record {STUDY_FILE} is missing")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            study = optuna.load_study(study_name=document["study"], storage=open_storage(path, storage))
+            study = optuna.load_study(study_name=document["study"], storage=open_storage(path, storage, create=False))
         except KeyError as error:
             raise UserError(f"{path}: its study does not stand in {storage or STUDY_FILE}") from error
         return cls(path, settings, document.get("environment", {}), study)
@@ -218,9 +229,11 @@ class Run:
 
     def write_tables(self) -> None:
         """Write ``trials.csv`` and the front's files; files of networks that are on the front no more go."""
-        write_atomic(self.path / "trials.csv", self.trials.to_csv(index=False))
         folder = self.path / "front"
         folder.mkdir(exist_ok=True)
+        for place in (self.path, folder):
+            remove_unfinished(place)
+        write_atomic(self.path / "trials.csv", self.trials.to_csv(index=False))
         files = {}
         for rank, record in enumerate(self.front_records, 1):
             figures = ", ".join(
@@ -228,13 +241,13 @@ class Run:
                 for objective in self.objectives
                 if (value := record.value(objective)) is not None
             )
-            heading = f"# trial {record.number} of a search on {self.settings.dataset}: {figures}\n"
+            heading = f"# {printable(f'trial {record.number} of a search on {self.settings.dataset}: {figures}')}\n"
             files[self.front_file(rank, record)] = heading + record.architecture.to_yaml()
+        for file, text in files.items():
+            write_atomic(file, text)
         for file in folder.glob("*.yaml"):
             if file not in files:
                 file.unlink()
-        for file, text in files.items():
-            write_atomic(file, text)
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
@@ -251,6 +264,7 @@ def read_run_file(path: Path) -> dict[str, Any]:
         raise UserError(f"{file}: not a run's file (no schema)")
     if document["schema"] > SCHEMA:
         raise UserError(f"{file}: schema {document['schema']}, this nas reads up to {SCHEMA}; use a newer nas")
+    check_run_file(document, str(file))
     return document
 
 
@@ -264,16 +278,39 @@ def write_run_file(path: Path, settings: Settings, environment: Mapping[str, Any
         "storage": storage,
         "settings": settings.to_dict(),
         "environment": known.get("environment", dict(environment)),
+        # A run may be resumed on other machines: what was not repeatable on one of them is not in the run.
+        "not_repeatable": list(
+            dict.fromkeys([*known.get("not_repeatable", []), *not_repeatable(settings, environment)])
+        ),
     }
     write_atomic(path / "run.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
 
 
-def describe_environment(device: str) -> dict[str, Any]:
+def not_repeatable(settings: Settings, environment: Mapping[str, Any]) -> list[str]:
+    """What of a search comes out otherwise when it is run again with the same settings, one line each.
+
+    A training on the CPU is not among it: its seed follows from the search's and the network's id.
+    """
+    latency = "latency" in settings.objectives or any(
+        limit.objective.name == "latency" for limit in settings.parsed_limits
+    )
+    found = {
+        "which networks are tried, and where they are stopped: several workers finish in any order": (
+            environment["workers"] > 1
+        ),
+        "latencies, and what follows from them: times are measured": latency,
+        "trainings, bit for bit: a GPU adds in any order": environment["device"] != "cpu",
+    }
+    return [line for line, holds in found.items() if holds]
+
+
+def describe_environment(device: str, workers: int = 1) -> dict[str, Any]:
     """Machine and versions, for people and for comparing runs."""
     packages = ("nas", "torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name(0) if device == "cuda" else device,
+        "workers": workers,
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "platform": platform.platform(),
@@ -299,12 +336,16 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _records(study: optuna.Study, settings: Settings) -> list[Record]:
+def _records(study: optuna.Study, settings: Settings, where: str) -> list[Record]:
     objectives = settings.parsed_objectives
     confirmed = study.user_attrs.get("confirmed", {})
+    check_confirmed(confirmed, where)
+    space = settings.open_space()
     trials = [trial for trial in study.get_trials(deepcopy=False) if "document" in trial.user_attrs]
+    for trial in trials:
+        check_trial(trial, objectives, space, f"{where}: trial {trial.number}")
     front = front_numbers(trials, objectives)
-    return [_record(trial, confirmed.get(str(trial.number), {}), trial.number in front) for trial in trials]
+    return [_record(trial, confirmed.get(str(trial.number), {}), trial.number in front, where) for trial in trials]
 
 
 def front_numbers(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> set[int]:
@@ -316,12 +357,12 @@ def front_numbers(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]
     return {trial.number for trial, on_front in zip(complete, mask, strict=True) if on_front}
 
 
-def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool) -> Record:
+def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool, where: str) -> Record:
     attributes = trial.user_attrs
     curve = curve_of(attributes)
     return Record(
         number=trial.number,
-        architecture=Architecture.from_dict(attributes["document"], f"trial {trial.number}"),
+        architecture=Architecture.from_dict(attributes["document"], f"{where}: trial {trial.number}"),
         state=STATES[trial.state],
         reason=attributes.get("reason", ""),
         accuracy=curve[-1]["accuracy"] if curve else attributes.get("accuracy"),
@@ -330,7 +371,7 @@ def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool) ->
         twin=attributes.get("twin"),
         untrained=attributes.get("untrained", False),
         confirmed={**confirmed, **_repeats(confirmed.get("repeats", {}))},
-        published=attributes.get("origin") == "published",
+        origin=attributes.get("origin", ""),
         params=trial.params,
         started=trial.datetime_start,
         finished=trial.datetime_complete,

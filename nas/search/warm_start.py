@@ -1,12 +1,12 @@
 """Taking along what an earlier run found out."""
 
-import shutil
 from pathlib import Path
 
 from nas.errors import UserError
 from nas.search.run import Run
 from nas.search.settings import Settings
 from nas.search.study import SearchStudy
+from nas.training.checkpoint import load_checkpoint, save_checkpoint
 
 SAME = ("dataset", "train_size", "validation_fraction", "image_resolution", "recipe", "seed")
 """Settings in which two runs must agree for their accuracies to be comparable (the seed splits the data)."""
@@ -39,5 +39,7 @@ def take_along(earlier: Run, study: SearchStudy, out: Path) -> int:
         if number is not None:
             taken += 1
             if earlier.checkpoint(record).exists():
-                shutil.copy(earlier.checkpoint(record), out / "checkpoints" / f"{number}.pt")
+                # Read before it is copied: it may be damaged, or no file that ends.
+                weights = load_checkpoint(earlier.checkpoint(record))
+                save_checkpoint(out / "checkpoints" / f"{number}.pt", weights)
     return taken

@@ -8,6 +8,7 @@ Class names are the folder names, sorted. Files with other endings than `ENDINGS
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,7 +77,7 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(
         file
         for file in folder.iterdir()
-        if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and not file.is_dir()
+        if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
     )
 
 
@@ -118,16 +119,23 @@ def _decode(files: dict[str, list[Path]], classes: tuple[str, ...], resolution: 
 
 def decode_file(file: Path, resolution: int) -> NDArray[np.uint8]:
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=_formats()) as image:
             image.draft(
                 "RGB", (2 * resolution, 2 * resolution)
             )  # JPEG only: decode at a fraction of a large photograph
             upright = ImageOps.exif_transpose(image)
             square = ImageOps.fit(_to_rgb(upright), (resolution, resolution), Image.Resampling.BILINEAR)
             return np.asarray(square, dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # what a damaged image breaks in Pillow's readers can be anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"image {file}: cannot be read ({reason}); repair or remove it") from error
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Those that Pillow decodes itself: for EPS it starts another program on a file that may be a stranger's."""
+    Image.init()
+    return [name for name in Image.OPEN if name != "EPS"]
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.export.card import Card
-from nas.files import write_atomic
-from nas.training.checkpoint import Checkpoint, load_checkpoint
+from nas.export.check import restore
+from nas.files import check_size, parse_json, write_atomic
+from nas.training.checkpoint import MAX_BYTES, Checkpoint, checked, load_checkpoint
 
 SUFFIX = ".safetensors"
 _KEY, _VERSION = "nas", 1
@@ -58,13 +58,33 @@ def card(checkpoint: Checkpoint, where: str) -> Card:
         where: what an error calls it, such as its path.
     """
     source = checkpoint.extra.get("source_resolution")
-    return Card(
-        architecture=Architecture.from_dict(checkpoint.architecture, where),
-        classes=tuple(checkpoint.classes),
-        mean=tuple(checkpoint.mean),
-        std=tuple(checkpoint.std),
-        decoded_at=source if isinstance(source, int) and source > 0 else None,
-    )
+    architecture = Architecture.from_dict(checkpoint.architecture, where)
+    try:
+        return Card(
+            architecture=architecture,
+            classes=tuple(checkpoint.classes),
+            mean=tuple(checkpoint.mean),
+            std=tuple(checkpoint.std),
+            decoded_at=source if isinstance(source, int) and source > 0 else None,
+        )
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def restored(checkpoint: Checkpoint, where: str) -> nn.Module:
+    """The trained network, in eval mode on the CPU.
+
+    Args:
+        checkpoint: of a training or a search.
+        where: what an error calls it, such as its path.
+
+    Raises:
+        UserError: its weights are another network's.
+    """
+    try:
+        return restore(card(checkpoint, where), checkpoint.weights)
+    except UserError as error:
+        raise UserError(str(error) if where in str(error) else f"{where}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -117,6 +137,10 @@ def _open(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     if not path.is_file():
         raise UserError(f"weights {path}: cannot be read (no such file)")
     try:
+        check_size(path, most=MAX_BYTES)
+    except UserError as error:
+        raise UserError(f"weights {error}") from error
+    try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
@@ -127,18 +151,17 @@ def _load_weights(path: Path) -> Checkpoint:
     weights, metadata = _open(path)
     if _KEY not in metadata:
         raise UserError(f"weights {path}: not written by nas (they may be given to --init)")
-    try:
-        described: dict[str, Any] = json.loads(metadata[_KEY])
-        version = described.pop("version")
-        if version != _VERSION:
-            raise UserError(f"weights {path}: version {version}, this nas reads version {_VERSION}")
-        for name in ("classes", "mean", "std"):  # JSON has no tuples
+    where = f"weights {path}"
+    described = parse_json(metadata[_KEY], f"{where}: damaged metadata")
+    if not isinstance(described, dict) or "version" not in described:
+        raise UserError(f"{where}: damaged metadata")
+    version = described.pop("version")
+    if version != _VERSION:
+        raise UserError(f"{where}: version {version}, this nas reads version {_VERSION}")
+    for name in ("classes", "mean", "std"):  # JSON has no tuples
+        if isinstance(described.get(name), list):
             described[name] = tuple(described[name])
-        return Checkpoint(**described, weights=weights)
-    except UserError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"weights {path}: damaged metadata") from error
+    return checked({**described, "weights": weights}, where)
 
 
 def _some(names: tuple[str, ...], most: int = 4) -> str:

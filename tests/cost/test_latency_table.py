@@ -63,7 +63,7 @@ def timed(architecture: Architecture, factor: float = 1.0) -> Timed:
 
 def groups(count: int = 6, drift: float = 0.0) -> list[Group]:
     drawn = list(draw_networks(SPACE, 8 * count, 10))
-    factors = [1 + drift * (index > 1) for index in range(count)]
+    factors = [1 + drift * (index < 2) for index in range(count)]
     return [
         Group(timed(drawn[0], factor).whole, tuple(timed(item, factor) for item in drawn[1 + 8 * at : 9 + 8 * at]))
         for at, factor in enumerate(factors)

@@ -1,20 +1,32 @@
 """Whole searches on Ray, tiny ones, on the embedded digits."""
 
 import csv
+import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import psutil
 import pytest
+import torch
 import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 import nas
 from nas.errors import UserError
-from nas.search.run import COLUMNS, Run
+from nas.search.conductor import training_seed
+from nas.search.prepare import load
+from nas.search.run import COLUMNS, Run, write_run_file
+from nas.search.study import Candidate
+from nas.training.evaluator import TrainingEvaluator
+from nas.training.recipe import Recipe
 
 TINY = {
     "name": "tiny",
@@ -101,6 +113,37 @@ def test_run_yaml_says_how_to_do_it_again(finished):
     assert {"torch", "ray", "optuna"} <= document["environment"]["versions"].keys()
 
 
+def test_run_yaml_says_what_cannot_be_repeated(finished, tmp_path):
+    run, _ = finished
+    several = run.environment["workers"] > 1
+    found = yaml.safe_load((run.path / "run.yaml").read_text())["not_repeatable"]
+    assert [line.partition(":")[0] for line in found] == [
+        "which networks are tried, and where they are stopped"
+    ] * several
+    # Resumed elsewhere, the run is no more repeatable than its least repeatable part.
+    settings = replace(run.settings, objectives=("accuracy", "latency"))
+    for device, workers in (("cpu", 1), ("a GPU", 2), ("cpu", 1)):
+        write_run_file(tmp_path, settings, {"device": device, "workers": workers}, None)
+    found = yaml.safe_load((tmp_path / "run.yaml").read_text())["not_repeatable"]
+    assert [line.split()[0] for line in found] == ["latencies,", "which", "trainings,"]
+
+
+def test_a_trials_training_is_repeatable_from_its_seed(finished):
+    """Alone in another process, whatever order the workers had: the same curve, to the last digit that is kept."""
+    run, _ = finished
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        evaluator = TrainingEvaluator(load(run.settings), run.settings.parsed_recipe)
+        for record in [record for record in run.records if record.was_trained][-3:]:
+            seed = training_seed(run.settings.seed, Candidate(record.number, record.architecture))
+            again = list(evaluator.run(record.architecture, seed=seed))[: len(record.curve)]
+            curve = [(epoch["accuracy"], epoch["loss"]) for epoch in record.curve]
+            assert [(round(epoch.validation_accuracy, 6), round(epoch.loss, 6)) for epoch in again] == curve
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_a_finished_run_is_not_overwritten(finished):
     run, _ = finished
     before = (run.path / "trials.csv").read_bytes()
@@ -111,11 +154,11 @@ def test_a_finished_run_is_not_overwritten(finished):
     assert (run.path / "trials.csv").read_bytes() == before
 
 
-COMMAND = ["search", "--space", "tiny.yaml", "--objectives", "accuracy,size", "--epochs", "3", "--out", "run"]
+COMMAND = ["search", "--space", "space.yaml", "--objectives", "accuracy,size", "--epochs", "3", "--out", "run"]
 
 
-def start(folder, *arguments):
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+def start(folder, *arguments, space=TINY):
+    (folder / "space.yaml").write_text(yaml.safe_dump(space))
     return subprocess.Popen(
         [sys.executable, "-m", "nas", *COMMAND, *arguments],
         cwd=folder,
@@ -159,27 +202,177 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(tmp_path):
     assert sum(record.was_trained for record in records) >= 6
 
 
+def epochs_in(database):
+    """How many epochs a SQLite study holds."""
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            query = "SELECT COUNT(*) FROM trial_user_attributes WHERE key LIKE 'epoch:%'"
+            return connection.execute(query).fetchone()[0]
+    except sqlite3.OperationalError:  # not there yet
+        return 0
+
+
+@pytest.mark.slow
+def test_a_search_in_a_database_goes_on_after_a_kill(tmp_path):
+    database = tmp_path / "study.db"
+    process = start(tmp_path, "--trials", "6", "--storage", f"sqlite:///{database}")
+    while epochs_in(database) < 4:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = epochs_in(database)
+    done = subprocess.run(
+        [sys.executable, "-m", "nas", "search", "--resume", "run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    records = Run.open(tmp_path / "run").records
+    assert epochs_in(database) > before
+    assert len([record for record in records if record.was_trained]) == 6
+    assert {record.state for record in records} <= {"complete", "stopped", "failed"}
+    # In a database what is asked and what is described are two writes: a kill between them costs a number.
+    assert all(record.untrained for record in records if record.state == "failed")
+    assert not (tmp_path / "run" / "study.journal").exists()
+
+
+@pytest.mark.slow
+def test_a_hundred_trials_leave_no_handles_and_few_files(tmp_path):
+    process = psutil.Process()
+    seen = {}
+
+    def watch(progress):
+        if progress.closed in (40, 100):
+            seen.setdefault(progress.closed, (process.num_fds(), process.memory_info().rss / 1e6))
+
+    stages = [TINY["stages"][0], {**TINY["stages"][1], "expansion": {"choice": [1, 2, 3, 4, 6]}}]
+    run = nas.search(
+        nas.Space({**TINY, "stages": stages, "width": {"choice": [1, 2]}}),
+        objectives=("accuracy", "size"),
+        recipe=Recipe(epochs=1, batch_size=64),
+        sampler="random",
+        trials=100,
+        train_size=64,
+        out=tmp_path / "run",
+        on_change=watch,
+    )
+    (handles, memory), (handles_later, memory_later) = seen[40], seen[100]
+    assert handles_later <= handles + 2
+    assert memory_later - memory < 20
+    front = {run.checkpoint(record).name for record in run.front_records}
+    files = [path for path in run.path.rglob("*") if path.is_file() and path.parent.name != "front"]
+    assert sorted(file.name for file in files if file.name not in front) == ["run.yaml", "study.journal", "trials.csv"]
+
+
+KILLS = 20
+MANY = {**TINY, "name": "many", "width": {"choice": [0.5, 1, 1.4, 2]}}
+"""80 networks, so that every life of the search has some to train."""
+
+
+def entries(run):
+    """What a run's journal holds, from its text, without the half a line that a killed process may leave."""
+    journal = run / "study.journal"
+    return journal.read_text().split("\n")[:-1] if journal.exists() else []
+
+
+def recorded_epochs(run):
+    """Every epoch in the record, as (trial, epoch); none stands there twice."""
+    epochs = [
+        (log["trial_id"], int(key.removeprefix("epoch:")))
+        for log in map(json.loads, entries(run))
+        for key in (log.get("user_attr", ()) if "trial_id" in log else ())
+        if key.startswith("epoch:")
+    ]
+    assert len(epochs) == len(set(epochs))
+    return set(epochs)
+
+
+def optunas_trials(run, scratch):
+    """The trials as Optuna itself reads them."""
+    scratch.write_text("".join(f"{line}\n" for line in entries(run)))
+    storage = JournalStorage(JournalFileBackend(str(scratch)))
+    studies = storage.get_all_studies()
+    return storage.get_all_trials(studies[0]._study_id) if studies else []
+
+
+def check_whole(run, trials, epochs):
+    """What a killed search left can be read, and a trial can go on after its last epoch in the record."""
+    if (run / "run.yaml").exists():
+        assert yaml.safe_load((run / "run.yaml").read_text())["settings"]["space"]["name"] == "many"
+    if (run / "trials.csv").exists():
+        text = (run / "trials.csv").read_text()
+        rows = list(csv.reader(text.splitlines()))
+        assert text.endswith("\n")
+        assert {len(row) for row in rows} == {len(COLUMNS)}
+    for file in (run / "front").glob("*.yaml"):
+        assert nas.load(file).id in file.name
+    for trial in trials:
+        done = max((epoch for number, epoch in epochs if number == trial.number), default=0)
+        if trial.state.name == "RUNNING" and done:
+            weights = run / "checkpoints" / f"{trial.number}.pt"
+            assert torch.load(weights, weights_only=True)["epoch"] >= done
+
+
+def wait_for_moment(run, process, epochs, rng):
+    """One of: any moment of the start; soon after an epoch; while the tables are written, the test set is read, ..."""
+
+    def wait_until(happened):
+        while process.poll() is None and not happened():
+            time.sleep(0.005)
+
+    moment = rng.choice(["start", "epoch", "tables"])
+    table = run / "trials.csv"
+    before = table.stat().st_mtime_ns if table.exists() else 0
+    if moment == "start":
+        time.sleep(rng.uniform(0, 6))
+    elif moment == "epoch":
+        wait_until(lambda: len(recorded_epochs(run)) > epochs)
+        time.sleep(rng.uniform(0, 0.5))
+    else:
+        wait_until(lambda: table.exists() and table.stat().st_mtime_ns > before)
+        time.sleep(rng.choice([0, rng.uniform(0, 0.05), rng.uniform(0, 2)]))
+
+
 @pytest.mark.slow
 def test_a_driver_that_is_killed_again_and_again_loses_nothing(tmp_path):
+    """Twenty times, at any moment; each time with a few more trials to do, so that it gets to its end now and then."""
     rng = np.random.default_rng(0)
-    orphans = []
-    for _ in range(4):
-        process = start(tmp_path, "--trials", "14", "--seed", "3")
-        journal = tmp_path / "run" / "study.journal"
-        seen = journal.read_text().count('"epoch:') if journal.exists() else 0
-        wait_for_epochs(tmp_path, seen + int(rng.integers(1, 4)), process)
-        orphans += psutil.Process(process.pid).children(recursive=True)
-        os.kill(process.pid, signal.SIGKILL)  # the driver alone: Ray's processes find out by themselves
-        process.wait()
-    process = start(tmp_path, "--trials", "14", "--seed", "3")
+    run = tmp_path / "run"
+    orphans, epochs, budget, kills = [], set(), 2, 0
+    while kills < KILLS:
+        process = start(tmp_path, "--trials", str(budget), "--seed", "3", space=MANY)
+        wait_for_moment(run, process, len(epochs), rng)
+        if process.poll() is None:
+            orphans += psutil.Process(process.pid).children(recursive=True)
+            os.kill(process.pid, signal.SIGKILL)  # the driver alone: Ray's processes find out by themselves
+            kills += 1
+        output, _ = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), output
+        known, epochs = epochs, recorded_epochs(run)
+        assert known <= epochs
+        trials = optunas_trials(run, tmp_path / "scratch")
+        check_whole(run, trials, epochs)
+        done = sum(trial.state.is_finished() and "untrained" not in trial.user_attrs for trial in trials)
+        budget = max(budget, done + 2)
+    process = start(tmp_path, "--trials", str(budget), "--seed", "3", space=MANY)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     _, alive = psutil.wait_procs(orphans, timeout=60)
     assert not alive
-    run = Run.open(tmp_path / "run")
-    trained = [record for record in run.records if record.was_trained]
-    assert len(trained) == 14
-    assert len({record.architecture.id for record in trained}) == 14
-    assert {record.state for record in run.records} <= {"complete", "stopped"}
+
+    records = Run.open(run).records
+    trained = [record for record in records if record.was_trained]
+    assert len(trained) == budget
+    assert len({record.architecture.id for record in trained}) == budget
+    assert {record.state for record in records} <= {"complete", "stopped"}
     for record in trained:
         assert [epoch["epoch"] for epoch in record.curve] == list(range(1, len(record.curve) + 1))
+    with (run / "trials.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["state"] == "complete"]
+    front = {row["id"] for row in rows if not dominated(row, rows)}
+    assert {row["id"] for row in rows if row["on_front"] == "True"} == front
+    assert {file.stem.split("-")[1] for file in (run / "front").iterdir()} == front
+    assert not list(run.rglob(".*.tmp"))  # what killed writers left is gone

@@ -7,10 +7,12 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from nas.architecture import Architecture
 from nas.cost.latency import engines
@@ -20,9 +22,9 @@ from nas.cost.latency.engines import to_onnx
 from nas.cost.latency.fitting import Chain, make_table
 from nas.cost.latency.layers import Segment, segments
 from nas.cost.latency.machine import Provenance
-from nas.cost.latency.table import Table, space_id
+from nas.cost.latency.table import MAX_MS, Table, space_id
 from nas.errors import UserError
-from nas.files import read_text, write_atomic
+from nas.files import parse_json, read_text, write_atomic
 from nas.space import Space
 
 SCHEMA = 1
@@ -32,6 +34,29 @@ BLOCKS = 200
 NETWORKS = 8
 SHOWN = 3
 """File names that an error message lists."""
+
+
+class _Space(TypedDict):
+    name: str
+    id: str
+
+
+class _Entry(TypedDict):
+    file: str
+    architecture: dict[str, Any]
+    segment: NotRequired[Annotated[int, Field(ge=0)]]
+    key: NotRequired[str]
+
+
+class _Manifest(TypedDict):
+    schema: int
+    space: _Space
+    num_classes: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
+    entries: Annotated[list[_Entry], Field(min_length=1)]
+
+
+_MANIFEST = TypeAdapter(_Manifest)
 
 
 def export_blocks(
@@ -125,8 +150,8 @@ def import_timings(
         chain = tuple(segments(Architecture.from_dict(entry["architecture"], str(manifest)), num_classes))
         for ms in times[entry["file"]]:
             if "segment" in entry:
-                segment = chain[entry["segment"]]
-                if segment.key != entry["key"]:
+                segment = chain[entry["segment"]] if entry["segment"] < len(chain) else None
+                if segment is None or segment.key != entry.get("key"):
                     raise UserError(f"{manifest}: made by another version of nas; export the blocks again")
                 chains.append(Chain((segment,), (ms,), ms))
             else:
@@ -154,28 +179,24 @@ def import_timings(
     )
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    what = f"{path}: not the manifest of nas latency export-blocks"
+def _read_manifest(path: Path) -> "_Manifest":
+    document = parse_json(read_text(path), f"{path}: not the manifest of nas latency export-blocks")
+    if isinstance(document, dict) and document.get("schema", SCHEMA) != SCHEMA:
+        raise UserError(f"{path}: schema {document['schema']!r}, this version reads {SCHEMA}; export the blocks again")
     try:
-        document = json.loads(read_text(path))
-        if document["schema"] != SCHEMA:
-            raise UserError(
-                f"{path}: schema {document['schema']!r}, this version reads {SCHEMA}; export the blocks again"
-            )
-        names = [entry["file"] for entry in document["entries"]]
-        if not names or not all("architecture" in entry for entry in document["entries"]):
-            raise UserError(what)
-        _ = (document["space"]["name"], document["space"]["id"], int(document["num_classes"]), int(document["batch"]))
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(what) from error
-    result: dict[str, Any] = document
-    return result
+        return _MANIFEST.validate_python(document)
+    except ValidationError as error:
+        raise UserError(f"{path}: not the manifest of nas latency export-blocks") from error
 
 
 def _read_times(path: Path, wanted: set[str], manifest: Path) -> dict[str, list[float]]:
-    rows = csv.reader(io.StringIO(read_text(path)))
+    try:
+        return _times(csv.reader(io.StringIO(read_text(path))), path, wanted, manifest)
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file: {error}") from error
+
+
+def _times(rows: Iterator[list[str]], path: Path, wanted: set[str], manifest: Path) -> dict[str, list[float]]:
     header = [cell.strip() for cell in next(rows, [])]
     if not {"file", "ms"} <= set(header):
         raise UserError(f"{path}: the first line must name the columns file and ms, it is {','.join(header)!r}")
@@ -194,7 +215,7 @@ def _read_times(path: Path, wanted: set[str], manifest: Path) -> dict[str, list[
             ms = float(text)
         except ValueError:
             ms = math.nan
-        if not math.isfinite(ms) or ms <= 0:
+        if not 1 / MAX_MS <= ms <= MAX_MS:
             raise UserError(f"{where}: {name}: {text!r} is not a time in ms above 0; measure it again")
         times.setdefault(name, []).append(ms)
     missing = sorted(wanted - times.keys())

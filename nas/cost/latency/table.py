@@ -8,16 +8,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter
+
 from nas.architecture import Architecture
 from nas.cost.latency.layers import Segment, segments
 from nas.cost.latency.machine import Provenance
 from nas.cost.latency.model import Context, LayerModel, kinds_of, weights_of
 from nas.errors import UserError
-from nas.files import read_text, write_atomic
+from nas.files import parse_json, read_text, write_atomic
 from nas.space import Space
 
 SCHEMA = 1
 REDO = "make a new one with nas latency calibrate"
+MAX_MS = 1e9
+"""No time of ours is longer, nor shorter than 1 / MAX_MS: what is computed from a table stays a number."""
+MAX_LOG = 10.0
+"""No logarithm of a factor is larger."""
 
 
 class Prediction(NamedTuple):
@@ -154,15 +160,17 @@ def load_table(path: Path) -> Table:
 def parse_table(text: str, where: str) -> Table:
     """Read a table from its text; see :func:`load_table`."""
     try:
-        document = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{where}: not a latency table (not JSON: {error}); {REDO}") from None
+        document = parse_json(text, where)
+    except UserError as error:
+        raise UserError(f"{error}; not a latency table; {REDO}") from None
     if not isinstance(document, dict) or "schema" not in document:
         raise UserError(f"{where}: not a latency table; {REDO}")
     if document["schema"] != SCHEMA:
         raise UserError(f"{where}: schema {document['schema']!r}, this version of nas reads {SCHEMA}; {REDO}")
     try:
-        return _from_document(document, where)
+        table = _from_document(document, where)
+        table.to_json()  # which refuses what is no number
+        return table
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -175,24 +183,26 @@ def _from_document(document: dict[str, Any], where: str) -> Table:
         for kind, values in document["prices"].items()
     }
     measured = {
-        str(key): (_number(ms, f"{where}: segment {key!r}", above=True), int(count))
+        str(key): (_number(ms, f"{where}: segment {key!r}", above=True), _count(count, f"{where}: segment {key!r}"))
         for key, (ms, count) in document["segments"].items()
     }
     if not prices or any(len(values) != 4 for values in prices.values()):
         raise UserError(f"{where}: blocks are missing from the table; {REDO}")
-    held_out, context = HeldOut(**document["held_out"]), document["context"]
-    _number(held_out.error_95, f"{where}: held_out.error_95")
+    held_out, context = TypeAdapter(HeldOut).validate_python(document["held_out"]), document["context"]
+    _number(held_out.error_95, f"{where}: held_out.error_95", most=MAX_LOG)
     return Table(
         space_name=str(document["space"]["name"]),
         space_id=str(document["space"]["id"]),
-        num_classes=int(document["num_classes"]),
-        provenance=Provenance(**document["provenance"]),
+        num_classes=_count(document["num_classes"], f"{where}: num_classes"),
+        provenance=TypeAdapter(Provenance).validate_python(document["provenance"]),
         model=LayerModel(
             prices,
             _number(document["per_run"], f"{where}: per_run"),
             _number(document["per_edge"], f"{where}: per_edge"),
         ),
-        context=Context(**{name: _finite(value, f"{where}: context.{name}") for name, value in context.items()}),
+        context=Context(
+            **{name: _finite(value, f"{where}: context.{name}", most=MAX_LOG) for name, value in context.items()}
+        ),
         measured=measured,
         model_variance=_number(document["model_variance"], f"{where}: model_variance"),
         timing_variance=_number(document["timing_variance"], f"{where}: timing_variance"),
@@ -201,18 +211,24 @@ def _from_document(document: dict[str, Any], where: str) -> Table:
     )
 
 
-def _number(value: Any, what: str, *, above: bool = False) -> float:
+def _number(value: Any, what: str, *, above: bool = False, most: float = MAX_MS) -> float:
     """A time or a variance: a finite number, not negative."""
-    number = _finite(value, what)
-    if number < 0 or (above and number == 0):
+    number = _finite(value, what, most=most)
+    if number < 0 or (above and number < 1 / MAX_MS):
         raise UserError(f"{what} is {value}; a time is above 0; {REDO}")
     return number
 
 
-def _finite(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{what} is {value!r}, not a number; {REDO}")
+def _finite(value: Any, what: str, *, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most:
+        raise UserError(f"{what} is {value!r}, not a number up to {most:g}; {REDO}")
     return float(value)
+
+
+def _count(value: Any, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{what} is {value!r}, not a count: damaged; {REDO}")
+    return value
 
 
 def space_id(space: Space) -> str:
