@@ -1,18 +1,31 @@
 """The samplers by name, ready for a search."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import optuna
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from nas.search.objectives import Limit, Objective
 from nas.search.sampler.known_cost import KnownCostSampler
+from nas.search.sampler.per_trial import PerTrialSampler
 from nas.search.study import CostFunction, Costs
 from nas.space import Space
 
 Parameters = Mapping[str, Any]
-MAX_CACHED = 50_000
+MAX_CACHED = 1_000
+"""Enough for one proposal; what it has asked before, the sampler remembers itself."""
+
+OPTUNAS: Mapping[str, Callable[[int], BaseSampler]] = MappingProxyType(
+    {
+        "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, constant_liar=True),
+        "nsga2": lambda seed: NSGAIISampler(seed=seed),
+        "gp": lambda seed: GPSampler(seed=seed),
+        "random": lambda seed: RandomSampler(seed=seed),
+    }
+)
+"""Optuna's own samplers by name, given a seed."""
 
 
 def make_sampler(
@@ -24,7 +37,11 @@ def make_sampler(
     costs: CostFunction,
     seed: int,
 ) -> BaseSampler:
-    """A sampler for this search; `name` is one of :data:`nas.search.settings.SAMPLERS`."""
+    """A sampler for this search; `name` is one of :data:`nas.search.settings.SAMPLERS`.
+
+    With any of them a proposal is a function of the seed, the trial's number and the study so far: a search that was
+    stopped between two trials and resumed goes on as it would have.
+    """
     if name == "known-cost":
         priced = _Priced(space, costs)
 
@@ -41,13 +58,7 @@ def make_sampler(
             feasible=(lambda parameters: keeps(limits, priced(parameters).costs)) if limits else None,
             identity=lambda parameters: priced(parameters).id,
         )
-    if name == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-    if name == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=seed)
-    if name == "gp":
-        return optuna.samplers.GPSampler(seed=seed)
-    return optuna.samplers.RandomSampler(seed=seed)
+    return PerTrialSampler(OPTUNAS[name], seed=seed)
 
 
 class _Candidate(NamedTuple):
