@@ -1,18 +1,24 @@
 """How far a latency figure of nas can be trusted: repeats, a long reference, predictions, a foreign load, other tools.
 
-    python benchmarks/latency.py [--networks 100] [--quick]
+    python benchmarks/latency.py [--engine eager] [--networks 100] [--loaded] [--quick]
 
-Run it on a quiet machine; everything is printed with and without a busy process on another core.
+Run it on a quiet machine; with `--loaded` everything is printed again beside a busy process on another core.
+
+A processor's speed wanders, most of all on a host that others use too. So the space's sentinel network is measured with
+every group of networks, and right before and after the calibration: predictions are compared as they are, and with the
+machine's speed at the two times taken out.
 """
 
 import argparse
 import contextlib
+import math
 import multiprocessing
 import os
 import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,9 +30,12 @@ from nas.architecture import Architecture
 from nas.catalog import load, load_space
 from nas.cost.analytic import cost
 from nas.cost.latency import Measurement, Table, calibrate, measure
+from nas.cost.latency.calibration import draw_networks
 from nas.cost.latency.chain import example, shipped
-from nas.cost.latency.engines import prepare
+from nas.cost.latency.engines import Engine, prepare
 from nas.cost.latency.machine import LoadMeter, quiet_process
+from nas.cost.latency.measuring import GROUP
+from nas.space import Space
 
 CLASSES = 10
 
@@ -37,25 +46,28 @@ def main() -> None:
     parser.add_argument("--space", default="inverted_residual")
     parser.add_argument("--networks", type=int, default=150, help="networks never seen, to test predictions on")
     parser.add_argument("--repeats", type=int, default=6, help="repeats of the measurement of 16 networks")
+    parser.add_argument("--engine", default="eager", choices=("eager", "onnxruntime"))
+    parser.add_argument("--loaded", action="store_true", help="everything again beside a busy process")
     parser.add_argument("--quick", action="store_true", help="a few networks and repeats, to try the script")
     options = parser.parse_args()
     if options.quick:
         options.networks, options.repeats = 16, 2
-    print(describe())
+    print(describe(), f"engine {options.engine}")
     meter = LoadMeter()
     time.sleep(2)
     print(f"load by others before the start: {meter.foreign():.0%} of the machine\n")
 
+    bench = Bench(options.engine)
     space = load_space(options.space)
     few = [space.sample(10_000 + seed) for seed in range(12)] + [load(f"han-{name}") for name in "aceg"]
     unseen = [space.sample(20_000 + seed) for seed in range(options.networks)]
 
-    reference = {item.id: item.value_ms for item in long_reference(few, 2 if options.quick else 5)}
-    for loaded in (False, True):
+    reference = {item.id: item.value_ms for item in bench.long_reference(few, 2 if options.quick else 5)}
+    for loaded in (False, True) if options.loaded else (False,):
         with foreign_load() if loaded else contextlib.nullcontext():
             print(f"== {'with a busy process on another core' if loaded else 'quiet'}")
-            repeatability(few, options.repeats, reference)
-            prediction(options.space, unseen)
+            bench.repeatability(few, options.repeats, reference)
+            bench.prediction(space, unseen)
             print()
     print("== other clocks, one pinned process, han-e and mobilenetv2-cifar")
     other_clocks()
@@ -63,71 +75,106 @@ def main() -> None:
     beside_a_thread()
 
 
-def long_reference(networks: Sequence[Architecture], times: int) -> list[Measurement]:
-    """The middle one of several measurements of each network."""
-    runs = [quiet_measure(networks) for _ in range(times)]
-    noisy = sum(item.noisy for run in runs for item in run)
-    print(f"reference: median of {times} measurements of {len(networks)} networks, {noisy} of them flagged as noisy")
-    return [sorted(items, key=lambda item: item.value_ms)[times // 2] for items in zip(*runs, strict=True)]
+@dataclass(frozen=True)
+class Bench:
+    """What is measured, with one engine."""
 
+    engine: Engine
 
-def repeatability(networks: Sequence[Architecture], repeats: int, reference: dict[str, float]) -> None:
-    """Coefficient of variation over repeats; share of figures within 5% of the reference; what was flagged."""
-    runs = [quiet_measure(networks) for _ in range(repeats)]
-    values = np.array([[item.value_ms for item in run] for run in runs])
-    noisy = np.array([[item.noisy for item in run] for run in runs])
-    truth = np.array([reference[item.id] for item in networks])
-    variation = values.std(axis=0, ddof=1) / values.mean(axis=0)
-    near = np.abs(values / truth - 1) <= 0.05
-    print(f"repeats: {repeats} x {len(networks)} networks, {noisy.mean():.0%} flagged as noisy")
-    print(f"  coefficient of variation: median {np.median(variation):.2%}, largest {variation.max():.2%} (goal 1%)")
-    print(f"  within 5% of the reference: {near.mean():.1%} of all (goal 99%)", end="")
-    print(f", {near[~noisy].mean():.1%} of those not flagged" if (~noisy).any() else ", none unflagged")
-    steady = sum(
-        (first.value_ms < second.value_ms) == (reference[first.id] < reference[second.id]) or first.tied(second)
-        for run in runs
-        for index, first in enumerate(run)
-        for second in run[index + 1 :]
-    )
-    pairs = repeats * len(networks) * (len(networks) - 1) // 2
-    print(f"  pairs in the reference's order, or reported as tied: {steady / pairs:.1%}")
+    def measure(self, networks: Sequence[Architecture]) -> list[Measurement]:
+        return measure(networks, num_classes=CLASSES, engine=self.engine, isolate=True)
 
+    def long_reference(self, networks: Sequence[Architecture], times: int) -> list[Measurement]:
+        """The middle one of several measurements of each network."""
+        runs = [self.measure(networks) for _ in range(times)]
+        noisy = sum(item.noisy for run in runs for item in run)
+        print(
+            f"reference: median of {times} measurements of {len(networks)} networks, {noisy} of them flagged as noisy"
+        )
+        return [sorted(items, key=lambda item: item.value_ms)[times // 2] for items in zip(*runs, strict=True)]
 
-def prediction(space_name: str, unseen: Sequence[Architecture]) -> None:
-    """Calibrate, then compare predictions of networks never seen with direct measurement."""
-    start = time.perf_counter()
-    table = calibrate(load_space(space_name), num_classes=CLASSES, isolate=True)
-    calibration = time.perf_counter() - start
-    start = time.perf_counter()
-    measured = quiet_measure(unseen)
-    measuring = time.perf_counter() - start
-    start = time.perf_counter()
-    predicted = [table.predict(item) for item in unseen]
-    predicting = time.perf_counter() - start
-    truth = np.array([item.value_ms for item in measured])
-    value = np.array([item.value_ms for item in predicted])
-    inside = np.mean([found.low_ms <= true <= found.high_ms for found, true in zip(predicted, truth, strict=True)])
-    noisy = sum(item.noisy for item in measured)
-    print(f"prediction of {len(unseen)} networks never seen ({noisy} of their measurements flagged as noisy)")
-    report("  table", value, truth)
-    print(f"  inside the 95% interval (+-{np.expm1(table.held_out.error_95):.0%}): {inside:.1%}")
-    held = table.held_out
-    print(f"  by its own held-out networks: {held.within_10:.1%} within 10%, Spearman {held.spearman:.4f}")
-    report("  MACs-linear, fitted to half of the same measurements", *macs_linear(unseen, truth))
-    report("  sum over segments without context", no_context(table, unseen), truth)
-    published = [load(f"han-{name}") for name in "abcdefg"] + [load("mobilenetv2-cifar")]
-    report(
-        "  published networks of the space",
-        np.array([table.predict(item).value_ms for item in published]),
-        np.array([item.value_ms for item in quiet_measure(published)]),
-    )
-    print(
-        f"  calibration {calibration:.0f} s ({table.held_out.networks} networks), measuring the same "
-        f"{len(unseen)} networks {measuring:.0f} s: {calibration / measuring:.2f} of it (goal 0.20); "
-        f"prediction {predicting / len(unseen) * 1e6:.0f} us a network, first meeting"
-    )
-    if table.complaint:
-        print(f"  table says: {table.complaint}")
+    def repeatability(self, networks: Sequence[Architecture], repeats: int, reference: dict[str, float]) -> None:
+        """Coefficient of variation over repeats; share of figures within 5% of the reference; what was flagged."""
+        runs = [self.measure(networks) for _ in range(repeats)]
+        values = np.array([[item.value_ms for item in run] for run in runs])
+        noisy = np.array([[item.noisy for item in run] for run in runs])
+        truth = np.array([reference[item.id] for item in networks])
+        print(f"repeats: {repeats} x {len(networks)} networks, {noisy.mean():.0%} flagged as noisy")
+        in_step = values / np.exp(np.log(values).mean(axis=1, keepdims=True))
+        for name, figures in (("", values), (", in relation to each other", in_step)):
+            variation = figures.std(axis=0, ddof=1) / figures.mean(axis=0)
+            print(
+                f"  coefficient of variation{name}: median {np.median(variation):.2%}, largest {variation.max():.2%} "
+                "(goal 1%)"
+            )
+        near = np.abs(values / truth - 1) <= 0.05
+        print(f"  within 5% of the reference: {near.mean():.1%} of all (goal 99%)", end="")
+        print(f", {near[~noisy].mean():.1%} of those not flagged" if (~noisy).any() else ", none unflagged")
+        steady = sum(
+            (first.value_ms < second.value_ms) == (reference[first.id] < reference[second.id]) or first.tied(second)
+            for run in runs
+            for index, first in enumerate(run)
+            for second in run[index + 1 :]
+        )
+        pairs = repeats * len(networks) * (len(networks) - 1) // 2
+        print(f"  pairs in the reference's order, or reported as tied: {steady / pairs:.1%}")
+
+    def prediction(self, space: Space, unseen: Sequence[Architecture]) -> None:
+        """Calibrate, then compare predictions of networks never seen with direct measurement."""
+        sentinel = next(draw_networks(space, 0, CLASSES))
+        before = self.measure([sentinel])[0].value_ms
+        start = time.perf_counter()
+        table = calibrate(space, num_classes=CLASSES, engine=self.engine, isolate=True)
+        calibration = time.perf_counter() - start
+        then = math.sqrt(before * self.measure([sentinel])[0].value_ms)
+        start = time.perf_counter()
+        measured, speeds = self.measure_beside(sentinel, unseen)
+        measuring = time.perf_counter() - start
+        start = time.perf_counter()
+        predicted = [table.predict(item) for item in unseen]
+        predicting = time.perf_counter() - start
+        truth = np.array([item.value_ms for item in measured])
+        value = np.array([item.value_ms for item in predicted])
+        drift = np.array(speeds) / then
+        inside = np.mean([found.low_ms <= true <= found.high_ms for found, true in zip(predicted, truth, strict=True)])
+        noisy = sum(item.noisy for item in measured)
+        print(f"prediction of {len(unseen)} networks never seen ({noisy} of their measurements flagged as noisy)")
+        report("  table", value, truth)
+        print(f"  inside the 95% interval (+-{np.expm1(table.held_out.error_95):.0%}): {inside:.1%}")
+        report("  table, the machine's speed taken out", value, truth / drift)
+        print(
+            f"  (the sentinel took {then:.3f} ms around the calibration, {drift.min() * then:.3f} to "
+            f"{drift.max() * then:.3f} among the networks)"
+        )
+        held = table.held_out
+        print(f"  by its own held-out networks: {held.within_10:.1%} within 10%, Spearman {held.spearman:.4f}")
+        report("  MACs-linear, fitted to half of the same measurements", *macs_linear(unseen, truth))
+        report("  sum over segments without context", no_context(table, unseen), truth)
+        published = [load(f"han-{name}") for name in "abcdefg"] + [load("mobilenetv2-cifar")]
+        report(
+            "  published networks of the space",
+            np.array([table.predict(item).value_ms for item in published]),
+            np.array([item.value_ms for item in self.measure(published)]),
+        )
+        print(
+            f"  calibration {calibration:.0f} s ({table.held_out.networks} networks), measuring the same "
+            f"{len(unseen)} networks {measuring:.0f} s: {calibration / measuring:.2f} of it (goal 0.20); "
+            f"prediction {predicting / len(unseen) * 1e6:.0f} us a network, first meeting"
+        )
+        if table.complaint:
+            print(f"  table says: {table.complaint}")
+
+    def measure_beside(
+        self, sentinel: Architecture, networks: Sequence[Architecture]
+    ) -> tuple[list[Measurement], list[float]]:
+        """The networks' measurements, and for each the sentinel's ms in the same group."""
+        measured: list[Measurement] = []
+        speeds: list[float] = []
+        for at in range(0, len(networks), GROUP - 1):
+            first, *others = self.measure([sentinel, *networks[at : at + GROUP - 1]])
+            measured += others
+            speeds += [first.value_ms] * len(others)
+        return measured, speeds
 
 
 def report(name: str, predicted: np.ndarray, truth: np.ndarray) -> None:
@@ -197,10 +244,6 @@ def beside_a_thread() -> None:
     show("beside the thread, in a fresh process", True)
     stop.set()
     thread.join()
-
-
-def quiet_measure(networks: Sequence[Architecture]) -> list[Measurement]:
-    return measure(networks, num_classes=CLASSES, isolate=True)
 
 
 @contextlib.contextmanager

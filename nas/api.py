@@ -22,6 +22,7 @@ from nas.published import CLASSES, Printed, printed_for
 from nas.report.comparison import write_comparison
 from nas.report.page import write_report
 from nas.report.table import render
+from nas.search.cluster import Resources
 from nas.search.conductor import Progress
 from nas.search.memory import memory_bytes, too_large
 from nas.search.prepare import fit_space
@@ -31,9 +32,9 @@ from nas.search.run import Run
 from nas.search.search import resume as resume_search
 from nas.search.search import search as run_search
 from nas.search.settings import PUBLISHED, Settings
-from nas.search.tuning import Resources
 from nas.space import Space
 from nas.training.data import Dataset, decoded_resolution, load_again, load_dataset
+from nas.training.distributed import joined
 from nas.training.evaluate import evaluate as evaluate_network
 from nas.training.loop import Epoch
 from nas.training.recipe import Recipe, load_recipe
@@ -41,7 +42,7 @@ from nas.training.session import Trained
 from nas.training.session import train as train_network
 from nas.training.ship import Exported
 from nas.training.ship import export as export_network
-from nas.training.weights import load_trained
+from nas.training.weights import load_trained, restored
 
 
 def search(
@@ -64,6 +65,7 @@ def search(
     latency_table: str | Path | None = None,
     confirm: int = 0,
     confirm_epochs: int | None = None,
+    keep: str = "front",
     seed: int = 0,
     out: str | Path | None = None,
     storage: str | None = None,
@@ -86,6 +88,7 @@ def search(
         warm_start: an earlier run whose finished networks are taken along.
         latency_table: of the device to search for, made there by `nas latency calibrate`; default: this device.
         confirm: train the front again with so many seeds, for `confirm_epochs` (default: the recipe's).
+        keep: whose weights stay at the end: ``all`` trials', the ``front``'s (and queued networks'), or ``none``.
         out: the run's folder; default a fresh one under ``results/``.
         report_every: write the report again after so many seconds, while the search runs; 0: not at all.
         on_change: told the progress after every change.
@@ -123,6 +126,7 @@ def search(
         latency_table=str(latency_table) if latency_table is not None else None,
         confirm=confirm,
         confirm_epochs=confirm_epochs,
+        keep=keep,
         seed=seed,
     )
     folder = Path(out) if out is not None else fresh_folder(fitted.name, dataset)
@@ -147,6 +151,7 @@ def train(
     recipe: str | Recipe = "train",
     epochs: int | None = None,
     device: str | None = None,
+    compile: bool | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
@@ -154,32 +159,37 @@ def train(
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Trained:
-    """Train one network in full; `nas train` in Python. See :func:`nas.training.session.train`."""
-    data = load_dataset(
-        dataset, data_dir=data_dir, train_size=train_size, seed=seed, resolution=decoded_resolution(dataset, resolution)
-    )
-    network = fit_architecture(load(architecture), data, resolution)
+    """Train one network in full; `nas train` in Python. See :func:`nas.training.session.train`.
+
+    In processes that torchrun started, they train it together.
+    """
+    if resume and out is None:
+        raise UserError("--resume needs --out: the folder of the training to go on with")
     plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
     if epochs is not None:
         plan = plan.with_epochs(epochs)
-    place = choose_device(device)
-    reason = too_large(cost(network, len(data.classes)), plan.batch_size, memory_bytes(place))
-    if reason is not None:
-        raise UserError(f"{network.name}: {reason}")
-    if resume and out is None:
-        raise UserError("--resume needs --out: the folder of the training to go on with")
-    return train_network(
-        network,
-        data,
-        plan,
-        out=Path(out) if out is not None else fresh_folder(network.name, dataset),
-        seed=seed,
-        device=place,
-        resume=resume,
-        init=Path(init) if init is not None else None,
-        on_epoch=on_epoch,
-        say=say,
-    )
+    side = decoded_resolution(dataset, resolution)
+    with joined(choose_device(device)) as (ranks, place):
+        with ranks.leader_first():
+            data = load_dataset(dataset, data_dir=data_dir, train_size=train_size, seed=seed, resolution=side)
+        network = fit_architecture(load(architecture), data, resolution)
+        reason = too_large(cost(network, len(data.classes)), plan.batch_size // ranks.count, memory_bytes(place))
+        if reason is not None:
+            raise UserError(f"{network.name}: {reason}")
+        return train_network(
+            network,
+            data,
+            plan,
+            out=Path(out) if out is not None else fresh_folder(network.name, dataset),
+            seed=seed,
+            device=place,
+            ranks=ranks,
+            compile=compile,
+            resume=resume,
+            init=Path(init) if init is not None else None,
+            on_epoch=on_epoch,
+            say=say,
+        )
 
 
 def evaluate(
@@ -209,8 +219,7 @@ def evaluate(
     image = architecture.input
     # The images are normalised as they were in training, whatever data set they come from.
     images = replace(data.for_network(image.channels, image.resolution, place), mean=saved.mean, std=saved.std)
-    network = architecture.build(len(saved.classes)).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.load_state_dict(saved.weights)
+    network = restored(saved, str(checkpoint)).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     precision = Recipe.from_dict(saved.recipe).precision
     return {
         "name": architecture.name,
@@ -248,16 +257,18 @@ def _reporting(folder: Path, every: float, on_change: Callable[[Progress], None]
     return tell
 
 
-def report(run: str | Path, *, published: str | None = None) -> Path:
+def report(run: str | Path, *, published: str | None = None, out: str | Path | None = None) -> Path:
     """Write a run's report; returns its path.
 
     Args:
         run: its folder.
         published: which networks are drawn as the papers print them: ``none``, ``contained`` (in the space), ``all``;
             default as the search was asked.
+        out: the page; default ``report.html`` in the run's folder.
     """
     opened = Run.open(run)
-    return write_report(opened, printed=_printed(opened, published or opened.settings.published))
+    printed = _printed(opened, published or opened.settings.published)
+    return write_report(opened, Path(out) if out is not None else None, printed=printed)
 
 
 def compare_runs(runs: Sequence[str | Path], out: str | Path = "comparison.html") -> Path:

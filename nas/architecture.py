@@ -28,7 +28,10 @@ from nas.stages import BLOCK_KINDS, Activation, Block, Head, Input, Norm, Part, 
 if TYPE_CHECKING:
     from nas.network.build import Network
 
-__all__ = ["Architecture", "Block", "dump_yaml", "scale", "strided"]
+__all__ = ["Architecture", "Block", "dump_yaml", "scale", "strided", "unversioned", "versioned"]
+
+SCHEMA = 1
+"""Version of architecture and space documents, as their files give it."""
 
 DIVISOR = 8
 """A width multiplier rounds channels to multiples of this (MobileNetV2's rule)."""
@@ -69,7 +72,7 @@ class Architecture(Part):
         if not isinstance(document, Mapping):
             raise UserError(f"{where}: an architecture is a mapping of fields, this is a {type(document).__name__}")
         try:
-            architecture = cls.model_validate(document)
+            architecture = cls.model_validate(unversioned(document, where))
         except ValidationError as error:
             raise UserError(f"{where}: {_explain(error)}") from None
         architecture._check_resolution(where)
@@ -80,8 +83,8 @@ class Architecture(Part):
         return self.model_dump(mode="json", exclude_unset=True)
 
     def to_yaml(self) -> str:
-        """The document as YAML, one stage a line."""
-        return dump_yaml(self.to_dict())
+        """The document as a YAML file, its version first, one stage a line."""
+        return dump_yaml(versioned(self.to_dict()))
 
     @functools.cached_property
     def id(self) -> str:
@@ -179,6 +182,27 @@ def scale(channels: int, width: float) -> int:
         return channels
     rounded = max(DIVISOR, int(channels * width + DIVISOR / 2) // DIVISOR * DIVISOR)
     return rounded if rounded >= 0.9 * channels * width else rounded + DIVISOR
+
+
+def versioned(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document as its file has it: with the version of the schema."""
+    return {"schema": SCHEMA, **document}
+
+
+def unversioned(document: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The document without the version, which says how a file is to be read and nothing of the network.
+
+    A document without one is of version 1.
+
+    Raises:
+        UserError: the version is a newer one, or none at all.
+    """
+    version = document.get("schema", 1)
+    if type(version) is not int or version < 1:
+        raise UserError(f"{where}: schema: a version is a whole number from 1 on, not {version!r}")
+    if version > SCHEMA:
+        raise UserError(f"{where}: schema {version}, this nas reads up to {SCHEMA}; use a newer nas")
+    return {key: value for key, value in document.items() if key != "schema"}
 
 
 def dump_yaml(document: Mapping[str, Any]) -> str:

@@ -3,9 +3,11 @@
 Exit codes: 0 done, 1 the search or training failed, 2 wrong input, 130 interrupted.
 """
 
+import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,7 +23,8 @@ from nas.latency_cli import AsJson, console, latency_app
 app = typer.Typer(
     name="nas",
     help="Search small convolutional networks for the best trade of accuracy, size and latency.",
-    epilog="Begin with: nas search --space inverted_residual",
+    epilog="Begin with: nas search --space inverted_residual. Each command's --help ends with an example; "
+    "nas --debug COMMAND shows where an error comes from.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -37,6 +40,8 @@ CpusPerTrial = Annotated[int | None, typer.Option(help="Threads of a worker.", s
 GpusPerTrial = Annotated[float | None, typer.Option(help="Part of a GPU, such as 0.25.", show_default=False)]
 MaxConcurrent = Annotated[int | None, typer.Option(help="Workers at once.", show_default=False)]
 Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster, or auto.", show_default=False)]
+MaxFailures = Annotated[int, typer.Option(help="End after so many failed trials in a row.")]
+EpochTimeout = Annotated[float, typer.Option(help="Seconds after which an epoch is given up; 0: never.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 
 
@@ -73,11 +78,16 @@ def search(
     ] = None,
     confirm: Annotated[int | None, typer.Option(help="Train the front again with so many seeds.")] = None,
     confirm_epochs: Annotated[int | None, typer.Option(help="Of each of those (default: the recipe's).")] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="Whose weights stay: all trials', the front's or none (default: front).", show_default=False),
+    ] = None,
     report_every: Annotated[float, typer.Option(help="Seconds between reports while the search runs; 0: none.")] = 120,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The run's folder (default: fresh, under results/).")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run; of the other options only --trials and resources count.")
+        Path | None,
+        typer.Option(help="Go on with this run; only --trials, --confirm, --keep and how it is run may change."),
     ] = None,
     storage: Annotated[
         str | None, typer.Option(help="Optuna URL for the study (default: a file in the run's folder).")
@@ -86,14 +96,21 @@ def search(
     gpus_per_trial: GpusPerTrial = None,
     max_concurrent: MaxConcurrent = None,
     address: Address = None,
+    max_failures: MaxFailures = 5,
+    epoch_timeout: EpochTimeout = 3600,
 ) -> None:
     """Search a space: train its networks, keep the front, write a report."""
     from nas import api, screen
+    from nas.search.cluster import Resources
     from nas.search.display import Display
-    from nas.search.tuning import Resources
 
     resources = Resources(
-        cpus_per_trial=cpus_per_trial, gpus_per_trial=gpus_per_trial, max_concurrent=max_concurrent, address=address
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        max_concurrent=max_concurrent,
+        address=address,
+        max_failures=max_failures,
+        epoch_timeout=epoch_timeout,
     )
     folder = resume or out or api.fresh_folder(Path(space).stem, dataset)
     with _resumable(f"nas search --resume {shlex.quote(str(folder))}"), Display(console) as display:
@@ -103,6 +120,7 @@ def search(
                 trials=trials,
                 confirm=confirm,
                 confirm_epochs=confirm_epochs,
+                keep=keep,
                 report_every=report_every,
                 resources=resources,
                 on_change=display,
@@ -128,10 +146,12 @@ def search(
                 latency_table=latency_table,
                 confirm=confirm or 0,
                 confirm_epochs=confirm_epochs,
+                keep=keep or "front",
                 seed=seed,
                 out=folder,
                 storage=storage,
                 resources=resources,
+                report_every=report_every,
                 on_change=display,
                 say=display.say,
             )
@@ -140,27 +160,43 @@ def search(
 
 @app.command(epilog="Example: nas report results/RUN; nas report results/ONE results/TWO --out both.html")
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="A run's folder; several are compared.", show_default=False)],
-    form: Annotated[str, typer.Option("--format", help="html, csv, json or md.")] = "html",
+    runs: Annotated[
+        list[Path], typer.Argument(help="A run's folder; several are compared.", metavar="RUN", show_default=False)
+    ],
+    form: Annotated[str, typer.Option("--format", help="html writes the page; csv, json and md are printed.")] = "html",
     published: Annotated[
-        str | None, typer.Option(help="Networks drawn as the papers print them: contained, all or none.")
+        str | None,
+        typer.Option(
+            help="Networks drawn as the papers print them: contained, all or none (default: as the search was asked).",
+            show_default=False,
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The page that compares several runs.")] = Path("comparison.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The page (default: report.html in the run's folder; comparison.html here for several runs).",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Write a run's report again, print its table, or compare runs."""
+    """Write a run's report again, print its tables, or compare several runs on one page."""
     from nas import api
 
+    if form != "html" and (len(runs) > 1 or out is not None):
+        raise UserError(f"--format {form} prints one run; give one folder and no --out")
     if len(runs) > 1:
-        console.print(str(api.compare_runs(runs, out)), markup=False)
+        console.print(str(api.compare_runs(runs, out or Path("comparison.html"))), markup=False)
     elif form == "html":
-        console.print(str(api.report(runs[0], published=published)), markup=False)
+        console.print(str(api.report(runs[0], published=published, out=out)), markup=False)
     else:
         print(api.render_run(runs[0], form), end="")
 
 
 @app.command(epilog="Example: nas compare mobilenetv2-cifar han-e pydmobilenet-add-29-0.5")
 def compare(
-    networks: Annotated[list[str], typer.Argument(help="Published networks or YAML files.", show_default=False)],
+    networks: Annotated[
+        list[str], typer.Argument(help="Published networks or YAML files.", metavar="NETWORK", show_default=False)
+    ],
     dataset: Annotated[str, typer.Option(help="Whose printed figures are shown.")] = "cifar10",
     num_classes: Annotated[int | None, typer.Option(help="Default: the data set's.", show_default=False)] = None,
     form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
@@ -183,7 +219,11 @@ def compare(
 def reproduce(
     table: Annotated[
         str,
-        typer.Argument(help="han-table3, han-table5, hoang-table3, hoang-table5 or kuo-table3.", show_default=False),
+        typer.Argument(
+            help="han-table3, han-table5, hoang-table3, hoang-table5 or kuo-table3.",
+            metavar="TABLE",
+            show_default=False,
+        ),
     ],
     dataset: Annotated[str | None, typer.Option(help="Default: the table's.", show_default=False)] = None,
     data_dir: DataDir = None,
@@ -197,14 +237,21 @@ def reproduce(
     gpus_per_trial: GpusPerTrial = None,
     max_concurrent: MaxConcurrent = None,
     address: Address = None,
+    max_failures: MaxFailures = 5,
+    epoch_timeout: EpochTimeout = 3600,
 ) -> None:
     """Train, or time, the networks of a paper's table, and write it again with our figures."""
     from nas import api, screen
+    from nas.search.cluster import Resources
     from nas.search.display import Display
-    from nas.search.tuning import Resources
 
     resources = Resources(
-        cpus_per_trial=cpus_per_trial, gpus_per_trial=gpus_per_trial, max_concurrent=max_concurrent, address=address
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        max_concurrent=max_concurrent,
+        address=address,
+        max_failures=max_failures,
+        epoch_timeout=epoch_timeout,
     )
     folder = out or api.fresh_folder("reproduce", table)
     again = shlex.join(["nas", *sys.argv[1:], *([] if out else ["--out", str(folder)])])
@@ -228,7 +275,9 @@ def reproduce(
 
 @app.command(epilog="Example: nas train results/RUN/front/01-0123456789ab.yaml --dataset digits")
 def train(
-    architecture: Annotated[str, typer.Argument(help="A published network or a YAML file.", show_default=False)],
+    architecture: Annotated[
+        str, typer.Argument(help="A published network or a YAML file.", metavar="NETWORK", show_default=False)
+    ],
     dataset: Dataset = "digits",
     data_dir: DataDir = None,
     train_size: TrainSize = None,
@@ -239,16 +288,26 @@ def train(
     recipe: Annotated[str, typer.Option(help="train, search, han, hoang, kuo, or a YAML file.")] = "train",
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
+    compile: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compile the network first (default: where a long training pays it back).",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The folder (default: fresh, under results/).")] = None,
     init: Annotated[
         Path | None, typer.Option(help="Begin with the weights of this checkpoint or .safetensors.", show_default=False)
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the training in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in --out.")] = False,
 ) -> None:
     """Train one network in full: checkpoint, metrics and config go to a folder."""
     from nas import api, screen
+    from nas.training.distributed import launched_rank
 
+    console.quiet = launched_rank() > 0  # one of torchrun's processes speaks for all
     result = api.train(
         architecture,
         dataset=dataset,
@@ -258,6 +317,7 @@ def train(
         recipe=recipe,
         epochs=epochs,
         device=device,
+        compile=compile,
         seed=seed,
         out=out,
         resume=resume,
@@ -273,9 +333,11 @@ def train(
     )
 
 
-@app.command(epilog="Example: nas evaluate results/RUN/checkpoint.pt")
+@app.command(epilog="Example: nas evaluate results/best/checkpoint.pt")
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Of nas train or a search.", show_default=False)],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Of a training or a search.", metavar="CHECKPOINT", show_default=False)
+    ],
     dataset: Annotated[str | None, typer.Option(help="Default: the one it was trained on.", show_default=False)] = None,
     data_dir: DataDir = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
@@ -296,10 +358,14 @@ def evaluate(
 
 @app.command(epilog="Example: nas export results/best/best.safetensors --format onnx --int8")
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a training's .safetensors.", show_default=False)],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="A checkpoint, or a training's .safetensors.", metavar="CHECKPOINT", show_default=False),
+    ],
     form: Annotated[str, typer.Option("--format", help="onnx, torch-export or python.")] = "onnx",
     out: Annotated[
-        Path | None, typer.Option(help="The file (default: beside the checkpoint).", show_default=False)
+        Path | None,
+        typer.Option(help="The file (default: beside the checkpoint, named like the network).", show_default=False),
     ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="An int8 ONNX model too, calibrated on validation images.")
@@ -319,8 +385,10 @@ def export(
 
 @app.command(epilog="Example: nas predict model.onnx photo.jpg")
 def predict(
-    model: Annotated[Path, typer.Argument(help="A checkpoint, .safetensors or exported .onnx.", show_default=False)],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(help="A checkpoint, .safetensors or exported .onnx.", metavar="MODEL", show_default=False)
+    ],
+    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE", show_default=False)],
     top: Annotated[int, typer.Option(help="So many classes per image.")] = 5,
     as_json: AsJson = False,
 ) -> None:
@@ -336,7 +404,9 @@ def predict(
 
 @app.command(epilog="Example: nas profile han-e --json")
 def profile(
-    architecture: Annotated[str, typer.Argument(help="A published network or a YAML file.", show_default=False)],
+    architecture: Annotated[
+        str, typer.Argument(help="A published network or a YAML file.", metavar="NETWORK", show_default=False)
+    ],
     num_classes: Annotated[int, typer.Option(help="Outputs of the last layer.")] = 10,
     resolution: Annotated[int | None, typer.Option(help="Instead of the network's.", show_default=False)] = None,
     as_json: AsJson = False,
@@ -354,9 +424,9 @@ def profile(
 app.add_typer(latency_app, name="latency")
 
 
-@app.command(name="list")
+@app.command(name="list", epilog="Example: nas list")
 def list_() -> None:
-    """Shipped spaces and published networks."""
+    """Shipped spaces, and published networks with their parameters and papers."""
     from nas import api, screen
 
     screen.print_catalogue(console, *api.catalogue())
@@ -364,13 +434,30 @@ def list_() -> None:
 
 @contextmanager
 def _resumable(again: str) -> Iterator[None]:
-    """Ctrl-C and a polite kill end with the command that goes on."""
+    """Ctrl-C, a polite kill and a failure end with the command that goes on."""
+
+    def end(thread: threading.ExceptHookArgs) -> None:
+        from nas.search.head import RayLostError
+
+        if not isinstance(thread.exc_value, RayLostError):
+            threading.__excepthook__(thread)
+            return
+        # The main thread hangs in a call of Ray's, and Ray would end this process without a word.
+        errors.print(f"nas: {thread.exc_value}; go on with\n  {again}", markup=False)
+        os._exit(1)
+
+    threading.excepthook = end
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
         errors.print(f"nas: interrupted; go on with\n  {again}", markup=False)
         raise typer.Exit(130) from None
+    except UserError:
+        raise
+    except Exception as error:
+        error.add_note(f"nas: go on with\n  {again}")
+        raise
 
 
 def main() -> None:
@@ -393,4 +480,6 @@ def main() -> None:
         # Ray wraps the error of another process in all of its traceback; the last line says what happened.
         line = (str(error).strip().splitlines() or [""])[-1]
         errors.print(f"nas: {type(error).__name__}: {line} (--debug shows where)", markup=False)
+        for note in getattr(error, "__notes__", ()):
+            errors.print(note, markup=False)
         sys.exit(1)

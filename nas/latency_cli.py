@@ -22,13 +22,16 @@ class _MeasureByDefault(TyperGroup):
 
 latency_app = typer.Typer(
     cls=_MeasureByDefault,
-    help="Measure and predict latency: nas latency ARCHITECTURE... measures.",
+    help="Measure and predict latency: nas latency NETWORK... measures.",
+    epilog="Example: nas latency mobilenetv2-cifar han-e",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
 Space = Annotated[str, typer.Option(help="A shipped space or a YAML file.")]
 Channels = Annotated[int | None, typer.Option(help="Of the images (default: the space's).", show_default=False)]
-Resolution = Annotated[int | None, typer.Option(help="Input side in pixels.", show_default=False)]
+Resolution = Annotated[
+    int | None, typer.Option(help="Input side in pixels (default: the document's).", show_default=False)
+]
 Classes = Annotated[int, typer.Option(help="Outputs of the last layer.")]
 EngineOption = Annotated[str, typer.Option(help="eager, compiled, onnxruntime, or graph (CUDA).")]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
@@ -38,7 +41,9 @@ Batch = Annotated[int, typer.Option(help="Images per run.")]
 
 @latency_app.command(name="measure", epilog="Example: nas latency mobilenetv2-cifar han-e --threads 1")
 def latency_measure(
-    architectures: Annotated[list[str], typer.Argument(help="Published networks or YAML files.", show_default=False)],
+    architectures: Annotated[
+        list[str], typer.Argument(help="Published networks or YAML files.", metavar="NETWORK", show_default=False)
+    ],
     num_classes: Classes = 10,
     engine: EngineOption = "eager",
     device: DeviceOption = "cpu",
@@ -105,7 +110,7 @@ def latency_calibrate(
     name="export-blocks", epilog="Example: nas latency export-blocks blocks/ --space inverted_residual"
 )
 def latency_export_blocks(
-    folder: Annotated[Path, typer.Argument(help="New or empty.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="New or empty.", metavar="FOLDER", show_default=False)],
     space: Space = "inverted_residual",
     channels: Channels = None,
     resolution: Resolution = None,
@@ -127,7 +132,9 @@ def latency_export_blocks(
     name="import-timings", epilog="Example: nas latency import-timings blocks/timings.csv --out pi4.json"
 )
 def latency_import_timings(
-    timings: Annotated[Path, typer.Argument(help="CSV with the columns file and ms.", show_default=False)],
+    timings: Annotated[
+        Path, typer.Argument(help="With the columns file and ms.", metavar="TIMINGS.csv", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="The table.", show_default=False)],
     device_name: Annotated[str, typer.Option(help="Whose times these are.")] = "imported",
     manifest: Annotated[

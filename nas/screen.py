@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,6 +15,7 @@ from nas.architecture import Architecture
 from nas.cost.latency import Measurement
 from nas.cost.latency import Table as LatencyTable
 from nas.predict import Prediction
+from nas.report.answer import origin_mark
 from nas.report.points import command, shown_name
 from nas.search.reproduce import Reproduction
 from nas.search.run import Run
@@ -45,10 +46,11 @@ def print_run(console: Console, run: Run, report: Path) -> None:
             megabytes(record.costs["size"]),
             millions(record.costs["macs"]),
             "-" if record.latency_ms is None else f"{record.latency_ms:.3g} ms",
-            "published" if record.published else "found",
+            origin_mark(record) or "found",
         )
-    found = sum(not record.published for record in front)
-    console.print(f"\n{len(front)} networks are on the front, {found} of them found by the search:", markup=False)
+    found = sum(not origin_mark(record) for record in front)
+    networks = "1 network is" if len(front) == 1 else f"{len(front)} networks are"
+    console.print(f"\n{networks} on the front, {found} of them found by the search:", markup=False)
     console.print(table)
     console.print(f"Report:  {report}", markup=False)
     console.print(f"Trials:  {run.path / 'trials.csv'}", markup=False)
@@ -213,5 +215,6 @@ def millions(count: float) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < 2 or column in ("Source", "") else "right")
+        justify: JustifyMethod = "left" if index < 2 or column in ("Source", "") else "right"
+        table.add_column(column, justify=justify, overflow="fold")
     return table

@@ -1,5 +1,6 @@
 """The `nas` command as a user types it: real processes, their output and their exit codes."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 import nas
+from nas import api
 from nas.cli import main
 
 
@@ -81,6 +83,7 @@ TRAINING = "name: x\nstem: {channels: 8}\nstages:\n"
         (["search", "--space", "missing.yaml"], "cannot be read"),
         (["search", "--trials", "0"], "trials 0"),
         (["report", "nowhere"], "no run here"),
+        (["report", "one", "two", "--format", "md"], "--format md prints one run"),
         (["train", "nope"], "unknown network 'nope'"),
         (["train", "han-e", "--device", "cuda:9"], "cuda"),
         (["train", "han-e", "--dataset", "imagefolder:nowhere"], "nowhere"),
@@ -123,6 +126,22 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys,
     assert printed.err.count("\n") == 1
     assert "Traceback" not in printed.err + printed.out
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_every_option_of_a_search_reaches_it(monkeypatch):
+    known = set(inspect.signature(api.search).parameters) - {"space"}
+    given = {}
+
+    def search(_space, **options):
+        given.update(options)
+        raise nas.UserError("enough")
+
+    monkeypatch.setattr(api, "search", search)
+    monkeypatch.setattr(sys, "argv", ["nas", "search", "--report-every", "7"])
+    with pytest.raises(SystemExit):
+        main()
+    assert set(given) == known
+    assert given["report_every"] == 7
 
 
 def test_debug_shows_the_traceback(tmp_path):

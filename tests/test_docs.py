@@ -17,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 
 import nas
 from nas import api
+from nas.architecture import SCHEMA as DOCUMENT_SCHEMA
 from nas.architecture import Architecture
 from nas.cli import app
 from nas.cost.analytic import cost
@@ -456,7 +457,7 @@ def test_numbers_of_the_method() -> None:
     assert f"than {summary.WIDEST:.0%} of the value" in text
     assert f"up to {calibration.NETWORKS} networks" in text and f"about {BUDGET_SECONDS:g} seconds" in text
     assert f"{Settings(space={}).validation_fraction:.0%} of them" in text and f"below {_VALIDATION_FLOOR:,}" in text
-    assert rungs(RECIPES["search"].epochs, Settings(space={}).reduction) == (2,)
+    assert rungs(RECIPES["search"].epochs, Settings(space={}).reduction) == (1, 3)
 
 
 def test_counts_are_described() -> None:
@@ -547,6 +548,7 @@ def test_versions_are_documented() -> None:
     numbers = {row["file"].strip("`"): row["number"] for row in table(section(FILES, "Versions"), "file")}
     assert numbers["run.yaml"] == f"`schema` {SCHEMA}"
     assert numbers["latency.json"] == f"`schema` {TABLE_SCHEMA}"
+    assert numbers["architecture and space documents"] == f"`schema` {DOCUMENT_SCHEMA}"
 
 
 def test_limits_in_the_study() -> None:

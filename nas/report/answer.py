@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from nas import catalog
-from nas.report.numbers import counted, listed, show
+from nas.report.numbers import counted, listed, show, three_digits
 from nas.report.points import shown_name, train_command
 from nas.search.run import Record, Run
 
@@ -43,12 +43,12 @@ ENDED = {"complete": "to the end", "stopped": "stopped early", "failed": "failed
 
 @dataclass(frozen=True)
 class FrontRow:
-    """One row of the answer's table; all texts."""
+    """One row of the answer's table; all texts. `mark` says where a network comes from that was not found here."""
 
     rank: int
     number: int
     name: str
-    published: bool
+    mark: str
     accuracy: str
     accuracy_note: str
     test: str
@@ -131,27 +131,40 @@ def summary(run: Run) -> str:
         return "No network has been trained yet."
     ended = {state: sum(record.state == state for record in trained) for state in ENDED}
     parts = [f"{count} {ENDED[state]}" for state, count in ended.items() if count]
-    known = sum(record.published for record in trained)
+    queued = [
+        f"{count} {words}"
+        for count, words in (
+            (sum(record.published for record in trained), "published"),
+            (sum(record.origin == "own" for record in trained), "your own"),
+        )
+        if count
+    ]
     sentences = [
         f"{counted(len(trained), 'network')} of the space {run.settings.space.get('name', '')} "
         f"{'was' if len(trained) == 1 else 'were'} trained on {run.settings.dataset}"
-        f"{f', {known} of them published' if known else ''}: {', '.join(parts)}."
+        f"{f' ({listed(queued)})' if queued else ''}: {', '.join(parts)}."
     ]
     front = run.front_records
     if not front:
         return f"{sentences[0]} None reached the end, so there is no front."
-    found = sum(not record.published for record in front)
+    found = sum(not origin_mark(record) for record in front)
     if len(run.objectives) > 1:
         better = listed([_GOOD[objective.name] for objective in run.objectives])
-        origin = f", {'all' if found == len(front) else found or 'none'} of them found by this search" if known else ""
+        all_found = not queued and found == len(front)
+        origin = "" if all_found else f", {_part(found, len(front))} of them found by this search"
         sentences.append(f"{counted(len(front), 'network')} make the front{origin}: no other is at once as {better}.")
     sentences += _extremes(front)
-    steps = [(record, distance(run, record)) for record in front if not record.published]
+    steps = [(record, distance(run, record)) for record in front if not record.origin]
     wins = [(record, step) for record, step in steps if step and step.is_same_accuracy and step.ratio < 1 / 1.05]
     if wins:
         record, step = min(wins, key=lambda win: win[1].ratio)
         sentences.append(f"{shown_name(run, record)} is {step}.")
     return " ".join(sentences)
+
+
+def origin_mark(record: Record) -> str:
+    """Where a network comes from that the search did not find; empty for one that it found."""
+    return "earlier run" if record.was_taken_along else {"own": "your own"}.get(record.origin, record.origin)
 
 
 def test_accuracy(record: Record) -> float | None:
@@ -166,7 +179,9 @@ def repeated_accuracy(record: Record) -> str:
     if not accuracies:
         return ""
     spread = f" ± {100 * stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-    return f"again: {100 * fmean(accuracies):.2f}{spread}, {counted(len(accuracies), 'seed')}"
+    epochs = record.confirmed.get("epochs")
+    longer = f" of {counted(epochs, 'epoch')}" if epochs not in (None, len(record.curve)) else ""
+    return f"again: {100 * fmean(accuracies):.2f}{spread}, {counted(len(accuracies), 'seed')}{longer}"
 
 
 def latency(record: Record) -> tuple[str, str]:
@@ -176,8 +191,8 @@ def latency(record: Record) -> tuple[str, str]:
         predicted = record.costs.get("latency")
         return show("latency", predicted), "" if predicted is None else "predicted"
     low, high = record.confirmed.get("latency_low_ms"), record.confirmed.get("latency_high_ms")
-    spread = "measured" if low is None or high is None else f"{low:.3g} to {show('latency', high)}"
-    return show("latency", measured), spread
+    spread = "measured" if low is None or high is None else f"{three_digits(low)} to {show('latency', high)}"
+    return show("latency", measured), f"{spread}, noisy" if record.confirmed.get("latency_noisy") else spread
 
 
 def _front_row(run: Run, rank: int, record: Record, names: Sequence[str]) -> FrontRow:
@@ -186,7 +201,7 @@ def _front_row(run: Run, rank: int, record: Record, names: Sequence[str]) -> Fro
         rank=rank,
         number=record.number,
         name=shown_name(run, record),
-        published=record.published,
+        mark=origin_mark(record),
         accuracy=show("accuracy", record.accuracy),
         accuracy_note=repeated_accuracy(record),
         test=show("accuracy", test_accuracy(record)),
@@ -206,6 +221,10 @@ def _gap(record: Record, other: Record) -> float:
     if own is not None and others is not None:
         return own - others
     return (record.accuracy or 0) - (other.accuracy or 0)
+
+
+def _part(count: int, total: int) -> str:
+    return "all" if count == total else str(count or "none")
 
 
 def _extremes(front: Sequence[Record]) -> list[str]:

@@ -10,12 +10,11 @@ import numpy as np
 
 from nas import pareto
 from nas.errors import UserError
-from nas.files import write_atomic
 from nas.report import progress
 from nas.report.effort import time_spent
 from nas.report.figures import default_axes
 from nas.report.numbers import QUANTITIES, counted, listed, show, show_seconds
-from nas.report.page import page_data, render
+from nas.report.page import page_data, render, write_page
 from nas.report.points import Point, known_quantities, run_points
 from nas.report.scatter import Document, Plane, pin_ring, regions
 from nas.search.objectives import Objective
@@ -43,11 +42,11 @@ def write_comparison(runs: Sequence[Run], path: Path) -> Path:
     """Write a page that compares runs.
 
     Raises:
-        UserError: fewer than two runs.
+        UserError: fewer than two runs, or the page cannot be written.
     """
     if len(runs) < 2:
         raise UserError("a comparison needs at least two runs")
-    write_atomic(path, render_comparison(runs))
+    write_page(path, render_comparison(runs))
     return path
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nas.report.answer import ENDED
 from nas.report.numbers import counted, show_seconds
 from nas.report.scatter import Document
-from nas.search.run import Run
+from nas.search.run import Record, Run
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,13 @@ def state_rows(run: Run) -> list[StateRow]:
         "failed": "Failed",
         "running": "In training",
         "waiting": "Queued",
+        "along": "Trained in an earlier run",
         "passed": "Never trained",
     }
     groups: Counter[tuple[str, str]] = Counter()
     seconds: Counter[tuple[str, str]] = Counter()
     for record in run.records:
-        state = record.state if record.was_trained or record.state in ("running", "waiting") else "passed"
+        state = _ending(record)
         reason = "same network as an earlier trial" if record.twin is not None else record.reason
         groups[state, reason] += 1
         seconds[state, reason] += round(1000 * record.seconds)
@@ -119,6 +120,12 @@ def state_rows(run: Run) -> list[StateRow]:
         )
         for (state, reason), count in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), -item[1]))
     ]
+
+
+def _ending(record: Record) -> str:
+    if record.was_taken_along:
+        return "along"
+    return record.state if record.was_trained or record.state in ("running", "waiting") else "passed"
 
 
 def time_sentence(spent: Spent) -> str:

@@ -75,6 +75,7 @@ FIGURES: Mapping[str, Callable[..., Document | None]] = {
     "hypervolume": _hypervolume,
     "curves": lambda run: progress.curves(run, run_points(run)),
     "time": _time,
+    "confirmed": lambda run: trust.confirmed_figure(run, run_points(run)),
     "accuracy": lambda run: trust.accuracy_figure(run_points(run)),
     "latency": lambda run: trust.latency_figure(run_points(run)),
 }

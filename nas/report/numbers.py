@@ -105,6 +105,6 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 network``, ``3 networks``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str, nouns: str = "") -> str:
+    """``1 network``, ``3 networks``; `nouns` is a plural that does not end so."""
+    return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"

@@ -11,16 +11,18 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from nas.errors import UserError
 from nas.files import write_atomic
 from nas.published import Printed
 from nas.report import effort, importance, progress, schedules, trust
 from nas.report import points as point_table
-from nas.report.answer import ENDED, front_rows, summary
+from nas.report.answer import ENDED, FrontRow, front_rows, summary
 from nas.report.figures import default_axes
 from nas.report.numbers import QUANTITIES, counted, show
 from nas.report.points import Point, command, known_quantities, run_points
 from nas.report.scatter import Document, axis_ticks, axis_unit, pareto, regions
 from nas.search.run import Run
+from nas.search.stopping import rungs
 
 REPORT_FILE = "report.html"
 
@@ -38,10 +40,25 @@ def write_report(run: Run, path: Path | None = None, *, printed: Sequence[Printe
 
     Returns:
         The file's path.
+
+    Raises:
+        UserError: it cannot be written.
     """
     path = path or run.path / REPORT_FILE
-    write_atomic(path, render_page(run, printed))
+    write_page(path, render_page(run, printed))
     return path
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page whole or not at all.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        write_atomic(path, page)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
@@ -61,11 +78,12 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
         subtitle=f"Architecture search · {environment.get('started', '')[:16].replace('T', ' ')} · {run.path}",
         status=status(run),
         summary=together(summary(run)),
-        front=[{**vars(row), "point": indices[row.number]} for row in front_rows(run)],
+        front=[_front_row(row, points, indices[row.number]) for row in front_rows(run)],
         quantities=[(key, QUANTITIES[key].title) for key in keys],
         axes=axes,
         most_rows=MOST_ROWS,
-        any_published=any(point.kind == "published" for point in points),
+        any_rungs=bool(rungs(settings.parsed_recipe.epochs, settings.reduction)),
+        any_queued=any(point.kind in ("own", "published") for point in points),
         figures=set(figures),
         schedules=[_schedule_row(points[index], index) for index in schedules.drawn(points)],
         verdict=together(schedules.verdict(points)),
@@ -95,19 +113,25 @@ def run_figures(
         "history_seconds": progress.history_figure(reached, by_seconds=True) if reached else None,
         "curves": progress.curves(run, points),
         "time": effort.time_figure(spent) if spent.total else None,
+        "trust_confirmed": trust.confirmed_figure(run, points),
         "trust_accuracy": trust.accuracy_figure(points),
         "trust_latency": trust.latency_figure(points),
     }
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
+def _front_row(row: FrontRow, points: Sequence[Point], index: int) -> dict[str, Any]:
+    notes = {"accuracy_note": row.accuracy_note.split(", "), "latency_note": row.latency_note.split(", ")}
+    return {**vars(row), **notes, "point": index, "kind": points[index].kind}
+
+
 def _schedule_row(point: Point, index: int) -> dict[str, Any]:
     places = [f"no. {point.rank} on the front"] if point.rank else []
-    kinds = {"found": [], "published": ["published"], "printed": ["printed"]}[point.kind]
+    kinds = {"found": [], "own": ["your own"], "published": ["published"], "printed": ["printed"]}[point.kind]
     return {
         "point": index,
         "name": point.name,
-        "found": point.kind == "found",
+        "kind": point.kind,
         "note": ", ".join([*kinds, *places, *([ENDED[point.state]] if point.state in ("stopped", "failed") else [])]),
         "size": show("size", point.values.get("size")),
         "accuracy": show("accuracy", point.values.get("accuracy") if point.state in ("complete", "printed") else None),

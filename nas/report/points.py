@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nas import catalog
-from nas.architecture import Architecture, dump_yaml, scale
+from nas.architecture import Architecture, dump_yaml, scale, versioned
 from nas.published import Printed
 from nas.report.numbers import QUANTITIES
 from nas.search.run import Record, Run
@@ -23,7 +23,7 @@ class Point:
     """One network on the plots.
 
     Attributes:
-        kind: ``found``, ``published`` or ``printed``.
+        kind: ``found``, ``own`` (queued by the user), ``published`` or ``printed``.
         state: as of the record; ``printed`` for a printed one.
         rank: on the front, from 1; None elsewhere.
         values: by :data:`nas.report.numbers.QUANTITIES` key; what is not known is left out.
@@ -45,7 +45,7 @@ class Point:
 
 
 def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> list[Point]:
-    """All networks of a run that were given to a worker and are done, then the printed ones.
+    """All networks of a run that were given to a worker and are done, or were taken along so, then the printed ones.
 
     Latencies printed for other hardware are left out: they have no place on this machine's axis.
     """
@@ -54,7 +54,7 @@ def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> lis
     points = [
         Point(
             name=shown_name(run, record),
-            kind="published" if record.published else "found",
+            kind=record.origin or "found",
             state=record.state,
             values=record_values(record),
             rank=ranks.get(record.number),
@@ -65,7 +65,7 @@ def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> lis
             run=index,
         )
         for record in run.records
-        if record.was_trained
+        if record.was_trained or record.was_taken_along
     ]
     return points + [_printed_point(run, row, names, index) for row in printed if row.accuracy is not None]
 
@@ -164,7 +164,7 @@ def yaml_lines(architecture: Architecture, known: dict[str, str]) -> list[str]:
         known: lines by what they say; grows. Writing YAML is slow, and most lines of a search repeat.
     """
     lines = []
-    for key, value in architecture.to_dict().items():
+    for key, value in versioned(architecture.to_dict()).items():
         parts: list[Any] = [[stage] for stage in value] if key == "stages" else [value]
         lines += ["stages:"] if key == "stages" else []
         for part in parts:

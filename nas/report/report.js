@@ -72,7 +72,10 @@ function figures(point) {
 }
 
 function standing(point) {
-  const kinds = { found: "found by this search", published: "published, trained here", printed: "published, as printed" };
+  const kinds = {
+    found: "found by this search", own: "your own, trained here",
+    published: "published, trained here", printed: "published, as printed",
+  };
   const words = [kinds[point.kind]];
   if (page.runs.length > 1) words.unshift(page.runs[point.run].name);
   if (point.rank) words.push(`no. ${point.rank} on the front`);

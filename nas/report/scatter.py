@@ -52,6 +52,14 @@ def pareto(points: Sequence[Point], x: str, y: str, colour: str | None = None) -
             lambda p: p.kind == "published" and p.state == "complete",
             {"size": 10, "symbol": "diamond", "color": "var(--published)", "line": {"width": 0}},
             lambda p: p.name,
+            "bottom center",  # numbers stand above, so that neighbours can be read
+        ),
+        plane.trace(
+            "Your own, trained here",
+            lambda p: p.kind == "own" and p.state == "complete",
+            {"size": 10, "symbol": "square", "color": "var(--own)", "line": {"width": 0}},
+            lambda p: p.name,
+            "bottom center",
         ),
         plane.trace(
             "Found, on the front",
@@ -137,6 +145,7 @@ class Plane:
         keep: Callable[[Point], bool],
         marker: Document,
         label: Callable[[Point], str] | None = None,
+        label_at: str = "top center",
     ) -> Document:
         indices = [index for index, point in enumerate(self.points) if keep(point)]
         trace: Document = {
@@ -153,7 +162,7 @@ class Plane:
             trace |= {
                 "mode": "markers+text",
                 "text": [escape(label(self.points[index])) for index in indices],
-                "textposition": "top center",
+                "textposition": label_at,
                 "textfont": {"size": 11},
             }
         return trace
@@ -221,9 +230,9 @@ class Plane:
                 "colorbar": {"title": {"text": self.title(colour or self.x), "side": "right"}, "thickness": 12},
             },
             "hovermode": "closest",
-            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "tracegroupgap": 0},
             "height": 560,
-            "narrow_height": 600,
+            "narrow_height": 640,
         }
 
     def axis(self, key: str) -> Document:

@@ -8,7 +8,7 @@ from nas.report.points import Point
 
 
 def drawn(points: Sequence[Point]) -> list[int]:
-    """Indices of the front's members and the published networks, the smallest first.
+    """Indices of the front's members, the user's own and the published networks, the smallest first.
 
     A network that is only printed is drawn where it has as many stages as one of those: others cannot be compared stage
     by stage.
@@ -17,7 +17,7 @@ def drawn(points: Sequence[Point]) -> list[int]:
     depths = {
         len(point.architecture.stages)
         for point in points
-        if point.architecture is not None and (point.rank is not None or point.kind == "published")
+        if point.architecture is not None and (point.rank is not None or point.kind in ("own", "published"))
     }
     chosen = [
         index
@@ -25,7 +25,7 @@ def drawn(points: Sequence[Point]) -> list[int]:
         if point.architecture is not None
         and (
             point.rank is not None
-            or point.kind == "published"
+            or point.kind in ("own", "published")
             or (point.kind == "printed" and point.name not in trained and len(point.architecture.stages) in depths)
         )
     ]

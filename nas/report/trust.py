@@ -1,19 +1,25 @@
 """How far to trust a run: what search saw against what was confirmed, and how the run was made."""
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from scipy.stats import kendalltau
 
+from nas.cost.latency import load_table
+from nas.errors import UserError
 from nas.report.answer import test_accuracy
 from nas.report.numbers import counted, listed
 from nas.report.points import Point, shown_name
 from nas.report.scatter import Document
 from nas.search.confirmation import confirmed_networks, rank_correlation
+from nas.search.prepare import LATENCY_FILE
 from nas.search.run import Run
 from nas.search.stopping import rungs
+
+SYMBOLS = {"found": "circle", "own": "square", "published": "diamond"}
 
 LEAST_PAIRS = 4
 """With fewer networks the order of two lists agrees or not by chance."""
@@ -22,6 +28,23 @@ LEAST_PAIRS = 4
 def accuracy_figure(points: Sequence[Point]) -> Document | None:
     """Validation against test accuracy of the networks whose test accuracy was read."""
     return _against(points, "accuracy", "test_accuracy", 100, "Validation accuracy (%)", "Test accuracy (%)")
+
+
+def confirmed_figure(run: Run, points: Sequence[Point]) -> Document | None:
+    """The search's accuracy against that of trainings with other seeds, mean and sample standard deviation."""
+    indices = {point.number: index for index, point in enumerate(points)}
+    confirmed = [item for item in confirmed_networks(run.records) if item.record.number in indices]
+    if not confirmed:
+        return None
+    return _diagonal(
+        points,
+        [indices[item.record.number] for item in confirmed],
+        [100 * (item.record.accuracy or 0) for item in confirmed],
+        [100 * item.mean for item in confirmed],
+        "Accuracy in the search (%)",
+        "Accuracy, trained again (%)",
+        [100 * item.spread for item in confirmed],
+    )
 
 
 def latency_figure(points: Sequence[Point]) -> Document | None:
@@ -60,7 +83,16 @@ def sentences(run: Run) -> list[str]:
             f"Predicted latencies are {100 * error:.0f} % off the measured ones on average of {len(latencies)}."
             + _agreement([a for a, _ in latencies], [b for _, b in latencies])
         )
-    return said
+    return said + _noisy(run)
+
+
+def _noisy(run: Run) -> list[str]:
+    """Which measured latencies are not to be trusted, and why."""
+    reasons = Counter(reason for record in run.records if (reason := record.confirmed.get("latency_noisy")))
+    if not reasons:
+        return []
+    why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+    return [f"{counted(reasons.total(), 'measured latency', 'measured latencies')} are noisy: {why}."]
 
 
 def _repeated(run: Run) -> list[str]:
@@ -118,6 +150,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Test set", "kept apart; read once, after the search, for the front and the published networks beside it"),
         ("Seeds", _seeds(run)),
         ("Device", _join(environment, "device", "cpu")),
+        ("Latency", _latency(run)),
         ("Machine", _join(environment, "platform", "cores") + (" cores" if environment.get("cores") else "")),
         ("Started", str(environment.get("started", ""))),
         ("Python", str(environment.get("python", ""))),
@@ -131,6 +164,23 @@ def _seeds(run: Run) -> str:
     if several > 1:
         return f"front confirmed with up to {several} trainings each; the table gives their mean and spread"
     return "each network trained once: differences of a point may be chance"
+
+
+def _latency(run: Run) -> str:
+    """Whose latencies they are, and how well the table predicts; empty where there is no table."""
+    path = run.path / LATENCY_FILE
+    if not path.exists():
+        return ""
+    try:
+        table = load_table(path)
+    except UserError as error:  # the rest of the report does not depend on it
+        return str(error)
+    where, held = table.provenance, table.held_out
+    text = (
+        f"{where.device}, {where.engine}, {counted(where.threads, 'thread')}, batch {where.batch}; of "
+        f"{held.networks} networks held out {100 * held.within_10:.0f} % are predicted to within 10 %"
+    )
+    return f"{text}; {table.complaint}" if table.complaint else text
 
 
 def _recipe(recipe: Mapping[str, Any]) -> str:
@@ -155,37 +205,43 @@ def _agreement(first: Sequence[float], second: Sequence[float]) -> str:
 
 
 def _against(points: Sequence[Point], x: str, y: str, factor: float, x_title: str, y_title: str) -> Document | None:
-    here = [(index, point) for index, point in enumerate(points) if point.kind != "printed"]
-    shown = [index for index, point in here if x in point.values and y in point.values]
-    if not shown:
-        return None
+    shown = [i for i, p in enumerate(points) if p.kind != "printed" and x in p.values and y in p.values]
     xs, ys = ([points[index].values[key] * factor for index in shown] for key in (x, y))
-    low, high = min(xs + ys), max(xs + ys)
+    return _diagonal(points, shown, xs, ys, x_title, y_title) if shown else None
+
+
+def _diagonal(
+    points: Sequence[Point],
+    shown: Sequence[int],
+    xs: Sequence[float],
+    ys: Sequence[float],
+    x_title: str,
+    y_title: str,
+    spreads: Sequence[float] | None = None,
+) -> Document:
+    """Two figures of the same networks against each other, beside the line on which they are equal."""
+    reach = [y + sign * spread for sign in (-1, 1) for y, spread in zip(ys, spreads or [0.0] * len(ys), strict=True)]
+    low, high = min(*xs, *reach), max(*xs, *reach)
     edge = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     ends = [low - edge, high + edge]
-    published = [points[index].kind == "published" for index in shown]
+    kinds = [points[index].kind for index in shown]
+    networks: Document = {
+        "x": xs,
+        "y": ys,
+        "mode": "markers",
+        "marker": {
+            "size": 9,
+            "symbol": [SYMBOLS[kind] for kind in kinds],
+            "color": [f"var(--{kind})" for kind in kinds],
+        },
+        "hovertemplate": "%{x:.4g}, %{y:.4g}<extra></extra>",
+        "meta": {"role": "trust", "points": list(shown)},
+    }
+    if spreads is not None:
+        networks["error_y"] = {"array": list(spreads), "color": "var(--stopped)", "thickness": 1, "width": 4}
+    equal = {"x": ends, "y": ends, "mode": "lines", "hoverinfo": "skip"}
     return {
-        "data": [
-            {
-                "x": ends,
-                "y": ends,
-                "mode": "lines",
-                "line": {"color": "var(--stopped)", "width": 1, "dash": "dash"},
-                "hoverinfo": "skip",
-            },
-            {
-                "x": xs,
-                "y": ys,
-                "mode": "markers",
-                "marker": {
-                    "size": 9,
-                    "symbol": ["diamond" if is_published else "circle" for is_published in published],
-                    "color": ["var(--published)" if is_published else "var(--found)" for is_published in published],
-                },
-                "hovertemplate": "%{x:.4g}, %{y:.4g}<extra></extra>",
-                "meta": {"role": "trust", "points": shown},
-            },
-        ],
+        "data": [{**equal, "line": {"color": "var(--stopped)", "width": 1, "dash": "dash"}}, networks],
         "layout": {
             "xaxis": {"title": {"text": x_title}, "range": ends},
             "yaxis": {"title": {"text": y_title}, "range": ends},

@@ -7,15 +7,15 @@ search goes on. So a thread asks head and raylet once a second whether they are 
 import _thread
 import socket
 import threading
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 import ray
 
-PATIENCE = 10.0
-"""Seconds without an answer after which Ray is given up; a network may fail for a moment."""
+PATIENCE = 10
+"""Attempts in a row, one a second, after which Ray is given up. A network may fail for a moment, and this process may
+stand still for some seconds, in which it asks nothing."""
 
 REACTION = 5.0
 """Seconds in which the main thread has to react, unless it waits for Ray within Ray's own code."""
@@ -53,12 +53,11 @@ class HeadWatch:
             raise RayLostError(self._lost) from error
 
     def _watch(self) -> None:
-        answered = dict.fromkeys(self._addresses, time.monotonic())
+        failures = dict.fromkeys(self._addresses, 0)
         while not self._over.wait(1.0):
-            for address in answered:
-                if _answers(address):
-                    answered[address] = time.monotonic()
-            silent = [address for address, when in answered.items() if time.monotonic() - when > PATIENCE]
+            for address in failures:
+                failures[address] = 0 if _answers(address) else failures[address] + 1
+            silent = [address for address, count in failures.items() if count >= PATIENCE]
             if silent and not self._over.is_set():
                 self._lost = f"Ray does not answer any more at {silent[0][0]}:{silent[0][1]}"
                 _thread.interrupt_main()

@@ -63,12 +63,18 @@ def test_several_seeds_give_mean_and_spread(run: Run) -> None:
     record = replace(run.front_records[0], confirmed={"accuracies": [0.90, 0.92, 0.94]})
     assert repeated_accuracy(record) == "again: 92.00 ± 2.00, 3 seeds"
     assert repeated_accuracy(replace(record, confirmed={})) == ""
+    longer = replace(record, confirmed={"accuracies": [0.90, 0.92], "epochs": 60})
+    assert repeated_accuracy(longer) == "again: 91.00 ± 1.41, 2 seeds of 60 epochs"
 
 
 def test_latency_says_where_it_comes_from(run: Run) -> None:
     record = run.front_records[0]
     assert latency(replace(record, confirmed={}, costs={"latency": 1.5})) == ("1.50 ms", "predicted")
     assert latency(replace(record, confirmed={}, costs={})) == ("–", "")
+    measured = {"latency_ms": 1.52, "latency_low_ms": 1.4, "latency_high_ms": 1.6}
+    assert latency(replace(record, confirmed=measured)) == ("1.52 ms", "1.40 to 1.60 ms")
+    noisy = {**measured, "latency_noisy": "others used 40 % of the machine"}
+    assert latency(replace(record, confirmed=noisy)) == ("1.52 ms", "1.40 to 1.60 ms, noisy")
 
 
 def test_the_paragraph_counts(run: Run) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from browsers import chromium_with
 from studies import invented_run
 
 from nas.published import Printed
@@ -61,6 +62,7 @@ def test_opens_without_an_error_and_draws_every_figure(browser, page: Path) -> N
         "history_seconds",
         "curves",
         "time",
+        "trust_confirmed",
         "trust_accuracy",
         "trust_latency",
     }
@@ -139,6 +141,21 @@ def test_axes_can_be_chosen(browser, page: Path) -> None:
     browser.wait(lambda: browser(bars) == 0, 10)
     browser(choose, "axis-colour", "params")
     browser.wait(lambda: browser(bars) == 1, 10)
+    assert browser.errors() == []
+
+
+def test_own_networks_are_told_from_found_and_published_ones(browser, queued_run: Run, tmp_path: Path) -> None:
+    browser.open(write_report(queued_run, tmp_path / "queued.html"))
+    index = browser("return points.findIndex((point) => point.name === 'mine')")
+    browser("pin(arguments[0])", index)
+    assert browser("return document.querySelector('#pinned .soft').textContent").startswith("your own, trained here")
+    label = "[...document.querySelectorAll('.schedules .row')].find((row) => row.textContent.includes('mine'))"
+    own, published = (
+        browser(f"return getComputedStyle({row}.querySelector('.mark')).color")
+        for row in (label, label.replace("mine", "han-e"))
+    )
+    assert own != published
+    assert browser(f"return {label}.querySelector('.mark').textContent").startswith("your own")
     assert browser.errors() == []
 
 
@@ -241,10 +258,13 @@ def test_a_thousand_trials_are_small_and_open_fast(browser, tmp_path: Path) -> N
     page = write_report(run, tmp_path / "report.html", printed=PRINTED)
     assert page.stat().st_size < 6_000_000
     took = []
-    for _ in range(3):  # other work on the machine may slow down one of them
-        browser.open(page)
-        took.append(browser("return performance.timing.loadEventEnd - performance.timing.navigationStart"))
-    assert min(took) < 2000, took
+    for attempt in range(3):  # other work on the machine takes the caches away, so one of them may do
+        with chromium_with(tmp_path / f"profile {attempt}") as cold:
+            took.append(cold.opening(page))
+        if took[-1]["worked"] < 2:
+            break
+    assert took[-1]["worked"] < 2, took
+    browser.open(page)
     hidden = "return [...document.querySelectorAll('table.front tbody')].filter((row) => !row.offsetHeight).length"
     assert browser(hidden) == len(run.front) - 12 > 0
     browser("document.getElementById('show-all').click()")

@@ -8,12 +8,14 @@ from studies import invented_run
 
 from nas import catalog
 from nas.published import Printed
+from nas.report.answer import front_rows, summary
 from nas.report.numbers import QUANTITIES, log_ticks, show, show_seconds
-from nas.report.page import embed
+from nas.report.page import embed, render_page
 from nas.report.points import command, document, run_points, strip, yaml_lines
-from nas.report.scatter import dominated
+from nas.report.scatter import dominated, pareto
 from nas.report.schedules import drawn, verdict
 from nas.search.run import Run
+from nas.search.study import SearchStudy
 
 
 @pytest.mark.parametrize("name", catalog.network_names())
@@ -107,3 +109,36 @@ def test_log_ticks_enclose_the_values(low: float, high: float) -> None:
 
 def test_durations() -> None:
     assert [show_seconds(s) for s in (1.24, 43.2, 252, 7500)] == ["1.2 s", "43 s", "4 min 12 s", "2 h 5 min"]
+
+
+def test_own_networks_stand_apart_from_found_and_published_ones(queued_run: Run) -> None:
+    points = run_points(queued_run)
+    record = next(record for record in queued_run.records if record.architecture.name == "mine")
+    index = next(index for index, point in enumerate(points) if point.number == record.number)
+    assert (record.origin, points[index].kind, points[index].name) == ("own", "own", "mine")
+    shown = {
+        trace["name"]: trace["meta"]["points"]
+        for trace in pareto(points, "size", "accuracy")["data"]
+        if trace["meta"]["role"] == "points"
+    }
+    assert [name for name, indices in shown.items() if index in indices] == (
+        ["Your own, trained here"] if record.state == "complete" else []
+    )
+    assert {points[i].kind for i in shown["Published, trained here"]} == {"published"}
+    assert {points[i].kind for i in shown["Found, on the front"]} == {"found"}
+    assert index in drawn(points)
+    assert "1 your own" in summary(queued_run)
+
+
+def test_networks_of_an_earlier_run_are_drawn_and_not_called_found(run: Run) -> None:
+    later = invented_run(Path("results/later"), trials=8, published="none", seed=3)
+    best = max((r for r in run.records if r.state == "complete"), key=lambda r: r.accuracy or 0)
+    known = {"objectives": later.objectives, "limits": (), "costs": lambda architecture: best.costs}
+    study = SearchStudy(later.study, space=later.settings.open_space(), **known)
+    number = study.adopt(best.architecture, 0.999, "results/example")
+    again = Run(later.path, later.settings, later.environment, later.study)
+    assert again.front_records[0].number == number
+    point = next(point for point in run_points(again) if point.number == number)
+    assert (point.rank, point.state, point.notes[0]) == (1, "complete", "taken from results/example")
+    assert front_rows(again)[0].mark == "earlier run"
+    assert "taken from results/example" in render_page(again)

@@ -97,6 +97,22 @@ def test_trust_says_what_was_not_read(run: Run) -> None:
     assert trust.accuracy_figure(run_points(unread)) is None
 
 
+def test_confirmed_accuracies_stand_against_those_of_the_search(run: Run) -> None:
+    points = run_points(run)
+    made = trust.confirmed_figure(run, points)
+    assert made is not None
+    drawn = made["data"][1]
+    again = {r.number: r.confirmed["accuracies"] for r in run.records if "accuracies" in r.confirmed}
+    assert [points[index].number for index in drawn["meta"]["points"]] == list(again)
+    for searched, mean, spread, number in zip(drawn["x"], drawn["y"], drawn["error_y"]["array"], again, strict=True):
+        assert searched == pytest.approx(100 * (run.records[number].accuracy or 0))
+        assert mean == pytest.approx(100 * np.mean(again[number]))
+        assert spread == pytest.approx(100 * np.std(again[number], ddof=1))
+    low, high = made["layout"]["yaxis"]["range"]
+    assert low < min(np.array(drawn["y"]) - drawn["error_y"]["array"]) and high > max(drawn["x"])
+    assert trust.confirmed_figure(invented_run(Path("results/unsure"), trials=10, confirmed=False), points) is None
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_for_notebooks(run: Run, name: str) -> None:
     made = figure(run, name)

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from studies import invented_run
+from studies import SMALL, invented_run
 
 from nas import pareto
+from nas.cost.latency import calibrate
 from nas.errors import UserError
 from nas.report.comparison import caveats, common_objectives, common_volume, run_rows, shared_front, write_comparison
 from nas.report.page import write_report
 from nas.report.progress import losses_of
 from nas.report.table import render
+from nas.report.trust import facts
 from nas.search.run import COLUMNS, Run
+from nas.space import Space
 
 
 def test_csv_is_trials_csv(trained: Run) -> None:
@@ -48,6 +51,21 @@ def test_report_stands_in_the_run_s_folder(trained: Run) -> None:
     text = path.read_text()
     assert text.startswith("<!doctype html>")
     assert all(str(trained.front_file(rank, r)) in text for rank, r in enumerate(trained.front_records, 1))
+
+
+def test_a_report_that_cannot_be_written_says_so(trained: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing/report\.html: cannot be written: No such file"):
+        write_report(trained, tmp_path / "missing" / "report.html")
+
+
+def test_the_run_s_latency_table_is_told_of(trained: Run, tmp_path: Path) -> None:
+    assert "Latency" not in dict(facts(trained))
+    made = Run(tmp_path, trained.settings, trained.environment, trained.study)
+    (tmp_path / "latency.json").write_text("{}")
+    assert "latency.json" in dict(facts(made))["Latency"]  # damaged: said, and the report is written all the same
+    space = Space(SMALL)
+    calibrate(space, num_classes=10, networks=8, isolate=False).save(tmp_path / "latency.json")
+    assert "eager, 1 thread, batch 1; of " in dict(facts(made))["Latency"]
 
 
 def test_hypervolumes_have_one_reference(run: Run) -> None:
