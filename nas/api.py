@@ -251,7 +251,10 @@ def _reporting(folder: Path, every: float, on_change: Callable[[Progress], None]
         nonlocal last
         on_change(progress)
         if time.monotonic() - last >= every:
-            report(folder)
+            try:
+                report(folder)
+            except Exception as error:  # a search is worth more than its picture, which the end draws again
+                progress.note = f"no report: {error}"
             last = time.monotonic()
 
     return tell

@@ -91,7 +91,7 @@ def test_a_card_survives_metadata():
     [
         ({"nas.version": None}, "a.onnx: not exported by nas"),
         ({"nas.version": "9"}, "a.onnx: version 9, this nas reads version 1"),
-        ({"mean": "[1"}, "a.onnx: its metadata are damaged"),
+        ({"mean": "[1"}, "a.onnx: mean: not JSON"),
         ({"mean": "[1, 2]"}, "mean and std need 3 values"),
         ({"std": "[0, 1, 1]"}, "std above 0"),
         ({"classes": None}, "a.onnx: its metadata are damaged"),

@@ -83,7 +83,7 @@ class Card:
             raise UserError(f"{where}: version {metadata['nas.version']}, this nas reads version {_VERSION}")
         try:
             read: dict[str, Any] = {
-                key: parse_json(metadata[key], where) for key in ("architecture", "classes", "mean", "std")
+                key: parse_json(metadata[key], f"{where}: {key}") for key in ("architecture", "classes", "mean", "std")
             }
             return cls(
                 architecture=Architecture.from_dict(read["architecture"], where),

@@ -17,11 +17,11 @@ MEASURE_SECONDS = 10.0
 
 
 def to_judge(run: Run) -> list[Record]:
-    """The networks of the front and the published networks trained beside them."""
+    """The networks of the front, and the queued (published, own) ones trained beside them."""
     return [
         record
         for record in run.records
-        if record.on_front or (record.published and record.state == "complete" and not record.untrained)
+        if record.on_front or (record.origin and record.state == "complete" and not record.untrained)
     ]
 
 
@@ -29,7 +29,7 @@ def judge(run: Run, dataset: Dataset, *, here: bool) -> dict[str, dict[str, Any]
     """Read the test set, once per network, and measure latencies; nothing else may run on this machine.
 
     Args:
-        run: whose front, and published networks, are judged.
+        run: whose front, and queued networks, are judged.
         dataset: with its test part.
         here: whether latencies are this device's; those of another are predicted only.
 

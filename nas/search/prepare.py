@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nas import catalog
 from nas.architecture import Architecture
@@ -142,20 +142,41 @@ def check_limits(space: Space, limits: Sequence[Limit], costs: CostFunction) -> 
         raise UserError(f"limit {worst}: no network of space {space.name} keeps it; the nearest has {shown}")
 
 
-def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Architecture]:
-    """The networks that are trained before any proposal, in this data set's input: the user's own, published ones."""
-    own = [
-        Architecture.from_dict(document, "--enqueue").with_input(channels=dataset.channels, resolution=resolution)
-        for document in settings.enqueue
-        for resolution in [space.resolutions[-1]]
+class Queued(NamedTuple):
+    """A network that is trained before any proposal."""
+
+    architecture: Architecture
+    origin: str
+    """``published`` or ``own``."""
+
+
+def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Queued]:
+    """The networks that are trained before any proposal, in this data set's input: the user's own, published ones.
+
+    A published network that the user queued is a published one, whatever its document calls it.
+    """
+    published = [
+        fitted
+        for architecture in catalog.published()
+        if (fitted := fit_published(architecture, space, dataset)) is not None
     ]
-    found: list[Architecture] = []
-    for architecture in catalog.published() if settings.published != "none" else []:
-        fitted = fit_published(architecture, space, dataset)
-        if fitted is not None and (settings.published == "all" or space.contains(fitted)):
-            found.append(fitted)
-    unique = {architecture.id: architecture for architecture in reversed([*own, *found])}
-    return list(reversed(unique.values()))
+    known = {architecture.id for architecture in published}
+    asked_for = [
+        Architecture.from_dict(document, "--enqueue").with_input(
+            channels=dataset.channels, resolution=space.resolutions[-1]
+        )
+        for document in settings.enqueue
+    ]
+    beside = [
+        architecture
+        for architecture in published
+        if settings.published == "all" or (settings.published == "contained" and space.contains(architecture))
+    ]
+    unique: dict[str, Queued] = {}
+    for architecture in [*asked_for, *beside]:
+        origin = "published" if architecture.id in known else "own"
+        unique.setdefault(architecture.id, Queued(architecture, origin))
+    return list(unique.values())
 
 
 def fit_published(architecture: Architecture, space: Space, dataset: Dataset) -> Architecture | None:

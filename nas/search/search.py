@@ -9,7 +9,6 @@ from typing import Any
 
 import optuna
 
-from nas import catalog
 from nas.cost.analytic import cost as count
 from nas.errors import UserError
 from nas.search.checkpoints import Checkpoints
@@ -84,7 +83,10 @@ def search(
     queue = queued(settings, space, dataset)
     table = latency_table(settings, space, num_classes, out, say) if needs_latency(settings) else None
     costs = cost_function(
-        num_classes, latency_model(table, queue, num_classes, here=settings.latency_table is None) if table else None
+        num_classes,
+        latency_model(table, [item.architecture for item in queue], num_classes, here=settings.latency_table is None)
+        if table
+        else None,
     )
     check_limits(space, limits, costs)
     with ExitStack() as stack:
@@ -110,9 +112,8 @@ def search(
         if earlier is not None:
             taken = take_along(earlier, study, out)
             say(f"{taken} networks taken along from {earlier.path}")
-        known = catalog.network_names()
-        for architecture in queue:
-            study.enqueue(architecture, "published" if architecture.name in known else "own")
+        for architecture, origin in queue:
+            study.enqueue(architecture, origin)
         say(f"{workers.count} workers on {workers.device}, {workers.cpus} threads each")
         checkpoints = Checkpoints((out / "checkpoints").resolve(), settings.keep)
         train = functools.partial(

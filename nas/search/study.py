@@ -163,13 +163,14 @@ class SearchStudy:
         parameters = self.space.parameters(architecture) if self.space.contains(architecture) else {}
         self.study.enqueue_trial(parameters, user_attrs=attributes)
 
-    def adopt(self, architecture: Architecture, accuracy: float, source: str) -> int | None:
+    def adopt(self, architecture: Architecture, accuracy: float, source: str, origin: str = "") -> int | None:
         """Take along a network that an earlier run trained to the end under the same conditions.
 
         Args:
             architecture: the network; one that the space does not contain teaches the sampler nothing.
             accuracy: what it reached there.
             source: the run, for people.
+            origin: what it was there; see :meth:`enqueue`.
 
         Returns:
             The trial's number, or None where the network is known already.
@@ -186,6 +187,7 @@ class SearchStudy:
             "accuracy": accuracy,
             "reason": f"taken from {source}",
             "untrained": True,
+            **({"origin": origin} if origin else {}),
         }
         self.study.add_trial(
             optuna.trial.create_trial(

@@ -35,7 +35,7 @@ def take_along(earlier: Run, study: SearchStudy, out: Path) -> int:
     for record in earlier.records:
         if record.state != "complete" or record.untrained or record.accuracy is None:
             continue
-        number = study.adopt(record.architecture, record.accuracy, str(earlier.path))
+        number = study.adopt(record.architecture, record.accuracy, str(earlier.path), record.origin)
         if number is not None:
             taken += 1
             if earlier.checkpoint(record).exists():

@@ -142,8 +142,8 @@ def invented_run(
         limits=settings.parsed_limits,
         costs=lambda architecture: _costs(architecture, "latency" in objectives),
     )
-    for architecture in queued(settings, space, digits):
-        study.enqueue(architecture, "published" if architecture.name in catalog.network_names() else "own")
+    for architecture, origin in queued(settings, space, digits):
+        study.enqueue(architecture, origin)
     stopping = DominanceStopping(rungs(epochs, settings.reduction), settings.reduction)
     conductor = Conductor(study, stopping=stopping, epochs=epochs, trials=trials, max_failures=10**6)
     times = _train(conductor, epochs, fails, closed)

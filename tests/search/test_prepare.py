@@ -41,9 +41,9 @@ def test_a_choice_of_resolutions_stays(digits, small_space):
 
 def test_published_networks_that_the_space_contains_are_queued(digits):
     space = fit_space(nas.load_space("inverted_residual"), digits)
-    names = [a.name for a in queued(Settings(space=dict(space.document)), space, digits)]
+    names = [a.name for a, _ in queued(Settings(space=dict(space.document)), space, digits)]
     assert {"mobilenetv2-cifar", "han-a", "han-e", "han-g"} <= set(names)
-    assert all(space.contains(a) for a in queued(Settings(space=dict(space.document)), space, digits))
+    assert all(space.contains(a) for a, _ in queued(Settings(space=dict(space.document)), space, digits))
     assert not queued(Settings(space=dict(space.document), published="none"), space, digits)
 
 
@@ -51,8 +51,19 @@ def test_own_networks_are_queued_first(digits):
     space = fit_space(nas.load_space("inverted_residual"), digits)
     own = {**nas.load("han-e").to_dict(), "name": "mine", "stem": {"channels": 24}}
     settings = Settings(space=dict(space.document), enqueue=(own,))
-    first = queued(settings, space, digits)[0]
-    assert (first.name, first.input.resolution) == ("mine", 8)
+    first, origin = queued(settings, space, digits)[0]
+    assert (first.name, first.input.resolution, origin) == ("mine", 8, "own")
+
+
+def test_a_queued_network_is_published_by_what_it_is_and_not_by_its_name(digits):
+    space = fit_space(nas.load_space("inverted_residual"), digits)
+    renamed = {**nas.load("han-e").to_dict(), "name": "mine"}
+    changed = {**nas.load("han-e").to_dict(), "stem": {"channels": 24}}
+    settings = Settings(space=dict(space.document), enqueue=(renamed, changed), published="none")
+    assert [(a.name, origin) for a, origin in queued(settings, space, digits)] == [
+        ("mine", "published"),
+        ("han-e", "own"),
+    ]
 
 
 @pytest.mark.parametrize(
