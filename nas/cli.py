@@ -1,22 +1,14 @@
-"""The `nas` command: options, output and exit codes. What it does is in :mod:`nas.api`.
+"""The `nas` command: options and output. What it does is in :mod:`nas.api`, how it ends in :mod:`nas.ending`."""
 
-Exit codes: 0 done, 1 the search or training failed, 2 wrong input, 130 interrupted.
-"""
-
-import os
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from nas.ending import resumable, run_command
 from nas.errors import UserError
 from nas.latency_cli import AsJson, console, latency_app
 
@@ -29,7 +21,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 DataDir = Annotated[Path | None, typer.Option(help="Where data sets lie or are downloaded to.", show_default=False)]
 Dataset = Annotated[
@@ -113,7 +104,7 @@ def search(
         epoch_timeout=epoch_timeout,
     )
     folder = resume or out or api.fresh_folder(Path(space).stem, dataset)
-    with _resumable(f"nas search --resume {shlex.quote(str(folder))}"), Display(console) as display:
+    with resumable(f"nas search --resume {shlex.quote(str(folder))}"), Display(console) as display:
         if resume is not None:
             run = api.resume(
                 resume,
@@ -255,7 +246,7 @@ def reproduce(
     )
     folder = out or api.fresh_folder("reproduce", table)
     again = shlex.join(["nas", *sys.argv[1:], *([] if out else ["--out", str(folder)])])
-    with _resumable(again), Display(console) as display:
+    with resumable(again), Display(console) as display:
         done = api.reproduce(
             table,
             out=folder,
@@ -432,54 +423,6 @@ def list_() -> None:
     screen.print_catalogue(console, *api.catalogue())
 
 
-@contextmanager
-def _resumable(again: str) -> Iterator[None]:
-    """Ctrl-C, a polite kill and a failure end with the command that goes on."""
-
-    def end(thread: threading.ExceptHookArgs) -> None:
-        from nas.search.head import RayLostError
-
-        if not isinstance(thread.exc_value, RayLostError):
-            threading.__excepthook__(thread)
-            return
-        # The main thread hangs in a call of Ray's, and Ray would end this process without a word.
-        errors.print(f"nas: {thread.exc_value}; go on with\n  {again}", markup=False)
-        os._exit(1)
-
-    threading.excepthook = end
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        errors.print(f"nas: interrupted; go on with\n  {again}", markup=False)
-        raise typer.Exit(130) from None
-    except UserError:
-        raise
-    except Exception as error:
-        error.add_note(f"nas: go on with\n  {again}")
-        raise
-
-
 def main() -> None:
-    """The command's entry point: one line for the user's mistakes, a traceback only with --debug."""
-    debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    try:
-        app(args=arguments, standalone_mode=True)
-    except UserError as error:
-        if debug:
-            raise
-        errors.print(f"nas: {error}", markup=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        errors.print("nas: interrupted", markup=False)
-        sys.exit(130)
-    except Exception as error:
-        if debug:
-            raise
-        # Ray wraps the error of another process in all of its traceback; the last line says what happened.
-        line = (str(error).strip().splitlines() or [""])[-1]
-        errors.print(f"nas: {type(error).__name__}: {line} (--debug shows where)", markup=False)
-        for note in getattr(error, "__notes__", ()):
-            errors.print(note, markup=False)
-        sys.exit(1)
+    """The command's entry point."""
+    run_command(app)

@@ -86,6 +86,7 @@ def start_ray(resources: Resources) -> Workers:
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the study is the record
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"  # its own snapshot of all trials would be read by nobody
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the progress display is ours
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the search at once; the study has all but one epoch
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # a trial's failure is a line in the study, with its reason

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,51 @@ from nas.space import Space
 from nas.training.data import Dataset, load_dataset
 
 LATENCY_FILE = "latency.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a search needs before it starts anything."""
+
+    dataset: Dataset
+    space: Space
+    costs: CostFunction
+    queue: Sequence["Queued"]
+    table: Table | None
+    """What latencies are predicted from; None where none are asked for."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.dataset.classes)
+
+
+def prepare(settings: Settings, *, run: Path, dataset: Dataset | None, say: Callable[[str], None]) -> Prepared:
+    """Check what can be checked, and work out what is known before a network is trained. Writes nothing.
+
+    Args:
+        settings: of the search.
+        run: its folder, which holds a latency table where the search is resumed.
+        dataset: the settings' data set, where the caller has read it already.
+        say: told in one line what takes time.
+
+    Raises:
+        UserError: something given does not fit.
+    """
+    dataset = dataset or load(settings)
+    num_classes = len(dataset.classes)
+    space, limits = settings.open_space(), settings.parsed_limits
+    # The limits that need no latency first: a mistake in them should not wait for the calibration.
+    check_limits(space, [limit for limit in limits if limit.objective.name != "latency"], cost_function(num_classes))
+    queue = queued(settings, space, dataset)
+    if not needs_latency(settings):
+        return Prepared(dataset, space, cost_function(num_classes), queue, None)
+    table = latency_table(settings, space, num_classes, run, say)
+    here = settings.latency_table is None
+    costs = cost_function(
+        num_classes, latency_model(table, [item.architecture for item in queue], num_classes, here=here)
+    )
+    check_limits(space, limits, costs)
+    return Prepared(dataset, space, costs, queue, table)
 
 
 def load(settings: Settings) -> Dataset:

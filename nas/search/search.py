@@ -18,24 +18,14 @@ from nas.search.confirmation import Confirmation
 from nas.search.journal import RunJournal
 from nas.search.judge import judge, to_judge
 from nas.search.memory import memory_bytes, too_large
-from nas.search.prepare import (
-    LATENCY_FILE,
-    check_limits,
-    cost_function,
-    latency_model,
-    latency_table,
-    load,
-    needs_latency,
-    queued,
-)
+from nas.search.prepare import LATENCY_FILE, Prepared, prepare
 from nas.search.run import Run, describe_environment, read_run_file, write_run_file
 from nas.search.sampler.by_name import make_sampler
 from nas.search.settings import Settings
 from nas.search.stopping import DominanceStopping, rungs
-from nas.search.study import STUDY_FILE, CostFunction, SearchStudy, open_storage
+from nas.search.study import STUDY_FILE, SearchStudy, open_storage
 from nas.search.tuning import run_trials
 from nas.search.warm_start import earlier_run, take_along
-from nas.space import Space
 from nas.training.data import Dataset
 
 
@@ -70,55 +60,32 @@ def search(
         nas.search.head.RayLostError: Ray died.
     """
     resources = resources or Resources()
-    resumed = (out / "run.yaml").exists()
-    if resumed:
+    if (out / "run.yaml").exists():
         storage = _match(settings, out)
-    dataset = dataset or load(settings)
-    num_classes = len(dataset.classes)
-    space = settings.open_space()
-    limits = settings.parsed_limits
-    recipe = settings.parsed_recipe
-    check_limits(space, [limit for limit in limits if limit.objective.name != "latency"], cost_function(num_classes))
     earlier = earlier_run(settings)
-    queue = queued(settings, space, dataset)
-    table = latency_table(settings, space, num_classes, out, say) if needs_latency(settings) else None
-    costs = cost_function(
-        num_classes,
-        latency_model(table, [item.architecture for item in queue], num_classes, here=settings.latency_table is None)
-        if table
-        else None,
-    )
-    check_limits(space, limits, costs)
+    prepared = prepare(settings, run=out, dataset=dataset, say=say)
+    recipe = settings.parsed_recipe
     with ExitStack() as stack:
         on_ray = stack.enter_context(ExitStack())
         workers = on_ray.enter_context(ray_started(resources))
-        memory = memory_bytes(workers.device)
         _create_folder(out)
         write_run_file(out, settings, describe_environment(workers.device, workers.count), storage)
-        if table:
-            table.save(out / LATENCY_FILE)
+        if prepared.table:
+            prepared.table.save(out / LATENCY_FILE)
         journal = None
         if storage is None:
             journal = stack.enter_context(closing(RunJournal(out / STUDY_FILE, writer=True)))
-        study = SearchStudy(
-            _open_study(settings, space, costs, out, open_storage(out, storage, journal=journal)),
-            space=space,
-            objectives=settings.parsed_objectives,
-            limits=limits,
-            costs=costs,
-            objection=lambda architecture: too_large(count(architecture, num_classes), recipe.batch_size, memory),
-            batch=journal.batch if journal else nullcontext,
-        )
+        study = _open_study(settings, prepared, out, storage, journal, workers.device)
         if earlier is not None:
             taken = take_along(earlier, study, out)
             say(f"{taken} networks taken along from {earlier.path}")
-        for architecture, origin in queue:
+        for architecture, origin in prepared.queue:
             study.enqueue(architecture, origin)
         say(f"{workers.count} workers on {workers.device}, {workers.cpus} threads each")
         checkpoints = Checkpoints((out / "checkpoints").resolve(), settings.keep)
         train = functools.partial(
             run_trials,
-            dataset=dataset,
+            dataset=prepared.dataset,
             workers=workers,
             seed=settings.seed,
             checkpoints=checkpoints,
@@ -148,7 +115,9 @@ def search(
             _check(confirmation, out)
         on_ray.close()
         say("measuring the front on the quiet device, and reading the test set once")
-        study.study.set_user_attr("confirmed", judge(Run.open(out), dataset, here=settings.latency_table is None))
+        study.study.set_user_attr(
+            "confirmed", judge(Run.open(out), prepared.dataset, here=settings.latency_table is None)
+        )
     checkpoints.finish()
     run = Run.open(out)
     run.write_tables()
@@ -230,21 +199,32 @@ def _create_folder(out: Path) -> None:
 
 
 def _open_study(
-    settings: Settings, space: Space, costs: CostFunction, out: Path, storage: optuna.storages.BaseStorage
-) -> optuna.Study:
+    settings: Settings, prepared: Prepared, out: Path, storage: str | None, journal: RunJournal | None, device: str
+) -> SearchStudy:
+    """The run's study, begun or as it stands. Networks too large for the device's memory are objected to."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    objectives = settings.parsed_objectives
-    return optuna.create_study(
+    objectives, limits = settings.parsed_objectives, settings.parsed_limits
+    batch_size, memory = settings.parsed_recipe.batch_size, memory_bytes(device)
+    study = optuna.create_study(
         study_name=read_run_file(out)["study"],
-        storage=storage,
+        storage=open_storage(out, storage, journal=journal),
         sampler=make_sampler(
             settings.sampler,
-            space=space,
+            space=prepared.space,
             objectives=objectives,
-            limits=settings.parsed_limits,
-            costs=costs,
+            limits=limits,
+            costs=prepared.costs,
             seed=settings.seed,
         ),
         directions=["maximize" if objective.maximise else "minimize" for objective in objectives],
         load_if_exists=True,
+    )
+    return SearchStudy(
+        study,
+        space=prepared.space,
+        objectives=objectives,
+        limits=limits,
+        costs=prepared.costs,
+        objection=lambda architecture: too_large(count(architecture, prepared.num_classes), batch_size, memory),
+        batch=journal.batch if journal else nullcontext,
     )

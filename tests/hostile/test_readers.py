@@ -42,6 +42,9 @@ from nas.training.loop import TrainingError
 from nas.training.recipe import load_recipe
 from nas.training.weights import initialise
 
+# Pillow's about damaged images, which it then reads or refuses
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
+
 SECONDS = 10.0
 """No file keeps a reader longer, in processor time."""
 MEGABYTES = 1500
