@@ -17,7 +17,7 @@ import heapq
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 import nas
 from nas import pareto
 from nas.search.stopping import DominanceStopping, rungs
+from nas.training.recipe import RECIPES, Recipe
 
 OBJECTIVES = ("accuracy", "size", "macs")
 
@@ -116,7 +117,7 @@ def draw(space: str, count: int, max_macs: float) -> list[nas.Architecture]:
     return list(found.values())
 
 
-def record(path: Path, *, trials: int, epochs: int, space: str, max_macs: float) -> None:
+def record(path: Path, *, trials: int, recipe: Recipe, space: str, max_macs: float) -> None:
     """Train networks drawn at random to the end and keep their curves."""
     networks_drawn = draw(space, trials, max_macs)
     with tempfile.TemporaryDirectory() as folder:
@@ -128,7 +129,7 @@ def record(path: Path, *, trials: int, epochs: int, space: str, max_macs: float)
             enqueue=networks_drawn,
             reduction=1,
             trials=trials,
-            epochs=epochs,
+            recipe=recipe,
             out=Path(folder) / "run",
             on_change=lambda progress: print(f"\r{progress.closed}/{progress.budget}", end="", flush=True),
         )
@@ -142,7 +143,13 @@ def record(path: Path, *, trials: int, epochs: int, space: str, max_macs: float)
             for record in run.records
             if record.state == "complete" and record.was_trained
         ]
-        about = {"space": space, "dataset": run.settings.dataset, "max_macs": max_macs, "recipe": run.settings.recipe}
+        about = {
+            "space": space,
+            "dataset": run.settings.dataset,
+            "max_macs": max_macs,
+            "recipe": run.settings.recipe,
+            "first_rung": run.settings.first_rung,
+        }
     lines = ",\n".join(json.dumps(network) for network in networks)
     path.write_text(f'{{"about": {json.dumps(about)},\n"networks": [\n{lines}\n]}}\n')
 
@@ -153,15 +160,15 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--batch-size", type=int, default=16, help="76 steps an epoch on digits: rungs begin with 1")
     parser.add_argument("--space", default="inverted_residual")
     parser.add_argument("--max-macs", type=float, default=0.4e6)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=50, help="orders in which the trials begin")
     options = parser.parse_args()
     if options.action == "record":
-        record(
-            options.file, trials=options.trials, epochs=options.epochs, space=options.space, max_macs=options.max_macs
-        )
+        recipe = replace(RECIPES["search"].with_epochs(options.epochs), batch_size=options.batch_size)
+        record(options.file, trials=options.trials, recipe=recipe, space=options.space, max_macs=options.max_macs)
         return
     curves = read(options.file)
     budget = len(curves[0].accuracies)

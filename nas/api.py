@@ -32,11 +32,12 @@ from nas.search.run import Run
 from nas.search.search import resume as resume_search
 from nas.search.search import search as run_search
 from nas.search.settings import PUBLISHED, Settings
+from nas.search.stopping import first_rung
 from nas.space import Space
 from nas.training.data import Dataset, decoded_resolution, load_again, load_dataset
 from nas.training.distributed import joined
 from nas.training.evaluate import evaluate as evaluate_network
-from nas.training.loop import Epoch
+from nas.training.loop import Epoch, steps_per_epoch
 from nas.training.recipe import Recipe, load_recipe
 from nas.training.session import Trained
 from nas.training.session import train as train_network
@@ -120,6 +121,7 @@ def search(
         trials=trials,
         sampler=sampler,
         reduction=reduction,
+        first_rung=first_rung(steps_per_epoch(len(data.train), plan.batch_size)[0]),
         published=published,
         enqueue=tuple(load(item).to_dict() for item in enqueue),
         warm_start=str(warm_start) if warm_start is not None else None,

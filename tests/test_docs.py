@@ -29,7 +29,7 @@ from nas.export import Card
 from nas.files import MAX_BYTES, MAX_DEPTH, MAX_NODES
 from nas.search.run import COLUMNS, STATES, Run, describe_environment, read_run_file, write_run_file
 from nas.search.settings import SCHEMA, Settings
-from nas.search.stopping import rungs
+from nas.search.stopping import FEWEST_STEPS, first_rung, rungs
 from nas.search.study import STUDY_FILE, SearchStudy
 from nas.space import MAX_COMBINATIONS
 from nas.stages import BLOCK_KINDS, AnyStage, Head, Input, Stem
@@ -457,7 +457,11 @@ def test_numbers_of_the_method() -> None:
     assert f"than {summary.WIDEST:.0%} of the value" in text
     assert f"up to {calibration.NETWORKS} networks" in text and f"about {BUDGET_SECONDS:g} seconds" in text
     assert f"{Settings(space={}).validation_fraction:.0%} of them" in text and f"below {_VALIDATION_FLOOR:,}" in text
-    assert rungs(RECIPES["search"].epochs, Settings(space={}).reduction) == (1, 3)
+    search = RECIPES["search"]
+    assert rungs(search.epochs, Settings(space={}).reduction) == (1, 3)
+    assert "50 steps" in text and FEWEST_STEPS == 50
+    assert first_rung(3_200 // search.batch_size) == 1 and first_rung(3_136 // search.batch_size) == 2
+    assert first_rung(19) == 3
 
 
 def test_counts_are_described() -> None:

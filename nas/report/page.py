@@ -22,7 +22,6 @@ from nas.report.numbers import QUANTITIES, counted, show
 from nas.report.points import Point, command, known_quantities, run_points
 from nas.report.scatter import Document, axis_ticks, axis_unit, pareto, regions
 from nas.search.run import Run
-from nas.search.stopping import rungs
 
 REPORT_FILE = "report.html"
 
@@ -82,7 +81,7 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
         quantities=[(key, QUANTITIES[key].title) for key in keys],
         axes=axes,
         most_rows=MOST_ROWS,
-        any_rungs=bool(rungs(settings.parsed_recipe.epochs, settings.reduction)),
+        any_rungs=bool(settings.rungs),
         any_queued=any(point.kind in ("own", "published") for point in points),
         figures=set(figures),
         schedules=[_schedule_row(points[index], index) for index in schedules.drawn(points)],

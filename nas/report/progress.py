@@ -13,7 +13,6 @@ from nas.report.points import Point
 from nas.report.scatter import MARGIN, Document
 from nas.search.objectives import Objective
 from nas.search.run import Record, Run
-from nas.search.stopping import rungs
 
 Numbers = NDArray[np.float64]
 
@@ -161,7 +160,7 @@ def curves(run: Run, points: Sequence[Point]) -> Document | None:
             traces.append({**trace, "marker": marker, "opacity": 0.8, "meta": {"role": "curve", "points": shown}})
     if not traces:
         return None
-    epochs, reduction = run.settings.parsed_recipe.epochs, run.settings.reduction
+    epochs = run.settings.parsed_recipe.epochs
     return {
         "data": traces,
         "layout": {
@@ -177,7 +176,7 @@ def curves(run: Run, points: Sequence[Point]) -> Document | None:
                     "y1": 1,
                     "line": {"color": "var(--published)", "width": 1, "dash": "dot"},
                 }
-                for level in rungs(epochs, reduction)
+                for level in run.settings.rungs
             ],
             "hovermode": "closest",
             "height": 400,

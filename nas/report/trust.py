@@ -17,7 +17,6 @@ from nas.report.scatter import Document
 from nas.search.confirmation import confirmed_networks, rank_correlation
 from nas.search.prepare import LATENCY_FILE
 from nas.search.run import Run
-from nas.search.stopping import rungs
 
 SYMBOLS = {"found": "circle", "own": "square", "published": "diamond"}
 
@@ -124,7 +123,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     """How the run was made, as (what, how)."""
     settings, environment = run.settings, run.environment
     recipe = settings.parsed_recipe
-    levels = rungs(recipe.epochs, settings.reduction)
+    levels = settings.rungs
     stopping = (
         f"after epoch {listed([str(level) for level in levels])} one trial of {settings.reduction} goes on, "
         "compared by dominance over all objectives"

@@ -133,13 +133,20 @@ class Conductor:
             self._close()
             self.progress.done += 1
             self._note_front(number, values)
-        elif self.stopping.stops(number, done, losses(self.study.objectives, values)):
+        elif self._stops(number, done, losses(self.study.objectives, values)):
             self.study.stop(number, f"dominated at epoch {done} of {self.epochs}", self.epochs)
             self._close()
             self.progress.stopped += 1
         else:
             return False
         return True
+
+    def _stops(self, number: int, epoch: int, values: list[float]) -> bool:
+        """Whether a proposal ends here. What was queued was asked for, and is what the proposals are compared with."""
+        if self.study.is_queued(number):
+            self.stopping.record(number, epoch, values)
+            return False
+        return self.stopping.stops(number, epoch, values)
 
     def lose(self, number: int, reason: str) -> None:
         """A trial broke, or its worker did."""

@@ -22,7 +22,7 @@ from nas.search.prepare import LATENCY_FILE, Prepared, prepare
 from nas.search.run import Run, describe_environment, read_run_file, write_run_file
 from nas.search.sampler.by_name import make_sampler
 from nas.search.settings import Settings
-from nas.search.stopping import DominanceStopping, rungs
+from nas.search.stopping import DominanceStopping
 from nas.search.study import STUDY_FILE, SearchStudy, open_storage
 from nas.search.tuning import run_trials
 from nas.search.warm_start import earlier_run, take_along
@@ -93,7 +93,7 @@ def search(
         )
         conductor = Conductor(
             study,
-            stopping=DominanceStopping(rungs(recipe.epochs, settings.reduction), settings.reduction),
+            stopping=DominanceStopping(settings.rungs, settings.reduction),
             epochs=recipe.epochs,
             trials=settings.trials,
             max_failures=resources.max_failures,

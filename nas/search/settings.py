@@ -9,6 +9,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from nas.errors import UserError
 from nas.search.checkpoints import KEEP
 from nas.search.objectives import Limit, Objective, parse_limit, parse_objectives
+from nas.search.stopping import rungs
 from nas.space import Space
 from nas.training.recipe import Recipe
 
@@ -31,6 +32,7 @@ class Settings:
     recipe           :meth:`nas.training.recipe.Recipe.to_dict`, epochs included
     trials           how many networks are trained, stopped ones included
     reduction        of so many trials one goes on past a rung; 1 stops none
+    first_rung       no trial is stopped before this epoch
     published        which published networks are trained beside the found ones: none, contained (in the space), all
     enqueue          documents of the user's own networks to train first
     warm_start       a run whose finished networks are taken along
@@ -53,6 +55,7 @@ class Settings:
     trials: int = 32
     sampler: str = "known-cost"
     reduction: int = 3
+    first_rung: int = 1
     published: str = "contained"
     enqueue: tuple[dict[str, Any], ...] = ()
     warm_start: str | None = None
@@ -73,7 +76,7 @@ class Settings:
         ):
             if value not in allowed:
                 raise UserError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}")
-        for name, least in (("trials", 1), ("reduction", 1), ("seed", 0), ("confirm", 0)):
+        for name, least in (("trials", 1), ("reduction", 1), ("first_rung", 1), ("seed", 0), ("confirm", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{name} {value!r}: a whole number of at least {least} is needed")
@@ -90,6 +93,11 @@ class Settings:
     @property
     def parsed_limits(self) -> tuple[Limit, ...]:
         return tuple(parse_limit(limit) for limit in self.limits)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs after which trials are compared."""
+        return rungs(self.parsed_recipe.epochs, self.reduction, self.first_rung)
 
     @property
     def parsed_recipe(self) -> Recipe:

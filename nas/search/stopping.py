@@ -17,21 +17,36 @@ import numpy as np
 
 from nas import pareto
 
+FEWEST_STEPS = 50
+"""Steps of the optimizer before which accuracies say nothing: networks are at chance, and which of them was stopped
+would be decided by costs and luck. Digits have 19 steps an epoch; at 19 all published networks stand at 10%."""
+
+
+def first_rung(steps_per_epoch: int) -> int:
+    """The first epoch after which trials may be compared."""
+    return math.ceil(FEWEST_STEPS / steps_per_epoch)
+
 
 def rungs(epochs: int, reduction: int, first: int = 1) -> tuple[int, ...]:
     """The epochs at which trials are compared: the budget divided by the reduction again and again, not below `first`.
 
+    Where even the first division is below it, `first` alone, if that still saves more than half of the budget.
+
     >>> rungs(12, 3)
     (1, 4)
+    >>> rungs(12, 3, first=5)
+    (5,)
     """
-    levels: list[int] = []
+    if reduction <= 1:
+        return ()
+    levels = set()
     level = epochs / reduction
-    while reduction > 1 and level >= first:
-        rung = max(first, math.floor(level))
-        if rung < epochs and rung not in levels:
-            levels.append(rung)
+    while level >= first:
+        levels.add(math.floor(level))
         level /= reduction
-    return tuple(sorted(levels))
+    if not levels and 2 * first < epochs:
+        levels.add(first)
+    return tuple(sorted(levels - {epochs}))
 
 
 def survives(own: Sequence[float], others: Sequence[Sequence[float]], reduction: int) -> bool:

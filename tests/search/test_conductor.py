@@ -199,6 +199,19 @@ def dominates(one, other):
     return one[0] >= other[0] and one[1] <= other[1] and one != other
 
 
+def test_a_queued_network_is_never_stopped_and_proposals_are_compared_with_it(tmp_path, small_space, make_conductor):
+    queue = [small_space.sample(seed) for seed in range(3)]
+    conductor = make_conductor(tmp_path, small_space, queue=queue, trials=8)
+    ended = []
+    while candidate := conductor.next_candidate():
+        queued = conductor.study.is_queued(candidate.number)
+        # The last queued network is worse than those before it, and no proposal is better.
+        accuracy = 0.9 if queued and len(ended) < 2 else 0.1
+        ended.append((queued, train(conductor, candidate, accuracy)))
+    assert [epoch for queued, epoch in ended if queued] == [EPOCHS] * 3
+    assert any(epoch < EPOCHS for queued, epoch in ended if not queued)
+
+
 def test_weights_go_when_their_trial_ends_off_the_front_or_falls_off_it(make_conductor, tmp_path, small_space):
     queue = [small_space.sample(1)]
     discarded = []

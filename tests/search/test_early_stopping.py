@@ -1,12 +1,14 @@
 """Early stopping on learning curves that our own training made (``benchmarks/early_stopping.py record``)."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+CURVES = Path(__file__).parent / "fixtures" / "curves.json"
 SPEC = importlib.util.spec_from_file_location("early_stopping", ROOT / "benchmarks" / "early_stopping.py")
 early_stopping = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(early_stopping)
@@ -14,7 +16,7 @@ SPEC.loader.exec_module(early_stopping)
 
 @pytest.fixture(scope="module")
 def curves():
-    return early_stopping.read(Path(__file__).parent / "fixtures" / "curves.json")
+    return early_stopping.read(CURVES)
 
 
 def replays(curves, count=20):
@@ -26,6 +28,7 @@ def replays(curves, count=20):
 def test_the_recording_is_of_a_search_worth_the_name(curves):
     assert len(curves) >= 60
     assert {len(curve.accuracies) for curve in curves} == {9}
+    assert json.loads(CURVES.read_text())["about"]["first_rung"] == 1  # the replays' rungs are those of such a search
 
 
 def test_it_saves_two_thirds_of_the_epochs_and_keeps_the_front(curves):

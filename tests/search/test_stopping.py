@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nas.search.stopping import DominanceStopping, rungs, survives
+from nas.search.stopping import DominanceStopping, first_rung, rungs, survives
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,18 @@ from nas.search.stopping import DominanceStopping, rungs, survives
 )
 def test_rungs(epochs, reduction, expected):
     assert rungs(epochs, reduction) == expected
+
+
+@pytest.mark.parametrize(
+    ("epochs", "first", "expected"),
+    [(9, 2, (3,)), (9, 3, (3,)), (9, 4, (4,)), (9, 5, ()), (27, 3, (3, 9)), (8, 3, (3,)), (3, 3, ())],
+)
+def test_no_rung_before_the_first_that_says_something(epochs, first, expected):
+    assert rungs(epochs, 3, first) == expected
+
+
+def test_few_steps_say_nothing():
+    assert [first_rung(steps) for steps in (1, 19, 25, 49, 50, 390)] == [50, 3, 2, 2, 1, 1]
 
 
 def fronts_by_definition(points):
