@@ -188,7 +188,11 @@ class Trainer:
         Raises `UserError` for a state of another recipe, seed or network.
         """
         try:
-            if Recipe.from_dict(state["recipe"]) != self.recipe or state["seed"] != self._seed:
+            recipe = Recipe.from_dict(state["recipe"])
+        except (UserError, KeyError, TypeError) as error:
+            raise UserError(f"the saved training is damaged: {error}") from error
+        try:
+            if recipe != self.recipe or state["seed"] != self._seed:
                 raise UserError(
                     "the saved training has another recipe or seed: resume it with those it was started with"
                 )
