@@ -17,7 +17,7 @@ import heapq
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,10 @@ class Replayed:
         return tuple(index for index in self.true_front if index not in self.finished)
 
 
-def replay(curves: Sequence[Curve], *, reduction: int, workers: int, order: Sequence[int]) -> Replayed:
+def replay(curves: Sequence[Curve], *, reduction: int, first: int, workers: int, order: Sequence[int]) -> Replayed:
     """Run the rule over recorded curves, `workers` trials at once, beginning in this order."""
     budget = len(curves[0].accuracies)
-    rule = DominanceStopping(rungs(budget, reduction), reduction)
+    rule = DominanceStopping(rungs(budget, reduction, first), reduction)
     waiting = list(order)
     running = [(curves[index].seconds[0], index, 1) for index in waiting[:workers]]
     del waiting[:workers]
@@ -97,12 +97,13 @@ def replay(curves: Sequence[Curve], *, reduction: int, workers: int, order: Sequ
     return Replayed(epochs, budget * len(curves), tuple(finished), tuple(int(i) for i in true), share)
 
 
-def read(path: Path) -> list[Curve]:
-    """The curves of a recorded file."""
+def read(path: Path) -> tuple[list[Curve], int]:
+    """The curves of a recorded file, and the first rung of that search."""
     document = json.loads(path.read_text())
-    return [
+    curves = [
         Curve(tuple(item["accuracies"]), tuple(item["seconds"]), tuple(item["costs"])) for item in document["networks"]
     ]
+    return curves, int(document["about"]["first_rung"])
 
 
 def draw(space: str, count: int, max_macs: float) -> list[nas.Architecture]:
@@ -159,18 +160,17 @@ def main() -> None:
     parser.add_argument("action", choices=("record", "replay"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--epochs", type=int, default=9)
-    parser.add_argument("--batch-size", type=int, default=16, help="76 steps an epoch on digits: rungs begin with 1")
+    parser.add_argument("--epochs", type=int, default=18)
     parser.add_argument("--space", default="inverted_residual")
     parser.add_argument("--max-macs", type=float, default=0.4e6)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=50, help="orders in which the trials begin")
     options = parser.parse_args()
     if options.action == "record":
-        recipe = replace(RECIPES["search"].with_epochs(options.epochs), batch_size=options.batch_size)
+        recipe = RECIPES["search"].with_epochs(options.epochs)
         record(options.file, trials=options.trials, recipe=recipe, space=options.space, max_macs=options.max_macs)
         return
-    curves = read(options.file)
+    curves, first = read(options.file)
     budget = len(curves[0].accuracies)
     print(f"{len(curves)} networks, {budget} epochs, objectives {', '.join(OBJECTIVES)}, {options.seeds} orders")
     print(
@@ -181,6 +181,7 @@ def main() -> None:
             replay(
                 curves,
                 reduction=reduction,
+                first=first,
                 workers=options.workers,
                 order=np.random.default_rng(seed).permutation(len(curves)).tolist(),
             )
@@ -192,7 +193,7 @@ def main() -> None:
         spread = f"{np.median(saving):.2f}x ({min(saving):.2f}-{max(saving):.2f})"
         share = f"{np.median(kept):.4f} ({min(kept):.4f})"
         stopped = f"{np.median(lost):.0f} of {len(runs[0].true_front)}"
-        print(f"{reduction:>9}  {rungs(budget, reduction)!s:<11}  {spread:<30}  {share:<30}  {stopped}")
+        print(f"{reduction:>9}  {rungs(budget, reduction, first)!s:<11}  {spread:<30}  {share:<30}  {stopped}")
 
 
 if __name__ == "__main__":

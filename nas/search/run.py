@@ -340,7 +340,7 @@ def _records(study: optuna.Study, settings: Settings, where: str) -> list[Record
     objectives = settings.parsed_objectives
     confirmed = study.user_attrs.get("confirmed", {})
     check_confirmed(confirmed, where)
-    space = settings.open_space()
+    space = settings.open_space(f"{where}: ")
     trials = [trial for trial in study.get_trials(deepcopy=False) if "document" in trial.user_attrs]
     for trial in trials:
         check_trial(trial, objectives, space, f"{where}: trial {trial.number}")

@@ -103,8 +103,9 @@ class Settings:
     def parsed_recipe(self) -> Recipe:
         return Recipe.from_dict(self.recipe)
 
-    def open_space(self) -> Space:
-        return Space(self.space, f"space {self.space.get('name', '')}")
+    def open_space(self, where: str = "") -> Space:
+        """The space; `where` begins what an error says."""
+        return Space(self.space, f"{where}space {self.space.get('name', '')}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""

@@ -18,35 +18,31 @@ import numpy as np
 from nas import pareto
 
 FEWEST_STEPS = 50
-"""Steps of the optimizer before which accuracies say nothing: networks are at chance, and which of them was stopped
-would be decided by costs and luck. Digits have 19 steps an epoch; at 19 all published networks stand at 10%."""
+"""Steps of the optimizer before which accuracies say nothing: networks are at chance, and costs and luck would decide
+which of them are stopped. Of 57 networks drawn from `inverted_residual`, half stood at 10% on digits after 76 steps
+within a warm-up of two epochs, and rungs at epochs 1 and 3 of 9 kept as little as 0.46 of the hypervolume."""
 
 
-def first_rung(steps_per_epoch: int) -> int:
-    """The first epoch after which trials may be compared."""
-    return math.ceil(FEWEST_STEPS / steps_per_epoch)
+def first_rung(steps_per_epoch: int, warmup_epochs: float) -> int:
+    """The first epoch after which trials may be compared: one after the warm-up of the learning rate, and no fewer
+    steps than :data:`FEWEST_STEPS`."""
+    return max(math.ceil(FEWEST_STEPS / steps_per_epoch), math.ceil(warmup_epochs) + 1)
 
 
 def rungs(epochs: int, reduction: int, first: int = 1) -> tuple[int, ...]:
-    """The epochs at which trials are compared: the budget divided by the reduction again and again, not below `first`.
+    """The epochs at which trials are compared: `first`, times the reduction again and again.
 
-    Where even the first division is below it, `first` alone, if that still saves more than half of the budget.
+    As long as half of the budget is left to be saved.
 
-    >>> rungs(12, 3)
-    (1, 4)
-    >>> rungs(12, 3, first=5)
-    (5,)
+    >>> rungs(18, 3, first=3)
+    (3, 9)
     """
-    if reduction <= 1:
-        return ()
-    levels = set()
-    level = epochs / reduction
-    while level >= first:
-        levels.add(math.floor(level))
-        level /= reduction
-    if not levels and 2 * first < epochs:
-        levels.add(first)
-    return tuple(sorted(levels - {epochs}))
+    levels: list[int] = []
+    level = first
+    while reduction > 1 and 2 * level <= epochs:
+        levels.append(level)
+        level *= reduction
+    return tuple(levels)
 
 
 def survives(own: Sequence[float], others: Sequence[Sequence[float]], reduction: int) -> bool:

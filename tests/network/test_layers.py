@@ -186,7 +186,7 @@ def test_export_with_a_free_batch() -> None:
 def test_compile() -> None:
     torch.manual_seed(0)
     network = nas.Architecture.from_dict(EVERYTHING).build(10).eval()
-    compiled = torch.compile(network)
+    compiled = torch.compile(network, backend="aot_eager")  # what can be traced; Inductor's kernels are torch's affair
     with torch.no_grad():
         for n in (2, 5):
             x = torch.randn(n, 3, 64, 64)

@@ -41,7 +41,7 @@ def test_random_order_is_the_expectation() -> None:
     """Against all orders of a few trainings."""
     import itertools
 
-    run = invented_run(Path("results/few"), trials=5, epochs=2, published="none", objectives=("accuracy", "size"))
+    run = invented_run(Path("results/few"), trials=5, epochs=1, published="none", objectives=("accuracy", "size"))
     history = progress.history(run)
     volume = progress.Volume.of(run.objectives, run.records)
     assert history is not None and volume is not None
@@ -53,7 +53,7 @@ def test_random_order_is_the_expectation() -> None:
         ],
         axis=0,
     )
-    assert history.random_mean == pytest.approx(exact, abs=0.05)
+    assert history.random_mean == pytest.approx(exact, abs=0.1)  # of 100 orders drawn
 
 
 def test_time_adds_up(run: Run) -> None:

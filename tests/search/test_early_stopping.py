@@ -1,13 +1,13 @@
 """Early stopping on learning curves that our own training made (``benchmarks/early_stopping.py record``)."""
 
 import importlib.util
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+FIRST = 3
 CURVES = Path(__file__).parent / "fixtures" / "curves.json"
 SPEC = importlib.util.spec_from_file_location("early_stopping", ROOT / "benchmarks" / "early_stopping.py")
 early_stopping = importlib.util.module_from_spec(SPEC)
@@ -16,28 +16,28 @@ SPEC.loader.exec_module(early_stopping)
 
 @pytest.fixture(scope="module")
 def curves():
-    return early_stopping.read(CURVES)
+    return early_stopping.read(CURVES)[0]
 
 
 def replays(curves, count=20):
     for seed in range(count):
         order = np.random.default_rng(seed).permutation(len(curves)).tolist()
-        yield early_stopping.replay(curves, reduction=3, workers=2, order=order)
+        yield early_stopping.replay(curves, reduction=3, first=FIRST, workers=2, order=order)
 
 
 def test_the_recording_is_of_a_search_worth_the_name(curves):
     assert len(curves) >= 60
-    assert {len(curve.accuracies) for curve in curves} == {9}
-    assert json.loads(CURVES.read_text())["about"]["first_rung"] == 1  # the replays' rungs are those of such a search
+    assert {len(curve.accuracies) for curve in curves} == {18}
+    assert early_stopping.read(CURVES)[1] == FIRST  # the replays' rungs are those of such a search
 
 
 def test_it_saves_two_thirds_of_the_epochs_and_keeps_the_front(curves):
     found = list(replays(curves))
-    assert all(replayed.all_epochs == 9 * len(curves) for replayed in found)
+    assert all(replayed.all_epochs == 18 * len(curves) for replayed in found)
     assert np.median([replayed.saving for replayed in found]) >= 3
     assert min(replayed.hypervolume for replayed in found) >= 0.98
 
 
 def test_nothing_is_stopped_without_rungs(curves):
-    replayed = early_stopping.replay(curves, reduction=1, workers=2, order=range(len(curves)))
+    replayed = early_stopping.replay(curves, reduction=1, first=FIRST, workers=2, order=range(len(curves)))
     assert (replayed.saving, replayed.hypervolume, replayed.stopped_front) == (1, pytest.approx(1), ())

@@ -9,12 +9,12 @@ from nas.search.stopping import DominanceStopping, first_rung, rungs, survives
 @pytest.mark.parametrize(
     ("epochs", "reduction", "expected"),
     [
-        (12, 3, (1, 4)),
+        (12, 3, (1, 3)),
         (9, 3, (1, 3)),
         (81, 3, (1, 3, 9, 27)),
         (16, 2, (1, 2, 4, 8)),
         (1, 3, ()),
-        (2, 3, ()),
+        (2, 3, (1,)),
         (12, 1, ()),
     ],
 )
@@ -24,14 +24,15 @@ def test_rungs(epochs, reduction, expected):
 
 @pytest.mark.parametrize(
     ("epochs", "first", "expected"),
-    [(9, 2, (3,)), (9, 3, (3,)), (9, 4, (4,)), (9, 5, ()), (27, 3, (3, 9)), (8, 3, (3,)), (3, 3, ())],
+    [(18, 3, (3, 9)), (17, 3, (3,)), (9, 2, (2,)), (9, 4, (4,)), (9, 5, ()), (60, 3, (3, 9, 27)), (3, 3, ())],
 )
 def test_no_rung_before_the_first_that_says_something(epochs, first, expected):
     assert rungs(epochs, 3, first) == expected
 
 
-def test_few_steps_say_nothing():
-    assert [first_rung(steps) for steps in (1, 19, 25, 49, 50, 390)] == [50, 3, 2, 2, 1, 1]
+def test_few_steps_and_a_warm_up_say_nothing():
+    assert [first_rung(steps, 0) for steps in (1, 19, 25, 49, 50, 390)] == [50, 3, 2, 2, 1, 1]
+    assert [first_rung(390, warmup) for warmup in (0.5, 2, 2.25)] == [2, 3, 4]
 
 
 def fronts_by_definition(points):
