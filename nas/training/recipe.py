@@ -211,7 +211,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             lr=0.1,
             schedule="one_cycle",
             warmup_epochs=2,
-            epochs=18,
+            epochs=9,
             batch_size=64,
             weight_decay=5e-4,
         ),
