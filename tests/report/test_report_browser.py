@@ -76,7 +76,7 @@ def test_needs_no_network(browser, page: Path) -> None:
 
 def test_hover_shows_the_network_and_click_pins_it(browser, page: Path) -> None:
     browser.open(page)
-    index = browser("return points.findIndex((point) => point.rank === 2)")
+    index = browser("return points.findIndex((point) => point.rank > 1 && point.kind === 'found')")
     assert browser("return document.getElementById('pinned').dataset.point") != str(index)
     x, y = point_at(browser, index)
     browser.mouse("mouseMoved", x - 40, y - 40)
@@ -95,7 +95,8 @@ def test_hover_shows_the_network_and_click_pins_it(browser, page: Path) -> None:
     browser.wait(lambda: browser(ring) == [pytest.approx(size / 1e6)], 10)
     panel = browser("return document.getElementById('pinned').textContent")
     assert f"name: inverted_residual-{name}" in panel
-    assert f"nas train results/example/front/02-{name}.yaml --dataset digits" in panel
+    rank = browser("return points[arguments[0]].rank", index)
+    assert f"nas train results/example/front/{rank:02d}-{name}.yaml --dataset digits" in panel
     browser.mouse("mouseMoved", 5, 5)
     browser.wait(lambda: browser("return document.querySelector('.card').style.display === 'none'"), 10)
 
