@@ -93,6 +93,6 @@ class Card:
                 decoded_at=int(metadata["decoded_at"]),
             )
         except UserError as error:
-            raise UserError(str(error) if where in str(error) else f"{where}: {error}") from error
+            raise error.at(where) from error
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(f"{where}: its metadata are damaged ({type(error).__name__}: {error})") from error

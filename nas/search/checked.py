@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from nas.errors import UserError
+from nas.errors import UserError, first_mistake
 from nas.search.objectives import Objective
 from nas.search.study import curve_of
 from nas.space import Space
@@ -131,6 +131,5 @@ def _check(adapter: TypeAdapter[Any], value: Any, where: str) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{where}: damaged: {f'{path}: ' if path else ''}{first['msg']}") from error
+        path, mistake = first_mistake(error)
+        raise UserError(f"{where}: damaged: {f'{path}: ' if path else ''}{mistake}") from error

@@ -143,10 +143,7 @@ class Conductor:
 
     def _stops(self, number: int, epoch: int, values: list[float]) -> bool:
         """Whether a proposal ends here. What was queued was asked for, and is what the proposals are compared with."""
-        if self.study.is_queued(number):
-            self.stopping.record(number, epoch, values)
-            return False
-        return self.stopping.stops(number, epoch, values)
+        return self.stopping.stops(number, epoch, values) and not self.study.is_queued(number)
 
     def lose(self, number: int, reason: str) -> None:
         """A trial broke, or its worker did."""

@@ -54,7 +54,7 @@ def prepare(settings: Settings, *, run: Path, dataset: Dataset | None, say: Call
     # The limits that need no latency first: a mistake in them should not wait for the calibration.
     check_limits(space, [limit for limit in limits if limit.objective.name != "latency"], cost_function(num_classes))
     queue = queued(settings, space, dataset)
-    if not needs_latency(settings):
+    if not settings.needs_latency:
         return Prepared(dataset, space, cost_function(num_classes), queue, None)
     table = latency_table(settings, space, num_classes, run, say)
     here = settings.latency_table is None
@@ -109,13 +109,6 @@ def cost_function(num_classes: int, latency: Callable[[Architecture], Prediction
         return figures
 
     return costs
-
-
-def needs_latency(settings: Settings) -> bool:
-    """Whether the search has to know latencies before it trains."""
-    return "latency" in settings.objectives or any(
-        limit.objective.name == "latency" for limit in settings.parsed_limits
-    )
 
 
 def latency_table(settings: Settings, space: Space, num_classes: int, run: Path, say: Callable[[str], None]) -> Table:
@@ -203,7 +196,7 @@ def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Queued]:
     """
     published = [
         fitted
-        for architecture in catalog.published()
+        for architecture in (catalog.published() if settings.enqueue or settings.published != "none" else ())
         if (fitted := fit_published(architecture, space, dataset)) is not None
     ]
     known = {architecture.id for architecture in published}

@@ -291,14 +291,11 @@ def not_repeatable(settings: Settings, environment: Mapping[str, Any]) -> list[s
 
     A training on the CPU is not among it: its seed follows from the search's and the network's id.
     """
-    latency = "latency" in settings.objectives or any(
-        limit.objective.name == "latency" for limit in settings.parsed_limits
-    )
     found = {
         "which networks are tried, and where they are stopped: several workers finish in any order": (
             environment["workers"] > 1
         ),
-        "latencies, and what follows from them: times are measured": latency,
+        "latencies, and what follows from them: times are measured": settings.needs_latency,
         "trainings, bit for bit: a GPU adds in any order": environment["device"] != "cpu",
     }
     return [line for line, holds in found.items() if holds]

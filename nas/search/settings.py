@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from nas.errors import UserError
+from nas.errors import UserError, first_mistake
 from nas.search.checkpoints import KEEP
 from nas.search.objectives import Limit, Objective, parse_limit, parse_objectives
 from nas.search.stopping import rungs
@@ -95,6 +95,11 @@ class Settings:
         return tuple(parse_limit(limit) for limit in self.limits)
 
     @property
+    def needs_latency(self) -> bool:
+        """Whether the search has to know latencies before it trains."""
+        return "latency" in self.objectives or any(limit.objective.name == "latency" for limit in self.parsed_limits)
+
+    @property
     def rungs(self) -> tuple[int, ...]:
         """The epochs after which trials are compared."""
         return rungs(self.parsed_recipe.epochs, self.reduction, self.first_rung)
@@ -136,8 +141,7 @@ class Settings:
             settings = cls(**values)
             Recipe.from_dict(settings.recipe)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise UserError(f"{where}: {name} {values[name]!r}: {first['msg']}") from error
+            raise UserError(f"{where}: {name} {values[name]!r}: {first_mistake(error)[1]}") from error
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         return settings

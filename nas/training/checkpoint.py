@@ -13,7 +13,7 @@ import torch
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from nas.errors import UserError
+from nas.errors import UserError, first_mistake
 from nas.files import check_extent, check_size, write_atomic
 from nas.training.recipe import Recipe
 
@@ -148,9 +148,8 @@ def checked(values: Mapping[str, Any], where: str) -> Checkpoint:
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{where}: damaged, {path}: {first['msg']}") from error
+        path, mistake = first_mistake(error)
+        raise UserError(f"{where}: damaged, {path}: {mistake}") from error
     return Checkpoint(**{item.name: values[item.name] for item in fields(Checkpoint) if item.name in values})
 
 

@@ -295,4 +295,4 @@ def load_recipe(name: str) -> Recipe:
     try:
         return Recipe.from_dict(read_yaml(path))
     except UserError as error:
-        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+        raise error.at(str(path)) from error

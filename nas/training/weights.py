@@ -84,7 +84,7 @@ def restored(checkpoint: Checkpoint, where: str) -> nn.Module:
     try:
         return restore(card(checkpoint, where), checkpoint.weights)
     except UserError as error:
-        raise UserError(str(error) if where in str(error) else f"{where}: {error}") from error
+        raise error.at(where) from error
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from nas.cost.latency.engines import check
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, describe, free_cores, quiet_process
 from nas.cost.latency.measuring import time_until_sure
-from nas.cost.latency.profile import profiled
+from nas.cost.latency.onnx_profile import profiled
 from nas.cost.latency.summary import Measurement, estimate, summarize
 from nas.cost.latency.timing import Probe, Trace, time_round
 from nas.errors import UserError

@@ -20,7 +20,7 @@ from nas.cost.latency.engines import Engine, Layout
 from nas.cost.latency.fitting import Group, Timed, make_table, steady
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, describe, device_name, quiet_process
-from nas.cost.latency.profile import profiled
+from nas.cost.latency.onnx_profile import profiled
 from nas.cost.latency.summary import QUANTILE, estimate, part_values, stolen
 from nas.cost.latency.table import Table, parse_table, space_id
 from nas.cost.latency.timing import SHARED, Probe, Runner, Trace, time_round
