@@ -4,13 +4,17 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.ending import resumable, run_command
 from nas.errors import UserError
 from nas.latency_cli import AsJson, console, latency_app
+from nas.resource_options import with_resources
+
+if TYPE_CHECKING:
+    from nas.search.cluster import Resources
 
 app = typer.Typer(
     name="nas",
@@ -27,16 +31,11 @@ Dataset = Annotated[
     str, typer.Option(help="digits, cifar10, cifar100, svhn, stl10, fashion_mnist or imagefolder:PATH.")
 ]
 TrainSize = Annotated[int | None, typer.Option(help="Train on so many images.", show_default=False)]
-CpusPerTrial = Annotated[int | None, typer.Option(help="Threads of a worker.", show_default=False)]
-GpusPerTrial = Annotated[float | None, typer.Option(help="Part of a GPU, such as 0.25.", show_default=False)]
-MaxConcurrent = Annotated[int | None, typer.Option(help="Workers at once.", show_default=False)]
-Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster, or auto.", show_default=False)]
-MaxFailures = Annotated[int, typer.Option(help="End after so many failed trials in a row.")]
-EpochTimeout = Annotated[float, typer.Option(help="Seconds after which an epoch is given up; 0: never.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 
 
 @app.command(epilog="Example: nas search --space inverted_residual --dataset cifar10 --limit 'size<=2MB'")
+@with_resources
 def search(
     space: Annotated[str, typer.Option(help="A shipped space (see nas list) or a YAML file.")] = "inverted_residual",
     dataset: Dataset = "digits",
@@ -83,26 +82,13 @@ def search(
     storage: Annotated[
         str | None, typer.Option(help="Optuna URL for the study (default: a file in the run's folder).")
     ] = None,
-    cpus_per_trial: CpusPerTrial = None,
-    gpus_per_trial: GpusPerTrial = None,
-    max_concurrent: MaxConcurrent = None,
-    address: Address = None,
-    max_failures: MaxFailures = 5,
-    epoch_timeout: EpochTimeout = 3600,
+    *,
+    resources: "Resources",
 ) -> None:
     """Search a space: train its networks, keep the front, write a report."""
     from nas import api, screen
-    from nas.search.cluster import Resources
     from nas.search.display import Display
 
-    resources = Resources(
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
-        max_concurrent=max_concurrent,
-        address=address,
-        max_failures=max_failures,
-        epoch_timeout=epoch_timeout,
-    )
     folder = resume or out or api.fresh_folder(Path(space).stem, dataset)
     with resumable(f"nas search --resume {shlex.quote(str(folder))}"), Display(console) as display:
         if resume is not None:
@@ -207,6 +193,7 @@ def compare(
 
 
 @app.command(epilog="Example: nas reproduce han-table3 --epochs 10 --seeds 3")
+@with_resources
 def reproduce(
     table: Annotated[
         str,
@@ -224,26 +211,13 @@ def reproduce(
     seeds: Annotated[int, typer.Option(help="How often each network is trained.")] = 1,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The folder (default: fresh, under results/).")] = None,
-    cpus_per_trial: CpusPerTrial = None,
-    gpus_per_trial: GpusPerTrial = None,
-    max_concurrent: MaxConcurrent = None,
-    address: Address = None,
-    max_failures: MaxFailures = 5,
-    epoch_timeout: EpochTimeout = 3600,
+    *,
+    resources: "Resources",
 ) -> None:
     """Train, or time, the networks of a paper's table, and write it again with our figures."""
     from nas import api, screen
-    from nas.search.cluster import Resources
     from nas.search.display import Display
 
-    resources = Resources(
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
-        max_concurrent=max_concurrent,
-        address=address,
-        max_failures=max_failures,
-        epoch_timeout=epoch_timeout,
-    )
     folder = out or api.fresh_folder("reproduce", table)
     again = shlex.join(["nas", *sys.argv[1:], *([] if out else ["--out", str(folder)])])
     with resumable(again), Display(console) as display:

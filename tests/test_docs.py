@@ -27,7 +27,8 @@ from nas.cost.latency.table import HeldOut
 from nas.cost.profile import profile
 from nas.export import Card
 from nas.files import MAX_BYTES, MAX_DEPTH, MAX_NODES
-from nas.search.run import COLUMNS, STATES, Run, describe_environment, read_run_file, write_run_file
+from nas.search.run import COLUMNS, STATES, Run
+from nas.search.run_file import describe_environment, read_run_file, write_run_file
 from nas.search.settings import SCHEMA, Settings
 from nas.search.stopping import FEWEST_STEPS, first_rung, rungs
 from nas.search.study import STUDY_FILE, SearchStudy

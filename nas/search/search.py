@@ -19,7 +19,8 @@ from nas.search.journal import RunJournal
 from nas.search.judge import judge, to_judge
 from nas.search.memory import memory_bytes, too_large
 from nas.search.prepare import LATENCY_FILE, Prepared, prepare
-from nas.search.run import Run, describe_environment, read_run_file, write_run_file
+from nas.search.run import Run
+from nas.search.run_file import describe_environment, read_run_file, write_run_file
 from nas.search.sampler.by_name import make_sampler
 from nas.search.settings import Settings
 from nas.search.stopping import DominanceStopping

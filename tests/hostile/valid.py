@@ -18,7 +18,8 @@ from nas.cost.latency.exchange import import_timings
 from nas.cost.latency.layers import segments
 from nas.cost.latency.table import space_id
 from nas.export import Card
-from nas.search.run import Run, describe_environment, read_run_file, write_run_file
+from nas.search.run import Run
+from nas.search.run_file import describe_environment, read_run_file, write_run_file
 from nas.search.settings import Settings
 from nas.search.study import STUDY_FILE, SearchStudy
 from nas.training.checkpoint import Checkpoint, save_checkpoint

@@ -22,7 +22,8 @@ from nas.architecture import Architecture
 from nas.cost.analytic import cost
 from nas.search.conductor import Conductor
 from nas.search.prepare import queued
-from nas.search.run import Record, Run, describe_environment, read_run_file, write_run_file
+from nas.search.run import Record, Run
+from nas.search.run_file import describe_environment, read_run_file, write_run_file
 from nas.search.settings import Settings
 from nas.search.stopping import DominanceStopping, rungs
 from nas.search.study import STUDY_FILE, SearchStudy

@@ -8,6 +8,16 @@ import time
 import psutil
 import yaml
 
+SPACE = {
+    "name": "tiny",
+    "input": {"channels": 1, "resolution": 8},
+    "stem": {"channels": 8, "stride": 2},
+    "stages": [
+        {"block": "inverted_residual", "channels": 8, "expansion": {"choice": [1, 2, 3, 4, 6]}},
+        {"block": "inverted_residual", "channels": {"choice": [8, 16, 24, 32]}, "stride": 2, "expansion": 2},
+    ],
+}
+
 
 def start(folder, space, *arguments, **environment):
     """`nas search --space` in a folder, its run in the folder ``run``; what it says is the process's `stdout`."""

@@ -13,7 +13,8 @@ from pathlib import Path
 import commands
 import psutil
 import pytest
-from test_faults import SMALL, SPACE
+from commands import SPACE
+from test_faults import SMALL
 
 from nas.search.run import Run
 

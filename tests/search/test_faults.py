@@ -8,6 +8,7 @@ import time
 import commands
 import faults
 import pytest
+from commands import SPACE
 
 from nas.architecture import Architecture
 from nas.search.run import Run
@@ -15,15 +16,6 @@ from nas.search.run import Run
 pytestmark = pytest.mark.slow
 
 FAULTY = (faults.LIKE_NAN, faults.RAISES, faults.HUGE_TENSOR, faults.HUGE_LIST, faults.KILLED, faults.HANGS)
-SPACE = {
-    "name": "tiny",
-    "input": {"channels": 1, "resolution": 8},
-    "stem": {"channels": 8, "stride": 2},
-    "stages": [
-        {"block": "inverted_residual", "channels": 8, "expansion": {"choice": [1, 2, 3, 4, 6]}},
-        {"block": "inverted_residual", "channels": {"choice": [8, 16, 24, 32]}, "stride": 2, "expansion": 2},
-    ],
-}
 SMALL = ("--objectives", "accuracy,size", "--published", "none", "--train-size", 400, "--report-every", 0)
 
 

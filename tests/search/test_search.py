@@ -5,17 +5,17 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from dataclasses import replace
 
+import commands
 import numpy as np
 import psutil
 import pytest
 import torch
 import yaml
+from commands import SPACE
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -23,20 +23,11 @@ import nas
 from nas.errors import UserError
 from nas.search.conductor import training_seed
 from nas.search.prepare import load
-from nas.search.run import COLUMNS, Run, write_run_file
+from nas.search.run import COLUMNS, Run
+from nas.search.run_file import write_run_file
 from nas.search.study import Candidate
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.recipe import Recipe
-
-TINY = {
-    "name": "tiny",
-    "input": {"channels": 1, "resolution": 8},
-    "stem": {"channels": 8, "stride": 2},
-    "stages": [
-        {"block": "inverted_residual", "channels": 8, "expansion": {"choice": [1, 2, 3, 4, 6]}},
-        {"block": "inverted_residual", "channels": {"choice": [8, 16, 24, 32]}, "stride": 2, "expansion": 2},
-    ],
-}
 
 
 def dominated(row, rows):
@@ -52,7 +43,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search") / "run"
     progress = []
     run = nas.search(
-        nas.Space(TINY),
+        nas.Space(SPACE),
         objectives=("accuracy", "size"),
         trials=8,
         epochs=3,
@@ -148,55 +139,27 @@ def test_a_finished_run_is_not_overwritten(finished):
     run, _ = finished
     before = (run.path / "trials.csv").read_bytes()
     with pytest.raises(UserError, match="holds another run"):
-        nas.search(nas.Space(TINY), objectives=("accuracy", "macs"), trials=8, epochs=3, out=run.path)
+        nas.search(nas.Space(SPACE), objectives=("accuracy", "macs"), trials=8, epochs=3, out=run.path)
     with pytest.raises(UserError, match="is finished"):
         nas.api.resume(run.path)
     assert (run.path / "trials.csv").read_bytes() == before
 
 
-COMMAND = ["search", "--space", "space.yaml", "--objectives", "accuracy,size", "--epochs", "3", "--out", "run"]
-
-
-def start(folder, *arguments, space=TINY):
-    (folder / "space.yaml").write_text(yaml.safe_dump(space))
-    return subprocess.Popen(
-        [sys.executable, "-m", "nas", *COMMAND, *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for_epochs(folder, count, process):
-    """Until the record holds so many epochs."""
-    journal = folder / "run" / "study.journal"
-    for _ in range(1200):
-        if journal.exists() and journal.read_text().count('"epoch:') >= count:
-            return
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.1)
-    raise AssertionError("the search trained nothing in two minutes")
+OPTIONS = ("--objectives", "accuracy,size", "--epochs", 3)
 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_with_the_command_that_goes_on(tmp_path):
-    process = start(tmp_path, "--trials", "30")
-    wait_for_epochs(tmp_path, 4, process)
+    process = commands.start(tmp_path, SPACE, *OPTIONS, "--trials", 30)
+    commands.wait_for_epochs(tmp_path, 4, process)
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "nas search --resume run" in output
     assert "Traceback" not in output
-    done = subprocess.run(
-        [sys.executable, "-m", "nas", "search", "--resume", "run", "--trials", "6"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    process = commands.resume(tmp_path, "--trials", 6)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
     records = Run.open(tmp_path / "run").records
     assert not [record for record in records if record.state == "running"]
     assert sum(record.was_trained for record in records) >= 6
@@ -215,21 +178,16 @@ def epochs_in(database):
 @pytest.mark.slow
 def test_a_search_in_a_database_goes_on_after_a_kill(tmp_path):
     database = tmp_path / "study.db"
-    process = start(tmp_path, "--trials", "6", "--storage", f"sqlite:///{database}")
+    process = commands.start(tmp_path, SPACE, *OPTIONS, "--trials", 6, "--storage", f"sqlite:///{database}")
     while epochs_in(database) < 4:
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = epochs_in(database)
-    done = subprocess.run(
-        [sys.executable, "-m", "nas", "search", "--resume", "run"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    process = commands.resume(tmp_path)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
     records = Run.open(tmp_path / "run").records
     assert epochs_in(database) > before
     assert len([record for record in records if record.was_trained]) == 6
@@ -248,9 +206,9 @@ def test_a_hundred_trials_leave_no_handles_and_few_files(tmp_path):
         if progress.closed in (40, 100):
             seen.setdefault(progress.closed, (process.num_fds(), process.memory_info().rss / 1e6))
 
-    stages = [TINY["stages"][0], {**TINY["stages"][1], "expansion": {"choice": [1, 2, 3, 4, 6]}}]
+    stages = [SPACE["stages"][0], {**SPACE["stages"][1], "expansion": {"choice": [1, 2, 3, 4, 6]}}]
     run = nas.search(
-        nas.Space({**TINY, "stages": stages, "width": {"choice": [1, 2]}}),
+        nas.Space({**SPACE, "stages": stages, "width": {"choice": [1, 2]}}),
         objectives=("accuracy", "size"),
         recipe=Recipe(epochs=1, batch_size=64),
         sampler="random",
@@ -268,7 +226,7 @@ def test_a_hundred_trials_leave_no_handles_and_few_files(tmp_path):
 
 
 KILLS = 20
-MANY = {**TINY, "name": "many", "width": {"choice": [0.5, 1, 1.4, 2]}}
+MANY = {**SPACE, "name": "many", "width": {"choice": [0.5, 1, 1.4, 2]}}
 """80 networks, so that every life of the search has some to train."""
 
 
@@ -343,7 +301,7 @@ def test_a_driver_that_is_killed_again_and_again_loses_nothing(tmp_path):
     run = tmp_path / "run"
     orphans, epochs, budget, kills = [], set(), 2, 0
     while kills < KILLS:
-        process = start(tmp_path, "--trials", str(budget), "--seed", "3", space=MANY)
+        process = commands.start(tmp_path, MANY, *OPTIONS, "--trials", budget, "--seed", 3)
         wait_for_moment(run, process, len(epochs), rng)
         if process.poll() is None:
             orphans += psutil.Process(process.pid).children(recursive=True)
@@ -357,7 +315,7 @@ def test_a_driver_that_is_killed_again_and_again_loses_nothing(tmp_path):
         check_whole(run, trials, epochs)
         done = sum(trial.state.is_finished() and "untrained" not in trial.user_attrs for trial in trials)
         budget = max(budget, done + 2)
-    process = start(tmp_path, "--trials", str(budget), "--seed", "3", space=MANY)
+    process = commands.start(tmp_path, MANY, *OPTIONS, "--trials", budget, "--seed", 3)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     _, alive = psutil.wait_procs(orphans, timeout=60)
