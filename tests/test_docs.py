@@ -8,12 +8,10 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import optuna
 import pytest
+import runs
 import typer
 import yaml
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 import nas
 from nas import api
@@ -28,10 +26,9 @@ from nas.cost.profile import profile
 from nas.export import Card
 from nas.files import MAX_BYTES, MAX_DEPTH, MAX_NODES
 from nas.search.run import COLUMNS, STATES, Run
-from nas.search.run_file import describe_environment, read_run_file, write_run_file
+from nas.search.run_file import read_run_file
 from nas.search.settings import SCHEMA, Settings
 from nas.search.stopping import FEWEST_STEPS, first_rung, rungs
-from nas.search.study import STUDY_FILE, SearchStudy
 from nas.space import MAX_COMBINATIONS
 from nas.stages import BLOCK_KINDS, AnyStage, Head, Input, Stem
 from nas.training.checkpoint import Checkpoint, save_checkpoint
@@ -136,45 +133,15 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def invented_run(out: Path) -> None:
-    out.mkdir(parents=True)
-    (out / "checkpoints").mkdir()
     settings = Settings(space=SMALL, objectives=("accuracy", "size"), recipe=Recipe(epochs=1).to_dict(), trials=3)
-    write_run_file(out, settings, describe_environment("cpu"), None)
-    study = optuna.create_study(
-        study_name=read_run_file(out)["study"],
-        storage=JournalStorage(JournalFileBackend(str(out / STUDY_FILE))),
-        sampler=optuna.samplers.RandomSampler(seed=0),
-        directions=["maximize", "minimize"],
-    )
-
-    def costs(architecture: Architecture) -> dict[str, float]:
-        counts = cost(architecture)
-        return {"params": counts.params, "macs": counts.macs, "size": counts.size_bytes}
-
-    search = SearchStudy(study, space=nas.Space(SMALL), objectives=settings.parsed_objectives, limits=(), costs=costs)
+    search = runs.begin(out, settings)
     for accuracy in (0.5, 0.7, 0.6):
         candidate = search.propose()
         assert candidate is not None
-        seconds = {"seconds": 1.0, "seconds_train": 0.9, "seconds_eval": 0.1}
-        search.record_epoch(
-            candidate.number, {"epoch": 1, "accuracy": accuracy, "train_accuracy": 0.5, "loss": 1.0, **seconds}
-        )
+        search.record_epoch(candidate.number, runs.epoch(1, accuracy))
         search.complete(candidate.number)
-        save_checkpoint(
-            out / "checkpoints" / f"{candidate.number}.pt",
-            Checkpoint(
-                architecture=candidate.architecture.to_dict(),
-                classes=tuple("0123456789"),
-                mean=(0.3,),
-                std=(0.3,),
-                dataset="digits",
-                split={"seed": 0, "validation_fraction": 0.15, "train_size": None},
-                recipe=settings.recipe,
-                epoch=1,
-                accuracy=accuracy,
-                weights=candidate.architecture.build(10).state_dict(),
-            ),
-        )
+        weights = runs.checkpoint_of(candidate.architecture, settings, epochs=1, accuracy=accuracy)
+        save_checkpoint(out / "checkpoints" / f"{candidate.number}.pt", weights)
     Run.open(out).write_tables()
 
 

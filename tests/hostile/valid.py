@@ -7,22 +7,18 @@ from typing import Any
 import numpy as np
 import onnx
 import optuna
+import runs
 from onnx import TensorProto, helper
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from PIL import Image
 
 import nas
-from nas.cost.analytic import cost
 from nas.cost.latency.exchange import import_timings
 from nas.cost.latency.layers import segments
 from nas.cost.latency.table import space_id
 from nas.export import Card
 from nas.search.run import Run
-from nas.search.run_file import describe_environment, read_run_file, write_run_file
 from nas.search.settings import Settings
-from nas.search.study import STUDY_FILE, SearchStudy
-from nas.training.checkpoint import Checkpoint, save_checkpoint
+from nas.training.checkpoint import save_checkpoint
 from nas.training.recipe import Recipe
 
 SPACE: dict[str, Any] = {
@@ -61,7 +57,6 @@ def write_all(folder: Path) -> None:
 
 def write_run(out: Path, space: nas.Space) -> None:
     """Four trials, with invented accuracies; one is stopped, one failed, and the front is judged."""
-    (out / "checkpoints").mkdir(parents=True)
     settings = Settings(
         space=dict(space.document),
         objectives=("accuracy", "size"),
@@ -69,59 +64,29 @@ def write_run(out: Path, space: nas.Space) -> None:
         trials=4,
         limits=("macs<=1G",),
     )
-    write_run_file(out, settings, describe_environment("cpu"), None)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        study_name=read_run_file(out)["study"],
-        storage=JournalStorage(JournalFileBackend(str(out / STUDY_FILE))),
-        sampler=optuna.samplers.RandomSampler(seed=0),
-        directions=["maximize", "minimize"],
-    )
-
-    def costs(architecture: nas.Architecture) -> dict[str, float]:
-        counts = cost(architecture)
-        return {"params": counts.params, "macs": counts.macs, "size": counts.size_bytes}
-
-    search = SearchStudy(
-        study, space=space, objectives=settings.parsed_objectives, limits=settings.parsed_limits, costs=costs
-    )
+    search = runs.begin(out, settings)
+    study = search.study
     search.enqueue(space.sample(5), "own")
     closed = []
     for accuracy in (0.5, 0.7, 0.6, 0.4):
         candidate = search.propose()
         assert candidate is not None
         for epoch in (1, 2, 3):
-            seconds = {"seconds": 1.0, "seconds_train": 0.9, "seconds_eval": 0.1}
-            measured = {"epoch": epoch, "accuracy": accuracy, "train_accuracy": 0.5, "loss": 1.0, **seconds}
-            search.record_epoch(candidate.number, measured)
+            search.record_epoch(candidate.number, runs.epoch(epoch, accuracy))
             if epoch == 2 and accuracy == 0.4:
                 search.stop(candidate.number, "dominated at epoch 2 of 3", 3)
                 break
         else:
             search.complete(candidate.number)
             closed.append(candidate.number)
-            architecture = candidate.architecture
-            save_checkpoint(out / "checkpoints" / f"{candidate.number}.pt", checkpoint_of(architecture, settings))
+            weights = runs.checkpoint_of(candidate.architecture, settings, epochs=3)
+            save_checkpoint(out / "checkpoints" / f"{candidate.number}.pt", weights)
     confirmed: dict[str, Any] = {str(number): {"test_accuracy": 0.5} for number in closed}
     confirmed["0"] |= {"latency_ms": 1.0, "latency_low_ms": 0.9, "latency_high_ms": 1.1, "latency_noisy": ""}
     confirmed["0"]["repeats"] = {"3": {"1": 0.5, "2": 0.6}}
     study.set_user_attr("confirmed", confirmed)
     Run.open(out).write_tables()
-
-
-def checkpoint_of(architecture: nas.Architecture, settings: Settings) -> Checkpoint:
-    return Checkpoint(
-        architecture=architecture.to_dict(),
-        classes=tuple("0123456789"),
-        mean=(0.3,),
-        std=(0.3,),
-        dataset="digits",
-        split={"seed": 0, "validation_fraction": 0.15, "train_size": None},
-        recipe=settings.recipe,
-        epoch=3,
-        accuracy=0.5,
-        weights=architecture.build(10).state_dict(),
-    )
 
 
 def write_training(out: Path, architecture: nas.Architecture) -> None:
