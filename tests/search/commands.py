@@ -1,6 +1,8 @@
 """Searches as commands: real processes that tests may kill."""
 
+import functools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +40,8 @@ def begin(folder, *arguments, **environment):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # Ignored in whatever a shell script started in the background, such as these tests.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     )
 
 

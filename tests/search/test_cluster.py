@@ -23,6 +23,8 @@ pytestmark = pytest.mark.slow
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
 """Without it a cluster would do as anybody says who reaches this machine."""
 
+ENVIRONMENT = {**os.environ, **TOKEN}
+RAY = Path(sys.executable).with_name("ray")
 EPOCHS = 12
 TRIALS = 8
 
@@ -31,9 +33,9 @@ class Node:
     """A Ray node of one CPU, with all its processes."""
 
     def __init__(self, folder, *arguments):
-        command = [Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus=1", *arguments]
+        command = [RAY, "start", "--block", "--num-cpus=1", *arguments]
         command += ["--object-store-memory=80000000", "--node-ip-address=127.0.0.1"]
-        environment = {**os.environ, **TOKEN, "RAY_TMPDIR": str(folder)}
+        environment = {**ENVIRONMENT, "RAY_TMPDIR": str(folder)}
         self.process = psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def processes(self):
@@ -63,10 +65,18 @@ def cluster(folder):
                     break
             time.sleep(0.1)
         nodes.append(Node(folder, f"--address={address}"))
+        while "/2.0 CPU" not in status(address):  # a search counts cores once, when it begins
+            assert nodes[1].process.is_running()
         yield address, nodes
     finally:
         for node in nodes:
             node.kill()
+
+
+def status(address):
+    """What `ray status` prints of a cluster; nothing where none answers yet."""
+    command = [RAY, "status", "--address", address]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60).stdout
 
 
 def test_a_search_goes_on_when_a_node_of_its_cluster_dies(tmp_path):
