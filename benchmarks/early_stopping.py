@@ -8,7 +8,7 @@ when a worker is free, epochs take as long as they took) and compares with train
 - the hypervolume of the front, as a part of the true front's (reference: the worst values recorded)
 - which members of the true front were stopped
 
-    python benchmarks/early_stopping.py record tests/search/fixtures/curves.json
+    python benchmarks/early_stopping.py record tests/search/fixtures/curves.json --data-dir DIR
     python benchmarks/early_stopping.py replay tests/search/fixtures/curves.json
 """
 
@@ -68,7 +68,7 @@ class Replayed:
 def replay(curves: Sequence[Curve], *, reduction: int, first: int, workers: int, order: Sequence[int]) -> Replayed:
     """Run the rule over recorded curves, `workers` trials at once, beginning in this order."""
     budget = len(curves[0].accuracies)
-    rule = DominanceStopping(rungs(budget, reduction, first), reduction)
+    rule = DominanceStopping(rungs(budget, first), reduction)
     waiting = list(order)
     running = [(curves[index].seconds[0], index, 1) for index in waiting[:workers]]
     del waiting[:workers]
@@ -106,9 +106,9 @@ def read(path: Path) -> tuple[list[Curve], int]:
     return curves, int(document["about"]["first_rung"])
 
 
-def draw(space: str, count: int, max_macs: float) -> list[nas.Architecture]:
-    """Networks of a space for digits, drawn uniformly among those of so few MACs."""
-    fitted = nas.load_space(space).with_input(channels=1, resolution=8)
+def draw(space: str, count: int, max_macs: float, *, channels: int, resolution: int) -> list[nas.Architecture]:
+    """Networks of a space, drawn uniformly among those of so few MACs."""
+    fitted = nas.load_space(space).with_input(channels=channels, resolution=resolution)
     rng = np.random.default_rng(0)
     found: dict[str, nas.Architecture] = {}
     while len(found) < count:
@@ -118,9 +118,10 @@ def draw(space: str, count: int, max_macs: float) -> list[nas.Architecture]:
     return list(found.values())
 
 
-def record(path: Path, *, trials: int, recipe: Recipe, space: str, max_macs: float) -> None:
-    """Train networks drawn at random to the end and keep their curves."""
-    networks_drawn = draw(space, trials, max_macs)
+def record(path: Path, *, trials: int, recipe: Recipe, space: str, max_macs: float, data: dict[str, Any]) -> None:
+    """Train networks drawn at random to the end and keep their curves; `data` says on what, as in `nas.search`."""
+    channels = 1 if data["dataset"] == "digits" else 3
+    networks_drawn = draw(space, trials, max_macs, channels=channels, resolution=data["resolution"])
     with tempfile.TemporaryDirectory() as folder:
         run = nas.search(
             space,
@@ -131,6 +132,7 @@ def record(path: Path, *, trials: int, recipe: Recipe, space: str, max_macs: flo
             reduction=1,
             trials=trials,
             recipe=recipe,
+            **data,
             out=Path(folder) / "run",
             on_change=lambda progress: print(f"\r{progress.closed}/{progress.budget}", end="", flush=True),
         )
@@ -138,7 +140,6 @@ def record(path: Path, *, trials: int, recipe: Recipe, space: str, max_macs: flo
             {
                 "name": record.architecture.name,
                 "accuracies": [epoch["accuracy"] for epoch in record.curve],
-                "losses": [epoch["loss"] for epoch in record.curve],
                 "seconds": [round(epoch["seconds"], 3) for epoch in record.curve],
                 "costs": [record.costs[name] for name in OBJECTIVES[1:]],
             }
@@ -148,6 +149,8 @@ def record(path: Path, *, trials: int, recipe: Recipe, space: str, max_macs: flo
         about = {
             "space": space,
             "dataset": run.settings.dataset,
+            "train_size": run.settings.train_size,
+            "resolution": data["resolution"],
             "max_macs": max_macs,
             "recipe": run.settings.recipe,
             "first_rung": run.settings.first_rung,
@@ -161,15 +164,27 @@ def main() -> None:
     parser.add_argument("action", choices=("record", "replay"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--epochs", type=int, default=18)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--space", default="inverted_residual")
     parser.add_argument("--max-macs", type=float, default=0.4e6)
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--train-size", type=int, default=2500)
+    parser.add_argument("--resolution", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=50, help="orders in which the trials begin")
     options = parser.parse_args()
     if options.action == "record":
         recipe = RECIPES["search"].with_epochs(options.epochs)
-        record(options.file, trials=options.trials, recipe=recipe, space=options.space, max_macs=options.max_macs)
+        data = {name: getattr(options, name) for name in ("dataset", "data_dir", "train_size", "resolution")}
+        record(
+            options.file,
+            trials=options.trials,
+            recipe=recipe,
+            space=options.space,
+            max_macs=options.max_macs,
+            data=data,
+        )
         return
     curves, first = read(options.file)
     budget = len(curves[0].accuracies)
@@ -194,7 +209,7 @@ def main() -> None:
         spread = f"{np.median(saving):.2f}x ({min(saving):.2f}-{max(saving):.2f})"
         share = f"{np.median(kept):.4f} ({min(kept):.4f})"
         stopped = f"{np.median(lost):.0f} of {len(runs[0].true_front)}"
-        print(f"{reduction:>9}  {rungs(budget, reduction, first)!s:<11}  {spread:<30}  {share:<30}  {stopped}")
+        print(f"{reduction:>9}  {rungs(budget, first)!s:<11}  {spread:<30}  {share:<30}  {stopped}")
 
 
 if __name__ == "__main__":

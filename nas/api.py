@@ -121,7 +121,7 @@ def search(
         trials=trials,
         sampler=sampler,
         reduction=reduction,
-        first_rung=first_rung(steps_per_epoch(len(data.train), plan.batch_size)[0], plan.warmup_epochs),
+        first_rung=first_rung(steps_per_epoch(len(data.train), plan.batch_size)[0]),
         published=published,
         enqueue=tuple(load(item).to_dict() for item in enqueue),
         warm_start=str(warm_start) if warm_start is not None else None,

@@ -126,7 +126,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     levels = settings.rungs
     stopping = (
         f"after epoch {listed([str(level) for level in levels])} one trial of {settings.reduction} goes on, "
-        "compared by dominance over all objectives"
+        "compared by dominance over all objectives, and every one that no other dominates"
         if levels
         else "none"
     )

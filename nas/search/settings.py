@@ -102,7 +102,7 @@ class Settings:
     @property
     def rungs(self) -> tuple[int, ...]:
         """The epochs after which trials are compared."""
-        return rungs(self.parsed_recipe.epochs, self.reduction, self.first_rung)
+        return rungs(self.parsed_recipe.epochs, self.first_rung) if self.reduction > 1 else ()
 
     @property
     def parsed_recipe(self) -> Recipe:

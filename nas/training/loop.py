@@ -284,7 +284,7 @@ class Trainer:
         return loss / images, hits / images, lr
 
     def _renew_statistics(self, draws: Draws) -> None:
-        """Measures the statistics of batch normalisation anew, on the epoch's last batches with the weights as they are.
+        """Measures the statistics of batch normalisation anew, on the epoch's last batches with the weights as now.
 
         The running ones lag behind by some ten steps. While weights change fast, that hides what a network has learned:
         with 19 steps an epoch, four networks had 10 to 29% validation accuracy after three epochs, and 36 to 82% with

@@ -73,7 +73,7 @@ def trained_run(folder: Path) -> Run:
             limits=(),
             costs=lambda architecture: _costs(architecture, False),
         ),
-        stopping=DominanceStopping(rungs(3, 3), 3),
+        stopping=DominanceStopping(rungs(3), 3),
         epochs=3,
         trials=6,
     )
@@ -145,7 +145,7 @@ def invented_run(
     )
     for architecture, origin in queued(settings, space, digits):
         study.enqueue(architecture, origin)
-    stopping = DominanceStopping(rungs(epochs, settings.reduction), settings.reduction)
+    stopping = DominanceStopping(rungs(epochs), settings.reduction)
     conductor = Conductor(study, stopping=stopping, epochs=epochs, trials=trials, max_failures=10**6)
     times = _train(conductor, epochs, fails, closed)
     run = Run(path, settings, describe_environment("cpu"), study.study)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST = 3
+FIRST = 1
 CURVES = Path(__file__).parent / "fixtures" / "curves.json"
 SPEC = importlib.util.spec_from_file_location("early_stopping", ROOT / "benchmarks" / "early_stopping.py")
 early_stopping = importlib.util.module_from_spec(SPEC)
@@ -27,20 +27,21 @@ def replays(curves, reduction, count=20):
 
 def test_the_recording_is_of_a_search_worth_the_name(curves):
     assert len(curves) >= 60
-    assert {len(curve.accuracies) for curve in curves} == {18}
+    assert {len(curve.accuracies) for curve in curves} == {12}
     assert early_stopping.read(CURVES)[1] == FIRST  # the replays' rungs are those of such a search
 
 
-@pytest.mark.parametrize(("reduction", "saving"), [(2, 2), (3, 2.5)])
+@pytest.mark.parametrize(("reduction", "saving"), [(2, 2.5), (3, 3)])
 def test_it_saves_epochs_and_keeps_the_front(curves, reduction, saving):
     found = list(replays(curves, reduction))
-    assert all(replayed.all_epochs == 18 * len(curves) for replayed in found)
+    assert all(replayed.all_epochs == 12 * len(curves) for replayed in found)
     assert np.median([replayed.saving for replayed in found]) >= saving
-    assert np.median([replayed.hypervolume for replayed in found]) >= 0.99
+    assert np.median([replayed.hypervolume for replayed in found]) >= 0.98
 
 
-def test_a_small_reduction_keeps_it_in_any_order(curves):
-    assert min(replayed.hypervolume for replayed in replays(curves, 2)) >= 0.99
+@pytest.mark.parametrize(("reduction", "kept"), [(2, 0.98), (3, 0.92)])
+def test_it_keeps_the_front_in_any_order(curves, reduction, kept):
+    assert min(replayed.hypervolume for replayed in replays(curves, reduction, count=50)) >= kept
 
 
 def test_nothing_is_stopped_without_rungs(curves):

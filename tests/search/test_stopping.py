@@ -7,32 +7,26 @@ from nas.search.stopping import DominanceStopping, first_rung, rungs, survives
 
 
 @pytest.mark.parametrize(
-    ("epochs", "reduction", "expected"),
+    ("epochs", "first", "expected"),
     [
-        (12, 3, (1, 3)),
-        (9, 3, (1, 3)),
-        (81, 3, (1, 3, 9, 27)),
-        (16, 2, (1, 2, 4, 8)),
-        (1, 3, ()),
-        (2, 3, (1,)),
-        (12, 1, ()),
+        (16, 1, (1, 2, 4, 8)),
+        (9, 1, (1, 2, 4)),
+        (2, 1, (1,)),
+        (1, 1, ()),
+        (18, 2, (2, 4, 8)),
+        (15, 2, (2, 4)),
+        (9, 3, (3,)),
+        (9, 4, (4,)),
+        (9, 5, ()),
+        (3, 3, ()),
     ],
 )
-def test_rungs(epochs, reduction, expected):
-    assert rungs(epochs, reduction) == expected
+def test_rungs_double_while_half_of_the_budget_is_left(epochs, first, expected):
+    assert rungs(epochs, first) == expected
 
 
-@pytest.mark.parametrize(
-    ("epochs", "first", "expected"),
-    [(18, 3, (3, 9)), (17, 3, (3,)), (9, 2, (2,)), (9, 4, (4,)), (9, 5, ()), (60, 3, (3, 9, 27)), (3, 3, ())],
-)
-def test_no_rung_before_the_first_that_says_something(epochs, first, expected):
-    assert rungs(epochs, 3, first) == expected
-
-
-def test_few_steps_and_a_warm_up_say_nothing():
-    assert [first_rung(steps, 0) for steps in (1, 19, 25, 49, 50, 390)] == [50, 3, 2, 2, 1, 1]
-    assert [first_rung(390, warmup) for warmup in (0.5, 2, 2.25)] == [2, 3, 4]
+def test_few_steps_say_nothing():
+    assert [first_rung(steps) for steps in (1, 15, 16, 31, 32, 390)] == [32, 3, 2, 2, 1, 1]
 
 
 def fronts_by_definition(points):
@@ -71,6 +65,11 @@ def test_one_in_three_goes_on():
 
 def test_the_first_at_a_rung_goes_on():
     assert survives((0.9, 5.0), [], 3)
+
+
+def test_what_nothing_dominates_goes_on_however_many_they_are():
+    front = [(float(i), -float(i)) for i in range(9)]
+    assert all(survives(own, [other for other in front if other != own], 3) for own in front)
 
 
 def test_a_small_network_of_low_accuracy_survives():
