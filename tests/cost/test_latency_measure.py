@@ -1,6 +1,5 @@
 """Measuring: what the clock's figures become, and that a busy machine is never passed over in silence."""
 
-import itertools
 import multiprocessing
 import os
 import threading
@@ -23,7 +22,7 @@ from nas.cost.latency.machine import LoadMeter, describe, free_cores, quiet_proc
 from nas.cost.latency.measuring import time_until_sure
 from nas.cost.latency.onnx_profile import profiled
 from nas.cost.latency.summary import Measurement, estimate, summarize
-from nas.cost.latency.timing import Probe, Trace, time_round
+from nas.cost.latency.timing import WARM_UP_RUNS, Probe, Trace, time_round
 from nas.errors import UserError
 
 SMALL = Architecture.from_dict(
@@ -126,12 +125,13 @@ def test_runs_are_interleaved() -> None:
     traces = [Trace(), Trace(), Trace()]
     for number in range(2):
         time_round([runner(i) for i in range(3)], traces, Probe(), number, runs=2, single_thread=False)
-    assert order == [0, 0, 0, 1, 1, 1, 2, 2, 2] * 2  # a warm-up and two runs each, round by round
+    each = [index for index in range(3) for _ in range(WARM_UP_RUNS + 2)]
+    assert order == each * 2  # warming up and two runs each, round by round
     assert [item.rounds for item in traces] == [[0, 0, 1, 1]] * 3
 
 
 def test_waits_a_bounded_time_and_says_so() -> None:
-    times = itertools.count(1000, 5000)  # slower and slower: never sure
+    times = (round(1000 * 1.05**run) for run in range(10_000))  # slower and slower: never sure
     slept: list[float] = []
     start = time.monotonic()
     traces, excuse = time_until_sure(

@@ -4,9 +4,6 @@ Each kind of layer (kernel and stride included) has its own four prices, fitted 
 cannot be negative, so that the model stays sane between and beyond the sizes that it has seen. MACs alone explain a
 third of the networks to 10% because the prices differ by kind: a depthwise MAC costs several times a pointwise one
 (nn-Meter, Zhang et al., MobiSys 2021, splits by kernel kind for the same reason).
-
-Engines that keep activations in blocks of channels (ONNX Runtime: 8 or 16, by the processor's vectors) compute whole
-blocks: 24 channels cost what 32 do. So MACs and bytes are counted for channels rounded up to the engine's block.
 """
 
 import math
