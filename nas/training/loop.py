@@ -294,7 +294,7 @@ class Trainer:
         count = min(self._steps, max(_FEWEST_RENEWING, self._steps // _STEPS_PER_RENEWING))
         batches = (self._batch_of(draws.step(step)) for step in range(self._steps - count, self._steps))
         with mixed_precision(self.device, self._dtype):
-            update_bn((part for batch in batches for part in batch.chunk(self._parts)), self.evaluated_network.train())
+            update_bn((part for batch in batches for part in batch.chunk(self._parts)), self.evaluated_network)
 
     def _step(self, draws: Draws, sums: Tensor) -> None:
         """One step of the optimizer; adds the batch's summed loss and its hits to `sums`."""

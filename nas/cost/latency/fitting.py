@@ -1,7 +1,7 @@
 """Timed networks -> a table. Pure functions: the same timings give the same table, whenever they were taken."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -60,8 +60,7 @@ class Fit:
 
     def modelled(self, chain: Sequence[Segment]) -> float:
         """The time in ms of a network by its layers' prices alone."""
-        total = self.model.per_run + sum(map(self.model, chain))
-        return total * self.context(weights_of(chain), len(kinds_of(chain)))
+        return self.model.whole(chain) * self.context(weights_of(chain), len(kinds_of(chain)))
 
 
 def steady(groups: Sequence[Group], num_classes: int) -> list[Chain]:
@@ -82,17 +81,18 @@ def steady(groups: Sequence[Group], num_classes: int) -> list[Chain]:
         for group in groups
     ]
     usual = float(np.median([group.sentinel for group in groups]))
-    slowness = np.ones(len(groups))
-    for _ in range(PASSES if len(groups) > 1 else 0):
-        fitted = fit_chains(_at_one_speed(chains, slowness.tolist()))
-        for index, (group, members) in enumerate(zip(groups, chains, strict=True)):
-            ratios = [member.whole / fitted.modelled(member.segments) for member in members]
-            slowness[index] = np.median([group.sentinel / usual, *ratios])
-        slowness /= np.median(slowness)
-    return _at_one_speed(chains, slowness.tolist())
+    slowness = [1.0] * len(groups)
+    for _ in range(PASSES):
+        fitted = fit_chains(_at_one_speed(chains, slowness))
+        found = [
+            np.median([group.sentinel / usual, *(chain.whole / fitted.modelled(chain.segments) for chain in members)])
+            for group, members in zip(groups, chains, strict=True)
+        ]
+        slowness = (found / np.median(found)).tolist()
+    return _at_one_speed(chains, slowness)
 
 
-def _at_one_speed(groups: Sequence[Sequence[Chain]], slowness: Iterable[float]) -> list[Chain]:
+def _at_one_speed(groups: Sequence[Sequence[Chain]], slowness: Sequence[float]) -> list[Chain]:
     return [
         Chain(chain.segments, tuple(part / factor for part in chain.parts), chain.whole / factor)
         for chains, factor in zip(groups, slowness, strict=True)
@@ -121,9 +121,7 @@ def fit_chains(chains: Sequence[Chain]) -> Fit:
     noise = timing_variance * float(np.mean([1 / len(parts) for parts in times.values()])) if times else 0.0
     model_variance = max(0.0, float(np.var(residuals)) - noise) if residuals else 0.0
     wholes = [chain for chain in chains if _is_network(chain)] or chains
-    context = fit_context(
-        [(chain.segments, chain.whole / (model.per_run + sum(map(model, chain.segments)))) for chain in wholes]
-    )
+    context = fit_context([(chain.segments, chain.whole / model.whole(chain.segments)) for chain in wholes])
     return Fit(
         model,
         context,

@@ -55,6 +55,10 @@ class LayerModel:
             total += sum(price * quantity for price, quantity in zip(prices, quantities, strict=True))
         return total
 
+    def whole(self, chain: Iterable[Segment]) -> float:
+        """The time in ms of a network with these segments, run as one."""
+        return self.per_run + sum(map(self, chain))
+
 
 def fit(observations: Sequence[tuple[Sequence[Segment], float]], *, per_run: bool = False) -> LayerModel:
     """Fit the prices to observed times by their relative errors.
