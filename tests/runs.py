@@ -7,7 +7,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import nas
-from nas.cost.analytic import cost
+from nas.search.prepare import cost_function
 from nas.search.run_file import describe_environment, read_run_file, write_run_file
 from nas.search.settings import Settings
 from nas.search.study import STUDY_FILE, SearchStudy
@@ -16,7 +16,7 @@ from nas.training.checkpoint import Checkpoint
 
 def begin(out: Path, settings: Settings) -> SearchStudy:
     """An empty run as a search begins it; its sampler draws at random."""
-    (out / "checkpoints").mkdir(parents=True)
+    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     write_run_file(out, settings, describe_environment("cpu"), None)
     study = optuna.create_study(
         study_name=read_run_file(out)["study"],
@@ -24,17 +24,12 @@ def begin(out: Path, settings: Settings) -> SearchStudy:
         sampler=optuna.samplers.RandomSampler(seed=0),
         directions=["maximize", "minimize"],
     )
-
-    def costs(architecture: nas.Architecture) -> dict[str, float]:
-        counts = cost(architecture)
-        return {"params": counts.params, "macs": counts.macs, "size": counts.size_bytes}
-
     return SearchStudy(
         study,
         space=settings.open_space(),
         objectives=settings.parsed_objectives,
         limits=settings.parsed_limits,
-        costs=costs,
+        costs=cost_function(10),
     )
 
 

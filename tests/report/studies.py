@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+import runs
 
 from nas import catalog
 from nas.architecture import Architecture
 from nas.cost.analytic import cost
+from nas.cost.latency import Prediction
 from nas.search.conductor import Conductor
-from nas.search.prepare import queued
+from nas.search.prepare import cost_function, queued
 from nas.search.run import Record, Run
-from nas.search.run_file import describe_environment, read_run_file, write_run_file
+from nas.search.run_file import describe_environment
 from nas.search.settings import Settings
 from nas.search.stopping import DominanceStopping, rungs
-from nas.search.study import STUDY_FILE, SearchStudy
+from nas.search.study import SearchStudy
 from nas.training.data import load_dataset
 from nas.training.evaluate import evaluate
 from nas.training.evaluator import TrainingEvaluator
@@ -56,23 +56,9 @@ def trained_run(folder: Path) -> Run:
     digits = load_dataset("digits", train_size=500)
     recipe = Recipe(epochs=3, lr=0.05, batch_size=32, warmup_epochs=0)
     settings = Settings(space=SMALL, train_size=500, objectives=("accuracy", "size"), recipe=recipe.to_dict(), trials=6)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_run_file(folder, settings, describe_environment("cpu"), None)
-    study = optuna.create_study(
-        study_name=read_run_file(folder)["study"],
-        storage=JournalStorage(JournalFileBackend(str(folder / STUDY_FILE))),
-        sampler=optuna.samplers.RandomSampler(seed=0),
-        directions=["maximize", "minimize"],
-    )
-    space = settings.open_space()
+    study = runs.begin(folder, settings)
     conductor = Conductor(
-        SearchStudy(
-            study,
-            space=space,
-            objectives=settings.parsed_objectives,
-            limits=(),
-            costs=lambda architecture: _costs(architecture, False),
-        ),
+        study,
         stopping=DominanceStopping(rungs(3), 3),
         epochs=3,
         trials=6,
@@ -89,7 +75,7 @@ def trained_run(folder: Path) -> Run:
         test = evaluate(trainer.evaluated_network, images, "test").accuracy
         confirmed[str(candidate.number)] = {"test_accuracy": test}
     front = {str(record.number) for record in Run.open(folder).front_records}
-    study.set_user_attr("confirmed", {number: found for number, found in confirmed.items() if number in front})
+    study.study.set_user_attr("confirmed", {number: found for number, found in confirmed.items() if number in front})
     run = Run.open(folder)
     run.write_tables()
     return run
@@ -141,7 +127,7 @@ def invented_run(
         space=space,
         objectives=settings.parsed_objectives,
         limits=settings.parsed_limits,
-        costs=lambda architecture: _costs(architecture, "latency" in objectives),
+        costs=cost_function(10, _latency if "latency" in objectives else None),
     )
     for architecture, origin in queued(settings, space, digits):
         study.enqueue(architecture, origin)
@@ -212,15 +198,10 @@ def _epoch(
     }
 
 
-def _costs(architecture: Architecture, latency: bool) -> dict[str, float]:
-    figures = cost(architecture, 10)
-    costs: dict[str, float] = {
-        "params": figures.params,
-        "macs": figures.macs,
-        "size": figures.size_bytes,
-        "peak_memory": figures.peak_activation_bytes,
-    }
-    return costs | ({"latency": 0.3 + 4e-7 * figures.macs} if latency else {})
+def _latency(architecture: Architecture) -> Prediction:
+    """Invented."""
+    value = 0.3 + 4e-7 * cost(architecture, 10).macs
+    return Prediction(value, value, value)
 
 
 def _confirmed(run: Run, latency: bool) -> dict[str, dict[str, Any]]:
