@@ -140,6 +140,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise
 
 
+def cache_folder(subject: str) -> Path:
+    """Where what was found out about this machine is kept: ``$NAS_CACHE_DIR/<subject>``, or ``nas/<subject>`` in the
+    user's cache folder. Not created.
+    """
+    own = os.environ.get("NAS_CACHE_DIR")
+    if own:
+        return Path(own) / subject
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "nas" / subject
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what :func:`write_atomic` left in a folder when its process was killed; for the folder's one writer."""
     for file in folder.glob(".*.tmp"):

@@ -11,8 +11,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from nas.network.forms import add_kernels
 from nas.network.layers import CondConv2d, Pyramid
-from nas.network.per_image import add_kernels
 
 
 class Shifted(nn.Module):

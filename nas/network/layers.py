@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.network.per_image import add_kernels, convolve_each
+from nas.network.forms import Choose, add_kernels, convolve_each, depthwise, pointwise_each
 from nas.stages import POOL_KERNEL, Norm, Padding
 
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
@@ -19,14 +19,42 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-class CondConv2d(nn.Module):
+class Formed(nn.Module):
+    """A layer that trains in one of several equal forms."""
+
+    choose: Choose | None = None
+    """Names the form (:mod:`nas.network.forms`); None: the usual one."""
+
+    @property
+    def choose_now(self) -> Choose | None:
+        """`choose` while it trains. Inference and compiled code have the usual form."""
+        return self.choose if self.training and not torch.compiler.is_compiling() else None
+
+
+class DepthwiseConv2d(Formed, nn.Conv2d):
+    """torch's convolution, where it has a group for each channel; networks have torch's own until they are trained."""
+
+    @staticmethod
+    def may_replace(conv: nn.Conv2d) -> bool:
+        """Whether this one has a group for each channel, and the usual padding and dilation."""
+        square = {conv.stride[0]} == {*conv.stride} and {conv.padding[0]} == {*conv.padding}
+        usual = square and conv.dilation == (1, 1) and conv.padding_mode == "zeros" and conv.kernel_size[0] > 1
+        return usual and conv.groups == conv.in_channels == conv.out_channels > 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        stride, padding = self.stride[0], self.padding[0]
+        assert isinstance(padding, int)
+        return depthwise(x, self.weight, self.bias, stride=stride, padding=padding, choose=self.choose_now)
+
+
+class CondConv2d(Formed):
     """Conditional convolution: M expert kernels, mixed for every image by a learned routing of the pooled input.
 
     Routing weights are ``sigmoid(linear(mean over H, W))``, so (N, M); the kernel of image n is their weighted sum.
     Equal to a weighted sum of M convolutions at little more than the cost of one.
 
-    MACs are those of that definition: one convolution, the mixing of the experts, the routing. The forms below differ
-    in speed alone, save the exported one, which runs M convolutions and mixes their outputs.
+    MACs are those of that definition: one convolution, the mixing of the experts, the routing; also where it runs in
+    another form.
 
     Weights: ``weight`` (M, C_out * C_in / groups * k * k), one expert per row; ``routing``, linear C_in to M.
 
@@ -70,11 +98,11 @@ class CondConv2d(nn.Module):
         if torch.compiler.is_exporting():
             out = self._expert_by_expert(x, routing)
         elif self.kernel_size > 1 or self.groups > 1:
-            out = convolve_each(x, self.kernels(routing), stride=self.stride, padding=self.padding, groups=self.groups)
-        elif x.shape[0] > 1 and x.shape[2] * x.shape[3] <= 2 * self.experts * self.stride**2:
-            out = self._pointwise_on_few_pixels(x, routing)
+            place = {"stride": self.stride, "padding": self.padding, "groups": self.groups}
+            out = convolve_each(x, self.kernels(routing), **place, choose=self.choose_now)
         else:
-            out = self._pointwise(x, routing @ self.weight)
+            experts = self.weight.view(self.experts, self.out_channels, self.in_channels)
+            out = pointwise_each(x[:, :, :: self.stride, :: self.stride], routing, experts, choose=self.choose_now)
         if self.bias is not None:
             out = out + (routing @ self.bias)[:, :, None, None]
         return out
@@ -86,34 +114,6 @@ class CondConv2d(nn.Module):
     def kernels(self, routing: Tensor) -> Tensor:
         """The kernel of every image: (N, M) -> (N, C_out, C_in / groups, k, k)."""
         return (routing @ self.weight).view(-1, *self.kernel_shape)
-
-    def _pointwise(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """A 1x1 convolution with a kernel per image is one batched matrix product, in whichever layout x has."""
-        if self.stride > 1:
-            x = x[:, :, :: self.stride, :: self.stride]
-        n, _, height, width = x.shape
-        kernels = kernels.view(n, self.out_channels, self.in_channels)
-        if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-            pixels = x.permute(0, 2, 3, 1).reshape(n, height * width, self.in_channels)
-            out = pixels @ kernels.transpose(1, 2)
-            return out.view(n, height, width, self.out_channels).permute(0, 3, 1, 2)
-        return (kernels @ x.flatten(2)).view(n, self.out_channels, height, width)
-
-    def _pointwise_on_few_pixels(self, x: Tensor, routing: Tensor) -> Tensor:
-        """All experts in one matrix product, their outputs mixed: no kernel per image is written and read again.
-
-        Where an image has few pixels its kernel is larger than itself. Training on CPU, batch 64, M = 4, against
-        :meth:`_pointwise`: 4 to 36 times as fast at 1x1, 2.8 to 8 times at 2x2, 0.6 to 2.3 times at 4x4 (96 to 576, 576
-        to 96 and 960 to 160 channels).
-        """
-        if self.stride > 1:
-            x = x[:, :, :: self.stride, :: self.stride]
-        n, _, height, width = x.shape
-        pixels = x.permute(0, 2, 3, 1).reshape(n * height * width, self.in_channels)
-        outputs = pixels @ self.weight.view(self.experts * self.out_channels, self.in_channels).t()
-        outputs = outputs.view(n, height * width, self.experts, self.out_channels)
-        out = torch.einsum("npmo,nm->npo", outputs, routing)
-        return out.reshape(n, height, width, self.out_channels).permute(0, 3, 1, 2)
 
     def _expert_by_expert(self, x: Tensor, routing: Tensor) -> Tensor:
         """The same as M convolutions whose outputs are mixed: ONNX has no groups that depend on the batch."""
@@ -153,7 +153,7 @@ def conv2d(
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, pad, groups=groups, bias=bias)
 
 
-class Pyramid(nn.Module):
+class Pyramid(Formed):
     """Convolutions of several kernel sizes on one input, side by side, their outputs added or concatenated.
 
     Source: Hoang and Jo, "PydMobileNet", 2018, section 3.1 (depthwise). One kernel makes an ordinary convolution.
@@ -202,19 +202,23 @@ class Pyramid(nn.Module):
         for all three; 1.3 to 1.8 for convolutions of one group (processor time, n = 3, spread below 10%). On a GPU not
         yet measured.
         """
-        place = {"stride": self.stride, "padding": self.padding, "groups": self.groups}
+        place: dict[str, Any] = {"stride": self.stride, "padding": self.padding}
         conditional = [branch for branch in self.branches if isinstance(branch, CondConv2d)]
         if conditional:
             pooled = x.mean((2, 3))
             routings = [branch.route(pooled) for branch in conditional]
             pairs = list(zip(conditional, routings, strict=True))
-            out = convolve_each(x, add_kernels([branch.kernels(routing) for branch, routing in pairs]), **place)
+            kernels = add_kernels([branch.kernels(routing) for branch, routing in pairs])
+            out = convolve_each(x, kernels, **place, groups=self.groups, choose=self.choose_now)
             shifts = [routing @ branch.bias for branch, routing in pairs if branch.bias is not None]
             return out + torch.stack(shifts).sum(0)[:, :, None, None] if shifts else out
         convs = [branch for branch in self.branches if isinstance(branch, nn.Conv2d)]
+        kernel = add_kernels([conv.weight for conv in convs])
         biases = [conv.bias for conv in convs if conv.bias is not None]
         bias = torch.stack(biases).sum(0) if biases else None
-        return F.conv2d(x, add_kernels([conv.weight for conv in convs]), bias, **place)
+        if self.groups == 1:
+            return F.conv2d(x, kernel, bias, **place)
+        return depthwise(x, kernel, bias, **place, choose=self.choose_now)
 
 
 def norm_act(layer: nn.Module, channels: int, activation: str | None, norm: Norm = "batch") -> nn.Sequential:

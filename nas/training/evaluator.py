@@ -13,9 +13,11 @@ import torch
 
 from nas.architecture import Architecture
 from nas.errors import UserError
+from nas.training.allocator import give_back, keep_freed_memory
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.data import Dataset
 from nas.training.distributed import ALONE, Ranks
+from nas.training.fastest_forms import FastestForms
 from nas.training.loop import Epoch, Trainer
 from nas.training.recipe import Recipe
 
@@ -37,6 +39,8 @@ class Evaluator(Protocol):
 class TrainingEvaluator:
     """Trains every network from fresh weights.
 
+    On the CPU, the process that makes one keeps the memory that it frees, until a network is done.
+
     Args:
         dataset: on any device; copies in the networks' input format are kept on `device`.
         recipe: its epochs are the budget.
@@ -51,6 +55,9 @@ class TrainingEvaluator:
         self.recipe = recipe
         self.device = device
         self.epoch_timeout = epoch_timeout
+        if device == "cpu":
+            keep_freed_memory()
+        self._forms = FastestForms(torch.device(device))
         self._inputs: dict[tuple[int, int], Dataset] = {}
 
     def run(self, architecture: Architecture, *, seed: int, checkpoint: Path | None = None) -> Iterator[Epoch]:
@@ -97,6 +104,7 @@ class TrainingEvaluator:
             seed=seed,
             compile=compile,
             ranks=ranks,
+            forms=self._forms,
             epoch_timeout=self.epoch_timeout,
             say=say,
         )
@@ -141,9 +149,11 @@ class TrainingEvaluator:
         )
 
     def _give_back_memory(self) -> None:
-        """What torch has cached of the device's memory, for other processes on it and networks of other sizes."""
+        """What is kept of the device's memory, for other processes on it and networks of other sizes."""
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
+        else:
+            give_back()
 
     def _input(self, architecture: Architecture) -> Dataset:
         key = (architecture.input.channels, architecture.input.resolution)

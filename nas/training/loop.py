@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from nas.errors import UserError
+from nas.network.forms import Choose
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.compiling import Compiled
 from nas.training.data import Dataset, PartName
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate
+from nas.training.fastest_forms import FastestForms, install
 from nas.training.graphs import StepGraph
 from nas.training.optimizer import WeightAverage, build_optimizer, check_state, xavier_
 from nas.training.precision import autocast_dtype, mixed_precision
@@ -69,8 +71,9 @@ class Trainer:
     and `load_state_dict`; the global random state is neither read nor changed.
 
     `compile`: torch.compile; minutes of start for long runs only. `graph`: on CUDA devices, steps become a CUDA graph
-    where that pays. `ranks`: processes that share every batch; all of them call the same methods. `epoch_timeout`:
-    seconds, checked after each step. `say`: told in one line what does not work and is done without.
+    where that pays. `ranks`: processes that share every batch; all of them call the same methods. `forms`: names the
+    form in which a slow convolution trains; by default the fastest one, found by measuring and kept per machine.
+    `epoch_timeout`: seconds, checked after each step. `say`: told in one line what does not work and is done without.
 
     Raises `UserError` for a training part of fewer than 2 images, or batches of fewer than 2 images per process.
     """
@@ -85,6 +88,7 @@ class Trainer:
         compile: bool = False,
         graph: bool = True,
         ranks: Ranks = ALONE,
+        forms: Choose | None = None,
         epoch_timeout: float | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -99,6 +103,7 @@ class Trainer:
             xavier_(network, torch.Generator().manual_seed(_mix(seed, -2)))
         # On one core, MobileNetV2 of width 0.5 trains 1.4 times as fast as in NCHW at 32x32, 1.1 to 1.2 at 8x8 (fp32).
         self.network = channels_last_(network.to(self.device))
+        install(self.network, forms or FastestForms(self.device))
         self._ranks = ranks
         shared = ranks.share_gradients(self.network, self.device)
         self._forward: Callable[[Tensor], Tensor] = Compiled(shared, say) if compile else shared

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from nas.training.recipe import Precision
-
-_CONV2D_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
 
 def autocast_dtype(precision: Precision, device: torch.device, resolution: int) -> torch.dtype | None:
@@ -41,44 +35,6 @@ def _cpu_has_bf16() -> bool:
     return any(bool(check()) for check in checks if check is not None)
 
 
-@contextmanager
-def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
-    """Autocast to `dtype` (None: off); on CPUs, grouped convolutions that are slow in it stay in float32."""
-    if dtype is None:
-        yield
-    elif device.type == "cpu":
-        with torch.autocast("cpu", dtype=dtype), _SlowConvolutionsInFloat32():
-            yield
-    else:
-        with torch.autocast(device.type, dtype=dtype):
-            yield
-
-
-class _SlowConvolutionsInFloat32(TorchFunctionMode):
-    """Keeps strided grouped convolutions, and those with kernels of 5x5 and more, out of autocast.
-
-    oneDNN has no fast bf16 kernel for them. Forward and backward of 64 x 96 x 32 x 32 in channels_last on one core (Zen
-    5), fp32 against bf16: 3x3 stride 2: 6 against 80 ms, 5x5: 44 against 98, 7x7: 69 against 94; 3x3 stride 1: 14
-    against 21, not worth the casts. Pointwise convolutions, where the work is: 66 against 39.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.conv2d:
-            given: dict[str, Any] = {**dict(zip(_CONV2D_ARGUMENTS, args, strict=False)), **kwargs}
-            stride = given.get("stride", 1)
-            strided = stride not in (1, (1, 1), [1, 1])
-            if given.get("groups", 1) > 1 and (strided or given["weight"].shape[-1] >= 5):
-                with torch.autocast("cpu", enabled=False):
-                    return func(**{name: _float32(value) for name, value in given.items()})
-        return func(*args, **kwargs)
-
-
-def _float32(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) else value
+def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Autocast to `dtype`; None: off."""
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 import nas
 from nas.network.layers import CondConv2d, Pyramid
-from nas.network.per_image import convolve_each
 
 
 def image_by_image(layer: CondConv2d, x: Tensor) -> Tensor:
@@ -69,26 +68,6 @@ def _unbiased(layer: CondConv2d, x: Tensor) -> Tensor:
     routing = torch.sigmoid(layer.routing(x.mean((2, 3))))
     full = image_by_image(layer, x)
     return full if layer.bias is None else full - (routing @ layer.bias)[:, :, None, None]
-
-
-@pytest.mark.parametrize("kernel", [3, 5])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(("channels", "side"), [(64, 32), (8, 16), (8, 9)])  # each form, by how much there is to do
-def test_a_kernel_per_image_in_every_form(kernel: int, stride: int, channels: int, side: int) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(3, channels, side, side, dtype=torch.double).contiguous(memory_format=torch.channels_last)
-    kernels = torch.randn(3, channels, 1, kernel, kernel, dtype=torch.double)
-    place = {"stride": stride, "padding": kernel // 2, "groups": channels}
-    results = []
-    for ours in (True, False):
-        images, weights = x.clone().requires_grad_(), kernels.clone().requires_grad_()
-        if ours:
-            out = convolve_each(images, weights, **place)
-        else:
-            out = torch.cat([F.conv2d(images[i, None], weights[i], **place) for i in range(3)])  # type: ignore[arg-type]
-        out.square().sum().backward()
-        results.append((out, images.grad, weights.grad))
-    torch.testing.assert_close(*results)
 
 
 def test_one_expert_is_an_ordinary_convolution() -> None:

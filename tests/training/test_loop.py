@@ -18,7 +18,7 @@ from nas.training.data import Dataset, PartName
 from nas.training.evaluate import evaluate
 from nas.training.loop import DivergedError, Epoch, EpochTimeoutError, Trainer, channels_last_, steps_per_epoch
 from nas.training.optimizer import build_optimizer, xavier_
-from nas.training.precision import autocast_dtype, mixed_precision
+from nas.training.precision import autocast_dtype
 from nas.training.recipe import RECIPES, Recipe
 
 PLAIN = Recipe(lr=0.05, epochs=4, batch_size=64, warmup_epochs=1)
@@ -286,28 +286,6 @@ def test_precision_is_chosen_by_device_and_size() -> None:
     assert autocast_dtype("fp32", cpu, 32) is None
     assert autocast_dtype("bf16", cpu, 8) is torch.bfloat16
     assert autocast_dtype("auto", cpu, 8) is None
-
-
-def test_slow_convolutions_stay_in_float32() -> None:
-    x = torch.rand(2, 8, 8, 8)
-    kinds = {
-        (1, 1, 1): torch.bfloat16,
-        (3, 1, 1): torch.bfloat16,
-        (3, 1, 8): torch.bfloat16,
-        (3, 2, 1): torch.bfloat16,
-        (3, 2, 8): torch.float32,
-        (5, 1, 8): torch.float32,
-    }
-    with mixed_precision(torch.device("cpu"), torch.bfloat16):
-        for (kernel, stride, groups), dtype in kinds.items():
-            convolution = nn.Conv2d(8, 8, kernel, stride=stride, groups=groups)
-            out = convolution(x.bfloat16())
-            assert out.dtype is dtype
-            assert torch.allclose(
-                out.float(), F.conv2d(x, convolution.weight, convolution.bias, stride, 0, 1, groups).float(), atol=0.05
-            )
-    with mixed_precision(torch.device("cpu"), None):
-        assert nn.Conv2d(8, 8, 1)(x).dtype is torch.float32
 
 
 @pytest.mark.parametrize(

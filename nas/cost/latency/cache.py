@@ -12,21 +12,13 @@ import torch
 from nas.cost.latency import engines
 from nas.cost.latency.calibration import Progress, calibrate
 from nas.cost.latency.engines import Engine
-from nas.cost.latency.machine import device_name
 from nas.cost.latency.table import Table, load_table, space_id
 from nas.errors import UserError
+from nas.files import cache_folder
+from nas.hardware import device_name
 from nas.space import Space
 
 BUDGET_SECONDS = 25.0
-
-
-def cache_folder() -> Path:
-    """``$NAS_CACHE_DIR/latency``, or ``nas/latency`` in the user's cache folder."""
-    own = os.environ.get("NAS_CACHE_DIR")
-    if own:
-        return Path(own) / "latency"
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "nas" / "latency"
 
 
 def table_for(
@@ -86,4 +78,4 @@ def table_path(space: Space, **options: Any) -> Path:
     """Where the table for these options is cached."""
     key = {"space": space_id(space), "name": device_name(options["device"]), "torch": torch.__version__, **options}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return cache_folder() / f"{space.name}-{digest}.json"
+    return cache_folder("latency") / f"{space.name}-{digest}.json"

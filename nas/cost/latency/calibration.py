@@ -19,7 +19,7 @@ from nas.cost.latency.chain import example, faster_layout, graph_replay, segment
 from nas.cost.latency.engines import Engine, Layout
 from nas.cost.latency.fitting import Group, Timed, make_table, steady
 from nas.cost.latency.layers import segments
-from nas.cost.latency.machine import LoadMeter, describe, device_name, quiet_process
+from nas.cost.latency.machine import LoadMeter, describe, quiet_process
 from nas.cost.latency.onnx_profile import profiled
 from nas.cost.latency.summary import QUANTILE, estimate, part_values, stolen
 from nas.cost.latency.table import Table, parse_table, space_id
@@ -27,6 +27,7 @@ from nas.cost.latency.timing import SHARED, Probe, Runner, Trace, time_round
 from nas.cost.latency.worker import call
 from nas.errors import UserError
 from nas.files import write_atomic
+from nas.hardware import device_name
 from nas.space import Space
 
 NETWORKS = 64

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-CPU = Path("/sys/devices/system/cpu")
+from nas.hardware import cpu_info, device_name, read_system
+
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 @dataclass(frozen=True)
@@ -57,25 +59,13 @@ def describe(
         threads=threads,
         batch=batch,
         cores=os.cpu_count() or 1,
-        clock_mhz=_clock_mhz(),
-        governor=_read(CPU / "cpu0/cpufreq/scaling_governor") or "unknown",
+        clock_mhz=round(float(cpu_info("cpu MHz") or 0)),
+        governor=read_system(GOVERNOR) or "unknown",
         versions=", ".join(versions),
         quantile=quantile,
         foreign_load=round(foreign_load, 3),
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
-
-
-def device_name(device: str) -> str:
-    """The name of the processor, or of the graphics card for ``cuda``."""
-    if device != "cpu":
-        return torch.cuda.get_device_name(device)
-    for line in _read(Path("/proc/cpuinfo")).splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("model name", "Model", "Hardware"):
-            family = " ".join(_cpu_field(field) for field in ("cpu family", "model", "stepping"))
-            return f"{value.strip()} ({family.strip()})" if family.strip() else value.strip()
-    return platform.processor() or platform.machine()
 
 
 class LoadMeter:
@@ -136,7 +126,7 @@ def free_cores(count: int, allowed: set[int], seconds: float = 0.1) -> set[int]:
 def _core_ticks() -> dict[int, tuple[int, int]]:
     """Clock ticks of each core since the machine started: busy, idle."""
     ticks = {}
-    for line in _read(Path("/proc/stat")).splitlines():
+    for line in read_system(Path("/proc/stat")).splitlines():
         name, *fields = line.split()
         if name.startswith("cpu") and name[3:].isdigit():
             numbers = list(map(int, fields[:8]))  # user nice system idle iowait irq softirq steal
@@ -148,26 +138,3 @@ def _core_ticks() -> dict[int, tuple[int, int]]:
 def _own_seconds() -> float:
     times = os.times()
     return times.user + times.system
-
-
-def _cpu_field(wanted: str) -> str:
-    for line in _read(Path("/proc/cpuinfo")).splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == wanted:
-            return f"{wanted.removeprefix('cpu ')} {value.strip()}"
-    return ""
-
-
-def _clock_mhz() -> int:
-    for line in _read(Path("/proc/cpuinfo")).splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "cpu MHz":
-            return round(float(value))
-    return 0
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""

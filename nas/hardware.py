@@ -1,0 +1,40 @@
+"""What this machine is, as far as its figures depend on it."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def device_name(device: str) -> str:
+    """The name of the processor, or of the graphics card for ``cuda``."""
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
+    for field in ("model name", "Model", "Hardware"):
+        name = cpu_info(field)
+        if name:
+            family = " ".join(f"{field.removeprefix('cpu ')} {cpu_info(field)}" for field in _FAMILY if cpu_info(field))
+            return f"{name} ({family})" if family else name
+    return platform.processor() or platform.machine()
+
+
+def cpu_info(wanted: str) -> str:
+    """A field of the first processor, as Linux tells it; empty where it does not."""
+    for line in read_system(CPU_INFO).splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == wanted:
+            return value.strip()
+    return ""
+
+
+def read_system(path: Path) -> str:
+    """The text of one of the system's own files; empty where there is none."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+_FAMILY = ("cpu family", "model", "stepping")
