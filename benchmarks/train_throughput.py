@@ -1,20 +1,20 @@
 """Images per second of training: ours, the plain loop, and ours with the data already in place.
 
-The plain loop trains the networks with their layers in the usual form (`usual_layers.py`); its column "our layers" is
-the plain loop around our own modules, whose forms are chosen for speed.
-
-The same networks (sampled with a fixed seed from `inverted_residual`, MobileNetV2-CIFAR and E among them) on the same
-images, the contestants interleaved in every round, so that a change of the machine's speed meets all of them. A round
-is one epoch of `--steps` batches; the plain loop's worker processes live on between its epochs. The first round warms
-up and is not counted. Beside them stands the part of our step that the data path takes (fetching a batch, augmenting,
-normalising).
+The plain loop trains the networks with their layers in the usual form (`usual_layers.py`). The same networks (sampled
+with a fixed seed from `inverted_residual`, MobileNetV2-CIFAR and E among them) on the same images, each contestant in a
+process of its own that serves all networks, as a search's workers do. They take turns in every round, so that a change
+of the machine's speed meets all of them. A round is one epoch of `--steps` batches; the plain loop's own worker
+processes live on between its epochs. The first round warms up and is not counted: in it the fastest forms of slow
+convolutions are found, once per machine. That batch normalisation's statistics are measured anew after an epoch, on
+four batches or 1% of them, is left out, since no epoch is as short as one here. Beside them stands the part of our step
+that the data path takes (fetching a batch, augmenting, normalising).
 
 On a GPU two columns more: ours without CUDA graphs, and the memory's limit, which is what the memory's bandwidth
 (measured by a copy) allows if every convolution read and wrote its images once in each pass and nothing else was moved.
 With `--processes N`, N trainings of each network at once, each in a process of its own on the same device, against one
 plain loop.
 
-    python benchmarks/train_throughput.py --steps 1 --rounds 4 --out results/benchmarks/train_throughput-cpu.txt
+    python benchmarks/train_throughput.py --steps 2 --out results/benchmarks/train_throughput-cpu.txt
     python benchmarks/train_throughput.py --device cuda --steps 100 --processes 4      # not yet measured: no GPU so far
 """
 
@@ -26,6 +26,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,24 @@ from usual_layers import usual
 
 import nas
 from nas.network.layers import CondConv2d
-from nas.training.augment import Normaliser, draw_epoch, prepare
+from nas.training.allocator import keep_freed_memory
+from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.data import Dataset, Images, load_dataset
+from nas.training.fastest_forms import FastestForms, install
 from nas.training.loop import Trainer, channels_last_
 from nas.training.optimizer import build_optimizer
 from nas.training.precision import autocast_dtype, mixed_precision
 from nas.training.recipe import RECIPES, Recipe
 
 FIRST = ("han-e", "mobilenetv2-cifar")
+PATIENCE = 1800  # seconds for one round
+
+
+class Steps(Trainer):
+    """Our training, without what an epoch of a few steps has too much of."""
+
+    def _renew_statistics(self, draws: Draws) -> None:
+        pass
 
 
 class InPlace:
@@ -53,6 +64,7 @@ class InPlace:
 
     def __init__(self, network: nn.Module, dataset: Dataset, recipe: Recipe) -> None:
         self.network = channels_last_(network.to(dataset.device)).train()
+        install(self.network, FastestForms(dataset.device))
         self.optimizer = build_optimizer(self.network, recipe)
         part = dataset.train.take(torch.arange(recipe.batch_size, device=dataset.device))
         self.batch = Normaliser(dataset.mean, dataset.std, dataset.device)(part.images)
@@ -73,6 +85,76 @@ class InPlace:
         return steps * len(self.labels) / (time.perf_counter() - started)
 
 
+Run = Callable[[], float]
+"""One round: images per second."""
+
+
+def start(name: str, network: nn.Module, dataset: Dataset, recipe: Recipe, workers: int) -> Run:
+    """A contestant, ready to train one network."""
+    steps = len(dataset.train) // recipe.batch_size
+    if name == "in place":
+        in_place = InPlace(network, dataset, recipe)
+        return lambda: in_place.run(steps)
+    if name == "plain":
+        loop = PlainLoop(usual(network), dataset, recipe, device=str(dataset.device), workers=workers)
+
+        def run() -> float:
+            started = time.perf_counter()
+            loop.run_epoch()
+            return steps * recipe.batch_size / (time.perf_counter() - started)
+
+        return run
+    trainer = Steps(network, dataset, recipe, graph=name != "no graph")
+    return lambda: trainer.run_epoch().images_per_second
+
+
+def serve(
+    name: str, connection: Connection, dataset: Dataset, recipe: Recipe, device: str, threads: int, workers: int
+) -> None:
+    """A contestant's process: is told a document, or to run a round, until there is nothing more."""
+    torch.set_num_threads(threads)
+    if name != "plain" and device == "cpu":
+        keep_freed_memory()
+    data = dataset.for_network(dataset.channels, dataset.resolution, device)
+    run: Run | None = None
+    while (told := connection.recv()) is not None:
+        if told == "run":
+            assert run is not None
+            connection.send(run())
+        else:
+            run = None
+            run = start(name, build(nas.Architecture.from_dict(told), len(data.classes)), data, recipe, workers)
+            connection.send(True)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Another process, which trains in one way."""
+
+    name: str
+    connection: Connection
+    process: Any
+
+    @classmethod
+    def begin(cls, name: str, *given: Any) -> Contestant:
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        # not a daemon, which could not have the workers of a DataLoader
+        process = context.Process(target=serve, args=(name, there, *given))
+        process.start()
+        return cls(name, here, process)
+
+    def ask(self, what: Any) -> Any:
+        self.connection.send(what)
+        if not self.connection.poll(PATIENCE):
+            raise TimeoutError(f"{self.name}: no answer for {PATIENCE} s")
+        return self.connection.recv()
+
+    def end(self) -> None:
+        self.connection.send(None)
+        self.process.join()
+
+
 def networks(count: int, seed: int, resolution: int) -> list[nas.Architecture]:
     space = nas.load_space("inverted_residual")
     sampled = [space.sample(seed + index) for index in range(max(0, count - len(FIRST)))]
@@ -91,47 +173,24 @@ def build(architecture: nas.Architecture, classes: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one network: images per second by contestant, a value per round; `graphed`: whether ours ran as a graph."""
+    """Of one network: images per second by contestant, a value per round."""
 
     rates: dict[str, list[float]]
-    graphed: bool
 
     def ratio(self, one: str, other: str) -> float:
         return statistics.median(self.rates[one]) / statistics.median(self.rates[other])
 
 
-def measure(architecture: nas.Architecture, dataset: Dataset, recipe: Recipe, rounds: int, workers: int) -> Figures:
-    steps = len(dataset.train) // recipe.batch_size
-    classes = len(dataset.classes)
-    ours = Trainer(build(architecture, classes), dataset, recipe)
-    in_place = InPlace(build(architecture, classes), dataset, recipe)
-
-    def plain(network: nn.Module) -> Callable[[], float]:
-        loop = PlainLoop(network, dataset, recipe, device=str(dataset.device), workers=workers)
-
-        def run() -> float:
-            started = time.perf_counter()
-            loop.run_epoch()
-            return steps * recipe.batch_size / (time.perf_counter() - started)
-
-        return run
-
-    contestants: dict[str, Callable[[], float]] = {
-        "ours": lambda: ours.run_epoch().images_per_second,
-        "plain": plain(usual(build(architecture, classes))),
-        "our layers": plain(build(architecture, classes)),
-        "in place": lambda: in_place.run(steps),
-    }
-    if dataset.device.type == "cuda":
-        eager = Trainer(build(architecture, classes), dataset, recipe, graph=False)
-        contestants["no graph"] = lambda: eager.run_epoch().images_per_second
-    rates: dict[str, list[float]] = {name: [] for name in contestants}
+def measure(architecture: nas.Architecture, contestants: list[Contestant], rounds: int) -> Figures:
+    for contestant in contestants:
+        contestant.ask(architecture.to_dict())
+    rates: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     for index in range(rounds + 1):
-        for name, run in contestants.items():
-            value = run()
+        for contestant in contestants:
+            value = contestant.ask("run")
             if index:
-                rates[name].append(value)
-    return Figures(rates, ours.graphed)
+                rates[contestant.name].append(value)
+    return Figures(rates)
 
 
 def data_path_rates(dataset: Dataset, recipe: Recipe, rounds: int) -> list[float]:
@@ -197,48 +256,24 @@ def bandwidth(device: torch.device) -> float:
     return 2 * source.numel() / min(seconds)
 
 
-def aggregate(
-    architectures: list[nas.Architecture], dataset: Dataset, recipe: Recipe, given: argparse.Namespace
-) -> list[list[float]]:
+def aggregate(architectures: list[nas.Architecture], given: argparse.Namespace, *told: Any) -> list[list[float]]:
     """Images per second of `--processes` trainings of each network at once: per network a value per round, the sum over
     the processes.
     """
-    context = multiprocessing.get_context("spawn")
-    barrier, queue = context.Barrier(given.processes), context.Queue()
-    documents = [architecture.to_dict() for architecture in architectures]
-    here = dataset.for_network(dataset.channels, dataset.resolution, "cpu")
-    arguments = (documents, here, recipe, given.device, given.threads, barrier, queue)
-    running = [context.Process(target=_stream, args=arguments, daemon=True) for _ in range(given.processes)]
-    for process in running:
-        process.start()
-    rates = [[0.0] * given.rounds for _ in architectures]
-    for _ in range(given.processes * len(architectures)):
-        index, values = queue.get(timeout=600)
-        rates[index] = [total + value for total, value in zip(rates[index], values, strict=True)]
-    for process in running:
-        process.join()
+    together = [Contestant.begin("ours", *told) for _ in range(given.processes)]
+    rates = []
+    for architecture in architectures:
+        for contestant in together:
+            contestant.ask(architecture.to_dict())
+        rounds = []
+        for _ in range(given.rounds + 1):
+            for contestant in together:
+                contestant.connection.send("run")
+            rounds.append(sum(contestant.connection.recv() for contestant in together))
+        rates.append(rounds[1:])
+    for contestant in together:
+        contestant.end()
     return rates
-
-
-def _stream(
-    documents: list[dict[str, Any]],
-    dataset: Dataset,
-    recipe: Recipe,
-    device: str,
-    threads: int,
-    barrier: Any,
-    queue: Any,
-) -> None:
-    """One of the processes: trains each network in turn, at the same time as the others."""
-    torch.set_num_threads(threads)
-    data = dataset.for_network(dataset.channels, dataset.resolution, device)
-    for index, document in enumerate(documents):
-        trainer = Trainer(build(nas.Architecture.from_dict(document), len(data.classes)), data, recipe)
-        trainer.run_epoch()
-        barrier.wait(600)
-        queue.put((index, [epoch.images_per_second for epoch in trainer.epochs()]))
-        del trainer
-        barrier.wait(600)
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -263,27 +298,30 @@ def main() -> None:
 
     count = given.steps * given.batch
     recipe = replace(RECIPES["search"].with_epochs(given.rounds + 1), batch_size=given.batch, flip="alternating")
-    whole = load_dataset(given.dataset, data_dir=given.data_dir).for_network(3, given.resolution, given.device)
-    indices = torch.arange(count, device=whole.device) % len(whole.train)
+    whole = load_dataset(given.dataset, data_dir=given.data_dir).for_network(3, given.resolution, "cpu")
     few = Images(whole.validation.images[:2], whole.validation.labels[:2])  # validation is not what is measured
-    dataset = replace(whole, train=whole.train.take(indices), validation=few, test=few, flip_safe=True)
-    gpu = dataset.device.type == "cuda"
+    train = whole.train.take(torch.arange(count) % len(whole.train))
+    dataset = replace(whole, train=train, validation=few, test=few, flip_safe=True)
+    here = dataset.for_network(3, given.resolution, given.device)
+    gpu = here.device.type == "cuda"
 
     output(
         f"images/s of training at {given.resolution}x{given.resolution}, batch {given.batch}, {given.threads} threads, "
         f"DataLoader with {given.workers} workers; n = {given.rounds} rounds of {given.steps} steps, median [spread]"
     )
-    data_rates = data_path_rates(dataset, recipe, 3 * given.rounds)
+    data_rates = data_path_rates(here, recipe, 3 * given.rounds)
     output(f"data path alone: {spread(data_rates, ',.0f')} images/s")
-    names = ["ours", "plain", "our layers", "in place", *(["no graph"] if gpu else [])]
+    names = ["ours", "plain", "in place", *(["no graph"] if gpu else [])]
     columns = "".join(f"{name:>22}" for name in names)
     output(f"{'network':28}{'MACs':>8}{columns}{'ours/plain':>12}{'ours/place':>12}{'data path':>11}")
-    precision = 2 if autocast_dtype(recipe.precision, dataset.device, dataset.resolution) else 4
-    speed = bandwidth(dataset.device) if gpu else math.nan
+    precision = 2 if autocast_dtype(recipe.precision, here.device, here.resolution) else 4
+    speed = bandwidth(here.device) if gpu else math.nan
     chosen = networks(given.networks, given.seed, given.resolution)
+    told = (dataset, recipe, given.device, given.threads, given.workers)
+    contestants = [Contestant.begin(name, *told) for name in names]
     every: list[Figures] = []
     for architecture in chosen:
-        figures = measure(architecture, dataset, recipe, given.rounds, given.workers)
+        figures = measure(architecture, contestants, given.rounds)
         every.append(figures)
         columns = "".join(f"{spread(figures.rates[which], '.0f'):>22}" for which in names)
         macs = f"{nas.cost(architecture).macs / 1e6:.0f}M"
@@ -292,13 +330,13 @@ def main() -> None:
         line += f"{figures.ratio('ours', 'in place'):>12.2f}{share:>11.1%}"
         if gpu:
             line += f"  memory's limit {speed / bytes_per_image(architecture, precision):,.0f}"
-            line += "  graph" if figures.graphed else "  no graph"
         output(line)
+    for contestant in contestants:
+        contestant.end()
     ratios = [figures.ratio("ours", "plain") for figures in every]
     output(
         f"geometric mean over {len(ratios)} networks: ours / plain {geometric_mean(ratios):.2f} "
-        f"(least {min(ratios):.2f}, most {max(ratios):.2f}); ours / plain with our layers "
-        f"{geometric_mean([figures.ratio('ours', 'our layers') for figures in every]):.2f}; ours / data in place "
+        f"(least {min(ratios):.2f}, most {max(ratios):.2f}); ours / data in place "
         f"{geometric_mean([figures.ratio('ours', 'in place') for figures in every]):.2f}"
     )
     if gpu:
@@ -307,7 +345,7 @@ def main() -> None:
     if given.processes > 1:
         output(f"{given.processes} trainings at once, images/s in all, and against one plain loop:")
         gains = []
-        for architecture, figures, rates in zip(chosen, every, aggregate(chosen, dataset, recipe, given), strict=True):
+        for architecture, figures, rates in zip(chosen, every, aggregate(chosen, given, *told), strict=True):
             gains.append(statistics.median(rates) / statistics.median(figures.rates["plain"]))
             output(f"{short_name(architecture):28}{spread(rates, '.0f'):>22}{gains[-1]:>12.2f}")
         output(f"geometric mean over {len(gains)} networks: {geometric_mean(gains):.2f} (least {min(gains):.2f})")
