@@ -23,7 +23,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from nas.errors import UserError
 from nas.files import dump_flow
-from nas.stages import BLOCK_KINDS, Activation, Block, Head, Input, Norm, Part, Stage, Stem, strided
+from nas.stages import BLOCK_KINDS, Activation, AnyStage, Block, Head, Input, Norm, Part, Stage, Stem, strided
 
 if TYPE_CHECKING:
     from nas.network.build import Network
@@ -97,9 +97,9 @@ class Architecture(Part):
         stages = []
         channels = self.stem_channels
         for stage in self.stages:
-            document = stage.canonical(channels, scale(stage.channels, self.width))
+            document = canonical_stage(stage, channels, scale(stage.channels, self.width))
             channels = document["channels"]
-            stages.append(document)
+            stages.append(dict(document))
         return {**self.canonical_frame(), "stages": stages}
 
     def canonical_frame(self) -> dict[str, Any]:
@@ -169,6 +169,12 @@ class Architecture(Part):
                 f"{where}: input.resolution: {self.input.resolution} is too small for the strides; "
                 f"give at least {self.least_resolution} or smaller strides"
             )
+
+
+@functools.lru_cache(maxsize=10_000)
+def canonical_stage(stage: AnyStage, in_channels: int, channels: int) -> dict[str, Any]:
+    """A stage's canonical form, not to be changed, for these channels before and in it."""
+    return stage.canonical(in_channels, channels)
 
 
 @functools.cache

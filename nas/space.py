@@ -24,6 +24,8 @@ Location = tuple[str | int, ...]
 
 MAX_OPTIONS = 1_000
 """Of one choice."""
+MAX_STAGES = 20_000
+"""Of a space, kept as they are checked."""
 MAX_COMBINATIONS = 100_000
 """Up to as many choices within one stage are told apart exactly when a space's size is counted."""
 
@@ -65,6 +67,7 @@ class Space:
             raise UserError(f"{where}: a space is a mapping of fields, this is a {type(document).__name__}")
         self.document = unversioned(document, where)
         self.parameters_by_name = {parameter.name: parameter for parameter in _find(self.document, where)}
+        self._stages: dict[Any, AnyStage] = {}
         self._check(where)
 
     @property
@@ -198,6 +201,11 @@ class Space:
         return staged
 
     @functools.cached_property
+    def _firsts(self) -> dict[int, list[tuple[str, Value]]]:
+        """The names of the parameters within each stage, and the first value of each."""
+        return {index: [(p.name, p.values[0]) for p in group] for index, group in self._staged.items()}
+
+    @functools.cached_property
     def _apart(self) -> dict[str, list[Parameter]]:
         """The parameters that touch one part of the document and nothing else."""
         return {
@@ -247,10 +255,35 @@ class Space:
 
     def _with(self, parameters: Mapping[str, Value], name: str | None = None) -> Architecture:
         """Substitute the choices; what is not given takes its first option."""
-        document = self._substitute(self.document, (), parameters)
+        document: dict[str, Any] = {
+            key: self._substitute(node, (key,), parameters) for key, node in self.document.items() if key != "stages"
+        }
+        stages = self.document["stages"]
+        if _is_choice(stages):
+            document["stages"] = self._substitute(stages, ("stages",), parameters)
+        else:
+            document["stages"] = [self._stage(index, stage, parameters) for index, stage in enumerate(stages)]
         if name is not None:
             document["name"] = name
         return Architecture.from_dict(document, f"space {self.document.get('name', '')}")
+
+    def _stage(self, index: int, document: Any, parameters: Mapping[str, Value]) -> Any:
+        """A stage with its choices substituted; checked once for each of its choices, which many networks share.
+
+        What is wrong with a document is left to the architecture to say.
+        """
+        values = [parameters.get(name, first) for name, first in self._firsts.get(index, ())]
+        key = (index, *values, *map(type, values))  # 1 and True are one key
+        if key not in self._stages:
+            substituted = self._substitute(document, ("stages", index), parameters)
+            try:
+                stage: Any = _STAGE.validate_python(substituted)
+            except ValidationError:
+                return substituted
+            if len(self._stages) >= MAX_STAGES:
+                self._stages.clear()
+            self._stages[key] = stage
+        return self._stages[key]
 
     def _substitute(self, node: Any, path: Location, parameters: Mapping[str, Value]) -> Any:
         if _is_choice(node):
@@ -341,6 +374,7 @@ def _contains_choice(node: Any) -> bool:
     return isinstance(node, list | tuple) and any(_contains_choice(item) for item in node)
 
 
+@functools.cache
 def _name(path: Location) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 

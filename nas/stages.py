@@ -6,6 +6,7 @@ are in :mod:`nas.architecture`; the networks in :mod:`nas.network.blocks`.
 """
 
 import difflib
+import functools
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
@@ -49,6 +50,14 @@ class Part(BaseModel):
     """A part of the document: unknown fields are errors that name the known ones, values are never converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((type(self), *(getattr(self, name) for name in type(self).model_fields)))
+
+    def __hash__(self) -> int:
+        """Of the fields, worked out once: a search looks the same stages up over and over."""
+        return self._hash
 
     @model_validator(mode="before")
     @classmethod
