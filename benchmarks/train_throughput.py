@@ -45,7 +45,7 @@ from nas.training.data import Dataset, Images, load_dataset
 from nas.training.fastest_forms import FastestForms, install
 from nas.training.loop import Trainer, channels_last_
 from nas.training.optimizer import build_optimizer
-from nas.training.precision import autocast_dtype, mixed_precision
+from nas.training.precision import activate_anew, autocast_dtype, mixed_precision
 from nas.training.recipe import RECIPES, Recipe
 
 FIRST = ("han-e", "mobilenetv2-cifar")
@@ -70,6 +70,8 @@ class InPlace:
         self.batch = Normaliser(dataset.mean, dataset.std, dataset.device)(part.images)
         self.labels = part.labels
         self.dtype = autocast_dtype(recipe.precision, dataset.device, dataset.resolution)
+        if self.dtype is not None and dataset.device.type == "cpu":
+            activate_anew(self.network)
 
     def run(self, steps: int) -> float:
         """Images per second."""

@@ -24,7 +24,7 @@ from nas.training.evaluate import Scores, evaluate
 from nas.training.fastest_forms import FastestForms, install
 from nas.training.graphs import StepGraph
 from nas.training.optimizer import WeightAverage, build_optimizer, check_state, xavier_
-from nas.training.precision import autocast_dtype, mixed_precision
+from nas.training.precision import activate_anew, autocast_dtype, mixed_precision
 from nas.training.recipe import Recipe
 
 _FEW_STEPS = 8
@@ -111,6 +111,8 @@ class Trainer:
         self._augmentation = recipe.augmentation(resolution=dataset.resolution, flip_safe=dataset.flip_safe)
         self._normalise = Normaliser(dataset.mean, dataset.std, self.device)
         self._dtype = autocast_dtype(recipe.precision, self.device, dataset.resolution)
+        if self._dtype is not None and self.device.type == "cpu":
+            activate_anew(self.network)
         self._steps, self._batch = steps_per_epoch(len(dataset.train), recipe.batch_size, shares=ranks.count)
         self._sums = torch.zeros(2, device=self.device)
         first_flips = torch.Generator().manual_seed(_mix(seed, -3))
