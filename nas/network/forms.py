@@ -241,6 +241,36 @@ def _split(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     return out
 
 
+class _Layout(torch.autograd.Function):
+    """A tensor in another memory format; its gradient comes back in the format that it had.
+
+    Without that, gradients in NCHW go on through the layers before, whose kernels are several times slower where one
+    tensor is in NCHW and another in channels_last.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, memory_format: torch.memory_format) -> Tensor:
+        ctx.before = layout(x)
+        out = x.contiguous(memory_format=memory_format)
+        return out.view_as(out) if out is x else out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad.contiguous(memory_format=ctx.before), None
+
+
+def _in(x: Tensor, memory_format: torch.memory_format) -> Tensor:
+    out: Tensor = _Layout.apply(x, memory_format)
+    return out
+
+
+def layout(x: Tensor) -> torch.memory_format:
+    """channels_last where (N, C, H, W) lies so, else the usual one."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
 def _in_groups(x: Tensor, kernels: Tensor, stride: int, padding: int, groups: int) -> Tensor:
     """One convolution with the batch folded into its groups."""
     n, channels, height, width = x.shape
@@ -256,22 +286,25 @@ def _in_groups(x: Tensor, kernels: Tensor, stride: int, padding: int, groups: in
 
 
 def _groups(x: Tensor, kernels: Tensor, stride: int, padding: int) -> Tensor:
-    return _in_groups(x, kernels, stride, padding, x.shape[1])
+    plane = _in(x, torch.contiguous_format)
+    return _in(_in_groups(plane, kernels, stride, padding, x.shape[1]), layout(x))
 
 
 def _groups_split(x: Tensor, kernels: Tensor, stride: int, padding: int) -> Tensor:
     n, channels, height, width = x.shape
-    out = _split(x.reshape(1, n * channels, height, width), kernels.flatten(0, 1), stride, padding)
-    return out.view(n, channels, *out.shape[2:])
+    plane = _in(x, torch.contiguous_format).view(1, n * channels, height, width)
+    out = _split(plane, kernels.flatten(0, 1), stride, padding)
+    return _in(out.view(n, channels, *out.shape[2:]), layout(x))
 
 
 def _wide(x: Tensor, kernels: Tensor, stride: int, padding: int) -> Tensor:
     """All channels of all images side by side in channels_last, for which oneDNN has fast 3x3 kernels."""
     n, channels, height, width = x.shape
-    wide = x.permute(2, 3, 0, 1).reshape(1, height, width, n * channels).permute(0, 3, 1, 2)
+    before = _in(x, torch.channels_last)
+    wide = before.permute(2, 3, 0, 1).reshape(1, height, width, n * channels).permute(0, 3, 1, 2)
     out = _plain(wide, kernels.flatten(0, 1), stride, padding)
     out = out.permute(0, 2, 3, 1).reshape(*out.shape[2:], n, channels).permute(2, 3, 0, 1)
-    return out.contiguous(memory_format=torch.channels_last)
+    return _in(out, layout(x))
 
 
 def _runs_wide(x: Tensor) -> bool:

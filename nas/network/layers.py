@@ -47,6 +47,22 @@ class DepthwiseConv2d(Formed, nn.Conv2d):
         return depthwise(x, self.weight, self.bias, stride=stride, padding=padding, choose=self.choose_now)
 
 
+class MeanPool(nn.AdaptiveAvgPool2d):
+    """torch's global average pooling, (N, C, H, W) -> (N, C, 1, 1); networks have torch's own until they train."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return spatial_mean(x)[:, :, None, None]
+
+
+def spatial_mean(x: Tensor) -> Tensor:
+    """Means over H and W: (N, C, H, W) -> (N, C).
+
+    By the sum, whose gradient is one value per channel, seen H x W times. torch's mean writes it out in NCHW, and where
+    the images are in channels_last the layers before take several times as long over such a gradient.
+    """
+    return x.sum((2, 3)) / (x.shape[2] * x.shape[3])
+
+
 class CondConv2d(Formed):
     """Conditional convolution: M expert kernels, mixed for every image by a learned routing of the pooled input.
 
@@ -94,7 +110,7 @@ class CondConv2d(Formed):
             nn.init.kaiming_normal_(expert.view(self.kernel_shape), mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        routing = self.route(x.mean((2, 3)))
+        routing = self.route(spatial_mean(x))
         if torch.compiler.is_exporting():
             out = self._expert_by_expert(x, routing)
         elif self.kernel_size > 1 or self.groups > 1:
@@ -205,7 +221,7 @@ class Pyramid(Formed):
         place: dict[str, Any] = {"stride": self.stride, "padding": self.padding}
         conditional = [branch for branch in self.branches if isinstance(branch, CondConv2d)]
         if conditional:
-            pooled = x.mean((2, 3))
+            pooled = spatial_mean(x)
             routings = [branch.route(pooled) for branch in conditional]
             pairs = list(zip(conditional, routings, strict=True))
             kernels = add_kernels([branch.kernels(routing) for branch, routing in pairs])

@@ -23,7 +23,7 @@ from nas.errors import UserError
 from nas.files import cache_folder, parse_json, read_text, write_atomic
 from nas.hardware import device_name
 from nas.network.forms import Case, Choose, convolve_each, depthwise, forms_of, pointwise_each, usual
-from nas.network.layers import DepthwiseConv2d, Formed
+from nas.network.layers import DepthwiseConv2d, Formed, MeanPool
 
 SCHEMA = 1
 IMAGES = 16
@@ -109,9 +109,11 @@ class FastestForms:
 def install(network: nn.Module, choose: Choose) -> None:
     """Let every layer that has several forms train in the one that `choose` names, in place.
 
-    torch's depthwise convolutions become ours, as they stand: their parameters and hooks stay.
+    torch's depthwise convolutions and global poolings become ours, as they stand: their parameters and hooks stay.
     """
     for module in network.modules():
+        if type(module) is nn.AdaptiveAvgPool2d and module.output_size in (1, (1, 1)):
+            module.__class__ = MeanPool
         if type(module) is nn.Conv2d and DepthwiseConv2d.may_replace(module):
             module.__class__ = DepthwiseConv2d
         if isinstance(module, Formed):
