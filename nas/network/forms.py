@@ -43,7 +43,7 @@ Choose = Callable[[Case], str]
 
 
 def usual(case: Case) -> str:
-    """The form where nothing is measured: what other libraries do, and for 1x1 kernels larger than their images not."""
+    """The form where nothing is measured: what other libraries do; on few pixels, no matrix per image."""
     if case.operation == "pointwise per image":
         return "outputs" if case.side**2 <= 2 * case.experts else "images"
     return "groups" if case.operation == "depthwise per image" else "plain"
@@ -242,7 +242,7 @@ def _split(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
 
 
 class _Layout(torch.autograd.Function):
-    """A tensor in another memory format; its gradient comes back in the format that it had.
+    """A tensor in another memory format; its gradient comes back in the format that it had, if that was one of the two.
 
     Without that, gradients in NCHW go on through the layers before, whose kernels are several times slower where one
     tensor is in NCHW and another in channels_last.
@@ -250,25 +250,26 @@ class _Layout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, memory_format: torch.memory_format) -> Tensor:
-        ctx.before = layout(x)
+        ctx.before = _layout(x)
         out = x.contiguous(memory_format=memory_format)
         return out.view_as(out) if out is x else out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad.contiguous(memory_format=ctx.before), None
+        return (grad if ctx.before is None else grad.contiguous(memory_format=ctx.before)), None
 
 
-def _in(x: Tensor, memory_format: torch.memory_format) -> Tensor:
-    out: Tensor = _Layout.apply(x, memory_format)
+def _in(x: Tensor, memory_format: torch.memory_format | None) -> Tensor:
+    """The tensor in a memory format; None: as it is."""
+    out: Tensor = x if memory_format is None else _Layout.apply(x, memory_format)
     return out
 
 
-def layout(x: Tensor) -> torch.memory_format:
-    """channels_last where (N, C, H, W) lies so, else the usual one."""
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
+def _layout(x: Tensor) -> torch.memory_format | None:
+    """The memory format in which (N, C, H, W) lies, or None where its values are strewn."""
+    formats = (torch.contiguous_format, torch.channels_last)
+    return next((each for each in formats if x.is_contiguous(memory_format=each)), None)
 
 
 def _in_groups(x: Tensor, kernels: Tensor, stride: int, padding: int, groups: int) -> Tensor:
@@ -287,14 +288,14 @@ def _in_groups(x: Tensor, kernels: Tensor, stride: int, padding: int, groups: in
 
 def _groups(x: Tensor, kernels: Tensor, stride: int, padding: int) -> Tensor:
     plane = _in(x, torch.contiguous_format)
-    return _in(_in_groups(plane, kernels, stride, padding, x.shape[1]), layout(x))
+    return _in(_in_groups(plane, kernels, stride, padding, x.shape[1]), _layout(x))
 
 
 def _groups_split(x: Tensor, kernels: Tensor, stride: int, padding: int) -> Tensor:
     n, channels, height, width = x.shape
     plane = _in(x, torch.contiguous_format).view(1, n * channels, height, width)
     out = _split(plane, kernels.flatten(0, 1), stride, padding)
-    return _in(out.view(n, channels, *out.shape[2:]), layout(x))
+    return _in(out.view(n, channels, *out.shape[2:]), _layout(x))
 
 
 def _wide(x: Tensor, kernels: Tensor, stride: int, padding: int) -> Tensor:
@@ -304,7 +305,7 @@ def _wide(x: Tensor, kernels: Tensor, stride: int, padding: int) -> Tensor:
     wide = before.permute(2, 3, 0, 1).reshape(1, height, width, n * channels).permute(0, 3, 1, 2)
     out = _plain(wide, kernels.flatten(0, 1), stride, padding)
     out = out.permute(0, 2, 3, 1).reshape(*out.shape[2:], n, channels).permute(2, 3, 0, 1)
-    return _in(out, layout(x))
+    return _in(out, _layout(x))
 
 
 def _runs_wide(x: Tensor) -> bool:
