@@ -53,9 +53,7 @@ def test_conditional_convolution_mixes_kernels_per_image(
     x = torch.randn(batch, 8, side, side, dtype=torch.double).contiguous(memory_format=memory_format)
     expected = image_by_image(layer, x)
     torch.testing.assert_close(layer(x), expected)
-    torch.testing.assert_close(
-        layer._expert_by_expert(x, torch.sigmoid(layer.routing(x.mean((2, 3))))), _unbiased(layer, x)
-    )
+    torch.testing.assert_close(layer._exported(x, torch.sigmoid(layer.routing(x.mean((2, 3))))), _unbiased(layer, x))
 
     layer(x).square().sum().backward()
     gradients = [parameter.grad.clone() for parameter in layer.parameters()]
