@@ -16,13 +16,14 @@ from nas.catalog import load, load_space, published, space_names
 from nas.cost.analytic import cost
 from nas.cost.latency import measure
 from nas.cost.latency.chain import example, segmented, shipped, split, whole
+from nas.cost.latency.drift import slowness
 from nas.cost.latency.engines import check
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, describe, free_cores, quiet_process
 from nas.cost.latency.measuring import time_until_sure
-from nas.cost.latency.onnx_profile import profiled
-from nas.cost.latency.summary import Measurement, estimate, summarize
-from nas.cost.latency.timing import WARM_UP_RUNS, Probe, Trace, time_round
+from nas.cost.latency.onnx_profile import own_shares, profiled
+from nas.cost.latency.summary import Measurement, estimates, summarize
+from nas.cost.latency.timing import WARM_UP_RUNS, Probe, Visit, time_round
 from nas.errors import UserError
 
 SMALL = Architecture.from_dict(
@@ -41,71 +42,108 @@ PROVENANCE = describe(
 )
 
 
-def trace(runs: Sequence[Sequence[int]], *, preempted: bool = False, stolen: float = 0.0, probe: int = 100) -> Trace:
-    """Four runs to a round."""
-    count = len(runs)
-    return Trace(
-        [list(run) for run in runs],
-        [preempted] * count,
-        [probe] * count,
-        [stolen] * count,
-        [index // 4 for index in range(count)],
+def visit(runs: Sequence[Sequence[int]], *, preempted: bool = False, stolen: float = 0.0, probe: int = 100) -> Visit:
+    """Runs given by their parts."""
+    return Visit(
+        [sum(run) for run in runs],
+        [preempted] * len(runs),
+        [sorted(part)[len(runs) // 5] for part in zip(*runs, strict=True)],
+        probe,
+        stolen,
+        at=0,
     )
 
 
 class TestEstimate:
-    def test_is_the_low_quantile_of_undisturbed_runs(self) -> None:
-        found = estimate(trace([[1000 + i] for i in range(40)]), 100)
-        assert found.value == pytest.approx(1007, abs=2)
-        assert found.low <= found.value <= found.high
-        assert found.clean == 40 and found.method == "runs"
+    def test_is_the_median_over_visits_of_the_low_quantile_of_runs(self) -> None:
+        runs = np.random.default_rng(0).normal(1000, 30, (20, 6, 1)).astype(int)
+        (found,) = estimates([[visit(each) for each in runs.tolist()]])
+        assert found.value == np.median(np.quantile(runs[:, :, 0], 0.2, axis=1, method="lower"))
+        assert found.low < found.value < found.high
+        assert found.clean == 20 and found.method == "runs"
         assert found.why_noisy() == ""
 
-    def test_leaves_out_preempted_and_slow_runs(self) -> None:
-        mixed = trace([[1000]] * 40)
-        for index in range(0, 40, 2):
-            mixed.parts[index] = [500]  # would be the value if it counted
-            mixed.preempted[index] = True
-        mixed.parts[1] = [500]
-        mixed.probes[1] = 200
-        mixed.parts[3] = [500]
-        mixed.stolen[3] = 0.5
-        assert estimate(mixed, 100).value == 1000
+    def test_leaves_out_preempted_runs(self) -> None:
+        runs = [visit([[500], [1000], [1000], [1000]])._replace(preempted=[True, False, False, False])] * 8
+        assert estimates([runs])[0].value == 1000
+
+    def test_leaves_out_disturbed_visits(self) -> None:
+        visits = [visit([[1000]] * 4)] * 8
+        visits += [visit([[500]] * 4, probe=200)] * 20 + [visit([[500]] * 4, stolen=0.5)] * 20
+        (found,) = estimates([visits])
+        assert found.value == 1000 and found.clean == 8
 
     def test_adds_up_parts_where_whole_runs_were_disturbed(self) -> None:
         generator = np.random.default_rng(0)
-        runs = np.full((40, 10), 100)
-        runs[np.arange(40), generator.integers(10, size=40)] += 3000  # every run meets one disturbance
-        found = estimate(trace(runs.tolist(), preempted=True), 100)
+        runs = np.full((10, 6, 10), 100)
+        for index in np.ndindex(10, 6):
+            runs[(*index, generator.integers(10))] += 3000  # every run meets one disturbance
+        (found,) = estimates([[visit(each, preempted=True) for each in runs.tolist()]])
         assert found.method == "parts"
         assert found.value == 1000
+        assert found.parts == (100,) * 10
         assert not found.why_noisy()
 
     def test_a_shared_core_is_noisy_whatever_the_times(self) -> None:
-        found = estimate(trace([[500, 500]] * 40, preempted=True, stolen=0.5), 100)
+        (found,) = estimates([[visit([[500, 500]] * 4, preempted=True, stolen=0.5)] * 10])
         assert found.value == 1000  # the best guess
-        assert "too noisy: 0 undisturbed runs" in found.why_noisy()
+        assert "too noisy: 0 undisturbed visits" in found.why_noisy()
 
     def test_a_wide_interval_is_noisy_and_says_how_wide(self) -> None:
-        times = [[1000 + 100 * (index // 4)] for index in range(40)]
-        assert "interval of" in estimate(trace(times), 100).why_noisy()
+        (found,) = estimates([[visit([[1000 + 100 * index]] * 4) for index in range(10)]])
+        assert "interval of" in found.why_noisy()
 
     def test_equal_times_give_equal_estimates(self) -> None:
-        times = [[int(value)] for value in np.random.default_rng(1).normal(1000, 30, 40)]
-        assert estimate(trace(times), 100) == estimate(trace(times), 100)
+        visits = [visit([[int(value)]] * 4) for value in np.random.default_rng(1).normal(1000, 30, 40)]
+        assert estimates([visits]) == estimates([visits])
+
+
+class TestDrift:
+    """On invented machines whose speed is known."""
+
+    def times(self, drift: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of 40 networks in 10 rounds, in turn: each visit's time and place, and each network's own time."""
+        generator = np.random.default_rng(0)
+        own = np.exp(generator.uniform(0, 3, 40))
+        at = np.array([40 * number + generator.permutation(40) for number in range(10)]).T
+        return own[:, None] * drift[at] * np.exp(generator.normal(0, noise, (40, 10))), at, own
+
+    def test_a_speed_that_changes_is_found(self) -> None:
+        speed = np.where(np.arange(400) // 60 % 2, 1.3, 1.0)  # slower for 60 visits, now and then
+        times, at, own = self.times(speed, noise=0.02)
+        found = slowness(times, at)
+        assert np.corrcoef(found.ravel(), speed[at].ravel())[0, 1] > 0.95
+        after, before = (np.log(np.median(item, axis=1) / own).std() for item in (times / found, times))
+        assert after < 0.2 * before
+
+    def test_a_steady_machine_is_left_alone(self) -> None:
+        times, at, own = self.times(np.ones(400), noise=0.02)
+        after, before = (np.log(np.median(item, axis=1) / own).std() for item in (times / slowness(times, at), times))
+        assert after < 1.2 * before
+
+    def test_one_network_cannot_tell(self) -> None:
+        assert (slowness(np.array([[1.0, 2.0, 3.0]]), np.arange(3)[None]) == 1).all()
+
+    def test_visits_that_do_not_count_say_nothing(self) -> None:
+        times, at, _ = self.times(np.ones(400), noise=0.0)
+        times[(at > 100) & (at < 150)] = np.nan
+        np.testing.assert_allclose(slowness(times, at), 1)
 
 
 def test_summary_gives_all_figures_and_survives_json() -> None:
-    found = summarize("a", "1", trace([[1_000_000 + 1000 * i] for i in range(40)]), 100, PROVENANCE, "")
+    visits = [visit([[1_000_000 + 1000 * (6 * at + run)] for run in range(6)]) for at in range(10)]
+    found = summarize("a", "1", visits, estimates([visits])[0], PROVENANCE, "")
     assert found.value_ms < found.median_ms < found.p90_ms
-    assert found.iqr_ms == pytest.approx(0.0195, rel=0.1)
+    assert found.iqr_ms == pytest.approx(0.0295, rel=0.1)
+    assert (found.repeats, found.visits, found.clean) == (60, 10, 10)
     assert found.spread == pytest.approx((found.high_ms - found.low_ms) / found.value_ms)
     assert Measurement.from_dict(found.to_dict()) == found
 
 
 def test_overlapping_intervals_are_ties() -> None:
     def one(low: float, high: float) -> Measurement:
-        found = summarize("a", "1", trace([[1_000_000]] * 40), 100, PROVENANCE, "")
+        visits = [visit([[1_000_000]] * 4)] * 10
+        found = summarize("a", "1", visits, estimates([visits])[0], PROVENANCE, "")
         return Measurement.from_dict({**found.to_dict(), "low_ms": low, "high_ms": high})
 
     assert one(1.0, 1.2).tied(one(1.1, 1.3))
@@ -122,12 +160,16 @@ def test_runs_are_interleaved() -> None:
 
         return run
 
-    traces = [Trace(), Trace(), Trace()]
-    for number in range(2):
-        time_round([runner(i) for i in range(3)], traces, Probe(), number, runs=2, single_thread=False)
-    each = [index for index in range(3) for _ in range(WARM_UP_RUNS + 2)]
-    assert order == each * 2  # warming up and two runs each, round by round
-    assert [item.rounds for item in traces] == [[0, 0, 1, 1]] * 3
+    runners = [runner(index) for index in range(3)]
+    rounds = [time_round(runners, Probe(), number, runs=2, single_thread=False) for number in range(2)]
+    each = WARM_UP_RUNS + 2
+    visited = order[::each]
+    assert order == [index for index in visited for _ in range(each)]  # warming up and two runs at every visit
+    assert sorted(visited[:3]) == sorted(visited[3:]) == [0, 1, 2]
+    for number, visits in enumerate(rounds):
+        assert all(item.runs == [1000, 1000] for item in visits)
+        assert [visited[item.at] for item in visits] == [0, 1, 2]
+        assert {item.at // 3 for item in visits} == {number}
 
 
 def test_waits_a_bounded_time_and_says_so() -> None:
@@ -140,7 +182,7 @@ def test_waits_a_bounded_time_and_says_so() -> None:
     assert time.monotonic() - start < 5
     assert "waited 0.5 s" in excuse
     assert slept
-    assert summarize("a", "1", traces[0], 1e9, PROVENANCE, excuse).noisy
+    assert summarize("a", "1", traces[0], estimates(traces)[0], PROVENANCE, excuse).noisy
 
 
 def _spin(core: int, seconds: float) -> None:
@@ -277,6 +319,12 @@ def test_onnxruntimes_profile_finds_the_block_that_takes_longest() -> None:
     macs = np.array([sum(layer.macs for layer in segment.layers) for segment in segments(architecture, 10)])
     assert np.argsort(shares)[-1] == np.argmax(macs)
     assert all(share > 0 for share in shares)
+
+
+def test_what_the_profiler_takes_is_taken_off_its_nodes() -> None:
+    own, nodes = np.array([10.0, 400.0, 90.0]), np.array([3, 10, 40])
+    np.testing.assert_allclose(own_shares(own + 3 * nodes, nodes, own.sum()), own / own.sum())
+    np.testing.assert_allclose(own_shares(own, nodes, 2 * own.sum()), own / own.sum())  # it took nothing
 
 
 def test_missing_engines_and_devices_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

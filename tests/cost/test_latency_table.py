@@ -13,7 +13,7 @@ import pytest
 
 from nas.architecture import Architecture
 from nas.cost.latency import calibrate, export_blocks, import_timings, load_table, table_for
-from nas.cost.latency.calibration import draw_networks
+from nas.cost.latency.calibration import GROUP, draw_networks
 from nas.cost.latency.fitting import Group, Timed, make_table, steady
 from nas.cost.latency.layers import Segment, segments
 from nas.cost.latency.machine import describe
@@ -229,16 +229,16 @@ class TestCalibration:
     def test_times_the_space_here(self, tmp_path: Path) -> None:
         seen: list[tuple[int, int]] = []
         found = calibrate(
-            SPACE, networks=16, partial=tmp_path / "p", isolate=False, on_progress=lambda *at: seen.append(at)
+            SPACE, networks=40, partial=tmp_path / "p", isolate=False, on_progress=lambda *at: seen.append(at)
         )
-        assert seen == [(8, 16), (16, 16)]
+        assert seen == [(32, 40), (40, 40)]
         assert found.predict(SPACE.sample(0)).value_ms > 0
-        assert found.held_out.networks == 16
+        assert found.held_out.networks == 40
         assert not (tmp_path / "p").exists()
 
-    def test_a_budget_ends_it_after_two_groups(self) -> None:
+    def test_a_budget_ends_it_after_a_group(self) -> None:
         found = calibrate(SPACE, networks=64, budget_seconds=0, isolate=False)
-        assert found.held_out.networks == 16
+        assert found.held_out.networks == GROUP
 
     def test_goes_on_after_a_kill(self, tmp_path: Path) -> None:
         partial, space = tmp_path / "partial", tmp_path / "space.json"
@@ -258,13 +258,13 @@ class TestCalibration:
         state = json.loads(partial.read_text())  # whole, whenever the kill came
         done = len(state["groups"])
         assert done >= 1
-        state["identity"]["networks"] = 8 * done + 8  # ask for one group more
+        state["identity"]["networks"] = GROUP * (done + 1)  # ask for one group more
         partial.write_text(json.dumps(state))
         start = len(state["groups"])
         timed_now: list[int] = []
         calibrate(
             SPACE,
-            networks=8 * done + 8,
+            networks=GROUP * (done + 1),
             partial=partial,
             isolate=False,
             on_progress=lambda *_: timed_now.append(len(json.loads(partial.read_text())["groups"])),

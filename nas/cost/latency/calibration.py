@@ -21,9 +21,9 @@ from nas.cost.latency.fitting import Group, Timed, make_table, steady
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, describe, quiet_process
 from nas.cost.latency.onnx_profile import profiled
-from nas.cost.latency.summary import QUANTILE, estimate, part_values, stolen
+from nas.cost.latency.summary import SHARED, estimates, stolen
 from nas.cost.latency.table import Table, parse_table, space_id
-from nas.cost.latency.timing import SHARED, Probe, Runner, Trace, time_round
+from nas.cost.latency.timing import QUANTILE, Probe, Runner, Trace, time_round
 from nas.cost.latency.worker import call
 from nas.errors import UserError
 from nas.files import write_atomic
@@ -31,7 +31,8 @@ from nas.hardware import device_name
 from nas.space import Space
 
 NETWORKS = 64
-GROUP = 8
+GROUP = 32
+"""Networks that are in memory, and timed in turn, at once: the more, the longer their rounds are spread over time."""
 ROUNDS = 6
 RUNS = 4
 CANDIDATES = 16
@@ -63,9 +64,9 @@ def calibrate(
     Args:
         space: the space, with the input's channels and resolution that will be searched.
         num_classes, device, engine, threads, batch: as in :func:`nas.cost.latency.measure`.
-        networks: how many networks to time, 8 to a group.
-        budget_seconds: stop after the group in which this time is over (the first two groups are always timed). What
-            is left of it goes to groups that were disturbed.
+        networks: how many networks to time, 32 to a group.
+        budget_seconds: stop after the group in which this time is over (the first is always timed). What is left
+            of it goes to groups that were disturbed.
         partial: a file for the groups timed so far; a call that was killed goes on from there. Removed at the end.
         isolate: run in a fresh process; by default where this process has other threads.
         on_progress: told the number of networks timed and in all, group by group.
@@ -98,7 +99,7 @@ def calibrate(
         clock = _Clock.start(drawn[0], num_classes, device, engine, threads, batch)
         for index, members in enumerate(plan):
             if index >= len(groups):
-                if index >= 2 and time.monotonic() > deadline:
+                if index and time.monotonic() > deadline:
                     break
                 groups.append(clock.time(members))
                 if partial is not None:
@@ -202,24 +203,17 @@ class _Clock:
         with quiet_process(self.threads):
             prepared = [self._prepare(architecture) for architecture in architectures]
             runners = [runner for runner, _ in prepared]
-            traces = [Trace() for _ in runners]
-            for number in range(ROUNDS):
-                time_round(
-                    runners,
-                    traces,
-                    self.probe,
-                    number,
-                    runs=RUNS,
-                    single_thread=self.threads == 1 and self.device == "cpu",
-                )
+            single_thread = self.threads == 1 and self.device == "cpu"
+            rounds = [
+                time_round(runners, self.probe, number, runs=RUNS, single_thread=single_thread)
+                for number in range(ROUNDS)
+            ]
+        traces: list[Trace] = [list(trace) for trace in zip(*rounds, strict=True)]
         timed = []
-        for architecture, (_, shares), trace in zip(architectures, prepared, traces, strict=True):
-            parts = tuple(part / 1e6 for part in part_values(trace, self.probe.best))
-            total = sum(parts)
-            if len(parts) == 1:
-                total = estimate(trace, self.probe.best).value / 1e6
-                parts = tuple(share * total for share in shares)
-            timed.append(Timed(architecture.to_dict(), parts, total))
+        for architecture, (_, shares), found in zip(architectures, prepared, estimates(traces), strict=True):
+            total = found.value / 1e6
+            parts = found.parts if len(found.parts) > 1 else tuple(share * found.value for share in shares)
+            timed.append(Timed(architecture.to_dict(), tuple(part / 1e6 for part in parts), total))
         return Group(timed[0].whole, tuple(timed[1:]), stolen(traces))
 
     def _prepare(self, architecture: Architecture) -> tuple[Runner, Sequence[float]]:

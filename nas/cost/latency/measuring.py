@@ -13,15 +13,15 @@ from nas.cost.latency import engines
 from nas.cost.latency.chain import example, faster_layout, graph_replay, segmented, shipped, whole
 from nas.cost.latency.engines import Engine, Layout
 from nas.cost.latency.machine import LoadMeter, describe, quiet_process
-from nas.cost.latency.summary import QUANTILE, Measurement, estimate, stolen, summarize
-from nas.cost.latency.timing import Probe, Runner, Trace, time_round
+from nas.cost.latency.summary import Measurement, estimates, stolen, summarize
+from nas.cost.latency.timing import QUANTILE, Probe, Runner, Trace, time_round
 from nas.cost.latency.worker import call
 from nas.errors import UserError
 
-GROUP = 16
+GROUP = 32
 """Networks that are in memory, and timed in turn, at once."""
-ROUNDS = 8
-RUNS = 5
+ROUNDS = 10
+RUNS = 6
 PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds to wait before each further round once the first have shown that the machine is busy."""
 
@@ -45,14 +45,14 @@ def measure(
     """Measure the latency of networks as they are shipped: eval mode, folded, in the faster memory layout.
 
     Args:
-        architectures: what to measure, in groups of 16 networks that are timed in turn.
+        architectures: what to measure, in groups of 32 networks that are timed in turn.
         num_classes: outputs of the last layer.
         device: ``cpu`` or ``cuda``.
         engine: ``eager``, ``compiled``, ``onnxruntime``, or ``graph`` (a CUDA graph that is replayed).
         threads: threads of one network's run, each on a core of its own.
         batch: images per run.
         resolution: side of the images in pixels, in place of the documents'.
-        max_seconds: how long to wait, per group and beyond a first eight rounds, for a machine that is too busy.
+        max_seconds: how long to wait, per group and beyond the first ten rounds, for a machine that is too busy.
         isolate: run in a fresh process. By default where this process has other threads, which take the interpreter
             from the one that measures.
         on_progress: told of each network's group as it is finished.
@@ -103,17 +103,19 @@ def time_until_sure(
     Returns:
         The traces, and what to tell where the time ran out before all were sure (else empty).
     """
-    traces = [Trace() for _ in runners]
+    traces: list[Trace] = [[] for _ in runners]
     load = LoadMeter()
     deadline = None
     number = 0
     while True:
-        time_round(runners, traces, probe, number, runs=runs, single_thread=single_thread)
+        visits = time_round(runners, probe, number, runs=runs, single_thread=single_thread)
+        for trace, visit in zip(traces, visits, strict=True):
+            trace.append(visit)
         number += 1
         if number < rounds:
             continue
         deadline = deadline or time.monotonic() + max_seconds
-        if all(is_sure(trace, probe) for trace in traces):
+        if not any(found.why_noisy() for found in estimates(traces)):
             return traces, ""
         if time.monotonic() >= deadline:
             return traces, (
@@ -121,11 +123,6 @@ def time_until_sure(
                 f"waited {max_seconds:g} s"
             )
         sleep(min(PAUSES[min(number - rounds, len(PAUSES) - 1)], max(0.0, deadline - time.monotonic())))
-
-
-def is_sure(trace: Trace, probe: Probe) -> bool:
-    """Whether a network's runs give a value that may be believed."""
-    return not estimate(trace, probe.best).why_noisy()
 
 
 def serve(request: dict[str, Any], on_progress: Progress) -> list[dict[str, Any]]:
@@ -168,7 +165,7 @@ def _measure_group(
             architecture.name,
             architecture.id,
             trace,
-            probe.best,
+            found,
             describe(
                 device=device,
                 engine=engine,
@@ -180,7 +177,7 @@ def _measure_group(
             ),
             excuse,
         )
-        for architecture, trace, layout in zip(architectures, traces, layouts, strict=True)
+        for architecture, trace, found, layout in zip(architectures, traces, estimates(traces), layouts, strict=True)
     ]
 
 

@@ -1,25 +1,28 @@
-"""Times of one network -> its latency, how sure it is, and whether to believe it. Pure functions of the times."""
+"""Times of networks -> their latencies, how sure they are, and whether to believe them. Pure functions of the times."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from nas.cost.latency.drift import slowness
 from nas.cost.latency.machine import Provenance
-from nas.cost.latency.timing import Trace
+from nas.cost.latency.timing import Trace, Visit, free_probe
 
 Method = Literal["runs", "parts"]
 Times = npt.NDArray[Any]
 
-QUANTILE = 0.2
-"""The value is this quantile of the clean runs: what the network takes when nothing disturbs it."""
 WIDEST = 0.05
 """An interval wider than this share of the value is too noisy."""
-FEWEST = 12
-"""Clean runs that a value needs."""
-RESAMPLES = 100
+FEWEST = 5
+"""Undisturbed visits that a value needs."""
+SHARED = 0.1
+"""A visit is disturbed when this much of its time was stolen,"""
+SLOW = 1.3
+"""or when the probe took this much longer than on the free machine."""
+RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,19 @@ class Measurement:
     name: str
     id: str
     value_ms: float
-    """The 20% quantile of the undisturbed runs."""
+    """The middle one, over the undisturbed visits, of each visit's low quantile; see :func:`estimates`."""
     low_ms: float
     high_ms: float
-    """A 95% interval of the value, over rounds."""
+    """A 95% interval of the value, over visits."""
     median_ms: float
     p90_ms: float
     iqr_ms: float
     """Median, 90% quantile and interquartile range of all runs, disturbed ones included."""
     repeats: int
+    """Runs."""
+    visits: int
     clean: int
-    """Runs, and those that count."""
+    """Visits, and those of them that count."""
     method: Method
     """See :class:`Estimate`."""
     noisy: bool
@@ -66,87 +71,69 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A low quantile with its interval, in ns."""
+    """What a network takes at the machine's usual speed, in ns, with its interval."""
 
     value: float
     low: float
     high: float
+    parts: tuple[float, ...]
+    """How the value divides over the network's parts."""
     clean: int
+    """Visits that count; where none does, the value is of all."""
     method: Method
     """``runs``: of whole runs; ``parts``: added over the network's parts, which fit between two disturbances."""
 
-    def why_noisy(self, fewest: int = FEWEST, widest: float = WIDEST) -> str:
+    def why_noisy(self) -> str:
         """What is wrong with it; empty if nothing is."""
-        if self.clean < fewest:
-            return f"too noisy: {self.clean} undisturbed runs, {fewest} are needed"
+        if self.clean < FEWEST:
+            return f"too noisy: {self.clean} undisturbed visits, {FEWEST} are needed"
         width = (self.high - self.low) / self.value
-        if width > widest:
-            return f"too noisy: interval of {width:.1%} of the value, {widest:.0%} is allowed"
+        if width > WIDEST:
+            return f"too noisy: interval of {width:.1%} of the value, {WIDEST:.0%} is allowed"
         return ""
 
 
-def estimate(trace: Trace, best_probe: float) -> Estimate:
-    """What the network takes when nothing disturbs it: the low quantile of its undisturbed runs.
+def estimates(traces: Sequence[Trace]) -> list[Estimate]:
+    """What each of the networks that were timed in turn takes at the machine's usual speed.
 
-    On a busy core hardly any run of some milliseconds is left alone, but each of its parts is, often enough: where
-    whole runs are too few, the parts' own low quantiles are added up. If the core is shared for long, that is an
-    estimate, and counts as noisy.
+    Within a visit, which lasts some ms, disturbances only add: its value is the low quantile of its runs. Between
+    visits, the machine is now faster and now slower: its drift is divided out (:mod:`nas.cost.latency.drift`), and the
+    value is the median over the visits.
 
-    The interval is a bootstrap over rounds, since runs of one round share their disturbances; its generator is seeded.
+    The interval is a bootstrap over visits, since runs of one visit share their disturbances; its generator is seeded.
+
+    Args:
+        traces: per network as many visits, round by round.
     """
-    parts = np.asarray(trace.parts, float)
-    rounds = np.asarray(trace.rounds)
-    calm = np.asarray(trace.calm(best_probe), bool)
-    clean = calm & ~np.asarray(trace.preempted, bool)
-    if clean.sum() >= FEWEST or parts.shape[1] == 1:
-        return _estimate(parts.sum(axis=1, keepdims=True), clean, rounds, "runs")
-    return _estimate(parts, calm, rounds, "parts")
+    free = free_probe([visit for trace in traces for visit in trace])
+    times = np.array([[visit.value for visit in trace] for trace in traces])
+    counts = np.array([[_undisturbed(visit, free) for visit in trace] for trace in traces])
+    places = np.array([[visit.at for visit in trace] for trace in traces])
+    drift = slowness(np.where(counts, times, np.nan), places)
+    return [
+        _estimate(trace, values, kept, factors)
+        for trace, values, kept, factors in zip(traces, times, counts, drift, strict=True)
+    ]
 
 
 def stolen(traces: Iterable[Trace]) -> float:
     """Share of all runs' wall time in which other processes had our core, in [0, 1]."""
-    shares = [share for trace in traces for share in trace.stolen]
+    shares = [visit.stolen for trace in traces for visit in trace]
     return sum(shares) / len(shares) if shares else 0.0
 
 
-def part_values(trace: Trace, best_probe: float) -> list[float]:
-    """The low quantile of each part over the calm runs (over all where none was), in ns."""
-    parts = np.asarray(trace.parts, float)
-    calm = np.asarray(trace.calm(best_probe), bool)
-    return [float(value) for value in np.quantile(parts[calm] if calm.any() else parts, QUANTILE, axis=0)]
-
-
-def _estimate(parts: Times, kept: Times, rounds: Times, method: Method) -> Estimate:
-    count = int(kept.sum())
-    if not count:
-        kept = np.ones_like(kept)
-    parts, rounds = parts[kept], rounds[kept]
-    rows = [np.flatnonzero(rounds == number) for number in np.unique(rounds)]
-    draws = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, len(rows)))
-    resampled = [_low(parts[np.concatenate([rows[index] for index in draw])]) for draw in draws]
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    value = _low(parts)
-    return Estimate(value, min(float(low), value), max(float(high), value), count, method)
-
-
-def _low(parts: Times) -> float:
-    """The sum over parts of each one's low quantile; :func:`numpy.quantile` without its overhead, lower rank."""
-    rank = int(QUANTILE * (len(parts) - 1))
-    return float(np.partition(parts, rank, axis=0)[rank].sum())
-
-
 def summarize(
-    name: str, identity: str, trace: Trace, best_probe: float, provenance: Provenance, excuse: str
+    name: str, identity: str, trace: Trace, found: Estimate, provenance: Provenance, excuse: str
 ) -> Measurement:
     """A network's measurement from all its runs.
 
     Args:
+        found: its estimate.
         excuse: what went on meanwhile, for the reason of a noisy measurement.
     """
-    found = estimate(trace, best_probe)
     reason = found.why_noisy()
-    totals = np.asarray(trace.parts, float).sum(axis=1) / 1e6
-    lower, median, upper, p90 = (float(value) for value in np.quantile(totals, [0.25, 0.5, 0.75, 0.9]))
+    runs = np.array([run for visit in trace for run in visit.runs]) / 1e6
+    lower, median, upper, p90 = (float(value) for value in np.quantile(runs, [0.25, 0.5, 0.75, 0.9]))
     return Measurement(
         name=name,
         id=identity,
@@ -156,10 +143,35 @@ def summarize(
         median_ms=median,
         p90_ms=p90,
         iqr_ms=upper - lower,
-        repeats=len(totals),
+        repeats=len(runs),
+        visits=len(trace),
         clean=found.clean,
         method=found.method,
         noisy=bool(reason),
         reason=f"{reason}; {excuse}" if reason and excuse else reason,
         provenance=provenance,
+    )
+
+
+def _undisturbed(visit: Visit, free_probe: float) -> bool:
+    return visit.stolen <= SHARED and visit.probe <= SLOW * free_probe
+
+
+def _estimate(trace: Trace, values: Times, kept: Times, drift: Times) -> Estimate:
+    clean = int(kept.sum())
+    if not clean:
+        kept = np.ones_like(kept)
+    values = (values / drift)[kept]
+    parts = np.median(np.array([visit.parts for visit in trace])[kept] / drift[kept, None], axis=0)
+    value = float(np.median(values))
+    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.quantile(np.median(values[draws], axis=1), [0.025, 0.975])
+    whole = np.mean([visit.in_one_piece for visit in trace]) >= 0.5
+    return Estimate(
+        value=value,
+        low=min(float(low), value),
+        high=max(float(high), value),
+        parts=tuple((parts * value / parts.sum()).tolist()),
+        clean=clean,
+        method="runs" if whole else "parts",
     )

@@ -1,58 +1,77 @@
 """The clock: runs of several networks in turn, each run with the evidence of whether it was disturbed.
 
-Drift (clock speed, temperature, a neighbour on the same host) lasts seconds, so the networks are timed in rounds: in
-every round each network has a few runs, and drift meets all alike. Three signs tell whether a run is to be believed:
+Drift (clock speed, temperature, a neighbour on the same host) lasts seconds to minutes, so the networks are timed in
+rounds: in every round each network is visited once, each time in another order, and has a few runs there, so that
+drift meets all alike, and :mod:`nas.cost.latency.drift` can tell it from the networks. Three signs tell whether a run is to be believed:
 
 - its thread had the core to itself: its processor time equals the wall time;
 - hardly any time was stolen from the runs around it either: whoever takes turns with us on the core leaves cold
   caches behind, and even an uninterrupted run is then some 5 to 10% slower than on a free core;
-- a small fixed piece of work beside it, the probe, was as fast as it can be: else the clock is lower, or a neighbour
-  that the system does not show uses the core.
+- a small fixed piece of work beside it, the probe, was about as fast as it can be: else a neighbour that the system
+  does not show uses the core.
 """
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
 STOLEN = 0.02
 """A run is preempted when its wall time exceeds its processor time by this share and 20 us."""
 STOLEN_NS = 20_000
-SHARED = 0.1
-"""A round is shared when this much of its time was stolen."""
-SLOW = 1.08
-"""A round is slow when the probe takes this much longer than at its best."""
+QUANTILE = 0.2
+"""A visit's value is this quantile of its undisturbed runs: what the network takes when nothing comes between."""
 PROBE_RUNS = 5
-WARM_UP_RUNS, WARM_UP_NS = 6, 6_000_000
-"""A network's first runs in a round meet the caches of the network before it: ONNX Runtime took 1.25, 1.05, 0.86 and
-0.83 ms for its first four of one and the same. So many do not count, or as many as fit into so many ns."""
+WARM_UP_RUNS, WARM_UP_NS = 8, 200_000_000
+"""A network's first runs of a visit meet the caches and the predictors of the network before it, whatever its size:
+on ONNX Runtime they took 1.5 (and up to 9), 1.25, 1.15, 1.1 and 1.05 times what it takes from the eighth on. So many
+do not count, or as many as fit into so many ns."""
 
 Runner = Callable[[], Sequence[int]]
 """Runs once; returns the wall time of each of its parts in ns."""
 
 
-@dataclass
-class Trace:
-    """All runs of one network."""
+class Visit(NamedTuple):
+    """One network's runs in one round; plain numbers, so that it can be written down."""
 
-    parts: list[Sequence[int]] = field(default_factory=list)
-    """Wall time of each part in ns, per run."""
-    preempted: list[bool] = field(default_factory=list)
-    probes: list[int] = field(default_factory=list)
-    """The probe's time in ns beside each run."""
-    stolen: list[float] = field(default_factory=list)
-    """Share of the round's wall time in which the thread did not run, per run."""
-    rounds: list[int] = field(default_factory=list)
-    """Number of the round, per run."""
+    runs: Sequence[int]
+    """Wall time of each run in ns."""
+    preempted: Sequence[bool]
+    """Per run."""
+    parts: Sequence[int]
+    """The low quantile of each part of the network over the runs, in ns."""
+    probe: int
+    """The probe's time in ns beside the runs."""
+    stolen: float
+    """Share of the runs' wall time in which the thread did not run."""
+    at: int
+    """Its place in the order of all visits."""
 
-    def calm(self, best_probe: float) -> list[bool]:
-        """Per run, whether its round was left alone: little time stolen, the probe as fast as it can be."""
-        return [
-            probe <= SLOW * best_probe and stolen <= SHARED
-            for probe, stolen in zip(self.probes, self.stolen, strict=True)
-        ]
+    @property
+    def clean(self) -> list[int]:
+        """The runs that were not preempted."""
+        return [run for run, lost in zip(self.runs, self.preempted, strict=True) if not lost]
+
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether half of the runs were left alone."""
+        return 2 * len(self.clean) >= len(self.runs)
+
+    @property
+    def value(self) -> float:
+        """What the network takes when nothing comes between, in ns.
+
+        On a busy core hardly any run of some milliseconds is left alone, but each of its parts is, often enough: where
+        whole runs are too few, the parts' own low quantiles are added up.
+        """
+        return float(low(self.clean)) if self.in_one_piece else float(sum(self.parts))
+
+
+Trace = list[Visit]
+"""One network's visits, round by round."""
 
 
 class Probe:
@@ -61,24 +80,10 @@ class Probe:
     def __init__(self) -> None:
         self._matrix = torch.ones(96, 96)
         self._out = torch.empty_like(self._matrix)
-        self.seen: list[int] = []
 
     def __call__(self) -> int:
         """Time it now, in ns."""
-        best = min(self._once() for _ in range(PROBE_RUNS))
-        self.seen.append(best)
-        return best
-
-    @property
-    def best(self) -> float:
-        """The probe's time on the free machine, as far as seen: the fastest 5%."""
-        ordered = sorted(self.seen)
-        return ordered[len(ordered) // 20]
-
-    @property
-    def slowdown(self) -> float:
-        """Median over best, 1 on a quiet machine."""
-        return statistics.median(self.seen) / self.best
+        return min(self._once() for _ in range(PROBE_RUNS))
 
     def _once(self) -> int:
         start = time.perf_counter_ns()
@@ -89,32 +94,47 @@ class Probe:
         return time.perf_counter_ns() - start
 
 
-def time_round(
-    runners: Sequence[Runner], traces: Sequence[Trace], probe: Probe, number: int, *, runs: int, single_thread: bool
-) -> None:
-    """One round: every runner warms up and then has `runs` timed runs, which are added to its trace.
+def time_round(runners: Sequence[Runner], probe: Probe, number: int, *, runs: int, single_thread: bool) -> list[Visit]:
+    """One round: every runner, in an order drawn for this round, warms up and then has `runs` timed runs.
 
     Args:
-        number: the round's number, for the trace.
+        number: the round's number, which the order follows from.
         single_thread: whether a run is this thread's work alone, so that its processor time shows preemption.
+
+    Returns:
+        One visit per runner, in the order of the runners.
     """
-    for runner, trace in zip(runners, traces, strict=True):
-        before = probe()
+    visits: dict[int, Visit] = {}
+    order = random.Random(number).sample(range(len(runners)), len(runners))
+    for place, index in enumerate(order):
+        runner, before = runners[index], probe()
         _warm_up(runner)
-        timed = []
+        parts, walls, losses = [], [], []
         for _ in range(runs):
             wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
-            parts = runner()
+            parts.append(runner())
             cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
-            timed.append((parts, wall, max(0, wall - cpu) if single_thread else 0))
-        slower = max(before, probe())
-        stolen = sum(lost for _, _, lost in timed) / sum(wall for _, wall, _ in timed)
-        for parts, wall, lost in timed:
-            trace.parts.append(parts)
-            trace.preempted.append(lost > STOLEN * wall + STOLEN_NS)
-            trace.probes.append(slower)
-            trace.stolen.append(stolen)
-            trace.rounds.append(number)
+            walls.append(wall)
+            losses.append(max(0, wall - cpu) if single_thread else 0)
+        visits[index] = Visit(
+            runs=[sum(run) for run in parts],
+            preempted=[lost > STOLEN * wall + STOLEN_NS for lost, wall in zip(losses, walls, strict=True)],
+            parts=[low(part) for part in zip(*parts, strict=True)],
+            probe=max(before, probe()),
+            stolen=sum(losses) / sum(walls),
+            at=number * len(runners) + place,
+        )
+    return [visits[index] for index in range(len(runners))]
+
+
+def low(times: Sequence[int]) -> int:
+    """The low quantile, the lower rank of two."""
+    return sorted(times)[int(QUANTILE * (len(times) - 1))]
+
+
+def free_probe(visits: Sequence[Visit]) -> float:
+    """The probe's time in ns on the free machine, as far as seen: the fastest 5%."""
+    return statistics.quantiles([visit.probe for visit in visits], n=20)[0] if len(visits) > 1 else visits[0].probe
 
 
 def _warm_up(runner: Runner) -> None:
