@@ -4,7 +4,7 @@
 
 Run it on a quiet machine; with `--loaded` everything is printed again beside a busy process on another core.
 
-A processor's speed wanders, most of all on a host that others use too. So the space's sentinel network is measured with
+A processor's speed wanders, most of all on a host that others use too. So one network, the sentinel, is measured with
 every group of networks, and right before and after the calibration: predictions are compared as they are, and with the
 machine's speed at the two times taken out.
 """
@@ -30,7 +30,6 @@ from nas.architecture import Architecture
 from nas.catalog import load, load_space
 from nas.cost.analytic import cost
 from nas.cost.latency import Measurement, Table, calibrate, measure
-from nas.cost.latency.calibration import draw_networks
 from nas.cost.latency.chain import example, shipped
 from nas.cost.latency.engines import Engine, prepare
 from nas.cost.latency.machine import LoadMeter, quiet_process
@@ -121,7 +120,7 @@ class Bench:
 
     def prediction(self, space: Space, unseen: Sequence[Architecture]) -> None:
         """Calibrate, then compare predictions of networks never seen with direct measurement."""
-        sentinel = next(draw_networks(space, 0, CLASSES))
+        sentinel = load("han-e")
         before = self.measure([sentinel])[0].value_ms
         start = time.perf_counter()
         table = calibrate(space, num_classes=CLASSES, engine=self.engine, isolate=True)
@@ -208,7 +207,7 @@ def other_clocks() -> None:
         for engine in ("eager", "onnxruntime"):
             ours, theirs = [], []
             for _ in range(5):
-                (found,) = measure([architecture], num_classes=CLASSES, engine=engine, isolate=False)
+                (found,) = measure([architecture], num_classes=CLASSES, engine=engine, isolate=False, max_seconds=5)
                 ours.append(found.value_ms)
                 with quiet_process(1), torch.inference_mode():
                     network, images = shipped(architecture, CLASSES), example(architecture, 1)

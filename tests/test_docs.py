@@ -408,7 +408,7 @@ def flat(text: str) -> str:
 
 
 def test_numbers_of_the_method() -> None:
-    from nas.cost.latency import calibration, measuring, summary
+    from nas.cost.latency import calibration, fitting, measuring, summary, timing
     from nas.cost.latency.cache import BUDGET_SECONDS
     from nas.search.conductor import Conductor
     from nas.search.sampler import KnownCostSampler
@@ -420,9 +420,14 @@ def test_numbers_of_the_method() -> None:
     assert "Until eight trials" in text and defaults["startup_trials"] == 8
     assert f"at most {_MODEL_POINTS} trials" in text
     assert "Five broken ones in a row" in text and inspect.signature(Conductor).parameters["max_failures"].default == 5
-    assert "eight rounds of five runs" in text and (measuring.ROUNDS, measuring.RUNS) == (8, 5)
-    assert f"the {summary.QUANTILE:.0%} quantile" in text and f"fewer than {summary.FEWEST} such" in text
-    assert f"than {summary.WIDEST:.0%} of the value" in text
+    assert "at least ten rounds" in text and measuring.ROUNDS == 10
+    assert "eight runs to warm up and five that are timed" in text and (timing.WARM_UP_RUNS, measuring.RUNS) == (8, 5)
+    assert f"up to {measuring.GROUP} together" in text and f"groups of {calibration.GROUP}" in text
+    assert f"the {timing.QUANTILE:.0%} quantile" in text and summary.FEWEST == 5 and "fewer than five visits" in text
+    assert f"wider than {summary.WIDEST:.0%}" in text
+    assert "count three times as much (eight times" in text
+    assert (fitting.WHOLE_WEIGHT, calibration.WHOLE_WEIGHTS["onnxruntime"]) == (3, 8)
+    assert f"the first {calibration.FIRST * calibration.GROUP} networks are timed in any case" in text
     assert f"up to {calibration.NETWORKS} networks" in text and f"about {BUDGET_SECONDS:g} seconds" in text
     assert f"{Settings(space={}).validation_fraction:.0%} of them" in text and f"below {_VALIDATION_FLOOR:,}" in text
     search = RECIPES["search"]

@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
-import threading
+import subprocess
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from nas.catalog import load, load_space, published, space_names
 from nas.cost.analytic import cost
 from nas.cost.latency import measure
 from nas.cost.latency.chain import example, segmented, shipped, split, whole
+from nas.cost.latency.child import in_child
 from nas.cost.latency.drift import slowness
 from nas.cost.latency.engines import check
 from nas.cost.latency.layers import segments
@@ -234,18 +237,39 @@ def test_measures_in_a_fresh_process_and_in_this_one() -> None:
     assert seen == [(2, 2)] * 2
 
 
-def test_other_threads_send_it_to_a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    monkeypatch.setattr("nas.cost.latency.measuring.call", lambda task, *_, **__: calls.append(task) or [])
-    done = threading.Event()
-    thread = threading.Thread(target=done.wait)
-    thread.start()
-    try:
-        measure([SMALL])
-    finally:
-        done.set()
-        thread.join()
-    assert calls == ["measure"]
+class TestChild:
+    def test_answers_from_another_process(self) -> None:
+        assert in_child(os.getppid) == os.getpid()
+
+    def test_a_users_error_is_passed_on(self) -> None:
+        with pytest.raises(UserError, match="unknown engine 'fast'"):
+            in_child(lambda: check("fast", "cpu"))
+
+    def test_a_death_is_no_silence(self) -> None:
+        with pytest.raises(RuntimeError, match="ended with 3"):
+            in_child(lambda: os._exit(3))
+
+    def test_ends_with_its_parent(self, tmp_path: Path) -> None:
+        code = (
+            "import os, sys, time; from pathlib import Path; from nas.cost.latency.child import in_child\n"
+            "def task():\n"
+            "    Path(sys.argv[1]).write_text(str(os.getpid()))\n"
+            "    time.sleep(100)\n"
+            "in_child(task)\n"
+        )
+        pid = tmp_path / "pid"
+        with subprocess.Popen([sys.executable, "-c", code, str(pid)]) as process:
+            wait_until(lambda: pid.exists() and pid.read_text())
+            process.kill()
+        child = int(pid.read_text())
+        wait_until(lambda: not Path(f"/proc/{child}/exe").exists())  # a zombie has none either
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_the_process_is_left_as_it_was() -> None:

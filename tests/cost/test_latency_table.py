@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from nas.cost.latency.calibration import GROUP, draw_networks
 from nas.cost.latency.fitting import Group, Timed, make_table, steady
 from nas.cost.latency.layers import Segment, segments
 from nas.cost.latency.machine import describe
-from nas.cost.latency.model import kinds_of
+from nas.cost.latency.model import Context, kinds_of
 from nas.cost.latency.table import Table, parse_table, space_id
 from nas.errors import UserError
 from nas.space import Space
@@ -94,14 +95,27 @@ class TestPrediction:
     def test_is_the_sum_over_segments_times_the_context(self, table: Table) -> None:
         architecture = SPACE.sample(0)
         chain = segments(architecture, 10)
-
-        def context(part: list[Segment]) -> float:
-            weights = sum(layer.weights for segment in part for layer in segment.layers)
-            return table.context(weights, len(kinds_of(part)))
-
+        weights = sum(layer.weights for segment in chain for layer in segment.layers)
         assert table.model.per_run == 0
-        singles = sum(table.total([segment]) / context([segment]) for segment in chain)
-        assert table.predict(architecture).value_ms == pytest.approx(singles * context(chain))
+        bare = replace(table, context=Context())
+        singles = sum(bare.total([segment]) for segment in chain)
+        expected = singles * table.context(singles, weights, len(kinds_of(chain)))
+        assert table.predict(architecture).value_ms == pytest.approx(expected)
+
+    def test_what_large_networks_take_more_is_found(self) -> None:
+        def slower(item: Timed) -> Timed:
+            factor = item.whole**0.15
+            return Timed(item.document, tuple(factor * part for part in item.parts), factor * item.whole)
+
+        found = table_of([Group(group.sentinel, tuple(map(slower, group.networks))) for group in groups(8)])
+        for seed in range(10):
+            expected = slower(timed(SPACE.sample(seed))).whole
+            assert found.predict(SPACE.sample(seed)).value_ms == pytest.approx(expected, rel=0.03)
+
+    def test_the_context_ends_where_the_timed_networks_end(self) -> None:
+        context = Context(0.1, 0.2, 0.3, least_ms=0.5, most_ms=2.0)
+        assert context(100.0, 0, 0) == context(2.0, 0, 0) > context(1.0, 0, 0)
+        assert context(0.01, 0, 0) == context(0.5, 0, 0)
 
     def test_does_not_depend_on_the_order_of_questions(self, table: Table) -> None:
         fresh = parse_table(table.to_json(), "t")
@@ -180,7 +194,7 @@ class TestFile:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"schema": 0}, "schema 0, this version of nas reads 1"),
+            ({"schema": 0}, "schema 0, this version of nas reads 2"),
             ({"prices": {}}, "blocks are missing"),
             ({"prices": {"conv3s1": [1.0, float("nan"), 0.0, 0.0]}}, "price of conv3s1 is nan"),
             ({"prices": {"conv3s1": [1.0, -1.0, 0.0, 0.0]}}, "a time is above 0"),
@@ -229,16 +243,16 @@ class TestCalibration:
     def test_times_the_space_here(self, tmp_path: Path) -> None:
         seen: list[tuple[int, int]] = []
         found = calibrate(
-            SPACE, networks=40, partial=tmp_path / "p", isolate=False, on_progress=lambda *at: seen.append(at)
+            SPACE, networks=16, partial=tmp_path / "p", isolate=False, on_progress=lambda *at: seen.append(at)
         )
-        assert seen == [(32, 40), (40, 40)]
+        assert seen == [(8, 16), (16, 16)]
         assert found.predict(SPACE.sample(0)).value_ms > 0
-        assert found.held_out.networks == 40
+        assert found.held_out.networks == 16
         assert not (tmp_path / "p").exists()
 
-    def test_a_budget_ends_it_after_a_group(self) -> None:
+    def test_a_budget_ends_it_after_two_groups(self) -> None:
         found = calibrate(SPACE, networks=64, budget_seconds=0, isolate=False)
-        assert found.held_out.networks == GROUP
+        assert found.held_out.networks == 2 * GROUP
 
     def test_goes_on_after_a_kill(self, tmp_path: Path) -> None:
         partial, space = tmp_path / "partial", tmp_path / "space.json"

@@ -1,8 +1,8 @@
 """Timing a space's blocks where they run: within networks that are drawn to cover the space's layers."""
 
+import functools
 import json
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ from nas.architecture import Architecture
 from nas.cost.analytic import cost
 from nas.cost.latency import engines
 from nas.cost.latency.chain import example, faster_layout, graph_replay, segmented, shipped, whole
+from nas.cost.latency.child import in_child
 from nas.cost.latency.engines import Engine, Layout
-from nas.cost.latency.fitting import Group, Timed, make_table, steady
+from nas.cost.latency.fitting import WHOLE_WEIGHT, Group, Timed, make_table, steady
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, describe, quiet_process
 from nas.cost.latency.onnx_profile import profiled
@@ -31,10 +32,15 @@ from nas.hardware import device_name
 from nas.space import Space
 
 NETWORKS = 64
-GROUP = 32
-"""Networks that are in memory, and timed in turn, at once: the more, the longer their rounds are spread over time."""
-ROUNDS = 6
-RUNS = 4
+GROUP = 8
+"""Networks that are in memory, and timed in turn, at once."""
+FIRST = 2
+"""Groups that are timed whatever the budget."""
+ROUNDS = 4
+RUNS = 3
+WHOLE_WEIGHTS = {"onnxruntime": 8.0}
+"""How much a whole network's relative error counts beside a segment's, where segments are not timed by a clock: the
+shares that a profiler gives one and the same block differ by 14% from network to network (Xeon, 137 networks)."""
 CANDIDATES = 16
 """Networks drawn for each one that is timed: the one with most layers not yet timed is taken."""
 
@@ -52,7 +58,7 @@ def calibrate(
     networks: int = NETWORKS,
     budget_seconds: float | None = None,
     partial: Path | None = None,
-    isolate: bool | None = None,
+    isolate: bool = True,
     on_progress: Progress | None = None,
 ) -> Table:
     """Time a sample of the space's blocks on this device and fit a table to them.
@@ -64,11 +70,11 @@ def calibrate(
     Args:
         space: the space, with the input's channels and resolution that will be searched.
         num_classes, device, engine, threads, batch: as in :func:`nas.cost.latency.measure`.
-        networks: how many networks to time, 32 to a group.
-        budget_seconds: stop after the group in which this time is over (the first is always timed). What is left
+        networks: how many networks to time, 8 to a group.
+        budget_seconds: stop after the group in which this time is over (the first two are always timed). What is left
             of it goes to groups that were disturbed.
         partial: a file for the groups timed so far; a call that was killed goes on from there. Removed at the end.
-        isolate: run in a fresh process; by default where this process has other threads.
+        isolate: run in a fresh process, as measurements do.
         on_progress: told the number of networks timed and in all, group by group.
 
     Raises:
@@ -84,64 +90,75 @@ def calibrate(
         "networks": networks,
         "budget_seconds": budget_seconds,
     }
-    if isolate if isolate is not None else threading.active_count() > 1:
+    if isolate:
         request = {"space": space.document, "partial": str(partial) if partial else None, **options}
         text = call("calibrate", request, threads=threads, on_progress=on_progress)
         return parse_table(text, "calibration")
-    deadline = time.monotonic() + budget_seconds if budget_seconds is not None else math.inf
-    identity = {"space": space_id(space), "device_name": device_name(device), "torch": torch.__version__, **options}
-    del identity["budget_seconds"]
+    return _calibrate(space, options, partial, on_progress, run=lambda task: task())
+
+
+def serve(request: dict[str, Any], on_progress: Progress) -> str:
+    """:func:`calibrate` for the worker process."""
+    space, partial = Space(request.pop("space")), request.pop("partial")
+    run = in_child if request["device"] == "cpu" else lambda task: task()
+    return _calibrate(space, request, Path(partial) if partial else None, on_progress, run).to_json()
+
+
+def _calibrate(
+    space: Space,
+    options: dict[str, Any],
+    partial: Path | None,
+    on_progress: Progress | None,
+    run: Callable[[Callable[[], Any]], Any],
+) -> Table:
+    """Group by group; `run` does a group's task, here or in a child."""
+    networks, num_classes, budget = options["networks"], options["num_classes"], options["budget_seconds"]
+    way = {name: options[name] for name in ("num_classes", "device", "engine", "threads", "batch")}
+    deadline = time.monotonic() + budget if budget is not None else math.inf
+    name = device_name(way["device"])
+    identity = {"space": space_id(space), "device_name": name, "torch": torch.__version__, "networks": networks, **way}
     groups = _read_partial(partial, identity)
     drawn = list(draw_networks(space, networks, num_classes))
     plan = [[drawn[0], *drawn[at : at + GROUP]] for at in range(1, len(drawn), GROUP)]
     load = LoadMeter()
-    with torch.inference_mode():
-        clock = _Clock.start(drawn[0], num_classes, device, engine, threads, batch)
-        for index, members in enumerate(plan):
-            if index >= len(groups):
-                if index and time.monotonic() > deadline:
-                    break
-                groups.append(clock.time(members))
-                if partial is not None:
-                    write_atomic(partial, json.dumps({"identity": identity, "groups": groups}))
-            if on_progress is not None:
-                on_progress(min(networks, (index + 1) * GROUP), networks)
-        for index in _worst_first(groups):  # a second chance, since the machine may be free by now
-            if time.monotonic() > deadline:
+    clock: _Clock = run(functools.partial(_Clock.start, drawn[0], **way))
+    for index, members in enumerate(plan):
+        if index >= len(groups):
+            if index >= FIRST and time.monotonic() > deadline:
                 break
-            again = clock.time(plan[index])
-            groups[index] = min(groups[index], again, key=lambda group: group.stolen)
+            groups.append(run(functools.partial(clock.time, members)))
+            if partial is not None:
+                write_atomic(partial, json.dumps({"identity": identity, "groups": groups}))
+        if on_progress is not None:
+            on_progress(min(networks, (index + 1) * GROUP), networks)
+    for index in _worst_first(groups):  # a second chance, since the machine may be free by now
+        if time.monotonic() > deadline:
+            break
+        again = run(functools.partial(clock.time, plan[index]))
+        groups[index] = min(groups[index], again, key=lambda group: group.stolen)
     foreign = load.foreign()
     provenance = describe(
-        device=device,
-        engine=engine,
+        device=clock.device,
+        engine=clock.engine,
         layout=clock.layout,
-        threads=threads,
-        batch=batch,
+        threads=clock.threads,
+        batch=clock.batch,
         quantile=QUANTILE,
         foreign_load=foreign,
     )
+    whole_weight = WHOLE_WEIGHTS.get(clock.engine, WHOLE_WEIGHT)
     table = make_table(
-        steady(groups, num_classes),
+        steady(groups, num_classes, whole_weight),
         space_name=space.name,
         space_id=space_id(space),
         num_classes=num_classes,
         provenance=provenance,
         complaint=_complaint(groups, foreign),
+        whole_weight=whole_weight,
     )
     if partial is not None:
         partial.unlink(missing_ok=True)
     return table
-
-
-def serve(request: dict[str, Any], on_progress: Progress) -> str:
-    """:func:`calibrate` for the worker process."""
-    space = Space(request.pop("space"))
-    partial = request.pop("partial")
-    table = calibrate(
-        space, **request, partial=Path(partial) if partial else None, isolate=False, on_progress=on_progress
-    )
-    return table.to_json()
 
 
 def draw_networks(space: Space, count: int, num_classes: int) -> Iterator[Architecture]:
@@ -186,27 +203,26 @@ class _Clock:
     layout: Layout
     threads: int
     batch: int
-    probe: Probe
 
     @classmethod
     def start(
         cls, sentinel: Architecture, num_classes: int, device: str, engine: Engine, threads: int, batch: int
     ) -> "_Clock":
         """A clock with the layout in which the sentinel runs faster."""
-        with quiet_process(threads):
+        with quiet_process(threads), torch.inference_mode():
             network, images = shipped(sentinel, num_classes, device), example(sentinel, batch, device)
             layout = faster_layout([(network, images)], engine, threads)
-        return cls(num_classes, device, engine, layout, threads, batch, Probe())
+        return cls(num_classes, device, engine, layout, threads, batch)
 
     def time(self, architectures: Sequence[Architecture]) -> Group:
         """Time the sentinel, which is first, and the others in turn, on the cores that are free now."""
-        with quiet_process(self.threads):
+        with quiet_process(self.threads), torch.inference_mode():
             prepared = [self._prepare(architecture) for architecture in architectures]
             runners = [runner for runner, _ in prepared]
             single_thread = self.threads == 1 and self.device == "cpu"
+            probe = Probe()
             rounds = [
-                time_round(runners, self.probe, number, runs=RUNS, single_thread=single_thread)
-                for number in range(ROUNDS)
+                time_round(runners, probe, number, runs=RUNS, single_thread=single_thread) for number in range(ROUNDS)
             ]
         traces: list[Trace] = [list(trace) for trace in zip(*rounds, strict=True)]
         timed = []

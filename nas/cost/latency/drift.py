@@ -16,7 +16,7 @@ import numpy.typing as npt
 Times = npt.NDArray[np.float64]
 
 NEIGHBOURS = 8
-"""Visits before and after one that tell how fast the machine was; with fewer networks there is nothing to tell it by."""
+"""Visits before and after one that tell how fast the machine was; fewer networks tell nothing."""
 PASSES = 5
 
 

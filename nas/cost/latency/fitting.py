@@ -11,10 +11,12 @@ from scipy.stats import spearmanr
 from nas.architecture import Architecture
 from nas.cost.latency.layers import Segment, segments
 from nas.cost.latency.machine import Provenance
-from nas.cost.latency.model import Context, LayerModel, fit, fit_context, kinds_of, weights_of
+from nas.cost.latency.model import Context, LayerModel, Observation, fit, fit_context, kinds_of, weights_of
 from nas.cost.latency.table import HeldOut, Table
 
 FOLDS = 5
+WHOLE_WEIGHT = 3.0
+"""How much a whole network's relative error counts, one segment's counting 1: it is what is to be predicted."""
 PASSES = 4
 """Fits in turn of the model and of the machine's slowness in each group."""
 LEAST_ERROR = 0.02
@@ -60,10 +62,11 @@ class Fit:
 
     def modelled(self, chain: Sequence[Segment]) -> float:
         """The time in ms of a network by its layers' prices alone."""
-        return self.model.whole(chain) * self.context(weights_of(chain), len(kinds_of(chain)))
+        ms = self.model.whole(chain)
+        return ms * self.context(ms, weights_of(chain), len(kinds_of(chain)))
 
 
-def steady(groups: Sequence[Group], num_classes: int) -> list[Chain]:
+def steady(groups: Sequence[Group], num_classes: int, whole_weight: float = WHOLE_WEIGHT) -> list[Chain]:
     """The networks' times as they would be at the machine's usual speed (the median over the groups).
 
     A processor's speed wanders by some percent from minute to minute, and for all networks alike. How slow it was in a
@@ -83,7 +86,7 @@ def steady(groups: Sequence[Group], num_classes: int) -> list[Chain]:
     usual = float(np.median([group.sentinel for group in groups]))
     slowness = [1.0] * len(groups)
     for _ in range(PASSES):
-        fitted = fit_chains(_at_one_speed(chains, slowness))
+        fitted = fit_chains(_at_one_speed(chains, slowness), whole_weight)
         found = [
             np.median([group.sentinel / usual, *(chain.whole / fitted.modelled(chain.segments) for chain in members)])
             for group, members in zip(groups, chains, strict=True)
@@ -100,20 +103,17 @@ def _at_one_speed(groups: Sequence[Sequence[Chain]], slowness: Sequence[float]) 
     ]
 
 
-def fit_chains(chains: Sequence[Chain]) -> Fit:
+def fit_chains(chains: Sequence[Chain], whole_weight: float = WHOLE_WEIGHT) -> Fit:
     """Fit prices, the whole networks' correction, and how far a segment's own timing is to be trusted."""
     times: dict[Segment, list[float]] = {}
     for chain in chains:
         for segment, part in zip(chain.segments, chain.parts, strict=bool(chain.parts)):
             times.setdefault(segment, []).append(part)
-    observations: list[tuple[Sequence[Segment], float]] = [
-        ((segment,), float(np.median(parts))) for segment, parts in times.items()
-    ]
+    observations = [Observation((segment,), float(np.median(parts))) for segment, parts in times.items()]
+    observations += [Observation(chain.segments, chain.whole, whole_weight) for chain in chains if _is_network(chain)]
     in_context = all(
         _is_network(chain) and chain.parts and math.isclose(sum(chain.parts), chain.whole) for chain in chains
     )
-    if not in_context:  # then wholes say something of their own: what a block costs without a run of its own
-        observations += [(chain.segments, chain.whole) for chain in chains if _is_network(chain)]
     model = fit(observations, per_run=bool(times) and not in_context)
     timing_variance = _within([np.log(parts) for parts in times.values()])
     measured = {segment: (float(np.exp(np.mean(np.log(parts)))), len(parts)) for segment, parts in times.items()}
@@ -121,7 +121,7 @@ def fit_chains(chains: Sequence[Chain]) -> Fit:
     noise = timing_variance * float(np.mean([1 / len(parts) for parts in times.values()])) if times else 0.0
     model_variance = max(0.0, float(np.var(residuals)) - noise) if residuals else 0.0
     wholes = [chain for chain in chains if _is_network(chain)] or chains
-    context = fit_context([(chain.segments, chain.whole / model.whole(chain.segments)) for chain in wholes])
+    context = fit_context([(chain.segments, model.whole(chain.segments), chain.whole) for chain in wholes])
     return Fit(
         model,
         context,
@@ -139,6 +139,7 @@ def make_table(
     num_classes: int,
     provenance: Provenance,
     complaint: str = "",
+    whole_weight: float = WHOLE_WEIGHT,
 ) -> Table:
     """The table that all timings give, with its error on networks held out in turn."""
 
@@ -164,12 +165,12 @@ def make_table(
         training = [chain for index, chain in enumerate(networks) if index % FOLDS != fold]
         if not singles and not training:
             continue
-        partial = table(fit_chains([*singles, *training]), HeldOut(0, 0.0, 0.0, 0.0))
+        partial = table(fit_chains([*singles, *training], whole_weight), HeldOut(0, 0.0, 0.0, 0.0))
         for chain in networks[fold::FOLDS]:
             if all(partial.knows(segment) for segment in chain.segments):
                 predicted.append(partial.total(chain.segments))
                 actual.append(chain.whole)
-    return table(fit_chains(chains), _held_out(predicted, actual))
+    return table(fit_chains(chains, whole_weight), _held_out(predicted, actual))
 
 
 def _is_network(chain: Chain) -> bool:

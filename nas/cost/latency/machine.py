@@ -137,4 +137,4 @@ def _core_ticks() -> dict[int, tuple[int, int]]:
 
 def _own_seconds() -> float:
     times = os.times()
-    return times.user + times.system
+    return times.user + times.system + times.children_user + times.children_system

@@ -1,6 +1,6 @@
 """Measuring networks: interleaved, watched, in a quiet process; a figure one can trust, or one that says why not."""
 
-import threading
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,6 +11,7 @@ from torch import nn
 from nas.architecture import Architecture
 from nas.cost.latency import engines
 from nas.cost.latency.chain import example, faster_layout, graph_replay, segmented, shipped, whole
+from nas.cost.latency.child import in_child
 from nas.cost.latency.engines import Engine, Layout
 from nas.cost.latency.machine import LoadMeter, describe, quiet_process
 from nas.cost.latency.summary import Measurement, estimates, stolen, summarize
@@ -18,12 +19,12 @@ from nas.cost.latency.timing import QUANTILE, Probe, Runner, Trace, time_round
 from nas.cost.latency.worker import call
 from nas.errors import UserError
 
-GROUP = 32
+GROUP = 8
 """Networks that are in memory, and timed in turn, at once."""
 ROUNDS = 10
-RUNS = 6
-PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
-"""Seconds to wait before each further round once the first have shown that the machine is busy."""
+RUNS = 5
+PAUSES = (0.05, 0.1, 0.2, 0.5)
+"""Seconds to wait before each further round once the first have shown that the machine is busy or its speed wanders."""
 
 Progress = Callable[[int, int], None]
 """Called with the units of work done and the number in all."""
@@ -39,13 +40,13 @@ def measure(
     batch: int = 1,
     resolution: int | None = None,
     max_seconds: float = 30,
-    isolate: bool | None = None,
+    isolate: bool = True,
     on_progress: Progress | None = None,
 ) -> list[Measurement]:
     """Measure the latency of networks as they are shipped: eval mode, folded, in the faster memory layout.
 
     Args:
-        architectures: what to measure, in groups of 32 networks that are timed in turn.
+        architectures: what to measure, in groups of 8 networks that are timed in turn.
         num_classes: outputs of the last layer.
         device: ``cpu`` or ``cuda``.
         engine: ``eager``, ``compiled``, ``onnxruntime``, or ``graph`` (a CUDA graph that is replayed).
@@ -53,8 +54,8 @@ def measure(
         batch: images per run.
         resolution: side of the images in pixels, in place of the documents'.
         max_seconds: how long to wait, per group and beyond the first ten rounds, for a machine that is too busy.
-        isolate: run in a fresh process. By default where this process has other threads, which take the interpreter
-            from the one that measures.
+        isolate: run in a fresh process: this one's other threads would take the interpreter from the one that
+            measures, and memory that others have used makes a network slower (:mod:`nas.cost.latency.child`).
         on_progress: told of each network's group as it is finished.
 
     Returns:
@@ -76,16 +77,11 @@ def measure(
         "batch": batch,
         "max_seconds": max_seconds,
     }
-    if isolate if isolate is not None else threading.active_count() > 1:
+    if isolate:
         request = {"architectures": [item.to_dict() for item in architectures], **options}
         answer = call("measure", request, threads=threads, on_progress=on_progress)
         return [Measurement.from_dict(item) for item in answer]
-    found: list[Measurement] = []
-    for group in _groups(architectures):
-        found.extend(_measure_group(group, **options))
-        if on_progress is not None:
-            on_progress(len(found), len(architectures))
-    return found
+    return _measure_groups(architectures, options, on_progress, run=lambda task: task())
 
 
 def time_until_sure(
@@ -128,8 +124,23 @@ def time_until_sure(
 def serve(request: dict[str, Any], on_progress: Progress) -> list[dict[str, Any]]:
     """:func:`measure` for the worker process."""
     architectures = [Architecture.from_dict(item) for item in request.pop("architectures")]
-    found = measure(architectures, **request, isolate=False, on_progress=on_progress)
-    return [item.to_dict() for item in found]
+    run = in_child if request["device"] == "cpu" else lambda task: task()
+    return [item.to_dict() for item in _measure_groups(architectures, request, on_progress, run)]
+
+
+def _measure_groups(
+    architectures: Sequence[Architecture],
+    options: dict[str, Any],
+    on_progress: Progress | None,
+    run: Callable[[Callable[[], list[Measurement]]], list[Measurement]],
+) -> list[Measurement]:
+    """Group by group; `run` does a group's task, here or in a child."""
+    found: list[Measurement] = []
+    for group in _groups(architectures):
+        found.extend(run(functools.partial(_measure_group, group, **options)))
+        if on_progress is not None:
+            on_progress(len(found), len(architectures))
+    return found
 
 
 def _measure_group(

@@ -9,6 +9,7 @@ third of the networks to 10% because the prices differ by kind: a depthwise MAC 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,26 +61,37 @@ class LayerModel:
         return self.per_run + sum(map(self, chain))
 
 
-def fit(observations: Sequence[tuple[Sequence[Segment], float]], *, per_run: bool = False) -> LayerModel:
+class Observation(NamedTuple):
+    """Segments that were timed together: one block, or all of a network."""
+
+    chain: Sequence[Segment]
+    ms: float
+    """Above 0."""
+    weight: float = 1.0
+    """How much its relative error counts."""
+
+
+def fit(observations: Sequence[Observation], *, per_run: bool = False) -> LayerModel:
     """Fit the prices to observed times by their relative errors.
 
     Args:
-        observations: segments that were timed together (one block, or all of a network), and their time in ms, above 0.
+        observations: what was timed.
         per_run: each observation is a run of its own, whose call has a price as well.
     """
-    kinds = sorted({kind for chain, _ in observations for segment in chain for kind, _ in _quantities(segment)})
+    kinds = sorted({kind for chain, *_ in observations for segment in chain for kind, _ in _quantities(segment)})
     column = {kind: 4 * index for index, kind in enumerate(kinds)}
     rows: npt.NDArray[np.float64] = np.zeros((len(observations), 4 * len(kinds) + 2))
-    for row, (chain, time) in zip(rows, observations, strict=True):
+    weights = np.array([weight for _, _, weight in observations])
+    for row, (chain, ms, weight) in zip(rows, observations, strict=True):
         for segment in chain:
             for kind, quantities in _quantities(segment):
                 row[column[kind] : column[kind] + 4] += quantities
         if per_run:
             row[-2:] = 1.0, edge_bytes(chain) / MEGA
-        row /= time
+        row *= weight / ms
     # Columns of one size make the solver's tolerance mean the same for each.
     size = np.maximum(np.linalg.norm(rows, axis=0), 1e-30)
-    solution, _ = nnls(rows / size, np.ones(len(rows)), maxiter=50 * rows.shape[1])
+    solution, _ = nnls(rows / size, weights, maxiter=50 * rows.shape[1])
     *prices, run, edge = solution / size
     return LayerModel(
         {kind: tuple(map(float, prices[at : at + 4])) for kind, at in column.items()},
@@ -90,43 +102,65 @@ def fit(observations: Sequence[tuple[Sequence[Segment], float]], *, per_run: boo
 
 @dataclass(frozen=True)
 class Context:
-    """What a network as a whole does to its layers: the more code and weights it runs through, the colder the caches.
+    """What a network as a whole does to its layers: the more code and data it runs through, the colder the caches.
 
-    One and the same block is 10 to 15% faster in a network of plain blocks than in one of many kinds (EPYC, eager).
-    The factor is exp(base + per_log_mb * log(MB of weights) + per_kind * kinds of layer).
+    One and the same block is 10 to 15% faster in a network of plain blocks than in one of many kinds (EPYC, eager); in
+    ONNX Runtime, networks above 6 ms take 10% more than their layers' prices, those of 2 to 4 ms 5% less (Xeon). The
+    factor's logarithm is a parabola in that of the time by the prices, and linear in those of the weights and in the
+    kinds of layer.
     """
 
     base: float = 0.0
+    per_log_ms: float = 0.0
+    per_log_ms_squared: float = 0.0
     per_log_mb: float = 0.0
+    """Of weights."""
     per_kind: float = 0.0
+    """Of layer."""
+    least_ms: float = 1.0
+    most_ms: float = 1.0
+    """The parabola ends at the fastest and the slowest network that it was fitted to."""
 
-    def __call__(self, weights: int, kinds: int) -> float:
+    def __call__(self, ms: float, weights: int, kinds: int) -> float:
         """The factor on the sum over segments.
 
         Args:
+            ms: that sum.
             weights: bytes of all weights.
             kinds: number of different kinds of layer.
         """
-        return math.exp(self.base + self.per_log_mb * math.log(max(1, weights) / MEGA) + self.per_kind * kinds)
+        time = math.log(min(max(ms, self.least_ms), self.most_ms))
+        return math.exp(
+            self.base
+            + self.per_log_ms * time
+            + self.per_log_ms_squared * time**2
+            + self.per_log_mb * _log_mb(weights)
+            + self.per_kind * kinds
+        )
 
 
-def fit_context(networks: Sequence[tuple[Sequence[Segment], float]]) -> Context:
-    """Fit the context's effect, in logarithms, with a light pull of the two slopes to 0.
+def fit_context(networks: Sequence[tuple[Sequence[Segment], float, float]]) -> Context:
+    """Fit the context's effect, in logarithms, with a light pull of the slopes to 0.
 
     Args:
-        networks: each one's segments, and its time over the sum of its segments' predictions.
+        networks: each one's segments, the sum of their prices in ms, and the time that it takes in ms.
     """
-    target = np.log([ratio for _, ratio in networks])
+    times = np.log([ms for _, ms, _ in networks])
+    target = np.log([taken for _, _, taken in networks]) - times
     if len(networks) < FEWEST_NETWORKS:
         return Context(float(target.mean()))
     features = np.array(
-        [[math.log(max(1, weights_of(chain)) / MEGA), len(kinds_of(chain))] for chain, _ in networks], dtype=float
+        [
+            [time, time**2, _log_mb(weights_of(chain)), len(kinds_of(chain))]
+            for time, (chain, _, _) in zip(times, networks, strict=True)
+        ]
     )
     center, size = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-9)
     scaled = (features - center) / size
-    pull = RIDGE * len(networks) * np.eye(2)
+    pull = RIDGE * len(networks) * np.eye(features.shape[1])
     slopes = np.linalg.solve(scaled.T @ scaled + pull, scaled.T @ (target - target.mean())) / size
-    return Context(float(target.mean() - slopes @ center), float(slopes[0]), float(slopes[1]))
+    base = float(target.mean() - slopes @ center)
+    return Context(base, *slopes.tolist(), *np.exp([times.min(), times.max()]).tolist())
 
 
 def edge_bytes(chain: Sequence[Segment]) -> int:
@@ -157,3 +191,7 @@ def _kind(layer: Layer, activation: str) -> str:
     """ReLU is the common case; another activation has another price, which its layers' own prices take up."""
     name = f"{layer.kind}{layer.kernel}s{layer.stride}"
     return name if activation in ("relu", "relu6") else f"{name} {activation}"
+
+
+def _log_mb(weights: int) -> float:
+    return math.log(max(1, weights) / MEGA)

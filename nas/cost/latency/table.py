@@ -18,7 +18,7 @@ from nas.errors import UserError
 from nas.files import parse_json, read_text, write_atomic
 from nas.space import Space
 
-SCHEMA = 1
+SCHEMA = 2
 REDO = "make a new one with nas latency calibrate"
 MAX_MS = 1e9
 """No time of ours is longer, nor shorter than 1 / MAX_MS: what is computed from a table stays a number."""
@@ -94,7 +94,7 @@ class Table:
             total += known[0]
             weights += known[1]
             kinds |= known[2]
-        return total * self.context(weights, len(kinds))
+        return total * self.context(total, weights, len(kinds)) if total > 0 else 0.0
 
     def knows(self, segment: Segment) -> bool:
         """Whether every kind of the segment's layers was timed."""
@@ -201,7 +201,12 @@ def _from_document(document: dict[str, Any], where: str) -> Table:
             _number(document["per_edge"], f"{where}: per_edge"),
         ),
         context=Context(
-            **{name: _finite(value, f"{where}: context.{name}", most=MAX_LOG) for name, value in context.items()}
+            **{
+                name: _number(value, f"{where}: context.{name}", above=True)
+                if name in ("least_ms", "most_ms")
+                else _finite(value, f"{where}: context.{name}", most=MAX_LOG)
+                for name, value in context.items()
+            }
         ),
         measured=measured,
         model_variance=_number(document["model_variance"], f"{where}: model_variance"),

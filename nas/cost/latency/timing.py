@@ -2,7 +2,8 @@
 
 Drift (clock speed, temperature, a neighbour on the same host) lasts seconds to minutes, so the networks are timed in
 rounds: in every round each network is visited once, each time in another order, and has a few runs there, so that
-drift meets all alike, and :mod:`nas.cost.latency.drift` can tell it from the networks. Three signs tell whether a run is to be believed:
+drift meets all alike, and :mod:`nas.cost.latency.drift` can tell it from the networks. Three signs tell whether a run
+is to be believed:
 
 - its thread had the core to itself: its processor time equals the wall time;
 - hardly any time was stolen from the runs around it either: whoever takes turns with us on the core leaves cold
@@ -25,7 +26,7 @@ STOLEN_NS = 20_000
 QUANTILE = 0.2
 """A visit's value is this quantile of its undisturbed runs: what the network takes when nothing comes between."""
 PROBE_RUNS = 5
-WARM_UP_RUNS, WARM_UP_NS = 8, 200_000_000
+WARM_UP_RUNS, WARM_UP_NS = 8, 60_000_000
 """A network's first runs of a visit meet the caches and the predictors of the network before it, whatever its size:
 on ONNX Runtime they took 1.5 (and up to 9), 1.25, 1.15, 1.1 and 1.05 times what it takes from the eighth on. So many
 do not count, or as many as fit into so many ns."""
