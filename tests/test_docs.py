@@ -427,7 +427,7 @@ def test_numbers_of_the_method() -> None:
     assert f"wider than {summary.WIDEST:.0%}" in text
     assert "count three times as much (eight times" in text
     assert (fitting.WHOLE_WEIGHT, calibration.WHOLE_WEIGHTS["onnxruntime"]) == (3, 8)
-    assert f"the first {calibration.FIRST * calibration.GROUP} networks are timed in any case" in text
+    assert f"the first {calibration.GROUP} networks are timed in any case" in text
     assert f"up to {calibration.NETWORKS} networks" in text and f"about {BUDGET_SECONDS:g} seconds" in text
     assert f"{Settings(space={}).validation_fraction:.0%} of them" in text and f"below {_VALIDATION_FLOOR:,}" in text
     search = RECIPES["search"]

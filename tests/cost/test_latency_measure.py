@@ -1,11 +1,11 @@
 """Measuring: what the clock's figures become, and that a busy machine is never passed over in silence."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,13 @@ from torch.utils.benchmark import Timer
 from nas.architecture import Architecture
 from nas.catalog import load, load_space, published, space_names
 from nas.cost.analytic import cost
-from nas.cost.latency import measure
+from nas.cost.latency import measure, timing
 from nas.cost.latency.chain import example, segmented, shipped, split, whole
-from nas.cost.latency.child import in_child
+from nas.cost.latency.child import Prepared, here, in_children
 from nas.cost.latency.drift import slowness
 from nas.cost.latency.engines import check
 from nas.cost.latency.layers import segments
-from nas.cost.latency.machine import LoadMeter, describe, free_cores, quiet_process
+from nas.cost.latency.machine import LoadMeter, _own_seconds, describe, free_cores, quiet_process
 from nas.cost.latency.measuring import time_until_sure
 from nas.cost.latency.onnx_profile import own_shares, profiled
 from nas.cost.latency.summary import Measurement, estimates, summarize
@@ -163,8 +163,8 @@ def test_runs_are_interleaved() -> None:
 
         return run
 
-    runners = [runner(index) for index in range(3)]
-    rounds = [time_round(runners, Probe(), number, runs=2, single_thread=False) for number in range(2)]
+    timers = [partial(timing.visit, runner(index), Probe(), runs=2, single_thread=False) for index in range(3)]
+    rounds = [time_round(timers, number) for number in range(2)]
     each = WARM_UP_RUNS + 2
     visited = order[::each]
     assert order == [index for index in visited for _ in range(each)]  # warming up and two runs at every visit
@@ -179,35 +179,25 @@ def test_waits_a_bounded_time_and_says_so() -> None:
     times = (round(1000 * 1.05**run) for run in range(10_000))  # slower and slower: never sure
     slept: list[float] = []
     start = time.monotonic()
-    traces, excuse = time_until_sure(
-        [lambda: [next(times)]], Probe(), rounds=3, runs=4, max_seconds=0.5, single_thread=False, sleep=slept.append
-    )
+    timer = partial(timing.visit, lambda: [next(times)], Probe(), runs=4, single_thread=False)
+    traces, excuse = time_until_sure([timer], rounds=3, max_seconds=0.5, sleep=slept.append)
     assert time.monotonic() - start < 5
     assert "waited 0.5 s" in excuse
     assert slept
     assert summarize("a", "1", traces[0], estimates(traces)[0], PROVENANCE, excuse).noisy
 
 
-def _spin(core: int, seconds: float) -> None:
-    os.sched_setaffinity(0, {core})
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
-
-
 @pytest.fixture
 def busy_machine() -> Iterator[None]:
     """Two busy processes on every core, so that there is no free one."""
-    context = multiprocessing.get_context("fork")
+    code = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
     cores = sorted(os.sched_getaffinity(0))
-    workers = [context.Process(target=_spin, args=(core, 60), daemon=True) for core in cores for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    time.sleep(0.2)
+    workers = [subprocess.Popen([sys.executable, "-c", code, str(core)]) for core in cores for _ in range(2)]
+    time.sleep(0.5)
     yield
     for worker in workers:
         worker.kill()
-        worker.join()
+        worker.wait()
 
 
 @pytest.mark.usefixtures("busy_machine")
@@ -237,25 +227,42 @@ def test_measures_in_a_fresh_process_and_in_this_one() -> None:
     assert seen == [(2, 2)] * 2
 
 
-class TestChild:
-    def test_answers_from_another_process(self) -> None:
-        assert in_child(os.getppid) == os.getpid()
+class TestChildren:
+    """Every network in a process of its own."""
+
+    @staticmethod
+    def waits(about: object = None) -> Prepared:
+        """Answers with the number of its process."""
+        return Prepared(lambda: visit([[os.getpid()]]), about)
+
+    def test_each_has_its_own_and_keeps_it(self) -> None:
+        with in_children() as prepare:
+            items = [prepare(partial(self.waits, number)) for number in range(3)]
+            assert [item.about for item in items] == [0, 1, 2]
+            first, second = ([item.timer().runs[0] for item in items] for _ in range(2))
+            assert first == second and len({*first, os.getpid()}) == 4
+        assert not any(Path(f"/proc/{child}").exists() for child in first)
+        with here() as prepare:
+            assert prepare(self.waits).timer().runs == [os.getpid()]
 
     def test_a_users_error_is_passed_on(self) -> None:
-        with pytest.raises(UserError, match="unknown engine 'fast'"):
-            in_child(lambda: check("fast", "cpu"))
+        with in_children() as prepare, pytest.raises(UserError, match="unknown engine 'fast'"):
+            prepare(lambda: check("fast", "cpu"))
 
     def test_a_death_is_no_silence(self) -> None:
-        with pytest.raises(RuntimeError, match="ended with 3"):
-            in_child(lambda: os._exit(3))
+        with in_children() as prepare:
+            item = prepare(lambda: Prepared(lambda: os._exit(3), None))
+            with pytest.raises(RuntimeError, match="ended with 3"):
+                item.timer()
 
-    def test_ends_with_its_parent(self, tmp_path: Path) -> None:
+    def test_they_end_with_their_parent(self, tmp_path: Path) -> None:
         code = (
-            "import os, sys, time; from pathlib import Path; from nas.cost.latency.child import in_child\n"
-            "def task():\n"
+            "import os, sys, time; from pathlib import Path; from nas.cost.latency.child import in_children\n"
+            "def make():\n"
             "    Path(sys.argv[1]).write_text(str(os.getpid()))\n"
             "    time.sleep(100)\n"
-            "in_child(task)\n"
+            "with in_children() as prepare:\n"
+            "    prepare(make)\n"
         )
         pid = tmp_path / "pid"
         with subprocess.Popen([sys.executable, "-c", code, str(pid)]) as process:
@@ -263,6 +270,20 @@ class TestChild:
             process.kill()
         child = int(pid.read_text())
         wait_until(lambda: not Path(f"/proc/{child}/exe").exists())  # a zombie has none either
+
+    def test_their_time_is_ours(self) -> None:
+        def burn() -> Prepared:
+            end = time.process_time() + 0.6
+            while time.process_time() < end:
+                pass
+            return self.waits()
+
+        before = _own_seconds()
+        with in_children() as prepare:
+            prepare(burn)
+            alive = _own_seconds() - before
+        assert alive > 0.5
+        assert _own_seconds() - before >= alive - 0.05
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:

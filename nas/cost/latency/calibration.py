@@ -16,7 +16,7 @@ from nas.architecture import Architecture
 from nas.cost.analytic import cost
 from nas.cost.latency import engines
 from nas.cost.latency.chain import example, faster_layout, graph_replay, segmented, shipped, whole
-from nas.cost.latency.child import in_child
+from nas.cost.latency.child import Place, Prepared, here, in_children, prepared
 from nas.cost.latency.engines import Engine, Layout
 from nas.cost.latency.fitting import WHOLE_WEIGHT, Group, Timed, make_table, steady
 from nas.cost.latency.layers import segments
@@ -24,7 +24,7 @@ from nas.cost.latency.machine import LoadMeter, describe, quiet_process
 from nas.cost.latency.onnx_profile import profiled
 from nas.cost.latency.summary import SHARED, estimates, stolen
 from nas.cost.latency.table import Table, parse_table, space_id
-from nas.cost.latency.timing import QUANTILE, Probe, Runner, Trace, time_round
+from nas.cost.latency.timing import QUANTILE, Runner, Trace, Visit, time_round
 from nas.cost.latency.worker import call
 from nas.errors import UserError
 from nas.files import write_atomic
@@ -32,10 +32,8 @@ from nas.hardware import device_name
 from nas.space import Space
 
 NETWORKS = 64
-GROUP = 8
-"""Networks that are in memory, and timed in turn, at once."""
-FIRST = 2
-"""Groups that are timed whatever the budget."""
+GROUP = 16
+"""Networks that are in memory, and timed in turn, at once. The first group is timed whatever the budget."""
 ROUNDS = 4
 RUNS = 3
 WHOLE_WEIGHTS = {"onnxruntime": 8.0}
@@ -70,9 +68,9 @@ def calibrate(
     Args:
         space: the space, with the input's channels and resolution that will be searched.
         num_classes, device, engine, threads, batch: as in :func:`nas.cost.latency.measure`.
-        networks: how many networks to time, 8 to a group.
-        budget_seconds: stop after the group in which this time is over (the first two are always timed). What is left
-            of it goes to groups that were disturbed.
+        networks: how many networks to time, 16 to a group.
+        budget_seconds: stop after the group in which this time is over (the first is always timed). What is left of it
+            goes to groups that were disturbed.
         partial: a file for the groups timed so far; a call that was killed goes on from there. Removed at the end.
         isolate: run in a fresh process, as measurements do.
         on_progress: told the number of networks timed and in all, group by group.
@@ -94,14 +92,14 @@ def calibrate(
         request = {"space": space.document, "partial": str(partial) if partial else None, **options}
         text = call("calibrate", request, threads=threads, on_progress=on_progress)
         return parse_table(text, "calibration")
-    return _calibrate(space, options, partial, on_progress, run=lambda task: task())
+    return _calibrate(space, options, partial, on_progress, here)
 
 
 def serve(request: dict[str, Any], on_progress: Progress) -> str:
     """:func:`calibrate` for the worker process."""
     space, partial = Space(request.pop("space")), request.pop("partial")
-    run = in_child if request["device"] == "cpu" else lambda task: task()
-    return _calibrate(space, request, Path(partial) if partial else None, on_progress, run).to_json()
+    place = in_children if request["device"] == "cpu" else here
+    return _calibrate(space, request, Path(partial) if partial else None, on_progress, place).to_json()
 
 
 def _calibrate(
@@ -109,9 +107,8 @@ def _calibrate(
     options: dict[str, Any],
     partial: Path | None,
     on_progress: Progress | None,
-    run: Callable[[Callable[[], Any]], Any],
+    place: Place,
 ) -> Table:
-    """Group by group; `run` does a group's task, here or in a child."""
     networks, num_classes, budget = options["networks"], options["num_classes"], options["budget_seconds"]
     way = {name: options[name] for name in ("num_classes", "device", "engine", "threads", "batch")}
     deadline = time.monotonic() + budget if budget is not None else math.inf
@@ -121,12 +118,12 @@ def _calibrate(
     drawn = list(draw_networks(space, networks, num_classes))
     plan = [[drawn[0], *drawn[at : at + GROUP]] for at in range(1, len(drawn), GROUP)]
     load = LoadMeter()
-    clock: _Clock = run(functools.partial(_Clock.start, drawn[0], **way))
+    clock = _Clock.start(drawn[0], place, **way)
     for index, members in enumerate(plan):
         if index >= len(groups):
-            if index >= FIRST and time.monotonic() > deadline:
+            if index and time.monotonic() > deadline:
                 break
-            groups.append(run(functools.partial(clock.time, members)))
+            groups.append(clock.time(members))
             if partial is not None:
                 write_atomic(partial, json.dumps({"identity": identity, "groups": groups}))
         if on_progress is not None:
@@ -134,7 +131,7 @@ def _calibrate(
     for index in _worst_first(groups):  # a second chance, since the machine may be free by now
         if time.monotonic() > deadline:
             break
-        again = run(functools.partial(clock.time, plan[index]))
+        again = clock.time(plan[index])
         groups[index] = min(groups[index], again, key=lambda group: group.stolen)
     foreign = load.foreign()
     provenance = describe(
@@ -197,6 +194,7 @@ def _alike(space: Space, generator: np.random.Generator) -> Architecture:
 class _Clock:
     """Times groups of networks, all in one way."""
 
+    place: Place
     num_classes: int
     device: str
     engine: Engine
@@ -205,34 +203,39 @@ class _Clock:
     batch: int
 
     @classmethod
-    def start(
-        cls, sentinel: Architecture, num_classes: int, device: str, engine: Engine, threads: int, batch: int
-    ) -> "_Clock":
+    def start(cls, sentinel: Architecture, place: Place, *, engine: Engine, threads: int, **way: Any) -> "_Clock":
         """A clock with the layout in which the sentinel runs faster."""
-        with quiet_process(threads), torch.inference_mode():
-            network, images = shipped(sentinel, num_classes, device), example(sentinel, batch, device)
-            layout = faster_layout([(network, images)], engine, threads)
-        return cls(num_classes, device, engine, layout, threads, batch)
+
+        def choose() -> Prepared:
+            with torch.inference_mode():
+                device = way["device"]
+                network, images = shipped(sentinel, way["num_classes"], device), example(sentinel, way["batch"], device)
+                layout = faster_layout([(network, images)], engine, threads)
+            return Prepared(_untimed, layout)
+
+        with quiet_process(threads), place() as prepare:
+            layout = prepare(choose).about
+        return cls(place=place, engine=engine, layout=layout, threads=threads, **way)
 
     def time(self, architectures: Sequence[Architecture]) -> Group:
         """Time the sentinel, which is first, and the others in turn, on the cores that are free now."""
-        with quiet_process(self.threads), torch.inference_mode():
-            prepared = [self._prepare(architecture) for architecture in architectures]
-            runners = [runner for runner, _ in prepared]
-            single_thread = self.threads == 1 and self.device == "cpu"
-            probe = Probe()
-            rounds = [
-                time_round(runners, probe, number, runs=RUNS, single_thread=single_thread) for number in range(ROUNDS)
-            ]
+        with quiet_process(self.threads), self.place() as prepare:
+            waiting = [prepare(functools.partial(self._make, architecture)) for architecture in architectures]
+            rounds = [time_round([item.timer for item in waiting], number) for number in range(ROUNDS)]
         traces: list[Trace] = [list(trace) for trace in zip(*rounds, strict=True)]
         timed = []
-        for architecture, (_, shares), found in zip(architectures, prepared, estimates(traces), strict=True):
+        for architecture, item, found in zip(architectures, waiting, estimates(traces), strict=True):
             total = found.value / 1e6
-            parts = found.parts if len(found.parts) > 1 else tuple(share * found.value for share in shares)
+            parts = found.parts if len(found.parts) > 1 else tuple(share * found.value for share in item.about)
             timed.append(Timed(architecture.to_dict(), tuple(part / 1e6 for part in parts), total))
         return Group(timed[0].whole, tuple(timed[1:]), stolen(traces))
 
-    def _prepare(self, architecture: Architecture) -> tuple[Runner, Sequence[float]]:
+    def _make(self, architecture: Architecture) -> Prepared:
+        with torch.inference_mode():
+            runner, shares = self._runner(architecture)
+        return prepared(runner, shares, runs=RUNS, single_thread=self.threads == 1 and self.device == "cpu")
+
+    def _runner(self, architecture: Architecture) -> tuple[Runner, Sequence[float]]:
         """A network's runner and, where that is one piece, how its time divides over the segments, if that is known.
 
         Eager segments run one by one, with a clock between them. ONNX Runtime's profiler tells them apart. Of compiled
@@ -247,6 +250,10 @@ class _Clock:
         if self.device == "cpu" and self.engine == "onnxruntime":
             return profiled(network, images, self.threads)
         return whole(network, images, self.engine, self.layout, self.threads), ()
+
+
+def _untimed() -> Visit:
+    raise AssertionError("made ready for its layout alone")
 
 
 def _worst_first(groups: Sequence[Group]) -> list[int]:

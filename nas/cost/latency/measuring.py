@@ -11,15 +11,15 @@ from torch import nn
 from nas.architecture import Architecture
 from nas.cost.latency import engines
 from nas.cost.latency.chain import example, faster_layout, graph_replay, segmented, shipped, whole
-from nas.cost.latency.child import in_child
+from nas.cost.latency.child import Place, Prepared, here, in_children, prepared
 from nas.cost.latency.engines import Engine, Layout
 from nas.cost.latency.machine import LoadMeter, describe, quiet_process
 from nas.cost.latency.summary import Measurement, estimates, stolen, summarize
-from nas.cost.latency.timing import QUANTILE, Probe, Runner, Trace, time_round
+from nas.cost.latency.timing import QUANTILE, Runner, Timer, Trace, time_round
 from nas.cost.latency.worker import call
 from nas.errors import UserError
 
-GROUP = 8
+GROUP = 16
 """Networks that are in memory, and timed in turn, at once."""
 ROUNDS = 10
 RUNS = 5
@@ -46,7 +46,7 @@ def measure(
     """Measure the latency of networks as they are shipped: eval mode, folded, in the faster memory layout.
 
     Args:
-        architectures: what to measure, in groups of 8 networks that are timed in turn.
+        architectures: what to measure, in groups of 16 networks that are timed in turn.
         num_classes: outputs of the last layer.
         device: ``cpu`` or ``cuda``.
         engine: ``eager``, ``compiled``, ``onnxruntime``, or ``graph`` (a CUDA graph that is replayed).
@@ -81,31 +81,23 @@ def measure(
         request = {"architectures": [item.to_dict() for item in architectures], **options}
         answer = call("measure", request, threads=threads, on_progress=on_progress)
         return [Measurement.from_dict(item) for item in answer]
-    return _measure_groups(architectures, options, on_progress, run=lambda task: task())
+    return _measure_groups(architectures, options, on_progress, here)
 
 
 def time_until_sure(
-    runners: Sequence[Runner],
-    probe: Probe,
-    *,
-    rounds: int,
-    runs: int,
-    max_seconds: float,
-    single_thread: bool,
-    sleep: Callable[[float], None] = time.sleep,
+    timers: Sequence[Timer], *, rounds: int, max_seconds: float, sleep: Callable[[float], None] = time.sleep
 ) -> tuple[list[Trace], str]:
-    """Time runners in turn until every one has a sure value.
+    """Time networks in turn until every one has a sure value.
 
     Returns:
         The traces, and what to tell where the time ran out before all were sure (else empty).
     """
-    traces: list[Trace] = [[] for _ in runners]
+    traces: list[Trace] = [[] for _ in timers]
     load = LoadMeter()
     deadline = None
     number = 0
     while True:
-        visits = time_round(runners, probe, number, runs=runs, single_thread=single_thread)
-        for trace, visit in zip(traces, visits, strict=True):
+        for trace, visit in zip(traces, time_round(timers, number), strict=True):
             trace.append(visit)
         number += 1
         if number < rounds:
@@ -124,20 +116,19 @@ def time_until_sure(
 def serve(request: dict[str, Any], on_progress: Progress) -> list[dict[str, Any]]:
     """:func:`measure` for the worker process."""
     architectures = [Architecture.from_dict(item) for item in request.pop("architectures")]
-    run = in_child if request["device"] == "cpu" else lambda task: task()
-    return [item.to_dict() for item in _measure_groups(architectures, request, on_progress, run)]
+    place = in_children if request["device"] == "cpu" else here
+    return [item.to_dict() for item in _measure_groups(architectures, request, on_progress, place)]
 
 
 def _measure_groups(
     architectures: Sequence[Architecture],
     options: dict[str, Any],
     on_progress: Progress | None,
-    run: Callable[[Callable[[], list[Measurement]]], list[Measurement]],
+    place: Place,
 ) -> list[Measurement]:
-    """Group by group; `run` does a group's task, here or in a child."""
     found: list[Measurement] = []
     for group in _groups(architectures):
-        found.extend(run(functools.partial(_measure_group, group, **options)))
+        found.extend(_measure_group(group, place=place, **options))
         if on_progress is not None:
             on_progress(len(found), len(architectures))
     return found
@@ -152,24 +143,15 @@ def _measure_group(
     threads: int,
     batch: int,
     max_seconds: float,
+    place: Place,
 ) -> list[Measurement]:
-    with quiet_process(threads), torch.inference_mode():
+    with quiet_process(threads), place() as prepare:
         load = LoadMeter()
-        probe = Probe()
-        runners, layouts = [], []
-        for architecture in architectures:
-            network, images = shipped(architecture, num_classes, device), example(architecture, batch, device)
-            layout = faster_layout([(network, images)], engine, threads)
-            layouts.append(layout)
-            runners.append(_runner(network, images, engine, layout, threads))
-        traces, excuse = time_until_sure(
-            runners,
-            probe,
-            rounds=ROUNDS,
-            runs=RUNS,
-            max_seconds=max_seconds,
-            single_thread=threads == 1 and device == "cpu",
+        make = functools.partial(
+            _make, num_classes=num_classes, device=device, engine=engine, threads=threads, batch=batch
         )
+        waiting = [prepare(functools.partial(make, architecture)) for architecture in architectures]
+        traces, excuse = time_until_sure([item.timer for item in waiting], rounds=ROUNDS, max_seconds=max_seconds)
         foreign = load.foreign()
     return [
         summarize(
@@ -180,7 +162,7 @@ def _measure_group(
             describe(
                 device=device,
                 engine=engine,
-                layout=layout,
+                layout=item.about,
                 threads=threads,
                 batch=batch,
                 quantile=QUANTILE,
@@ -188,8 +170,19 @@ def _measure_group(
             ),
             excuse,
         )
-        for architecture, trace, found, layout in zip(architectures, traces, estimates(traces), layouts, strict=True)
+        for architecture, trace, found, item in zip(architectures, traces, estimates(traces), waiting, strict=True)
     ]
+
+
+def _make(
+    architecture: Architecture, *, num_classes: int, device: str, engine: Engine, threads: int, batch: int
+) -> Prepared:
+    """The network ready to be timed, and the layout in which it is faster."""
+    with torch.inference_mode():
+        network, images = shipped(architecture, num_classes, device), example(architecture, batch, device)
+        layout = faster_layout([(network, images)], engine, threads)
+        runner = _runner(network, images, engine, layout, threads)
+    return prepared(runner, layout, runs=RUNS, single_thread=threads == 1 and device == "cpu")
 
 
 def _runner(network: nn.Module, images: torch.Tensor, engine: Engine, layout: Layout, threads: int) -> Runner:

@@ -48,7 +48,7 @@ class Visit(NamedTuple):
     """The probe's time in ns beside the runs."""
     stolen: float
     """Share of the runs' wall time in which the thread did not run."""
-    at: int
+    at: int = 0
     """Its place in the order of all visits."""
 
     @property
@@ -71,6 +71,8 @@ class Visit(NamedTuple):
         return float(low(self.clean)) if self.in_one_piece else float(sum(self.parts))
 
 
+Timer = Callable[[], Visit]
+"""Visits one network."""
 Trace = list[Visit]
 """One network's visits, round by round."""
 
@@ -95,37 +97,42 @@ class Probe:
         return time.perf_counter_ns() - start
 
 
-def time_round(runners: Sequence[Runner], probe: Probe, number: int, *, runs: int, single_thread: bool) -> list[Visit]:
-    """One round: every runner, in an order drawn for this round, warms up and then has `runs` timed runs.
+def visit(runner: Runner, probe: Probe, *, runs: int, single_thread: bool) -> Visit:
+    """The runner warms up and then has `runs` timed runs.
+
+    Args:
+        single_thread: whether a run is this thread's work alone, so that its processor time shows preemption.
+    """
+    before = probe()
+    _warm_up(runner)
+    parts, walls, losses = [], [], []
+    for _ in range(runs):
+        wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
+        parts.append(runner())
+        cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
+        walls.append(wall)
+        losses.append(max(0, wall - cpu) if single_thread else 0)
+    return Visit(
+        runs=[sum(run) for run in parts],
+        preempted=[lost > STOLEN * wall + STOLEN_NS for lost, wall in zip(losses, walls, strict=True)],
+        parts=[low(part) for part in zip(*parts, strict=True)],
+        probe=max(before, probe()),
+        stolen=sum(losses) / sum(walls),
+    )
+
+
+def time_round(timers: Sequence[Timer], number: int) -> list[Visit]:
+    """One round: a visit by every timer, in an order drawn for this round.
 
     Args:
         number: the round's number, which the order follows from.
-        single_thread: whether a run is this thread's work alone, so that its processor time shows preemption.
 
     Returns:
-        One visit per runner, in the order of the runners.
+        One visit per timer, in the order of the timers.
     """
-    visits: dict[int, Visit] = {}
-    order = random.Random(number).sample(range(len(runners)), len(runners))
-    for place, index in enumerate(order):
-        runner, before = runners[index], probe()
-        _warm_up(runner)
-        parts, walls, losses = [], [], []
-        for _ in range(runs):
-            wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
-            parts.append(runner())
-            cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
-            walls.append(wall)
-            losses.append(max(0, wall - cpu) if single_thread else 0)
-        visits[index] = Visit(
-            runs=[sum(run) for run in parts],
-            preempted=[lost > STOLEN * wall + STOLEN_NS for lost, wall in zip(losses, walls, strict=True)],
-            parts=[low(part) for part in zip(*parts, strict=True)],
-            probe=max(before, probe()),
-            stolen=sum(losses) / sum(walls),
-            at=number * len(runners) + place,
-        )
-    return [visits[index] for index in range(len(runners))]
+    order = random.Random(number).sample(range(len(timers)), len(timers))
+    visits = {index: timers[index]()._replace(at=number * len(timers) + place) for place, index in enumerate(order)}
+    return [visits[index] for index in range(len(timers))]
 
 
 def low(times: Sequence[int]) -> int:
