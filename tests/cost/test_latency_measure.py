@@ -18,13 +18,13 @@ from nas.catalog import load, load_space, published, space_names
 from nas.cost.analytic import cost
 from nas.cost.latency import measure, timing
 from nas.cost.latency.chain import example, segmented, shipped, split, whole
-from nas.cost.latency.child import Prepared, here, in_children
 from nas.cost.latency.drift import slowness
 from nas.cost.latency.engines import check
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, _own_seconds, describe, free_cores, quiet_process
 from nas.cost.latency.measuring import time_until_sure
 from nas.cost.latency.onnx_profile import own_shares, profiled
+from nas.cost.latency.places import Prepared, here, in_children
 from nas.cost.latency.summary import Measurement, estimates, summarize
 from nas.cost.latency.timing import WARM_UP_RUNS, Probe, Visit, time_round
 from nas.errors import UserError
@@ -257,7 +257,7 @@ class TestChildren:
 
     def test_they_end_with_their_parent(self, tmp_path: Path) -> None:
         code = (
-            "import os, sys, time; from pathlib import Path; from nas.cost.latency.child import in_children\n"
+            "import os, sys, time; from pathlib import Path; from nas.cost.latency.places import in_children\n"
             "def make():\n"
             "    Path(sys.argv[1]).write_text(str(os.getpid()))\n"
             "    time.sleep(100)\n"

@@ -243,11 +243,11 @@ class TestCalibration:
     def test_times_the_space_here(self, tmp_path: Path) -> None:
         seen: list[tuple[int, int]] = []
         found = calibrate(
-            SPACE, networks=20, partial=tmp_path / "p", isolate=False, on_progress=lambda *at: seen.append(at)
+            SPACE, networks=36, partial=tmp_path / "p", isolate=False, on_progress=lambda *at: seen.append(at)
         )
-        assert seen == [(16, 20), (20, 20)]
+        assert seen == [(32, 36), (36, 36)]
         assert found.predict(SPACE.sample(0)).value_ms > 0
-        assert found.held_out.networks == 20
+        assert found.held_out.networks == 36
         assert not (tmp_path / "p").exists()
 
     def test_a_budget_ends_it_after_a_group(self) -> None:

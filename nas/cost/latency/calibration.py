@@ -16,12 +16,12 @@ from nas.architecture import Architecture
 from nas.cost.analytic import cost
 from nas.cost.latency import engines
 from nas.cost.latency.chain import example, faster_layout, graph_replay, segmented, shipped, whole
-from nas.cost.latency.child import Place, Prepared, here, in_children, prepared
 from nas.cost.latency.engines import Engine, Layout
 from nas.cost.latency.fitting import WHOLE_WEIGHT, Group, Timed, make_table, steady
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, describe, quiet_process
 from nas.cost.latency.onnx_profile import profiled
+from nas.cost.latency.places import Place, Prepared, here, place_for, prepared
 from nas.cost.latency.summary import SHARED, estimates, stolen
 from nas.cost.latency.table import Table, parse_table, space_id
 from nas.cost.latency.timing import QUANTILE, Runner, Trace, Visit, time_round
@@ -32,9 +32,10 @@ from nas.hardware import device_name
 from nas.space import Space
 
 NETWORKS = 64
-GROUP = 16
-"""Networks that are in memory, and timed in turn, at once. The first group is timed whatever the budget."""
-ROUNDS = 4
+GROUP = 32
+"""Networks that are in memory, and timed in turn, at once: the more, the longer their rounds are spread over time. The
+first group is timed whatever the budget."""
+ROUNDS = 6
 RUNS = 3
 WHOLE_WEIGHTS = {"onnxruntime": 8.0}
 """How much a whole network's relative error counts beside a segment's, where segments are not timed by a clock: the
@@ -68,7 +69,7 @@ def calibrate(
     Args:
         space: the space, with the input's channels and resolution that will be searched.
         num_classes, device, engine, threads, batch: as in :func:`nas.cost.latency.measure`.
-        networks: how many networks to time, 16 to a group.
+        networks: how many networks to time, 32 to a group.
         budget_seconds: stop after the group in which this time is over (the first is always timed). What is left of it
             goes to groups that were disturbed.
         partial: a file for the groups timed so far; a call that was killed goes on from there. Removed at the end.
@@ -98,8 +99,8 @@ def calibrate(
 def serve(request: dict[str, Any], on_progress: Progress) -> str:
     """:func:`calibrate` for the worker process."""
     space, partial = Space(request.pop("space")), request.pop("partial")
-    place = in_children if request["device"] == "cpu" else here
-    return _calibrate(space, request, Path(partial) if partial else None, on_progress, place).to_json()
+    partial_path = Path(partial) if partial else None
+    return _calibrate(space, request, partial_path, on_progress, place_for(request["device"])).to_json()
 
 
 def _calibrate(

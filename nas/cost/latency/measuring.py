@@ -11,9 +11,9 @@ from torch import nn
 from nas.architecture import Architecture
 from nas.cost.latency import engines
 from nas.cost.latency.chain import example, faster_layout, graph_replay, segmented, shipped, whole
-from nas.cost.latency.child import Place, Prepared, here, in_children, prepared
 from nas.cost.latency.engines import Engine, Layout
 from nas.cost.latency.machine import LoadMeter, describe, quiet_process
+from nas.cost.latency.places import Place, Prepared, here, place_for, prepared
 from nas.cost.latency.summary import Measurement, estimates, stolen, summarize
 from nas.cost.latency.timing import QUANTILE, Runner, Timer, Trace, time_round
 from nas.cost.latency.worker import call
@@ -55,7 +55,7 @@ def measure(
         resolution: side of the images in pixels, in place of the documents'.
         max_seconds: how long to wait, per group and beyond the first ten rounds, for a machine that is too busy.
         isolate: run in a fresh process: this one's other threads would take the interpreter from the one that
-            measures, and memory that others have used makes a network slower (:mod:`nas.cost.latency.child`).
+            measures, and memory that others have used makes a network slower (:mod:`nas.cost.latency.places`).
         on_progress: told of each network's group as it is finished.
 
     Returns:
@@ -116,8 +116,8 @@ def time_until_sure(
 def serve(request: dict[str, Any], on_progress: Progress) -> list[dict[str, Any]]:
     """:func:`measure` for the worker process."""
     architectures = [Architecture.from_dict(item) for item in request.pop("architectures")]
-    place = in_children if request["device"] == "cpu" else here
-    return [item.to_dict() for item in _measure_groups(architectures, request, on_progress, place)]
+    found = _measure_groups(architectures, request, on_progress, place_for(request["device"]))
+    return [item.to_dict() for item in found]
 
 
 def _measure_groups(

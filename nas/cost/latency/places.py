@@ -1,4 +1,4 @@
-"""Every network in a process of its own, timed in turn.
+"""Where networks are made ready and wait to be timed in turn: each in a process of its own.
 
 Memory is a matter of history: networks of a process that had built 24 or 32 others before took 12 to 15% longer than in
 a fresh one, whether those others still lived or not (eager torch, Xeon, 8 networks, n = 2). Whoever ships a network
@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -46,6 +47,11 @@ def prepared(runner: Runner, about: Any, *, runs: int, single_thread: bool) -> P
     return Prepared(timer, about)
 
 
+def place_for(device: str) -> Place:
+    """Where the measuring process makes networks ready: in children, where what it uses survives a fork."""
+    return in_children if device == "cpu" and sys.platform == "linux" else here
+
+
 @contextlib.contextmanager
 def here() -> Iterator[Prepare]:
     """Networks are made ready in this process."""
@@ -66,7 +72,7 @@ def in_children() -> Iterator[Prepare]:
 def _in_child(make: Make, stack: contextlib.ExitStack) -> Prepared:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(make, theirs), daemon=True)
+    process = context.Process(target=_serve, args=(make, theirs))
     process.start()
     theirs.close()
     stack.callback(process.join)
