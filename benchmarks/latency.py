@@ -190,10 +190,12 @@ class Bench:
 def report(name: str, predicted: np.ndarray, truth: np.ndarray) -> None:
     """One line of accuracy."""
     ratio = predicted / truth
+    usual = np.median(ratio)
     rank = spearmanr(predicted, truth)[0]
     print(
         f"{name}: {np.mean(np.abs(ratio - 1) <= 0.1):.1%} within 10%, Spearman {rank:.4f}, "
-        f"bias {np.median(ratio) - 1:+.1%}, spread {np.std(np.log(ratio)):.1%}"
+        f"bias {usual - 1:+.1%} (without it {np.mean(np.abs(ratio / usual - 1) <= 0.1):.1%} within 10%), "
+        f"spread {np.std(np.log(ratio)):.1%}"
     )
 
 
@@ -216,10 +218,11 @@ def other_clocks() -> None:
     for name in ("han-e", "mobilenetv2-cifar"):
         architecture = load(name)
         for engine in ("eager", "onnxruntime"):
-            ours, theirs = [], []
+            values, ours, theirs = [], [], []
             for _ in range(5):
                 (found,) = measure([architecture], num_classes=CLASSES, engine=engine, isolate=False, max_seconds=5)
-                ours.append(found.value_ms)
+                values.append(found.value_ms)
+                ours.append(found.median_ms)
                 with quiet_process(1), torch.inference_mode():
                     network, images = shipped(architecture, CLASSES), example(architecture, 1)
                     layout = found.provenance.layout
@@ -228,8 +231,8 @@ def other_clocks() -> None:
                     theirs.append(timer.blocked_autorange(min_run_time=1).median * 1e3)
             mine, other = statistics.median(ours), statistics.median(theirs)
             print(
-                f"  {name} {engine}: nas {mine:.3f} ms, torch.utils.benchmark median {other:.3f} ms, "
-                f"ratio {mine / other:.3f} (goal within 5%)"
+                f"  {name} {engine}: nas {statistics.median(values):.3f} ms, median of its runs {mine:.3f} ms, "
+                f"torch.utils.benchmark median {other:.3f} ms, ratio of the medians {mine / other:.3f} (goal within 5%)"
             )
 
 

@@ -50,7 +50,7 @@ def visit(runs: Sequence[Sequence[int]], *, preempted: bool = False, stolen: flo
     return Visit(
         [sum(run) for run in runs],
         [preempted] * len(runs),
-        [sorted(part)[len(runs) // 5] for part in zip(*runs, strict=True)],
+        [sorted(part)[round(0.2 * (len(runs) - 1))] for part in zip(*runs, strict=True)],
         probe,
         stolen,
         at=0,

@@ -136,8 +136,8 @@ def time_round(timers: Sequence[Timer], number: int) -> list[Visit]:
 
 
 def low(times: Sequence[int]) -> int:
-    """The low quantile, the lower rank of two."""
-    return sorted(times)[int(QUANTILE * (len(times) - 1))]
+    """The low quantile, the nearest rank."""
+    return sorted(times)[round(QUANTILE * (len(times) - 1))]
 
 
 def free_probe(visits: Sequence[Visit]) -> float:
