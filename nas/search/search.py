@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ def search(
     resources = resources or Resources()
     if (out / "run.yaml").exists():
         storage = _match(settings, out)
+    _try_folder(out)
     earlier = earlier_run(settings)
     prepared = prepare(settings, run=out, dataset=dataset, say=say)
     recipe = settings.parsed_recipe
@@ -190,6 +191,15 @@ def _check(leader: Conductor | Confirmation, out: Path) -> None:
         progress = leader.progress
         counts = f"{progress.done} done, {progress.stopped} stopped early, {progress.failed} failed"
         raise SearchFailedError(f"{leader.broken} ({counts}; they are in {out})")
+
+
+def _try_folder(out: Path) -> None:
+    """Creates the folder, and removes what it created: what cannot be written is found before minutes are spent."""
+    absent = [folder for folder in (out / "checkpoints", out, *out.absolute().parents) if not folder.exists()]
+    _create_folder(out)
+    for folder in absent:
+        with suppress(OSError):  # somebody else writes there by now
+            folder.rmdir()
 
 
 def _create_folder(out: Path) -> None:
