@@ -182,9 +182,9 @@ def _held_out(predicted: Sequence[float], actual: Sequence[float]) -> HeldOut:
         return HeldOut(len(actual), 0.0, 0.0, 0.5)  # nothing is known: a wide interval
     errors = np.abs(np.log(predicted) - np.log(actual))
     within = float(np.mean(np.abs(np.divide(predicted, actual) - 1) <= 0.1))
-    rank = float(spearmanr(predicted, actual)[0])
+    rank = float(spearmanr(predicted, actual)[0]) if np.ptp(predicted) and np.ptp(actual) else 0.0
     error = max(LEAST_ERROR, float(np.quantile(errors, 0.95, method="higher")))
-    return HeldOut(len(actual), within, rank if math.isfinite(rank) else 0.0, error)
+    return HeldOut(len(actual), within, rank, error)
 
 
 def _within(groups: Sequence[Any]) -> float:
