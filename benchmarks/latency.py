@@ -90,7 +90,7 @@ class Bench:
     engine: Engine
 
     def measure(self, networks: Sequence[Architecture]) -> list[Measurement]:
-        return measure(networks, num_classes=CLASSES, engine=self.engine, isolate=True)
+        return measure(networks, num_classes=CLASSES, engine=self.engine)
 
     def long_reference(self, networks: Sequence[Architecture], times: int) -> list[Measurement]:
         """The middle one of several measurements of each network."""
@@ -134,7 +134,7 @@ class Bench:
         sentinel = load("han-e")
         before = self.measure([sentinel])[0].value_ms
         start = time.perf_counter()
-        table = calibrate(space, num_classes=CLASSES, engine=self.engine, isolate=True)
+        table = calibrate(space, num_classes=CLASSES, engine=self.engine)
         calibration = time.perf_counter() - start
         then = math.sqrt(before * self.measure([sentinel])[0].value_ms)
         start = time.perf_counter()

@@ -151,10 +151,8 @@ class CondConv2d(Formed):
             return flat.view(-1, self.out_channels, *x.shape[2:])
         total: Tensor | None = None
         for index, share in enumerate(routing.view(-1, self.experts, 1, 1, 1).unbind(1)):
-            kernel, bias = (
-                self.weight[index].view(self.kernel_shape),
-                self.bias[index] if self.bias is not None else None,
-            )
+            kernel = self.weight[index].view(self.kernel_shape)
+            bias = None if self.bias is None else self.bias[index]
             out = share * F.conv2d(x, kernel, bias, stride=self.stride, padding=self.padding, groups=self.groups)
             total = out if total is None else total + out
         assert total is not None

@@ -66,7 +66,6 @@ def _measure(records: Sequence[Record], dataset: Dataset, confirmed: dict[str, d
         [record.architecture for record in records],
         num_classes=len(dataset.classes),
         max_seconds=MEASURE_SECONDS,
-        isolate=True,
     )
     for record, figure in zip(records, figures, strict=True):
         confirmed[str(record.number)] |= {

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from timings import PROVENANCE
 
 from nas.architecture import Architecture
 from nas.cost.latency import calibrate, export_blocks, import_timings, load_table, table_for
 from nas.cost.latency.calibration import GROUP, draw_networks
 from nas.cost.latency.fitting import Group, Timed, make_table, steady
 from nas.cost.latency.layers import Segment, segments
-from nas.cost.latency.machine import describe
 from nas.cost.latency.model import Context, kinds_of
 from nas.cost.latency.table import Table, parse_table, space_id
 from nas.errors import UserError
@@ -47,9 +47,6 @@ DOCUMENT = {
     ],
 }
 SPACE = Space(DOCUMENT)
-PROVENANCE = describe(
-    device="cpu", engine="eager", layout="contiguous", threads=1, batch=1, quantile=0.2, foreign_load=0
-)
 
 
 def true_ms(segment: Segment) -> float:

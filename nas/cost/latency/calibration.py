@@ -15,7 +15,7 @@ import torch
 from nas.architecture import Architecture
 from nas.cost.analytic import cost
 from nas.cost.latency import engines
-from nas.cost.latency.chain import example, faster_layout, graph_replay, segmented, shipped, whole
+from nas.cost.latency.chain import example, faster_layout, runner, shipped
 from nas.cost.latency.engines import Engine, Layout
 from nas.cost.latency.fitting import WHOLE_WEIGHT, Group, Timed, make_table, steady
 from nas.cost.latency.layers import segments
@@ -233,8 +233,8 @@ class _Clock:
 
     def _make(self, architecture: Architecture) -> Prepared:
         with torch.inference_mode():
-            runner, shares = self._runner(architecture)
-        return prepared(runner, shares, runs=RUNS, single_thread=self.threads == 1 and self.device == "cpu")
+            run, shares = self._runner(architecture)
+        return prepared(run, shares, runs=RUNS, threads=self.threads, device=self.device)
 
     def _runner(self, architecture: Architecture) -> tuple[Runner, Sequence[float]]:
         """A network's runner and, where that is one piece, how its time divides over the segments, if that is known.
@@ -244,13 +244,9 @@ class _Clock:
         """
         network = shipped(architecture, self.num_classes, self.device)
         images = example(architecture, self.batch, self.device)
-        if self.engine == "graph":
-            return graph_replay(network, images), ()
-        if self.device == "cpu" and self.engine == "eager":
-            return segmented(network, images, self.layout), ()
         if self.device == "cpu" and self.engine == "onnxruntime":
             return profiled(network, images, self.threads)
-        return whole(network, images, self.engine, self.layout, self.threads), ()
+        return runner(network, images, self.engine, self.layout, self.threads), ()
 
 
 def _untimed() -> Visit:

@@ -37,6 +37,15 @@ def whole(network: nn.Module, images: Tensor, engine: Engine, layout: Layout, th
     return _cuda_runner(run, value) if images.is_cuda else timed_run(run, value)
 
 
+def runner(network: nn.Module, images: Tensor, engine: Engine, layout: Layout, threads: int) -> Runner:
+    """A runner of the network as the engine runs it; with a clock between its segments where that costs nothing."""
+    if engine == "graph":
+        return graph_replay(network, images)
+    if engine == "eager" and not images.is_cuda:
+        return segmented(network, images, layout)
+    return whole(network, images, engine, layout, threads)
+
+
 def segmented(network: nn.Module, images: Tensor, layout: Layout) -> Runner:
     """A runner of the network in torch's eager mode, segment by segment (stem, blocks, tail).
 

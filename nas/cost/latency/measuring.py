@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from nas.architecture import Architecture
 from nas.cost.latency import engines
-from nas.cost.latency.chain import example, faster_layout, graph_replay, segmented, shipped, whole
-from nas.cost.latency.engines import Engine, Layout
+from nas.cost.latency.chain import example, faster_layout, runner, shipped
+from nas.cost.latency.engines import Engine
 from nas.cost.latency.machine import LoadMeter, describe, quiet_process
 from nas.cost.latency.places import Place, Prepared, here, place_for, prepared
-from nas.cost.latency.summary import Measurement, estimates, stolen, summarize
-from nas.cost.latency.timing import QUANTILE, Runner, Timer, Trace, time_round
+from nas.cost.latency.summary import Estimate, Measurement, estimates, stolen, summarize
+from nas.cost.latency.timing import QUANTILE, Timer, Trace, time_round
 from nas.cost.latency.worker import call
 from nas.errors import UserError
 
@@ -86,11 +85,11 @@ def measure(
 
 def time_until_sure(
     timers: Sequence[Timer], *, rounds: int, max_seconds: float, sleep: Callable[[float], None] = time.sleep
-) -> tuple[list[Trace], str]:
+) -> tuple[list[Trace], list[Estimate], str]:
     """Time networks in turn until every one has a sure value.
 
     Returns:
-        The traces, and what to tell where the time ran out before all were sure (else empty).
+        The traces, the values, and what to tell where the time ran out before all were sure (else empty).
     """
     traces: list[Trace] = [[] for _ in timers]
     load = LoadMeter()
@@ -103,13 +102,15 @@ def time_until_sure(
         if number < rounds:
             continue
         deadline = deadline or time.monotonic() + max_seconds
-        if not any(found.why_noisy() for found in estimates(traces)):
-            return traces, ""
+        found = estimates(traces)
+        if not any(item.why_noisy() for item in found):
+            return traces, found, ""
         if time.monotonic() >= deadline:
-            return traces, (
+            excuse = (
                 f"others used {load.foreign():.0%} of the machine and took {stolen(traces):.0%} of our core's time; "
                 f"waited {max_seconds:g} s"
             )
+            return traces, found, excuse
         sleep(min(PAUSES[min(number - rounds, len(PAUSES) - 1)], max(0.0, deadline - time.monotonic())))
 
 
@@ -151,14 +152,15 @@ def _measure_group(
             _make, num_classes=num_classes, device=device, engine=engine, threads=threads, batch=batch
         )
         waiting = [prepare(functools.partial(make, architecture)) for architecture in architectures]
-        traces, excuse = time_until_sure([item.timer for item in waiting], rounds=ROUNDS, max_seconds=max_seconds)
+        timers = [item.timer for item in waiting]
+        traces, values, excuse = time_until_sure(timers, rounds=ROUNDS, max_seconds=max_seconds)
         foreign = load.foreign()
     return [
         summarize(
             architecture.name,
             architecture.id,
             trace,
-            found,
+            value,
             describe(
                 device=device,
                 engine=engine,
@@ -170,7 +172,7 @@ def _measure_group(
             ),
             excuse,
         )
-        for architecture, trace, found, item in zip(architectures, traces, estimates(traces), waiting, strict=True)
+        for architecture, trace, value, item in zip(architectures, traces, values, waiting, strict=True)
     ]
 
 
@@ -181,16 +183,8 @@ def _make(
     with torch.inference_mode():
         network, images = shipped(architecture, num_classes, device), example(architecture, batch, device)
         layout = faster_layout([(network, images)], engine, threads)
-        runner = _runner(network, images, engine, layout, threads)
-    return prepared(runner, layout, runs=RUNS, single_thread=threads == 1 and device == "cpu")
-
-
-def _runner(network: nn.Module, images: torch.Tensor, engine: Engine, layout: Layout, threads: int) -> Runner:
-    if engine == "graph":
-        return graph_replay(network, images)
-    if engine == "eager" and not images.is_cuda:
-        return segmented(network, images, layout)  # the same calls, with a clock between them
-    return whole(network, images, engine, layout, threads)
+        run = runner(network, images, engine, layout, threads)
+    return prepared(run, layout, runs=RUNS, threads=threads, device=device)
 
 
 def _groups(items: Sequence[Architecture]) -> Iterator[Sequence[Architecture]]:

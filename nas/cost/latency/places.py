@@ -36,9 +36,9 @@ Place = Callable[[], contextlib.AbstractContextManager[Prepare]]
 """Where networks are made ready: :func:`here` or :func:`in_children`."""
 
 
-def prepared(runner: Runner, about: Any, *, runs: int, single_thread: bool) -> Prepared:
+def prepared(runner: Runner, about: Any, *, runs: int, threads: int, device: str) -> Prepared:
     """A network that waits in this process; see :func:`nas.cost.latency.timing.visit`."""
-    probe = Probe()
+    probe, single_thread = Probe(), threads == 1 and device == "cpu"
 
     def timer() -> Visit:
         with torch.inference_mode():

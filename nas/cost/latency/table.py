@@ -188,7 +188,7 @@ def _from_document(document: dict[str, Any], where: str) -> Table:
     }
     if not prices or any(len(values) != 4 for values in prices.values()):
         raise UserError(f"{where}: blocks are missing from the table; {REDO}")
-    held_out, context = TypeAdapter(HeldOut).validate_python(document["held_out"]), document["context"]
+    held_out = TypeAdapter(HeldOut).validate_python(document["held_out"])
     _number(held_out.error_95, f"{where}: held_out.error_95", most=MAX_LOG)
     return Table(
         space_name=str(document["space"]["name"]),
@@ -200,20 +200,22 @@ def _from_document(document: dict[str, Any], where: str) -> Table:
             _number(document["per_run"], f"{where}: per_run"),
             _number(document["per_edge"], f"{where}: per_edge"),
         ),
-        context=Context(
-            **{
-                name: _number(value, f"{where}: context.{name}", above=True)
-                if name in ("least_ms", "most_ms")
-                else _finite(value, f"{where}: context.{name}", most=MAX_LOG)
-                for name, value in context.items()
-            }
-        ),
+        context=_context(document["context"], f"{where}: context"),
         measured=measured,
         model_variance=_number(document["model_variance"], f"{where}: model_variance"),
         timing_variance=_number(document["timing_variance"], f"{where}: timing_variance"),
         held_out=held_out,
         complaint=str(document["complaint"]),
     )
+
+
+def _context(document: dict[str, Any], where: str) -> Context:
+    def read(name: str, value: Any) -> float:
+        if name in ("least_ms", "most_ms"):
+            return _number(value, f"{where}.{name}", above=True)
+        return _finite(value, f"{where}.{name}", most=MAX_LOG)
+
+    return Context(**{name: read(name, value) for name, value in document.items()})
 
 
 def _number(value: Any, what: str, *, above: bool = False, most: float = MAX_MS) -> float:
