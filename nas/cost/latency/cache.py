@@ -18,7 +18,7 @@ from nas.files import cache_folder
 from nas.hardware import device_name
 from nas.space import Space
 
-BUDGET_SECONDS = 60.0
+BUDGET_SECONDS = 40.0
 
 
 def table_for(

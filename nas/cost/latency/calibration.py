@@ -20,11 +20,12 @@ from nas.cost.latency.engines import Engine, Layout
 from nas.cost.latency.fitting import WHOLE_WEIGHT, Group, Timed, make_table, steady
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, describe, quiet_process
+from nas.cost.latency.measuring import in_faster_layout
 from nas.cost.latency.onnx_profile import profiled
 from nas.cost.latency.places import Place, Prepared, here, place_for, prepared
 from nas.cost.latency.summary import SHARED, estimates, stolen
 from nas.cost.latency.table import Table, parse_table, space_id
-from nas.cost.latency.timing import QUANTILE, Runner, Trace, Visit, time_round
+from nas.cost.latency.timing import QUANTILE, Runner, Trace, time_round
 from nas.cost.latency.worker import call
 from nas.errors import UserError
 from nas.files import write_atomic
@@ -35,7 +36,7 @@ NETWORKS = 64
 GROUP = 32
 """Networks that are in memory, and timed in turn, at once: the more, the longer their rounds are spread over time. The
 first group is timed whatever the budget."""
-ROUNDS = 6
+ROUNDS = 4
 RUNS = 3
 WHOLE_WEIGHTS = {"onnxruntime": 8.0}
 """How much a whole network's relative error counts beside a segment's, where segments are not timed by a clock: the
@@ -205,17 +206,12 @@ class _Clock:
 
     @classmethod
     def start(cls, sentinel: Architecture, place: Place, *, engine: Engine, threads: int, **way: Any) -> "_Clock":
-        """A clock with the layout in which the sentinel runs faster."""
-
-        def choose() -> Prepared:
-            with torch.inference_mode():
-                device = way["device"]
-                network, images = shipped(sentinel, way["num_classes"], device), example(sentinel, way["batch"], device)
-                layout = faster_layout([(network, images)], engine, threads)
-            return Prepared(_untimed, layout)
-
+        """A clock with the layout in which the sentinel runs faster, where the engine leaves a choice."""
+        if engine != "eager":
+            return cls(place=place, engine=engine, layout=faster_layout([], engine, threads), threads=threads, **way)
         with quiet_process(threads), place() as prepare:
-            layout = prepare(choose).about
+            make = functools.partial(in_faster_layout, sentinel, engine=engine, threads=threads, **way)
+            layout = prepare(make).about
         return cls(place=place, engine=engine, layout=layout, threads=threads, **way)
 
     def time(self, architectures: Sequence[Architecture]) -> Group:
@@ -247,10 +243,6 @@ class _Clock:
         if self.device == "cpu" and self.engine == "onnxruntime":
             return profiled(network, images, self.threads)
         return runner(network, images, self.engine, self.layout, self.threads), ()
-
-
-def _untimed() -> Visit:
-    raise AssertionError("made ready for its layout alone")
 
 
 def _worst_first(groups: Sequence[Group]) -> list[int]:

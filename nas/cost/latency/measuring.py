@@ -149,7 +149,7 @@ def _measure_group(
     with quiet_process(threads), place() as prepare:
         load = LoadMeter()
         make = functools.partial(
-            _make, num_classes=num_classes, device=device, engine=engine, threads=threads, batch=batch
+            in_faster_layout, num_classes=num_classes, device=device, engine=engine, threads=threads, batch=batch
         )
         waiting = [prepare(functools.partial(make, architecture)) for architecture in architectures]
         timers = [item.timer for item in waiting]
@@ -176,10 +176,10 @@ def _measure_group(
     ]
 
 
-def _make(
+def in_faster_layout(
     architecture: Architecture, *, num_classes: int, device: str, engine: Engine, threads: int, batch: int
 ) -> Prepared:
-    """The network ready to be timed, and the layout in which it is faster."""
+    """A network ready to be timed, with what is known about it: the layout in which it is faster."""
     with torch.inference_mode():
         network, images = shipped(architecture, num_classes, device), example(architecture, batch, device)
         layout = faster_layout([(network, images)], engine, threads)
