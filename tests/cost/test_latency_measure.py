@@ -18,7 +18,7 @@ from nas.catalog import load, load_space, published, space_names
 from nas.cost.analytic import cost
 from nas.cost.latency import measure, timing
 from nas.cost.latency.chain import example, segmented, shipped, split, whole
-from nas.cost.latency.engines import check
+from nas.cost.latency.engines import check, to_onnx
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, free_cores, quiet_process
 from nas.cost.latency.measuring import time_until_sure
@@ -185,7 +185,7 @@ def test_onnxruntimes_profile_finds_the_block_that_takes_longest() -> None:
     architecture = Architecture.from_dict(document)
     network, images = shipped(architecture, 10), example(architecture, 1)
     with torch.inference_mode():
-        run, shares = profiled(network, images, threads=1)
+        run, shares = profiled(to_onnx(network, images), images, len(split(network)), threads=1)
         assert run()[0] > 0
     assert len(shares) == len(split(network)) == 5
     assert sum(shares) == pytest.approx(1)

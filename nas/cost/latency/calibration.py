@@ -15,17 +15,17 @@ import torch
 from nas.architecture import Architecture
 from nas.cost.analytic import cost
 from nas.cost.latency import engines
-from nas.cost.latency.chain import example, faster_layout, runner, shipped
-from nas.cost.latency.engines import Engine, Layout
+from nas.cost.latency.chain import example, only_layout, runner, shipped, split
+from nas.cost.latency.engines import Engine, Layout, to_onnx
 from nas.cost.latency.fitting import WHOLE_WEIGHT, Group, Timed, make_table, steady
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, describe, quiet_process
 from nas.cost.latency.measuring import in_faster_layout
 from nas.cost.latency.onnx_profile import profiled
-from nas.cost.latency.places import Place, Prepared, here, place_for, prepared
+from nas.cost.latency.places import Finish, Place, here, place_for, prepared
 from nas.cost.latency.summary import SHARED, estimates, stolen
 from nas.cost.latency.table import Table, parse_table, space_id
-from nas.cost.latency.timing import QUANTILE, Runner, Trace, time_round
+from nas.cost.latency.timing import QUANTILE, Trace, time_round
 from nas.cost.latency.worker import call
 from nas.errors import UserError
 from nas.files import write_atomic
@@ -207,17 +207,17 @@ class _Clock:
     @classmethod
     def start(cls, sentinel: Architecture, place: Place, *, engine: Engine, threads: int, **way: Any) -> "_Clock":
         """A clock with the layout in which the sentinel runs faster, where the engine leaves a choice."""
-        if engine != "eager":
-            return cls(place=place, engine=engine, layout=faster_layout([], engine, threads), threads=threads, **way)
-        with quiet_process(threads), place() as prepare:
-            make = functools.partial(in_faster_layout, sentinel, engine=engine, threads=threads, **way)
-            layout = prepare(make).about
+        layout = only_layout(engine)
+        if layout is None:
+            with place() as prepare, quiet_process(threads):
+                build = functools.partial(in_faster_layout, sentinel, engine=engine, threads=threads, **way)
+                ((_, layout),) = prepare([build])
         return cls(place=place, engine=engine, layout=layout, threads=threads, **way)
 
     def time(self, architectures: Sequence[Architecture]) -> Group:
         """Time the sentinel, which is first, and the others in turn, on the cores that are free now."""
-        with quiet_process(self.threads), self.place() as prepare:
-            waiting = [prepare(functools.partial(self._make, architecture)) for architecture in architectures]
+        with self.place() as prepare, quiet_process(self.threads):
+            waiting = prepare([functools.partial(self._build, architecture) for architecture in architectures])
             rounds = [time_round([item.timer for item in waiting], number) for number in range(ROUNDS)]
         traces: list[Trace] = [list(trace) for trace in zip(*rounds, strict=True)]
         timed = []
@@ -227,22 +227,21 @@ class _Clock:
             timed.append(Timed(architecture.to_dict(), tuple(part / 1e6 for part in parts), total))
         return Group(timed[0].whole, tuple(timed[1:]), stolen(traces))
 
-    def _make(self, architecture: Architecture) -> Prepared:
-        with torch.inference_mode():
-            run, shares = self._runner(architecture)
-        return prepared(run, shares, runs=RUNS, threads=self.threads, device=self.device)
-
-    def _runner(self, architecture: Architecture) -> tuple[Runner, Sequence[float]]:
-        """A network's runner and, where that is one piece, how its time divides over the segments, if that is known.
+    def _build(self, architecture: Architecture) -> Finish:
+        """A network; what is known about it in the end is how its time divides over its segments, if it is one piece.
 
         Eager segments run one by one, with a clock between them. ONNX Runtime's profiler tells them apart. Of compiled
         networks and on a graphics card, which runs ahead of the clock, only the whole is timed.
         """
-        network = shipped(architecture, self.num_classes, self.device)
-        images = example(architecture, self.batch, self.device)
-        if self.device == "cpu" and self.engine == "onnxruntime":
-            return profiled(network, images, self.threads)
-        return runner(network, images, self.engine, self.layout, self.threads), ()
+        ready = functools.partial(prepared, runs=RUNS, threads=self.threads, device=self.device)
+        with torch.inference_mode():
+            network = shipped(architecture, self.num_classes, self.device)
+            images = example(architecture, self.batch, self.device)
+            if self.engine != "onnxruntime" or self.device != "cpu":
+                run = runner(network, images, self.engine, self.layout, self.threads)
+                return functools.partial(ready, run, ())
+            model, parts = to_onnx(network, images), len(split(network))
+        return lambda: ready(*profiled(model, images, parts, self.threads))
 
 
 def _worst_first(groups: Sequence[Group]) -> list[int]:

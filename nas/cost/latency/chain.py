@@ -66,14 +66,18 @@ def split(network: nn.Module) -> list[nn.Module]:
     return [network.stem, *network.blocks, tail]
 
 
-def faster_layout(networks: Sequence[tuple[nn.Module, Tensor]], engine: Engine, threads: int) -> Layout:
-    """The memory layout in which these networks run faster, all together; ONNX knows only one."""
-    if engine != "eager" or not networks:
-        return "contiguous" if engine == "onnxruntime" else "channels_last"
-    total = {}
-    for layout in LAYOUTS:  # ends in channels_last; `prepare` converts back and forth
-        total[layout] = sum(_quick(network, images, layout, threads) for network, images in networks)
-    return min(total, key=lambda layout: total[layout])
+def only_layout(engine: Engine) -> Layout | None:
+    """The memory layout in which the engine runs networks; None where either may be the faster one."""
+    if engine == "eager":
+        return None
+    return "contiguous" if engine == "onnxruntime" else "channels_last"
+
+
+def faster_layout(network: nn.Module, images: Tensor, threads: int) -> Layout:
+    """The memory layout in which torch's eager mode runs the network faster."""
+    # Ends in channels_last; `prepare` converts back and forth.
+    times = {layout: _quick(network, images, layout, threads) for layout in LAYOUTS}
+    return min(times, key=lambda layout: times[layout])
 
 
 def _quick(network: nn.Module, images: Tensor, layout: Layout, threads: int) -> int:

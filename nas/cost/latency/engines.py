@@ -58,7 +58,7 @@ def prepare(module: nn.Module, example: Tensor, engine: Engine, layout: Layout, 
         The function, and the example as it takes it.
     """
     if engine == "onnxruntime":
-        return onnx_run(onnx_session(module, example, threads)), example.cpu().numpy()
+        return onnx_run(onnx_session(to_onnx(module, example), example.device, threads)), example.cpu().numpy()
     if layout == "channels_last":
         example = example.contiguous(memory_format=torch.channels_last) if example.ndim == 4 else example
         for layer in module.modules():
@@ -95,8 +95,8 @@ def _exporting() -> Iterator[None]:
         torch.compiler._is_exporting_flag = before
 
 
-def onnx_session(module: nn.Module, example: Tensor, threads: int, *, profile: Path | None = None) -> Any:
-    """An ONNX Runtime session of the module, for inputs of the example's shape.
+def onnx_session(model: bytes, device: torch.device, threads: int, *, profile: Path | None = None) -> Any:
+    """An ONNX Runtime session of a model.
 
     Args:
         profile: begin a profile, whose file's name begins so.
@@ -110,8 +110,8 @@ def onnx_session(module: nn.Module, example: Tensor, threads: int, *, profile: P
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    provider = "CUDAExecutionProvider" if example.is_cuda else "CPUExecutionProvider"
-    return onnxruntime.InferenceSession(to_onnx(module, example), options, providers=[provider])
+    provider = "CUDAExecutionProvider" if device.type == "cuda" else "CPUExecutionProvider"
+    return onnxruntime.InferenceSession(model, options, providers=[provider])
 
 
 def onnx_run(session: Any) -> Run:

@@ -9,10 +9,10 @@ import torch
 
 from nas.architecture import Architecture
 from nas.cost.latency import engines
-from nas.cost.latency.chain import example, faster_layout, runner, shipped
+from nas.cost.latency.chain import example, faster_layout, only_layout, runner, shipped
 from nas.cost.latency.engines import Engine
 from nas.cost.latency.machine import LoadMeter, describe, quiet_process
-from nas.cost.latency.places import Place, Prepared, here, place_for, prepared
+from nas.cost.latency.places import Finish, Place, Prepared, here, place_for, prepared
 from nas.cost.latency.summary import Estimate, Measurement, estimates, stolen, summarize
 from nas.cost.latency.timing import QUANTILE, Timer, Trace, time_round
 from nas.cost.latency.worker import call
@@ -146,12 +146,12 @@ def _measure_group(
     max_seconds: float,
     place: Place,
 ) -> list[Measurement]:
-    with quiet_process(threads), place() as prepare:
+    with place() as prepare, quiet_process(threads):
         load = LoadMeter()
-        make = functools.partial(
-            in_faster_layout, num_classes=num_classes, device=device, engine=engine, threads=threads, batch=batch
+        way: dict[str, Any] = {"num_classes": num_classes, "device": device, "engine": engine}
+        waiting = prepare(
+            [functools.partial(in_faster_layout, item, threads=threads, batch=batch, **way) for item in architectures]
         )
-        waiting = [prepare(functools.partial(make, architecture)) for architecture in architectures]
         timers = [item.timer for item in waiting]
         traces, values, excuse = time_until_sure(timers, rounds=ROUNDS, max_seconds=max_seconds)
         foreign = load.foreign()
@@ -178,13 +178,21 @@ def _measure_group(
 
 def in_faster_layout(
     architecture: Architecture, *, num_classes: int, device: str, engine: Engine, threads: int, batch: int
-) -> Prepared:
-    """A network ready to be timed, with what is known about it: the layout in which it is faster."""
+) -> Finish:
+    """Build a network to be timed; what is known about it in the end is the layout in which it is faster."""
     with torch.inference_mode():
         network, images = shipped(architecture, num_classes, device), example(architecture, batch, device)
-        layout = faster_layout([(network, images)], engine, threads)
-        run = runner(network, images, engine, layout, threads)
-    return prepared(run, layout, runs=RUNS, threads=threads, device=device)
+        if layout := only_layout(engine):
+            run = runner(network, images, engine, layout, threads)
+            return functools.partial(prepared, run, layout, runs=RUNS, threads=threads, device=device)
+
+    def finish() -> Prepared:
+        with torch.inference_mode():
+            layout = faster_layout(network, images, threads)
+            run = runner(network, images, engine, layout, threads)
+        return prepared(run, layout, runs=RUNS, threads=threads, device=device)
+
+    return finish
 
 
 def _groups(items: Sequence[Architecture]) -> Iterator[Sequence[Architecture]]:

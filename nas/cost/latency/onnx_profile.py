@@ -18,25 +18,26 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
+from torch import Tensor
 
-from nas.cost.latency.chain import split, timed_run
+from nas.cost.latency.chain import timed_run
 from nas.cost.latency.engines import onnx_run, onnx_session
 from nas.cost.latency.timing import WARM_UP_RUNS, Runner, low
 
-RUNS = 20
+RUNS = 10
 LEAST_LEFT = 0.1
 """Of a segment's profiled time at least this share is the segment's own."""
 Times = npt.NDArray[np.float64]
 _BLOCK = re.compile(r"/blocks/blocks\.(\d+)/")
 
 
-def profiled(network: nn.Module, images: Tensor, threads: int) -> tuple[Runner, list[float]]:
+def profiled(model: bytes, images: Tensor, segments: int, threads: int) -> tuple[Runner, list[float]]:
     """A runner of the network on ONNX Runtime, and each segment's share of a run's time.
 
     Args:
-        network: folded.
+        model: the network as ONNX (:func:`nas.cost.latency.engines.to_onnx`).
         images: (N, C, R, R).
+        segments: of the network.
         threads: of the runtime.
 
     Returns:
@@ -44,14 +45,14 @@ def profiled(network: nn.Module, images: Tensor, threads: int) -> tuple[Runner, 
         :func:`nas.cost.latency.layers.segments`.
     """
     with tempfile.TemporaryDirectory(prefix="nas-profile-") as folder:
-        session = onnx_session(network, images, threads, profile=Path(folder) / "run")
+        session = onnx_session(model, images.device, threads, profile=Path(folder) / "run")
         run, array = onnx_run(session), images.cpu().numpy()
         for _ in range(WARM_UP_RUNS + RUNS):
             run(array)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     runner = timed_run(run, array)
     unprofiled = low([sum(runner()) for _ in range(RUNS)]) / 1e3
-    times, nodes = _times(events, segments=len(split(network)))
+    times, nodes = _times(events, segments)
     totals = times.sum(axis=1)
     calm = times[totals <= np.median(totals)].mean(axis=0)  # whatever came between made a run longer
     return runner, own_shares(calm, nodes, unprofiled).tolist()
