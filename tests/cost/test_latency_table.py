@@ -1,6 +1,7 @@
 """Tables: fitted, predicted from, written, read, refused; and calibrations that were cut short."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -11,52 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from timings import PROVENANCE
+from timings import DOCUMENT, PROVENANCE, SPACE, timed
 
 from nas.architecture import Architecture
-from nas.cost.latency import calibrate, export_blocks, import_timings, load_table, table_for
+from nas.cost.latency import calibrate, load_table, table_for
 from nas.cost.latency.calibration import GROUP, draw_networks
 from nas.cost.latency.fitting import Group, Timed, make_table, steady
-from nas.cost.latency.layers import Segment, segments
+from nas.cost.latency.layers import Layer, segments
 from nas.cost.latency.model import Context, kinds_of
-from nas.cost.latency.table import Table, parse_table, space_id
+from nas.cost.latency.table import SCHEMA, Table, parse_table, space_id
 from nas.errors import UserError
 from nas.space import Space
-
-DOCUMENT = {
-    "name": "tiny",
-    "input": {"channels": 1, "resolution": 8},
-    "width": {"choice": [0.5, 1.0]},
-    "stem": {"channels": 16},
-    "stages": [
-        {
-            "block": "inverted_residual",
-            "channels": 16,
-            "expansion": {"choice": [1, 2, 4]},
-            "se_ratio": {"choice": [0, 0.25]},
-        },
-        {
-            "block": "inverted_residual",
-            "channels": 24,
-            "stride": 2,
-            "repeats": 2,
-            "expansion": {"choice": [1, 3]},
-            "kernels": {"choice": [[3], [3, 5]]},
-            "experts": {"choice": [1, 2]},
-        },
-    ],
-}
-SPACE = Space(DOCUMENT)
-
-
-def true_ms(segment: Segment) -> float:
-    """A device on which the model holds exactly."""
-    return sum(0.02 + layer.macs / 2e7 + layer.moved / 5e6 + layer.weights / 1e7 for layer in segment.layers)
-
-
-def timed(architecture: Architecture, factor: float = 1.0) -> Timed:
-    parts = tuple(factor * true_ms(segment) for segment in segments(architecture, 10))
-    return Timed(architecture.to_dict(), parts, sum(parts))
 
 
 def groups(count: int = 6, drift: float = 0.0) -> list[Group]:
@@ -108,6 +74,25 @@ class TestPrediction:
         for seed in range(10):
             expected = slower(timed(SPACE.sample(seed))).whole
             assert found.predict(SPACE.sample(seed)).value_ms == pytest.approx(expected, rel=0.03)
+
+    def test_what_filled_up_channels_take_is_found(self) -> None:
+        def filled_up(architecture: Architecture) -> Timed:
+            def ms(layer: Layer) -> float:
+                macs = layer.macs
+                if layer.kind == "pointwise":
+                    ceil_in = 16 * math.ceil(layer.in_channels / 16) if layer.in_channels > 15 else layer.in_channels
+                    macs = layer.resolution**2 * ceil_in * 16 * math.ceil(layer.out_channels / 16)
+                return 0.002 + macs / 1e6
+
+            parts = tuple(sum(map(ms, segment.layers)) for segment in segments(architecture, 10))
+            return Timed(architecture.to_dict(), parts, sum(parts))
+
+        drawn = list(draw_networks(SPACE, 24, 10))
+        found = table_of([Group(filled_up(drawn[0]).whole, tuple(map(filled_up, drawn[1:])))])
+        assert any(layer.out_channels % 16 for item in drawn for part in segments(item, 10) for layer in part.layers)
+        for seed in range(10):
+            expected = filled_up(SPACE.sample(seed)).whole
+            assert found.model.whole(segments(SPACE.sample(seed), 10)) == pytest.approx(expected, rel=0.01)
 
     def test_the_context_ends_where_the_timed_networks_end(self) -> None:
         context = Context(0.1, 0.2, 0.3, least_ms=0.5, most_ms=2.0)
@@ -191,10 +176,10 @@ class TestFile:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"schema": 0}, "schema 0, this version of nas reads 2"),
+            ({"schema": 0}, f"schema 0, this version of nas reads {SCHEMA}"),
             ({"prices": {}}, "blocks are missing"),
-            ({"prices": {"conv3s1": [1.0, float("nan"), 0.0, 0.0]}}, "price of conv3s1 is nan"),
-            ({"prices": {"conv3s1": [1.0, -1.0, 0.0, 0.0]}}, "a time is above 0"),
+            ({"prices": {"conv3s1": [1.0, float("nan"), 0.0, 0.0, 0.0]}}, "price of conv3s1 is nan"),
+            ({"prices": {"conv3s1": [1.0, -1.0, 0.0, 0.0, 0.0]}}, "a time is above 0"),
             ({"prices": {"conv3s1": [1.0]}}, "blocks are missing"),
             ({"segments": {"a": [float("nan"), 1]}}, "segment 'a' is nan"),
             ({"segments": {"a": [-1.0, 1]}}, "segment 'a' is -1.0; a time is above 0"),
@@ -321,75 +306,3 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "file"))
     monkeypatch.setattr("nas.cost.latency.cache.calibrate", lambda *_, **__: table)
     assert table_for(SPACE) == table
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("onnxruntime")
-    folder = tmp_path_factory.mktemp("blocks")
-    assert export_blocks(SPACE, folder, blocks=40, networks=4) == len(list(folder.glob("*.onnx")))
-    return folder
-
-
-class TestExchange:
-    def fill(self, folder: Path, path: Path, **changed: str) -> Path:
-        lines = ["file,ms"]
-        for entry in json.loads((folder / "manifest.json").read_text())["entries"]:
-            chain = segments(Architecture.from_dict(entry["architecture"]), 10)
-            ms = true_ms(chain[entry["segment"]]) if "segment" in entry else sum(map(true_ms, chain))
-            lines.append(f"{entry['file']},{changed.get(entry['file'].split('.')[0].replace('-', '_'), ms)}")
-        path.write_text("\n".join(lines) + "\n")
-        return path
-
-    def test_files_run_elsewhere(self, folder: Path) -> None:
-        import onnxruntime
-
-        manifest = json.loads((folder / "manifest.json").read_text())
-        entry = manifest["entries"][3]
-        session = onnxruntime.InferenceSession(str(folder / entry["file"]), providers=["CPUExecutionProvider"])
-        assert session.get_inputs()[0].shape == entry["input"]
-        session.run(None, {session.get_inputs()[0].name: np.zeros(entry["input"], np.float32)})
-
-    def test_times_come_back_as_a_table(self, folder: Path, tmp_path: Path) -> None:
-        found = import_timings(self.fill(folder, tmp_path / "t.csv"), manifest=folder / "manifest.json", device="pi4")
-        architecture = SPACE.sample(2)
-        assert found.predict(architecture).value_ms == pytest.approx(timed(architecture).whole, rel=0.05)
-        assert found.provenance.device == "pi4"
-        found.check(space=SPACE, engine="onnxruntime")
-
-    @pytest.mark.parametrize(
-        ("changed", "message"),
-        [
-            ({"block_0001": "nan"}, "line 7: block-0001.onnx: 'nan' is not a time"),
-            ({"block_0001": "-1"}, "is not a time in ms above 0"),
-            ({"block_0001": "fast"}, "is not a time in ms above 0"),
-            ({"block_0001": "inf"}, "is not a time in ms above 0"),
-            ({"block_0001": ""}, "no time for block-0001.onnx"),
-        ],
-    )
-    def test_bad_times_are_one_line(self, folder: Path, tmp_path: Path, changed: dict[str, str], message: str) -> None:
-        path = self.fill(folder, tmp_path / "t.csv", **changed)
-        if "line" in message:
-            message = message.partition(": ")[2]
-        with pytest.raises(UserError, match=message):
-            import_timings(path, manifest=folder / "manifest.json", device="pi4")
-
-    def test_foreign_files_are_one_line(self, folder: Path, tmp_path: Path) -> None:
-        path = tmp_path / "t.csv"
-        manifest = folder / "manifest.json"
-        for text, message in (
-            ("", "first line must name the columns"),
-            ("a,b\n1,2\n", "first line must name the columns"),
-            ("file,ms\nother.onnx,1\n", "is not in"),
-            ("file,ms\nblock-0000.onnx\n", "1 cells, the header has 2"),
-        ):
-            path.write_text(text)
-            with pytest.raises(UserError, match=message):
-                import_timings(path, manifest=manifest, device="pi4")
-        path.write_text("{}")
-        with pytest.raises(UserError, match="not the manifest"):
-            import_timings(path, manifest=path, device="pi4")
-
-    def test_refuses_a_folder_in_use(self, folder: Path) -> None:
-        with pytest.raises(UserError, match="not empty"):
-            export_blocks(SPACE, folder)

@@ -1,13 +1,42 @@
-"""Invented timings, and where they say that they come from."""
+"""Invented timings, where they say that they come from, and the space that they are of."""
 
 from collections.abc import Sequence
 
+from nas.architecture import Architecture
+from nas.cost.latency.fitting import Timed
+from nas.cost.latency.layers import Segment, segments
 from nas.cost.latency.machine import describe
 from nas.cost.latency.timing import Visit
+from nas.space import Space
 
 PROVENANCE = describe(
     device="cpu", engine="eager", layout="contiguous", threads=1, batch=1, quantile=0.2, foreign_load=0
 )
+
+DOCUMENT = {
+    "name": "tiny",
+    "input": {"channels": 1, "resolution": 8},
+    "width": {"choice": [0.5, 1.0]},
+    "stem": {"channels": 16},
+    "stages": [
+        {
+            "block": "inverted_residual",
+            "channels": 16,
+            "expansion": {"choice": [1, 2, 4]},
+            "se_ratio": {"choice": [0, 0.25]},
+        },
+        {
+            "block": "inverted_residual",
+            "channels": 24,
+            "stride": 2,
+            "repeats": 2,
+            "expansion": {"choice": [1, 3]},
+            "kernels": {"choice": [[3], [3, 5]]},
+            "experts": {"choice": [1, 2]},
+        },
+    ],
+}
+SPACE = Space(DOCUMENT)
 
 
 def visit(runs: Sequence[Sequence[int]], *, preempted: bool = False, stolen: float = 0.0, probe: int = 100) -> Visit:
@@ -20,3 +49,13 @@ def visit(runs: Sequence[Sequence[int]], *, preempted: bool = False, stolen: flo
         stolen,
         at=0,
     )
+
+
+def true_ms(segment: Segment) -> float:
+    """A device on which the model holds exactly."""
+    return sum(0.02 + layer.macs / 2e7 + layer.moved / 5e6 + layer.weights / 1e7 for layer in segment.layers)
+
+
+def timed(architecture: Architecture, factor: float = 1.0) -> Timed:
+    parts = tuple(factor * true_ms(segment) for segment in segments(architecture, 10))
+    return Timed(architecture.to_dict(), parts, sum(parts))

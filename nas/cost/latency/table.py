@@ -13,12 +13,12 @@ from pydantic import TypeAdapter
 from nas.architecture import Architecture
 from nas.cost.latency.layers import Segment, segments
 from nas.cost.latency.machine import Provenance
-from nas.cost.latency.model import Context, LayerModel, kinds_of, weights_of
+from nas.cost.latency.model import PRICES, Context, LayerModel, kinds_of, weights_of
 from nas.errors import UserError
 from nas.files import parse_json, read_text, write_atomic
 from nas.space import Space
 
-SCHEMA = 2
+SCHEMA = 3
 REDO = "make a new one with nas latency calibrate"
 MAX_MS = 1e9
 """No time of ours is longer, nor shorter than 1 / MAX_MS: what is computed from a table stays a number."""
@@ -186,7 +186,7 @@ def _from_document(document: dict[str, Any], where: str) -> Table:
         str(key): (_number(ms, f"{where}: segment {key!r}", above=True), _count(count, f"{where}: segment {key!r}"))
         for key, (ms, count) in document["segments"].items()
     }
-    if not prices or any(len(values) != 4 for values in prices.values()):
+    if not prices or any(len(values) != PRICES for values in prices.values()):
         raise UserError(f"{where}: blocks are missing from the table; {REDO}")
     held_out = TypeAdapter(HeldOut).validate_python(document["held_out"])
     _number(held_out.error_95, f"{where}: held_out.error_95", most=MAX_LOG)
