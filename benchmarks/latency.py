@@ -154,7 +154,7 @@ class Bench:
         noisy = sum(item.noisy for item in measured)
         print(f"prediction of {len(unseen)} networks never seen ({noisy} of their measurements flagged as noisy)")
         report("  table", value, truth)
-        print(f"  inside the 95% interval (+-{np.expm1(table.held_out.error_95):.0%}): {inside:.1%}")
+        print(f"  inside the 95% interval (+-{np.expm1(table.error_95):.0%}): {inside:.1%}")
         report("  table, the machine's speed taken out", value, truth / drift)
         print(
             f"  (the sentinel took {then:.3f} ms around the calibration, {drift.min() * then:.3f} to "

@@ -134,6 +134,12 @@ class TestPrediction:
         assert found.held_out.error_95 > 0.1
         assert found.held_out.error_95 > 3 * table.held_out.error_95
 
+    def test_the_interval_holds_the_machines_speed_at_another_time(self, table: Table) -> None:
+        found = table.predict(SPACE.sample(0))
+        later = timed(SPACE.sample(0)).whole * np.exp(np.random.default_rng(0).normal(0, 0.04, 1000))
+        inside = np.mean((found.low_ms <= later) & (later <= found.high_ms))
+        assert 0.94 < inside < 0.99
+
     def test_an_unknown_kind_of_layer_is_an_error(self, table: Table) -> None:
         document = {**SPACE.sample(0).to_dict(), "stages": [{"block": "conv", "channels": 8, "kernel": 7}]}
         with pytest.raises(UserError, match="knows no layer of kind 'conv7s1'"):

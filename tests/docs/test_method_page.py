@@ -47,6 +47,7 @@ def flat(text: str) -> str:
 def test_numbers_of_the_method() -> None:
     from nas.cost.latency import calibration, fitting, measuring, summary, timing
     from nas.cost.latency.cache import BUDGET_SECONDS
+    from nas.cost.latency.table import LATER
     from nas.search.conductor import Conductor
     from nas.search.sampler import KnownCostSampler
     from nas.search.sampler.prediction import _MODEL_POINTS
@@ -61,7 +62,7 @@ def test_numbers_of_the_method() -> None:
     assert "eight runs to warm up and five that are timed" in text and (timing.WARM_UP_RUNS, measuring.RUNS) == (8, 5)
     assert f"up to {measuring.GROUP} together" in text and f"groups of {calibration.GROUP}" in text
     assert f"the {timing.QUANTILE:.0%} quantile" in text and summary.FEWEST == 5 and "fewer than five visits" in text
-    assert f"wider than {summary.WIDEST:.0%}" in text
+    assert f"wider than {summary.WIDEST:.0%}" in text and f"with a deviation of {LATER:.0%}" in text
     assert "count three times as much (eight times" in text
     assert (fitting.WHOLE_WEIGHT, calibration.WHOLE_WEIGHTS["onnxruntime"]) == (3, 8)
     assert f"the first {calibration.GROUP} networks are timed in any case" in text
