@@ -3,15 +3,7 @@
 import inspect
 import re
 
-from pages import (
-    METHOD,
-    ROOT,
-    named,
-    prose,
-    section,
-    snippets,
-    table,
-)
+from pages import METHOD, ROOT, named, prose, section, snippets, table
 
 import nas
 from nas.cost.analytic import cost

@@ -7,12 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pages import (
-    PAGES,
-    ROOT,
-    Snippet,
-    snippets,
-)
+from pages import PAGES, ROOT, Snippet, snippets
 
 import nas
 from nas import api

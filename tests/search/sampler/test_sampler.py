@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from studies import (
+from invented_problem import (
     LARGE,
     LEVELS,
     SMALL,
@@ -25,6 +24,7 @@ from studies import (
     size,
     two,
 )
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from nas.search.sampler.known_cost import KnownCostSampler
 

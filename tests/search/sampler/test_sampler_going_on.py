@@ -10,20 +10,9 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from invented_problem import LARGE, LEVELS, SMALL, Space, all_params, distinct, extend, run, size, two
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from studies import (
-    LARGE,
-    LEVELS,
-    SMALL,
-    Space,
-    all_params,
-    distinct,
-    extend,
-    run,
-    size,
-    two,
-)
 
 from nas.search.sampler.known_cost import KnownCostSampler
 

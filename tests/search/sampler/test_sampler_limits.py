@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, IntDistribution
-from optuna.trial import TrialState
-from studies import (
+from invented_problem import (
     LARGE,
     LEVELS,
     SMALL,
@@ -26,6 +24,8 @@ from studies import (
     size,
     two,
 )
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.trial import TrialState
 
 from nas.search.sampler.known_cost import KnownCostSampler
 
