@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from nas.architecture import Architecture, Block
 from nas.cost.analytic import count_head, count_stem
+from nas.geometry import Padding
 from nas.network.blocks import BLOCKS
 from nas.network.complexity import FLOAT_BYTES, Tally
-from nas.stages import Padding
 
 
 class Layer(NamedTuple):

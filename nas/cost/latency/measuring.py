@@ -148,10 +148,10 @@ def _measure_group(
 ) -> list[Measurement]:
     with place() as prepare, quiet_process(threads):
         load = LoadMeter()
-        way: dict[str, Any] = {"num_classes": num_classes, "device": device, "engine": engine}
-        waiting = prepare(
-            [functools.partial(in_faster_layout, item, threads=threads, batch=batch, **way) for item in architectures]
+        build = functools.partial(
+            in_faster_layout, num_classes=num_classes, device=device, engine=engine, threads=threads, batch=batch
         )
+        waiting = prepare([functools.partial(build, architecture) for architecture in architectures])
         timers = [item.timer for item in waiting]
         traces, values, excuse = time_until_sure(timers, rounds=ROUNDS, max_seconds=max_seconds)
         foreign = load.foreign()
@@ -180,17 +180,16 @@ def in_faster_layout(
     architecture: Architecture, *, num_classes: int, device: str, engine: Engine, threads: int, batch: int
 ) -> Finish:
     """Build a network to be timed; what is known about it in the end is the layout in which it is faster."""
+    ready = functools.partial(prepared, runs=RUNS, threads=threads, device=device)
     with torch.inference_mode():
         network, images = shipped(architecture, num_classes, device), example(architecture, batch, device)
         if layout := only_layout(engine):
-            run = runner(network, images, engine, layout, threads)
-            return functools.partial(prepared, run, layout, runs=RUNS, threads=threads, device=device)
+            return functools.partial(ready, runner(network, images, engine, layout, threads), layout)
 
     def finish() -> Prepared:
         with torch.inference_mode():
             layout = faster_layout(network, images, threads)
-            run = runner(network, images, engine, layout, threads)
-        return prepared(run, layout, runs=RUNS, threads=threads, device=device)
+            return ready(runner(network, images, engine, layout, threads), layout)
 
     return finish
 

@@ -101,7 +101,7 @@ def fit(observations: Sequence[Observation], *, per_run: bool = False) -> LayerM
         observations: what was timed.
         per_run: each observation is a run of its own, whose call has a price as well.
     """
-    kinds = sorted({kind for chain, *_ in observations for segment in chain for kind, _ in _quantities(segment)})
+    kinds = sorted(kinds_of(segment for chain, *_ in observations for segment in chain))
     column = {kind: PRICES * index for index, kind in enumerate(kinds)}
     rows: npt.NDArray[np.float64] = np.zeros((len(observations), PRICES * len(kinds) + 2))
     weights = np.array([weight for _, _, weight in observations])
@@ -114,6 +114,7 @@ def fit(observations: Sequence[Observation], *, per_run: bool = False) -> LayerM
         row *= weight / ms
     # Columns of one size make the solver's tolerance mean the same for each.
     size = np.maximum(np.linalg.norm(rows, axis=0), 1e-30)
+    # A row per kind that asks for a filling, the last of its prices, of 0.
     fillings = RELUCTANCE * np.eye(rows.shape[1])[PRICES - 1 : -2 : PRICES]
     targets = np.concatenate([weights, np.zeros(len(fillings))])
     solution, _ = nnls(np.concatenate([rows / size, fillings]), targets, maxiter=50 * rows.shape[1])
@@ -202,7 +203,7 @@ def weights_of(chain: Iterable[Segment]) -> int:
 
 def kinds_of(chain: Iterable[Segment]) -> frozenset[str]:
     """The kinds of layer, as the model tells them apart."""
-    return frozenset(kind for segment in chain for kind, _ in _quantities(segment))
+    return frozenset(_kind(layer, segment.activation) for segment in chain for layer in segment.layers)
 
 
 def _quantities(segment: Segment) -> list[tuple[str, Quantities]]:

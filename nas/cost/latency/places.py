@@ -85,7 +85,8 @@ def in_children() -> Iterator[Prepare]:
             if len(building) == len(cores):
                 for connection in wait(list(building)):
                     building.pop(connection).answer()  # type: ignore[call-overload]
-            child = stack.enter_context(_Child(build, cores))
+            child = _Child(build, cores)
+            stack.callback(child.end)
             children.append(child)
             building[child.connection] = child
         for child in building.values():
@@ -110,13 +111,6 @@ class _Child:
         self._process.start()
         theirs.close()
 
-    def __enter__(self) -> "_Child":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.join()
-
     def next(self) -> Any:
         """Let it do the next thing, on the cores that are ours now: finish, then time the network again and again."""
         self.connection.send(os.sched_getaffinity(0))
@@ -137,6 +131,10 @@ class _Child:
         if error is not None:
             raise UserError(error)
         return result
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.join()
 
 
 def _serve(build: Build, cores: set[int], parent: Connection) -> None:

@@ -13,6 +13,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from nas import pareto
 
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
 Params = dict[str, Any]
 Space = dict[str, BaseDistribution]
 

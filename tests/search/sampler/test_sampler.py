@@ -28,7 +28,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from nas.search.sampler.known_cost import KnownCostSampler
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 

@@ -16,7 +16,6 @@ from optuna.storages.journal import JournalFileBackend
 
 from nas.search.sampler.known_cost import KnownCostSampler
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 

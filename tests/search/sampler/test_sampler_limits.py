@@ -29,7 +29,6 @@ from optuna.trial import TrialState
 
 from nas.search.sampler.known_cost import KnownCostSampler
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
