@@ -23,7 +23,8 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from nas.errors import UserError
 from nas.files import dump_flow
-from nas.stages import BLOCK_KINDS, Activation, AnyStage, Block, Head, Input, Norm, Part, Stage, Stem, strided
+from nas.geometry import strided
+from nas.stages import BLOCK_KINDS, Activation, AnyStage, Block, Head, Input, Norm, Part, Stage, Stem
 
 if TYPE_CHECKING:
     from nas.network.build import Network

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nas.stages import POOL_KERNEL, Padding, convolved, pooled, strided
+from nas.geometry import POOL_KERNEL, Padding, convolved, pooled, strided
 
 FLOAT_BYTES = 4
 NORM_COUNTER_BYTES = 8  # BatchNorm's num_batches_tracked, one int64 per layer

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.geometry import POOL_KERNEL, Padding
 from nas.network.forms import Choose, add_kernels, convolve_each, depthwise, pointwise_each
-from nas.stages import POOL_KERNEL, Norm, Padding
+from nas.stages import Norm
 
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
     "relu": nn.ReLU,

@@ -9,7 +9,8 @@ from nas.export.python.calls import Call, calls, styles, used
 from nas.export.python.classes import CLASSES, block_class
 from nas.export.python.layers import helpers
 from nas.export.python.source import WIDTH, function, mentions, prose, sequence, string
-from nas.stages import POOL_KERNEL, Block, convolved
+from nas.geometry import POOL_KERNEL, convolved
+from nas.stages import Block
 
 _ACTIVATIONS = {
     "relu": "nn.ReLU(inplace=True)",

@@ -5,10 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from nas.geometry import POOL_KERNEL
 from nas.network.blocks.base import ResidualBlock
 from nas.network.complexity import Tally
 from nas.network.layers import ACTIVATIONS, conv2d, conv_norm_act, max_pool, norm_act
-from nas.stages import POOL_KERNEL, Block, Conv, Fire, Separable, Shuffle, inner_channels
+from nas.stages import Block, Conv, Fire, Separable, Shuffle, inner_channels
 
 
 class ConvBlock(ResidualBlock):
