@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from timings import DOCUMENT, PROVENANCE, SPACE, timed
+from torch import Tensor, nn
 
 from nas.architecture import Architecture
-from nas.cost.latency import calibrate, load_table, table_for
+from nas.cost.latency import calibrate, load_table, measuring, table_for
 from nas.cost.latency.calibration import GROUP, draw_networks
+from nas.cost.latency.engines import Layout
 from nas.cost.latency.fitting import Group, Timed, make_table, steady
 from nas.cost.latency.layers import Layer, segments
 from nas.cost.latency.model import Context, kinds_of
@@ -237,6 +239,20 @@ class TestCalibration:
         assert found.predict(SPACE.sample(0)).value_ms > 0
         assert found.held_out.networks == 36
         assert not (tmp_path / "p").exists()
+
+    def test_every_network_has_its_own_faster_layout_as_when_it_is_measured(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+        choose = measuring.faster_layout
+
+        def spy(network: nn.Module, images: Tensor, threads: int) -> Layout:
+            asked.append(network)
+            return choose(network, images, threads)
+
+        monkeypatch.setattr(measuring, "faster_layout", spy)
+        calibrate(SPACE, networks=4, isolate=False)
+        assert len(asked) == 1 + 4  # the sentinel too
 
     def test_a_budget_ends_it_after_a_group(self) -> None:
         found = calibrate(SPACE, networks=64, budget_seconds=0, isolate=False)

@@ -15,14 +15,14 @@ import torch
 from nas.architecture import Architecture
 from nas.cost.analytic import cost
 from nas.cost.latency import engines
-from nas.cost.latency.chain import example, only_layout, runner, shipped, split
-from nas.cost.latency.engines import Engine, Layout, to_onnx
+from nas.cost.latency.chain import example, only_layout, shipped, split
+from nas.cost.latency.engines import Engine, to_onnx
 from nas.cost.latency.fitting import WHOLE_WEIGHT, Group, Timed, make_table, steady
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, describe, quiet_process
 from nas.cost.latency.measuring import in_faster_layout
 from nas.cost.latency.onnx_profile import profiled
-from nas.cost.latency.places import Finish, Place, here, place_for, prepared
+from nas.cost.latency.places import Finish, Place, Prepared, here, place_for, prepared
 from nas.cost.latency.summary import SHARED, estimates, stolen
 from nas.cost.latency.table import Table, parse_table, space_id
 from nas.cost.latency.timing import QUANTILE, Trace, time_round
@@ -120,7 +120,7 @@ def _calibrate(
     drawn = list(draw_networks(space, networks, num_classes))
     plan = [[drawn[0], *drawn[at : at + GROUP]] for at in range(1, len(drawn), GROUP)]
     load = LoadMeter()
-    clock = _Clock.start(drawn[0], place, **way)
+    clock = _Clock(place, **way)
     for index, members in enumerate(plan):
         if index >= len(groups):
             if index and time.monotonic() > deadline:
@@ -139,7 +139,7 @@ def _calibrate(
     provenance = describe(
         device=clock.device,
         engine=clock.engine,
-        layout=clock.layout,
+        layout=only_layout(clock.engine) or "the faster one of each network",
         threads=clock.threads,
         batch=clock.batch,
         quantile=QUANTILE,
@@ -200,19 +200,8 @@ class _Clock:
     num_classes: int
     device: str
     engine: Engine
-    layout: Layout
     threads: int
     batch: int
-
-    @classmethod
-    def start(cls, sentinel: Architecture, place: Place, *, engine: Engine, threads: int, **way: Any) -> "_Clock":
-        """A clock with the layout in which the sentinel runs faster, where the engine leaves a choice."""
-        layout = only_layout(engine)
-        if layout is None:
-            with place() as prepare, quiet_process(threads):
-                build = functools.partial(in_faster_layout, sentinel, engine=engine, threads=threads, **way)
-                ((_, layout),) = prepare([build])
-        return cls(place=place, engine=engine, layout=layout, threads=threads, **way)
 
     def time(self, architectures: Sequence[Architecture]) -> Group:
         """Time the sentinel, which is first, and the others in turn, on the cores that are free now."""
@@ -223,25 +212,41 @@ class _Clock:
         timed = []
         for architecture, item, found in zip(architectures, waiting, estimates(traces), strict=True):
             total = found.value / 1e6
-            parts = found.parts if len(found.parts) > 1 else tuple(share * found.value for share in item.about)
+            shares = item.about if self._is_profiled else ()
+            parts = found.parts if len(found.parts) > 1 else tuple(share * found.value for share in shares)
             timed.append(Timed(architecture.to_dict(), tuple(part / 1e6 for part in parts), total))
         return Group(timed[0].whole, tuple(timed[1:]), stolen(traces))
 
-    def _build(self, architecture: Architecture) -> Finish:
-        """A network; what is known about it in the end is how its time divides over its segments, if it is one piece.
+    @property
+    def _is_profiled(self) -> bool:
+        """Whether a profiler tells how a network's time divides over its segments.
 
         Eager segments run one by one, with a clock between them. ONNX Runtime's profiler tells them apart. Of compiled
         networks and on a graphics card, which runs ahead of the clock, only the whole is timed.
         """
-        ready = functools.partial(prepared, runs=RUNS, threads=self.threads, device=self.device)
+        return self.engine == "onnxruntime" and self.device == "cpu"
+
+    def _build(self, architecture: Architecture) -> Finish:
+        """Build a network as a measurement does; a profiled one knows its segments' shares in the end."""
+        if not self._is_profiled:
+            return in_faster_layout(
+                architecture,
+                num_classes=self.num_classes,
+                device=self.device,
+                engine=self.engine,
+                threads=self.threads,
+                batch=self.batch,
+                runs=RUNS,
+            )
         with torch.inference_mode():
-            network = shipped(architecture, self.num_classes, self.device)
-            images = example(architecture, self.batch, self.device)
-            if self.engine != "onnxruntime" or self.device != "cpu":
-                run = runner(network, images, self.engine, self.layout, self.threads)
-                return functools.partial(ready, run, ())
+            network, images = shipped(architecture, self.num_classes), example(architecture, self.batch)
             model, parts = to_onnx(network, images), len(split(network))
-        return lambda: ready(*profiled(model, images, parts, self.threads))
+
+        def finish() -> Prepared:
+            run, shares = profiled(model, images, parts, self.threads)
+            return prepared(run, shares, runs=RUNS, threads=self.threads, device=self.device)
+
+        return finish
 
 
 def _worst_first(groups: Sequence[Group]) -> list[int]:

@@ -149,7 +149,13 @@ def _measure_group(
     with place() as prepare, quiet_process(threads):
         load = LoadMeter()
         build = functools.partial(
-            in_faster_layout, num_classes=num_classes, device=device, engine=engine, threads=threads, batch=batch
+            in_faster_layout,
+            num_classes=num_classes,
+            device=device,
+            engine=engine,
+            threads=threads,
+            batch=batch,
+            runs=RUNS,
         )
         waiting = prepare([functools.partial(build, architecture) for architecture in architectures])
         timers = [item.timer for item in waiting]
@@ -177,10 +183,10 @@ def _measure_group(
 
 
 def in_faster_layout(
-    architecture: Architecture, *, num_classes: int, device: str, engine: Engine, threads: int, batch: int
+    architecture: Architecture, *, num_classes: int, device: str, engine: Engine, threads: int, batch: int, runs: int
 ) -> Finish:
     """Build a network to be timed; what is known about it in the end is the layout in which it is faster."""
-    ready = functools.partial(prepared, runs=RUNS, threads=threads, device=device)
+    ready = functools.partial(prepared, runs=runs, threads=threads, device=device)
     with torch.inference_mode():
         network, images = shipped(architecture, num_classes, device), example(architecture, batch, device)
         if layout := only_layout(engine):
