@@ -5,9 +5,9 @@ with a fixed seed from `inverted_residual`, MobileNetV2-CIFAR and E among them) 
 process of its own that serves all networks, as a search's workers do. They take turns in every round, so that a change
 of the machine's speed meets all of them. A round is one epoch of `--steps` batches; the plain loop's own worker
 processes live on between its epochs. The first round warms up and is not counted: in it the fastest forms of slow
-convolutions are found, once per machine. That batch normalisation's statistics are measured anew after an epoch, on
-four batches or 1% of them, is left out, since no epoch is as short as one here. Beside them stands the part of our step
-that the data path takes (fetching a batch, augmenting, normalising).
+convolutions are found, once per machine. That BatchNorm is recalibrated after an epoch, on four batches or 3% of them,
+is left out, since no epoch is as short as one here. Beside them stands the part of our step that the data path takes
+(fetching a batch, augmenting, normalising).
 
 On a GPU two columns more: ours without CUDA graphs, and the memory's limit, which is what the memory's bandwidth
 (measured by a copy) allows if every convolution read and wrote its images once in each pass and nothing else was moved.
@@ -55,7 +55,7 @@ PATIENCE = 1800  # seconds for one round
 class Steps(Trainer):
     """Our training, without what an epoch of a few steps has too much of."""
 
-    def _renew_statistics(self, draws: Draws) -> None:
+    def _recalibrate(self, draws: Draws) -> None:
         pass
 
 

@@ -38,10 +38,11 @@ class Ranks:
         ids = [device] if device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
 
-    def add_up(self, tensor: Tensor) -> None:
-        """The sum over the processes, in place."""
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """The sum over the processes, in place; returns it."""
         if self.count > 1:
             dist.all_reduce(tensor)
+        return tensor
 
     def as_the_leader(self, value: float, device: torch.device) -> float:
         """The first process's value, so that all decide alike."""
@@ -50,14 +51,6 @@ class Ranks:
         shared = torch.tensor(value, dtype=torch.float64, device=device)
         dist.broadcast(shared, 0)
         return shared.item()
-
-    def average_buffers(self, network: nn.Module) -> None:
-        """The mean of the running statistics over the processes, in place."""
-        if self.count > 1:
-            for buffer in network.buffers():
-                if buffer.is_floating_point():
-                    dist.all_reduce(buffer)
-                    buffer /= self.count
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:

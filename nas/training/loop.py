@@ -12,11 +12,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
 from nas.errors import UserError
 from nas.network.forms import Choose
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
+from nas.training.batch_norm import recalibrate_batch_norm, share_batch_norm
 from nas.training.compiling import Compiled
 from nas.training.data import Dataset, PartName
 from nas.training.distributed import ALONE, Ranks
@@ -28,8 +28,8 @@ from nas.training.precision import activate_anew, autocast_dtype, mixed_precisio
 from nas.training.recipe import Recipe
 
 _FEW_STEPS = 8
-_FEWEST_RENEWING, _STEPS_PER_RENEWING = 4, 32
-"""At least so many batches, and one of so many (1% of the time), measure the statistics of batch normalisation anew."""
+_FEWEST_RECALIBRATING, _STEPS_PER_RECALIBRATING = 4, 32
+"""BatchNorm is recalibrated on at least 4 batches, and on one of 32 (1% of the time)."""
 
 
 class TrainingError(RuntimeError):
@@ -281,27 +281,28 @@ class Trainer:
                     reached = f"step {step + 1} of {self._steps}"
                     raise EpochTimeoutError(f"epoch {self.epoch + 1} took over {self._epoch_timeout:g} s: {reached}")
             if self.epoch + 1 < self.recipe.epochs:
-                self._renew_statistics(draws)
+                self._recalibrate(draws)
         self._ranks.add_up(self._sums)
-        self._ranks.average_buffers(self.network)
+        share_batch_norm(self.network, self._ranks)
         if self._average is not None:
-            self._ranks.average_buffers(self._average.network)
+            share_batch_norm(self._average.network, self._ranks)
         loss, hits = self._sums.tolist()  # the epoch's only synchronisation
         images = self._steps * self._batch
         return loss / images, hits / images, lr
 
-    def _renew_statistics(self, draws: Draws) -> None:
-        """Measures the statistics of batch normalisation anew, on the epoch's last batches with the weights as now.
+    def _recalibrate(self, draws: Draws) -> None:
+        """Recalibrate BatchNorm on the epoch's last batches, with the weights as they are now.
 
-        The running ones lag behind by some ten steps. While weights change fast, that hides what a network has learned:
-        with 19 steps an epoch, four networks had 10 to 29% validation accuracy after three epochs, and 36 to 82% with
-        new statistics (digits). In the last epoch the running ones are better, over more batches: weights hardly change
-        any more. Source: Y. Wu, J. Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3 ("PreciseBN").
+        Its running statistics lag behind by some ten steps. While weights change fast, that hides what a network has
+        learned: with 19 steps an epoch, four networks had 10 to 29% validation accuracy after three epochs, and 36 to
+        82% when recalibrated (digits). In the last epoch the running ones are better, over more batches: weights hardly
+        change any more.
         """
-        count = min(self._steps, max(_FEWEST_RENEWING, self._steps // _STEPS_PER_RENEWING))
+        count = min(self._steps, max(_FEWEST_RECALIBRATING, self._steps // _STEPS_PER_RECALIBRATING))
         batches = (self._batch_of(draws.step(step)) for step in range(self._steps - count, self._steps))
         with mixed_precision(self.device, self._dtype):
-            update_bn((part for batch in batches for part in batch.chunk(self._parts)), self.evaluated_network)
+            parts = (part for batch in batches for part in batch.chunk(self._parts))
+            recalibrate_batch_norm(self.evaluated_network, parts, ranks=self._ranks)
 
     def _step(self, draws: Draws, sums: Tensor) -> None:
         """One step of the optimizer; adds the batch's summed loss and its hits to `sums`."""

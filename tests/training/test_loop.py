@@ -43,7 +43,7 @@ def test_digits_are_learned(digits: Dataset, network: nn.Module) -> None:
 def test_one_epoch_equals_a_plain_loop(digits: Dataset, epochs: int) -> None:
     """Our loop against torch's optimizer and loss, written out; same order of images, no augmentation.
 
-    In all epochs but the last, batch normalisation's statistics are then measured anew.
+    In all epochs but the last, BatchNorm is then recalibrated.
     """
     recipe = replace(PLAIN, optimizer="nag", epochs=epochs, warmup_epochs=0.5, label_smoothing=0.1, precision="fp32")
     trained, plain = small_network(), small_network()
@@ -78,13 +78,13 @@ def test_one_epoch_equals_a_plain_loop(digits: Dataset, epochs: int) -> None:
         losses.append(loss.item())
     assert epoch.loss == pytest.approx(sum(losses) / len(losses), rel=1e-4)
     if epochs > 1:
-        measure_statistics(plain, batches[-4:])
+        recalibrate(plain, batches[-4:])
     for ours, theirs in zip(trained.state_dict().values(), plain.state_dict().values(), strict=True):
         assert torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=2e-3)  # rounding, grown over 19 steps
 
 
-def measure_statistics(network: nn.Module, batches: list[Tensor]) -> None:
-    """The means over these batches of what goes into each batch normalisation, as its statistics."""
+def recalibrate(network: nn.Module, batches: list[Tensor]) -> None:
+    """Mean and variance of all that goes into each BatchNorm over these batches, as its statistics."""
     seen: dict[nn.BatchNorm2d, list[Tensor]] = {}
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -93,8 +93,7 @@ def measure_statistics(network: nn.Module, batches: list[Tensor]) -> None:
         for batch in batches:
             network(batch)
     for norm, given in seen.items():
-        norm.running_mean = torch.stack([item.mean((0, 2, 3)) for item in given]).mean(0)
-        norm.running_var = torch.stack([item.var((0, 2, 3)) for item in given]).mean(0)
+        norm.running_mean, norm.running_var = torch.cat(given).mean((0, 2, 3)), torch.cat(given).var((0, 2, 3))
         norm.num_batches_tracked = torch.tensor(len(given))
 
 
