@@ -31,6 +31,7 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor], *, ran
     seen: dict[nn.Module, list[tuple[int, Tensor, Tensor]]] = defaultdict(list)
 
     def note(norm: nn.Module, given: tuple[Tensor], _: Tensor) -> None:
+        assert isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.running_var is not None
         count = given[0].numel() // given[0].shape[1]
         seen[norm].append((count, norm.running_mean.clone(), norm.running_var * ((count - 1) / count)))
 
