@@ -16,7 +16,7 @@ from nas.errors import UserError
 from nas.export.card import Card
 from nas.export.check import ExportError, Normalised, Shipped, compare, restore
 from nas.export.files import write
-from nas.export.python.module import source
+from nas.export.python_source import source
 
 TOLERANCE = 1e-5
 
@@ -39,8 +39,7 @@ def to_python(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped:
     if path.suffix != ".py" or not path.stem.isidentifier() or keyword.iskeyword(path.stem):
         raise UserError(f"{path}: Python cannot import a file of this name; name it {module_name(path.stem)}.py")
     network = restore(card, weights)
-    params = sum(parameter.numel() for parameter in network.parameters())
-    text = source(card, module=path.stem, params=params)
+    text = source(card, network, module=path.stem)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder, path.name)
         trial.write_text(text, encoding="utf-8")
@@ -55,13 +54,13 @@ def to_python(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped:
 
 
 def module_name(name: str) -> str:
-    """A name that Python can import: ``han-e`` becomes ``han_e``."""
+    """Turn a network's name into one that Python can import: ``han-e`` becomes ``han_e``."""
     words = "".join(letter if letter.isalnum() else "_" for letter in name).strip("_") or "network"
     return f"net_{words}" if words[0].isdigit() or keyword.iskeyword(words) else words
 
 
 def _renamed(network: nn.Module, plain: nn.Module) -> bytes:
-    """The weights under the plain module's names. Both modules make the same tensors in the same order."""
+    """Serialize the weights under the plain module's names: both modules make the same tensors in the same order."""
     ours, theirs = network.state_dict(), plain.state_dict()
     shapes = [[tensor.shape for tensor in state.values()] for state in (ours, theirs)]
     if shapes[0] != shapes[1]:
@@ -72,7 +71,7 @@ def _renamed(network: nn.Module, plain: nn.Module) -> bytes:
 
 
 def _import(path: Path) -> Any:
-    """The file as a module, outside of ``sys.modules`` and without leaving byte code."""
+    """Import a file as a module, outside of ``sys.modules`` and without leaving byte code."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
