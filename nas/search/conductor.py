@@ -83,8 +83,9 @@ class Conductor:
         self._failures_in_a_row = 0
         self._points: dict[int, list[float]] = {}
         self._front: set[int] = set()
-        self._waiting = study.reopen()
+        reopened = study.reopen()
         self._recall()
+        self._waiting = [candidate for candidate in reopened if not self._ended_before(candidate.number)]
 
     def next_candidate(self) -> Candidate | None:
         """The next network to train, or None when the budget is spent, the space is, or the search is broken."""
@@ -113,29 +114,38 @@ class Conductor:
         before = self._front
         # Written as one: a driver that dies leaves an epoch together with what followed from it, or neither.
         with self.study.batch():
-            ends = self._judge(number, _metrics(result["epoch"]))
+            ends = self._take_in(number, _metrics(result["epoch"]))
         if ends:
+            self._close()
             self._failures_in_a_row = 0
             self._discard_unneeded({number} | (before - self._front))
         self.on_change(self.progress)
         return ends
 
-    def _judge(self, number: int, epoch: Mapping[str, float]) -> bool:
+    def _take_in(self, number: int, epoch: Mapping[str, float]) -> bool:
         done = int(epoch["epoch"])
-        if done > self.study.epochs_done(number):
-            values = self.study.record_epoch(number, epoch)
-        elif done < self.epochs:
-            return False  # judged before the driver that heard of it died
-        else:
-            values = self.study.values(number, epoch["accuracy"])
+        if done <= self.study.epochs_done(number):
+            return False  # from the worker's checkpoint, for a driver that may not have heard of it
+        self.study.record_epoch(number, epoch)
+        return self._judge(number)
+
+    def _ended_before(self, number: int) -> bool:
+        """Judge a reopened trial by its last epoch: where the two are not written as one (a database, the journal of
+        an older version), the driver may have died between the epoch and the verdict."""
+        if not self.study.epochs_done(number):
+            return False
+        with self.study.batch():
+            return self._judge(number)
+
+    def _judge(self, number: int) -> bool:
+        """Close a trial that ends with its last epoch in the record; returns whether it does."""
+        done, values = self.study.epochs_done(number), self.study.last_values(number)
         if done >= self.epochs:
             self.study.complete(number)
-            self._close()
             self.progress.done += 1
             self._note_front(number, values)
         elif self._stops(number, done, losses(self.study.objectives, values)):
             self.study.stop(number, f"dominated at epoch {done} of {self.epochs}", self.epochs)
-            self._close()
             self.progress.stopped += 1
         else:
             return False

@@ -4,7 +4,7 @@ Optuna's own ``JournalFileBackend`` opens and reads the same file (``optuna-dash
 writers: it locks, writes and flushes to disk for every parameter of every trial, waits half a minute for the lock of a
 process that was killed, and cannot be read any more once a killed process has left half a line that the next one wrote
 on to. Here the file is locked for as long as the driver lives (the system frees the lock with the process), half a line
-is cut off, and what belongs together is flushed together.
+is cut off, and what belongs together is flushed together or, where an exception comes between, not at all.
 """
 
 import fcntl
@@ -39,6 +39,7 @@ class RunJournal(BaseJournalBackend):
         self._pending: list[dict[str, Any]] = []
         self._batches = 0
         self._written = 0
+        self._broken = False
         # Where reading goes on: the number of the next line and its place in the file.
         self._next = (0, 0)
         self._lock = _lock(path) if writer else None
@@ -46,6 +47,13 @@ class RunJournal(BaseJournalBackend):
             self._written = _repair(path)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append entries; within a batch they wait for its end.
+
+        Raises:
+            RuntimeError: a batch broke off before. Optuna's copy in memory has what was dropped: open the file again.
+        """
+        if self._broken:
+            raise RuntimeError(f"{self._path}: a write was broken off; open the journal again")
         self._pending.extend(logs)
         if not self._batches:
             self._flush()
@@ -65,14 +73,17 @@ class RunJournal(BaseJournalBackend):
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """What is written within is flushed to disk as one, at the end: after a crash all of it is there or none."""
+        """Flush what is written within as one, at the end: after a crash or an exception all of it is there or none."""
         self._batches += 1
         try:
             yield
+        except BaseException:
+            self._break_off()
+            raise
         finally:
             self._batches -= 1
-            if not self._batches:
-                self._flush()
+        if not self._batches:
+            self._flush()
 
     def close(self) -> None:
         """Let go of the file, so that another process may write to it."""
@@ -83,20 +94,28 @@ class RunJournal(BaseJournalBackend):
     def _flush(self) -> None:
         if not self._pending:
             return
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in self._pending)
-        left = lines.encode()
-        with self._path.open("ab", buffering=0) as file:
-            start = file.seek(0, os.SEEK_END)
-            try:
-                while left:
-                    left = left[file.write(left) :]
-                os.fsync(file.fileno())
-            except OSError:
-                # A full disk: what did not fit whole must not stand there in part.
-                file.truncate(start)
-                raise
+        try:
+            lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in self._pending)
+            left = lines.encode()
+            with self._path.open("ab", buffering=0) as file:
+                start = file.seek(0, os.SEEK_END)
+                try:
+                    while left:
+                        left = left[file.write(left) :]
+                    os.fsync(file.fileno())
+                except BaseException:
+                    # A full disk, or Ctrl-C: what is not written whole must not stand there in part.
+                    file.truncate(start)
+                    raise
+        except BaseException:
+            self._break_off()
+            raise
         self._written += len(self._pending)
         self._pending.clear()
+
+    def _break_off(self) -> None:
+        self._pending.clear()
+        self._broken = True
 
 
 def _lock(path: Path) -> int:

@@ -242,30 +242,28 @@ class SearchStudy:
         self._curves[trial.number] = []
         return Candidate(trial.number, architecture)
 
-    def record_epoch(self, number: int, epoch: Mapping[str, float]) -> list[float]:
-        """Write down the next epoch of a running trial; returns the trial's values at this epoch."""
+    def record_epoch(self, number: int, epoch: Mapping[str, float]) -> None:
+        """Write down the next epoch of a running trial."""
         curve = self._curves[number]
         curve.append(dict(epoch))
-        values = self.values(number, epoch["accuracy"])
-        trial = self._open[number]
         # An attribute per epoch: rewriting the whole curve every time would let the record grow with its square.
-        trial.set_user_attr(f"{EPOCH}{len(curve)}", curve[-1])
-        return values
+        self._open[number].set_user_attr(f"{EPOCH}{len(curve)}", curve[-1])
 
-    def values(self, number: int, accuracy: float) -> list[float]:
-        """A trial's objective values, given its accuracy."""
-        costs = self._costs[number]
+    def last_values(self, number: int) -> list[float]:
+        """A running trial's objective values at its last epoch in the record."""
+        costs, accuracy = self._costs[number], self._curves[number][-1]["accuracy"]
         return [costs[objective.name] if objective.known else accuracy for objective in self.objectives]
 
     def complete(self, number: int) -> None:
         """Close a trial that was trained to the full budget, with the values of its last epoch."""
-        accuracy = self._curves.pop(number)[-1]["accuracy"]
-        self.study.tell(self._open.pop(number), self.values(number, accuracy))
+        values = self.last_values(number)
+        self._curves.pop(number)
+        self.study.tell(self._open.pop(number), values)
 
     def stop(self, number: int, reason: str, budget: int) -> None:
         """Close a trial that was stopped early; `budget` is how many epochs it would have had."""
         curve = self._curves[number]
-        partial = {"epoch": len(curve), "budget": budget, "values": self.values(number, curve[-1]["accuracy"])}
+        partial = {"epoch": len(curve), "budget": budget, "values": self.last_values(number)}
         with self.batch():
             self._open[number].set_user_attr("partial", partial)
             self._close(number, TrialState.PRUNED, reason)

@@ -4,6 +4,7 @@ from contextlib import ExitStack, contextmanager
 
 import optuna
 import pytest
+import runs
 from optuna.trial import TrialState
 
 import nas
@@ -277,6 +278,65 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(tmp_path, small_spa
         raise AssertionError
 
     assert record(tmp_path / "parts", cuts=[0, 3, 1, 7, 6, 2, 9]) == record(tmp_path / "whole", cuts=[])
+
+
+class InterruptedStopping(DominanceStopping):
+    """Ctrl-C after an epoch is written and before its verdict is."""
+
+    def stops(self, trial, epoch, values):
+        raise KeyboardInterrupt
+
+
+def best_and_worst(conductor):
+    """Train a network to the end; returns a candidate that it dominates, of the same space."""
+    first = conductor.next_candidate()
+    train(conductor, first, accuracy=0.9)
+    size = conductor.study.costs(first.architecture)["size"]
+    while conductor.study.costs((candidate := conductor.next_candidate()).architecture)["size"] < size:
+        train(conductor, candidate, accuracy=0.9)
+    return candidate
+
+
+def test_ctrl_c_between_an_epoch_and_its_verdict_leaves_neither(tmp_path, small_space):
+    with open_conductor(tmp_path, small_space, sampler="random") as conductor:
+        worse = best_and_worst(conductor)
+        conductor.stopping = InterruptedStopping(rungs(EPOCHS), 3)
+        before = (tmp_path / STUDY_FILE).read_bytes()
+        with pytest.raises(KeyboardInterrupt):
+            conductor.report(worse.number, epoch_of(1, 0.1))
+        assert (tmp_path / STUDY_FILE).read_bytes() == before
+        with pytest.raises(RuntimeError, match="open the journal again"):  # its copy in memory has the epoch
+            conductor.lose(worse.number, "too late")
+        assert (tmp_path / STUDY_FILE).read_bytes() == before
+    with open_conductor(tmp_path, small_space, sampler="random") as conductor:
+        assert conductor.next_candidate() == worse
+        assert conductor.report(worse.number, epoch_of(1, 0.1))
+        assert trials(conductor)[worse.number].state == TrialState.PRUNED
+
+
+@pytest.mark.parametrize(("epochs", "state"), [(1, TrialState.PRUNED), (EPOCHS, TrialState.COMPLETE)])
+def test_an_epoch_whose_verdict_is_missing_is_judged_by_a_resume(tmp_path, small_space, epochs, state):
+    """As a driver leaves it that dies between two writes of a database, or of an older version's journal."""
+    with open_conductor(tmp_path, small_space, sampler="random") as conductor:
+        worse = best_and_worst(conductor)
+        for epoch in range(1, epochs + 1):
+            conductor.study.record_epoch(worse.number, runs.epoch(epoch, 0.1))
+        closed = conductor.progress.closed
+    with open_conductor(tmp_path, small_space, sampler="random") as conductor:
+        assert trials(conductor)[worse.number].state == state
+        assert (conductor.progress.closed, conductor.progress.running) == (closed + 1, 0)
+        assert conductor.next_candidate().number != worse.number
+
+
+def test_what_a_worker_repeats_from_its_checkpoint_is_not_judged_again(make_conductor, tmp_path, small_space):
+    conductor = make_conductor(tmp_path, small_space, sampler="random")
+    first = conductor.next_candidate()
+    assert not conductor.report(first.number, epoch_of(1, 0.1))
+    second = conductor.next_candidate()
+    train(conductor, second, accuracy=0.9)
+    before = (tmp_path / STUDY_FILE).read_bytes()
+    assert not conductor.report(first.number, epoch_of(1, 0.1))
+    assert (tmp_path / STUDY_FILE).read_bytes() == before
 
 
 def test_progress_counts(make_conductor, tmp_path, small_space):

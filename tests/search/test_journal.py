@@ -54,6 +54,28 @@ def test_a_batch_reads_its_own_writes_and_reaches_the_disk_as_one(path):
     assert reader.trials[0].value == 1.0
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_what_an_exception_breaks_off_is_not_written(path, error):
+    journal = RunJournal(path, writer=True)
+    study = study_on(journal)
+    add_trial(study, 1.0)
+    before = path.read_bytes()
+    with pytest.raises(error), journal.batch():
+        add_trial(study, 2.0)
+        with journal.batch():
+            add_trial(study, 3.0)
+            raise error
+    assert path.read_bytes() == before
+    with pytest.raises(RuntimeError, match="open the journal again"):
+        add_trial(study, 4.0)
+    assert path.read_bytes() == before
+    journal.close()
+    again = study_on(RunJournal(path, writer=True))
+    assert [trial.value for trial in again.trials] == [1.0]
+    add_trial(again, 5.0)
+    assert [trial.value for trial in again.trials] == [1.0, 5.0]
+
+
 def test_a_reader_follows_the_writer(path):
     study = study_on(RunJournal(path, writer=True))
     reader = optuna.load_study(study_name="s", storage=JournalStorage(RunJournal(path, writer=False)))
