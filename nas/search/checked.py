@@ -19,6 +19,7 @@ from nas.space import Space
 _STRICT = ConfigDict(strict=True)
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Amount = Annotated[FiniteFloat, Field(ge=0)]
+_Count = Annotated[int, Field(ge=1)]
 _Epochs = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
 
@@ -49,6 +50,7 @@ class _Confirmed(TypedDict):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
 
     test_accuracy: NotRequired[_Share | None]
+    test_hits: NotRequired[Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$")]]
     latency_ms: NotRequired[_Amount | None]
     latency_low_ms: NotRequired[_Amount | None]
     latency_high_ms: NotRequired[_Amount | None]
@@ -69,12 +71,23 @@ class _Environment(TypedDict):
     versions: NotRequired[dict[str, str]]
 
 
+class _Data(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    train: NotRequired[_Count]
+    validation: NotRequired[_Count]
+    test: NotRequired[_Count]
+    classes: NotRequired[_Count]
+    resolution: NotRequired[_Count]
+
+
 class _RunFile(TypedDict):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
 
     study: str
     storage: NotRequired[str | None]
     environment: NotRequired[_Environment]
+    data: NotRequired[_Data]
     not_repeatable: NotRequired[list[str]]
 
 

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from nas.cost.latency import measure
 from nas.search.run import Record, Run
 from nas.training.checkpoint import load_checkpoint
 from nas.training.data import Dataset
-from nas.training.evaluate import evaluate
+from nas.training.evaluate import Scores, evaluate
 from nas.training.recipe import Recipe
 from nas.training.weights import restored
 
@@ -43,7 +45,8 @@ def judge(run: Run, dataset: Dataset, *, here: bool) -> dict[str, dict[str, Any]
     for record in records:
         entry = confirmed.setdefault(str(record.number), {})
         if "test_accuracy" not in entry and run.checkpoint(record).exists():
-            entry["test_accuracy"] = read_test_set(run, record, dataset)
+            scores = read_test_set(run, record, dataset)
+            entry["test_accuracy"], entry["test_hits"] = scores.accuracy, pack_hits(scores.hits)
     if here:
         _measure(
             [record for record in records if "latency_ms" not in confirmed[str(record.number)]], dataset, confirmed
@@ -51,14 +54,19 @@ def judge(run: Run, dataset: Dataset, *, here: bool) -> dict[str, dict[str, Any]
     return confirmed
 
 
-def read_test_set(run: Run, record: Record, dataset: Dataset) -> float:
-    """Test accuracy of a trial's weights, in [0, 1]."""
+def pack_hits(hits: Tensor) -> str:
+    """Which images were judged right, eight in two hexadecimal digits: two networks are compared image by image."""
+    return np.packbits(hits.numpy()).tobytes().hex()
+
+
+def read_test_set(run: Run, record: Record, dataset: Dataset) -> Scores:
+    """How a trial's weights judge the test images."""
     checkpoint = load_checkpoint(run.checkpoint(record))
     image = record.architecture.input
     network = restored(checkpoint, str(run.checkpoint(record)))
     network.to(memory_format=torch.channels_last)  # as it was trained: several times faster
     images = dataset.for_network(image.channels, image.resolution)
-    return evaluate(network, images, "test", precision=Recipe.from_dict(checkpoint.recipe).precision).accuracy
+    return evaluate(network, images, "test", precision=Recipe.from_dict(checkpoint.recipe).precision)
 
 
 def _measure(records: Sequence[Record], dataset: Dataset, confirmed: dict[str, dict[str, Any]]) -> None:

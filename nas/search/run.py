@@ -66,8 +66,10 @@ class Record:
     accuracy   validation, last epoch; of a stopped trial the last one reached; None before the first epoch
     costs      known figures by objective name; ``latency`` is predicted, in ms
     curve      one mapping per epoch: epoch, accuracy, train_accuracy, loss, seconds, seconds_train, seconds_eval
-    confirmed  what was found out after the search, as far as it was: test_accuracy; latency_ms with latency_low_ms,
-               latency_high_ms and latency_noisy (why it is not to be trusted); accuracies, one per seed, after epochs
+    confirmed  what was found out after the search, as far as it was: test_accuracy and test_hits (one bit per test
+               image, most significant first, as hexadecimal text; set where it was judged right); latency_ms with
+               latency_low_ms, latency_high_ms and latency_noisy (why it is not to be trusted); accuracies, one per
+               seed, after epochs
     untrained  no worker had it: over a limit, the twin of an earlier trial, or taken from an earlier run
     origin     ``published`` or ``own`` (the user's) where it was queued; empty where the search found it
     """
@@ -129,13 +131,23 @@ class Run:
         path: its folder.
         settings: what was asked for.
         environment: machine and versions of the process that began it.
+        data: images per part (``train``, ``validation``, ``test``), ``classes`` and ``resolution`` (side in pixels);
+            empty in a run of an older nas.
         records: all trials, in order.
     """
 
-    def __init__(self, path: Path, settings: Settings, environment: Mapping[str, Any], study: optuna.Study) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        environment: Mapping[str, Any],
+        study: optuna.Study,
+        data: Mapping[str, int] | None = None,
+    ) -> None:
         self.path = path
         self.settings = settings
         self.environment = environment
+        self.data = data or {}
         self.study = study
         self.records = _records(study, settings, str(path))
 
@@ -157,7 +169,7 @@ class Run:
             study = optuna.load_study(study_name=document["study"], storage=open_storage(path, storage, create=False))
         except KeyError as error:
             raise UserError(f"{path}: its study does not stand in {storage or STUDY_FILE}") from error
-        return cls(path, settings, document.get("environment", {}), study)
+        return cls(path, settings, document.get("environment", {}), study, document.get("data"))
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

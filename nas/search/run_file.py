@@ -16,6 +16,7 @@ from nas.errors import UserError
 from nas.files import read_yaml, write_atomic
 from nas.search.checked import check_run_file
 from nas.search.settings import SCHEMA, Settings
+from nas.training.data import PARTS, Dataset
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
@@ -36,8 +37,22 @@ def read_run_file(path: Path) -> dict[str, Any]:
     return document
 
 
-def write_run_file(path: Path, settings: Settings, environment: Mapping[str, Any], storage: str | None) -> None:
-    """Write ``run.yaml``; of one that is there already, the study and the environment stay."""
+def write_run_file(
+    path: Path,
+    settings: Settings,
+    environment: Mapping[str, Any],
+    storage: str | None,
+    data: Mapping[str, int] | None = None,
+) -> None:
+    """Write ``run.yaml``; of one that is there already, the study and the environment stay.
+
+    Args:
+        path: the run's folder.
+        settings: what was asked for.
+        environment: of :func:`describe_environment`.
+        storage: Optuna's URL of the study, where it is in a database.
+        data: of :func:`describe_data`.
+    """
     known = read_run_file(path) if (path / "run.yaml").exists() else {}
     document = {
         "schema": SCHEMA,
@@ -46,6 +61,7 @@ def write_run_file(path: Path, settings: Settings, environment: Mapping[str, Any
         "storage": storage,
         "settings": settings.to_dict(),
         "environment": known.get("environment", dict(environment)),
+        "data": dict(data or known.get("data", {})),
         # A run may be resumed on other machines: what was not repeatable on one of them is not in the run.
         "not_repeatable": list(
             dict.fromkeys([*known.get("not_repeatable", []), *not_repeatable(settings, environment)])
@@ -67,6 +83,15 @@ def not_repeatable(settings: Settings, environment: Mapping[str, Any]) -> list[s
         "trainings, bit for bit: a GPU adds in any order": environment["device"] != "cpu",
     }
     return [line for line, holds in found.items() if holds]
+
+
+def describe_data(dataset: Dataset) -> dict[str, int]:
+    """Images per part, classes and image side in pixels: intervals of accuracies follow from the first."""
+    return {
+        **{part: len(dataset.part(part)) for part in PARTS},
+        "classes": len(dataset.classes),
+        "resolution": dataset.resolution,
+    }
 
 
 def describe_environment(device: str, workers: int = 1) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from nas.search.judge import judge, to_judge
 from nas.search.memory import memory_bytes, too_large
 from nas.search.prepare import LATENCY_FILE, Prepared, prepare
 from nas.search.run import Run
-from nas.search.run_file import describe_environment, read_run_file, write_run_file
+from nas.search.run_file import describe_data, describe_environment, read_run_file, write_run_file
 from nas.search.sampler.by_name import make_sampler
 from nas.search.settings import Settings
 from nas.search.stopping import DominanceStopping
@@ -71,7 +71,8 @@ def search(
         on_ray = stack.enter_context(ExitStack())
         workers = on_ray.enter_context(ray_started(resources))
         _create_folder(out)
-        write_run_file(out, settings, describe_environment(workers.device, workers.count), storage)
+        environment = describe_environment(workers.device, workers.count)
+        write_run_file(out, settings, environment, storage, describe_data(prepared.dataset))
         if prepared.table:
             prepared.table.save(out / LATENCY_FILE)
         journal = None

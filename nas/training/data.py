@@ -22,6 +22,7 @@ from nas.training.sources import DOWNLOADED, Source, read_digits, read_downloade
 from nas.training.split import stratified_order
 
 PartName = Literal["train", "validation", "test"]
+PARTS: tuple[PartName, ...] = ("train", "validation", "test")
 
 NAMES: tuple[str, ...] = ("digits", *DOWNLOADED)
 FOLDER_PREFIX = "imagefolder:"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from nas.network.fold import fold
 from nas.training.augment import Normaliser
@@ -20,13 +20,14 @@ _WORTH_FOLDING = 500  # images; folding takes 15 ms
 @dataclass(frozen=True)
 class Scores:
     """Of one part of a data set: top-1 and top-5 accuracy in [0, 1] (top-5 is 1 for five classes and fewer), mean
-    cross-entropy.
+    cross-entropy, and which images were judged right: bool, (images,), on the CPU.
     """
 
     accuracy: float
     top5: float
     loss: float
     images: int
+    hits: Tensor
 
 
 def evaluate(
@@ -51,6 +52,7 @@ def evaluate(
     was_training = network.training
     judged = fold(network) if len(images) >= _WORTH_FOLDING else network.eval()
     sums = torch.zeros(3, device=device)
+    right = torch.empty(len(images), dtype=torch.bool, device=device)
     try:
         with torch.inference_mode(), mixed_precision(device, dtype):
             for first in range(0, len(images), batch):
@@ -58,10 +60,11 @@ def evaluate(
                 logits = judged(normalise(images.images[first : first + batch])).float()
                 top = logits.topk(min(5, logits.shape[1]), dim=1).indices
                 hits = top == labels.unsqueeze(1)
+                right[first : first + batch] = hits[:, 0]
                 sums += torch.stack((hits[:, 0].sum(), hits.sum(), F.cross_entropy(logits, labels, reduction="sum")))
     finally:
         network.train(was_training)
     count = len(images)
-    first_hits, top_hits, loss = sums.tolist()  # the only synchronisation; counts are exact in float32 up to 2^24
+    first_hits, top_hits, loss = sums.tolist()  # the first synchronisation; counts are exact in float32 up to 2^24
     whole = max(count, 1)
-    return Scores(accuracy=first_hits / whole, top5=top_hits / whole, loss=loss / whole, images=count)
+    return Scores(first_hits / whole, top_hits / whole, loss / whole, count, right.cpu())

@@ -26,8 +26,11 @@ from nas.search.prepare import load
 from nas.search.run import COLUMNS, Run
 from nas.search.run_file import write_run_file
 from nas.search.study import Candidate
+from nas.training.checkpoint import load_checkpoint
+from nas.training.data import load_dataset
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.recipe import Recipe
+from nas.training.weights import restored
 
 
 def dominated(row, rows):
@@ -82,6 +85,29 @@ def test_the_front_can_be_loaded_and_its_weights_judge_the_same(finished):
         figures = nas.evaluate(run.checkpoint(record))
         assert figures["validation_accuracy"] == pytest.approx(record.accuracy, abs=1e-6)
         assert figures["test_accuracy"] == pytest.approx(record.confirmed["test_accuracy"], abs=1e-6)
+
+
+def test_the_test_set_is_kept_image_by_image(finished):
+    run, _ = finished
+    digits = load_dataset("digits", train_size=600)
+    for record in run.front_records:
+        network = restored(load_checkpoint(run.checkpoint(record)), "here").eval()
+        images = digits.for_network(record.architecture.input.channels, record.architecture.input.resolution)
+        normalised = (images.test.images.float() / 255 - images.mean[0]) / images.std[0]
+        with torch.inference_mode():
+            right = [bool(hit) for hit in network(normalised).argmax(1) == images.test.labels]
+        kept = [int(bit) for byte in bytes.fromhex(record.confirmed["test_hits"]) for bit in f"{byte:08b}"]
+        assert kept[: len(right)] == right
+        assert not any(kept[len(right) :])
+
+
+def test_run_yaml_counts_the_images(finished):
+    run, _ = finished
+    # Digits has 1,797 images of 8x8 in 10 classes, a fifth of them for testing.
+    assert run.data["train"] == 600
+    assert run.data["test"] == 360
+    assert run.data["validation"] == len(load_dataset("digits", train_size=600).validation)
+    assert (run.data["classes"], run.data["resolution"]) == (10, 8)
 
 
 def test_only_weights_of_the_front_are_kept(finished):

@@ -1,0 +1,113 @@
+"""Whether accuracies differ by more than chance: intervals, tests, agreement of orders. Plain numbers in and out."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An accuracy less another, and its 95 % interval; in [-1, 1].
+
+    Attributes:
+        basis: what it was counted on, such as ``269 validation images``.
+    """
+
+    gap: float
+    low: float
+    high: float
+    basis: str = ""
+
+    @property
+    def is_distinguishable(self) -> bool:
+        """Whether the interval leaves no difference out."""
+        return self.low > 0 or self.high < 0
+
+
+def wilson(accuracy: float, images: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of an accuracy that was counted on so many images."""
+    interval = stats.binomtest(round(accuracy * images), images).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def unpaired(first: float, second: float, images: int) -> Difference:
+    """Two accuracies, each counted on so many images, by Newcombe's hybrid score interval (1998, method 10).
+
+    Where both judged the same images it is too wide rather than too narrow, since networks err on the same ones.
+    """
+    gap = first - second
+    (low_a, high_a), (low_b, high_b) = wilson(first, images), wilson(second, images)
+    below = math.hypot(first - low_a, high_b - second)
+    above = math.hypot(high_a - first, second - low_b)
+    return Difference(gap, gap - below, gap + above)
+
+
+def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
+    """Two networks on the same images, from those that one alone judged right; (images,) each.
+
+    The exact interval of the share that the first won of these, scaled to all images. It leaves 0 out just where
+    McNemar's exact test rejects at 5 %.
+    """
+    wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
+    discordant = wins + losses
+    if not discordant:
+        return Difference(0.0, 0.0, 0.0)
+    share = stats.binomtest(wins, discordant).proportion_ci(CONFIDENCE, method="exact")
+    low, high = ((2 * float(end) - 1) * discordant / len(first) for end in (share.low, share.high))
+    return Difference((wins - losses) / len(first), low, high)
+
+
+def over_seeds(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Mean accuracies over trainings with different seeds, at least two each, by Welch's t interval."""
+    gap = float(np.mean(first) - np.mean(second))
+    if np.ptp(first) == np.ptp(second) == 0:
+        return Difference(gap, gap, gap)
+    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
+    return Difference(gap, float(interval.low), float(interval.high))
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> float:
+    """p-value of Welch's t-test; at least two values each."""
+    if np.ptp(first) == np.ptp(second) == 0:
+        return float(np.mean(first) == np.mean(second))
+    return float(stats.ttest_ind(first, second, equal_var=False).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number (Holm 1979), in the order given."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two figures order the same networks: pairs in the same order, in the opposite one, and tied in either."""
+
+    same: int
+    opposite: int
+    tied: int
+    tau: float
+
+    @property
+    def pairs(self) -> int:
+        return self.same + self.opposite + self.tied
+
+
+def agreement(first: Sequence[float], second: Sequence[float]) -> Agreement | None:
+    """Pairs in order, and Kendall's tau-b; None where one of the figures is the same for all."""
+    tau = float(stats.kendalltau(first, second).statistic) if len(first) > 1 else math.nan
+    if math.isnan(tau):
+        return None
+    signs = [np.sign((a[0] - b[0]) * (a[1] - b[1])) for a, b in itertools.combinations(zip(first, second, strict=True), 2)]
+    return Agreement(signs.count(1), signs.count(-1), signs.count(0), tau)
