@@ -109,5 +109,7 @@ def agreement(first: Sequence[float], second: Sequence[float]) -> Agreement | No
     tau = float(stats.kendalltau(first, second).statistic) if len(first) > 1 else math.nan
     if math.isnan(tau):
         return None
-    signs = [np.sign((a[0] - b[0]) * (a[1] - b[1])) for a, b in itertools.combinations(zip(first, second, strict=True), 2)]
+    signs = [
+        np.sign((a[0] - b[0]) * (a[1] - b[1])) for a, b in itertools.combinations(zip(first, second, strict=True), 2)
+    ]
     return Agreement(signs.count(1), signs.count(-1), signs.count(0), tau)
