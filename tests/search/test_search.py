@@ -103,9 +103,9 @@ def test_the_test_set_is_kept_image_by_image(finished):
 
 def test_run_yaml_counts_the_images(finished):
     run, _ = finished
-    # Digits has 1,797 images of 8x8 in 10 classes, a fifth of them for testing.
+    # Digits has 1,797 images of 8x8 in 10 classes, a fifth of each class for testing.
     assert run.data["train"] == 600
-    assert run.data["test"] == 360
+    assert run.data["test"] == 359
     assert run.data["validation"] == len(load_dataset("digits", train_size=600).validation)
     assert (run.data["classes"], run.data["resolution"]) == (10, 8)
 
