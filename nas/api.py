@@ -43,7 +43,7 @@ from nas.training.session import Trained
 from nas.training.session import train as train_network
 from nas.training.ship import Exported
 from nas.training.ship import export as export_network
-from nas.training.weights import load_trained, restored
+from nas.training.weights import card, load_trained, restored
 
 
 def search(
@@ -104,7 +104,8 @@ def search(
     """
     chosen = load_space(space)
     side = decoded_resolution(dataset, resolution)
-    data = load_dataset(dataset, data_dir=data_dir, train_size=train_size, seed=seed, resolution=side)
+    most = max(chosen.resolutions)
+    data = load_dataset(dataset, data_dir=data_dir, train_size=train_size, seed=seed, resolution=side, at_most=most)
     fitted = fit_space(chosen, data, resolution)
     plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
     if epochs is not None:
@@ -114,7 +115,7 @@ def search(
         dataset=dataset,
         data_dir=str(data_dir) if data_dir is not None else None,
         train_size=train_size,
-        image_resolution=side,
+        image_resolution=decoded_resolution(dataset, data.resolution),
         objectives=tuple(objectives),
         limits=tuple(limits),
         recipe=plan.to_dict(),
@@ -171,10 +172,20 @@ def train(
     if epochs is not None:
         plan = plan.with_epochs(epochs)
     side = decoded_resolution(dataset, resolution)
+    network = load(architecture)
     with joined(choose_device(device)) as (ranks, place):
         with ranks.leader_first():
-            data = load_dataset(dataset, data_dir=data_dir, train_size=train_size, seed=seed, resolution=side)
-        network = fit_architecture(load(architecture), data, resolution)
+            data = load_dataset(
+                dataset,
+                data_dir=data_dir,
+                train_size=train_size,
+                seed=seed,
+                resolution=side,
+                at_most=network.input.resolution,
+            )
+        if data.account:
+            say(data.account)
+        network = fit_architecture(network, data, resolution)
         reason = too_large(cost(network, len(data.classes)), plan.batch_size // ranks.count, memory_bytes(place))
         if reason is not None:
             raise UserError(f"{network.name}: {reason}")
@@ -212,7 +223,7 @@ def evaluate(
     data = load_again(
         dataset or saved.dataset,
         split=saved.split,
-        source_resolution=saved.extra.get("source_resolution"),
+        preprocessing=card(saved, str(checkpoint)).preprocessing,
         data_dir=data_dir,
     )
     if len(data.classes) != len(saved.classes):

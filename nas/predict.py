@@ -13,8 +13,6 @@ from nas.export.card import Card
 from nas.export.check import Normalised
 from nas.export.onnx import Session
 from nas.network.fold import fold
-from nas.training.folder import decode_file
-from nas.training.pixels import convert
 from nas.training.weights import card, load_trained, restored
 
 _BATCH = 32
@@ -62,7 +60,7 @@ def predict(model: str | Path, images: Sequence[str | Path], *, top: int = 5) ->
     paths = [Path(image) for image in images]
     for first in range(0, len(paths), _BATCH):
         batch = paths[first : first + _BATCH]
-        pixels = torch.cat([read_image(path, description) for path in batch])
+        pixels = torch.cat([description.preprocessing.read(path) for path in batch])
         with torch.inference_mode():
             shares = run(pixels.float() / 255).softmax(1)
         best = shares.topk(min(top, shares.shape[1]), dim=1)
@@ -96,16 +94,3 @@ def _run(session: Session, description: Card, path: Path, images: Tensor) -> Ten
     if logits.shape != (len(images), len(description.classes)):
         raise UserError(f"{path}: its output {tuple(logits.shape)} is not one logit for each of its classes")
     return logits
-
-
-def read_image(path: Path, description: Card) -> Tensor:
-    """An image as the network reads it: uint8 (1, C, R, R).
-
-    Raises:
-        UserError: it cannot be read, or the network reads other channels than gray or RGB.
-    """
-    channels, resolution, _ = description.shape
-    if channels not in (1, 3):
-        raise UserError(f"{description.architecture.name} reads {channels} channels; image files have 1 or 3")
-    pixels = torch.tensor(decode_file(path, description.decoded_at or resolution)).permute(2, 0, 1)
-    return convert(pixels[None].contiguous(), channels, resolution)

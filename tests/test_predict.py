@@ -11,7 +11,7 @@ from shipping import TINY, train_tiny
 
 import nas
 from nas.errors import UserError
-from nas.predict import load_model, predict, read_image
+from nas.predict import load_model, predict
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.data import load_dataset
 from nas.training.recipe import load_recipe
@@ -91,14 +91,14 @@ def photographs(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("resolution", [24, 64])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_files_are_read_as_in_training(photographs, resolution, channels, tmp_path):
-    """Pixel for pixel, although training decodes a folder at 64 and resizes that."""
+    """Pixel for pixel, also where a training has read a folder at 64 and resized that."""
     dataset = load_dataset(f"imagefolder:{photographs}")
     document = {**TINY, "input": {"channels": channels, "resolution": resolution}}
     recipe = load_recipe("search").with_epochs(1)
     done = train(nas.Architecture.from_dict(document), dataset, recipe, out=tmp_path / "out")
     _, card = load_model(done.checkpoint)
     files = sorted(photographs.glob("*/*"))
-    read = torch.cat([read_image(path, card) for path in files])
+    read = torch.cat([card.preprocessing.read(path) for path in files])
     seen = dataset.for_network(channels, resolution)
     known = {image.numpy().tobytes() for part in (seen.train, seen.validation, seen.test) for image in part.images}
     assert {image.numpy().tobytes() for image in read} == known
@@ -133,12 +133,12 @@ def test_an_image_of_any_mode_is_read(trained, mode, tmp_path):
         gray = gray.convert(mode)
     gray.save(path)
     _, card = load_model(trained.checkpoint)
-    pixels = read_image(path, card)
+    pixels = card.preprocessing.read(path)
     assert pixels.shape == (1, 1, 8, 8)
     assert pixels.dtype == torch.uint8
     plain.save(tmp_path / "plain.png")
     if mode != "1":
-        difference = pixels.int() - read_image(tmp_path / "plain.png", card).int()
+        difference = pixels.int() - card.preprocessing.read(tmp_path / "plain.png").int()
         assert difference.abs().max() <= 2  # of 255: rounding of the colour spaces
 
 
@@ -151,7 +151,7 @@ def test_the_cameras_orientation_is_followed(trained, tmp_path):
     exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
     upright.rotate(90).save(tmp_path / "b.png", exif=exif)
     _, card = load_model(trained.checkpoint)
-    assert torch.equal(read_image(tmp_path / "a.png", card), read_image(tmp_path / "b.png", card))
+    assert torch.equal(card.preprocessing.read(tmp_path / "a.png"), card.preprocessing.read(tmp_path / "b.png"))
 
 
 def test_what_cannot_be_read_is_named(trained, onnx_model, digits, tmp_path):

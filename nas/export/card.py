@@ -9,9 +9,7 @@ from typing import Any
 from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.files import parse_json
-
-MOST_PIXELS = 4096
-"""Of an image's side; no input of ours is larger than half of it."""
+from nas.preprocessing import Crop, Preprocessing
 
 _VERSION = "1"
 _FORM = "float32 (batch, {channels}, {resolution}, {resolution}), {colours} in [0, 1], neither mean nor std applied"
@@ -23,7 +21,7 @@ class Card:
 
     `classes`: one name per logit. `mean`, `std`: per channel, of values in [0, 1]; the shipped forms apply them
     themselves. `decoded_at`: the side in pixels at which the training data lay before they were resized to the
-    network's resolution; None where it is that resolution.
+    network's resolution; None where it is that resolution. `crop`: how an image was cut to a square.
 
     Raises `UserError` where mean or std do not fit the architecture's channels.
     """
@@ -33,6 +31,7 @@ class Card:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     decoded_at: int | None = None
+    crop: Crop = "pixels"
 
     def __post_init__(self) -> None:
         channels = self.architecture.input.channels
@@ -41,14 +40,23 @@ class Card:
             raise UserError(f"{self.architecture.name}: mean and std need {channels} values each, std above 0")
         if not self.classes:
             raise UserError(f"{self.architecture.name}: no class names")
-        if self.decoded_at is not None and not 1 <= self.decoded_at <= MOST_PIXELS:
-            raise UserError(f"{self.architecture.name}: decoded at {self.decoded_at} pixels, of 1 to {MOST_PIXELS}")
+        try:
+            _ = self.preprocessing
+        except UserError as error:
+            raise error.at(self.architecture.name) from error
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, resolution, resolution) of one image."""
         image = self.architecture.input
         return image.channels, image.resolution, image.resolution
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image file becomes the network's input."""
+        channels, resolution, _ = self.shape
+        first = self.decoded_at or resolution
+        return Preprocessing(channels, (resolution,) if first == resolution else (first, resolution), self.crop)
 
     def to_metadata(self) -> dict[str, str]:
         """Strings, as ONNX and safetensors keep them. What is not a plain string is JSON."""
@@ -65,6 +73,8 @@ class Card:
             "channels": str(channels),
             "resolution": str(resolution),
             "decoded_at": str(self.decoded_at or resolution),
+            "crop": self.crop,
+            "preprocessing": self.preprocessing.text(),
             "input": _FORM.format(channels=channels, resolution=resolution, colours=colours),
             "normalisation": "inside: the model subtracts mean and divides by std",
             "output": f"float32 (batch, {len(self.classes)}), logits; softmax gives the classes' probabilities",
@@ -91,6 +101,7 @@ class Card:
                 mean=tuple(float(value) for value in read["mean"]),
                 std=tuple(float(value) for value in read["std"]),
                 decoded_at=int(metadata["decoded_at"]),
+                crop=metadata.get("crop", "box"),  # type: ignore[arg-type]  # checked there
             )
         except UserError as error:
             raise error.at(where) from error

@@ -70,6 +70,7 @@ def _docstring(card: Card, network: nn.Module, module: str) -> str:
     title = f"{architecture.name}: {params:,} parameters, {colours} {side}x{side} -> {len(card.classes)} classes."
     origin = f"Written by `nas export --format python` from architecture {architecture.id}"
     origin += f" ({architecture.source})." if architecture.source else "."
+    steps = "\n".join(_prose(step) for step in card.preprocessing.text().splitlines())
     return f'''"""{_prose(title)}
 
 {_prose(origin)}
@@ -82,6 +83,10 @@ Needs torch alone. The weights lie beside this file in {module}.pt.
     print([CLASSES[index] for index in logits.argmax(1)])
 
 It is an ordinary module: train it further, take it apart, build it into your own program.
+
+From an image file to `images`:
+
+{steps}
 """'''
 
 

@@ -49,6 +49,8 @@ def prepare(settings: Settings, *, run: Path, dataset: Dataset | None, say: Call
         UserError: something given does not fit.
     """
     dataset = dataset or load(settings)
+    if dataset.account:
+        say(dataset.account)
     num_classes = len(dataset.classes)
     space, limits = settings.open_space(), settings.parsed_limits
     # The limits that need no latency first: a mistake in them should not wait for the calibration.

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from nas.errors import UserError
-from nas.training.folder import read_folder
-from nas.training.pixels import channel_statistics, convert
+from nas.preprocessing import Crop, Preprocessing, convert
+from nas.training.folder import is_utf8, read_folder
+from nas.training.pixels import channel_statistics
 from nas.training.sources import DOWNLOADED, Source, read_digits, read_downloaded
 from nas.training.split import stratified_order
 
@@ -67,7 +68,8 @@ class Dataset:
     """A data set in memory.
 
     `mean` and `std` are per channel, in [0, 1], from the training part alone. `flip_safe` says whether an image
-    mirrored left to right still belongs to its class (a mirrored digit does not).
+    mirrored left to right still belongs to its class (a mirrored digit does not). `account`: what was read of a folder
+    of images, and what was not, in one line; empty for other data sets.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Dataset:
     std: tuple[float, ...]
     split: Split
     flip_safe: bool
+    account: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -130,6 +133,8 @@ def load_dataset(
     validation_fraction: float = 0.15,
     seed: int = 0,
     resolution: int | None = None,
+    at_most: int | None = None,
+    crop: Crop = "pixels",
 ) -> Dataset:
     """Reads a data set by name and splits it.
 
@@ -137,7 +142,9 @@ def load_dataset(
     `data_dir`: where the downloaded sets lie or go; default `$NAS_DATA_DIR`, else `~/.cache/nas/data`.
     `train_size`: train on this many images (stratified; a larger size contains every smaller one of the same seed).
     `validation_fraction`: of the images that are not test images; ignored for a folder that brings its own validation
-    part. `resolution`: resize to this; default the data set's own (64 for an image folder, where images have any size).
+    part. `resolution`: resize to this; default the data set's own. Images of a folder have any size: `at_most` is the
+    side of the networks that will read them, so that they are resized once, and smaller images are not enlarged;
+    without either they are brought to 64. `crop`: how they are cut to squares.
 
     Raises `UserError` for anything the user can put right: unknown name, no network, damaged image, a size that is too
     large.
@@ -146,7 +153,7 @@ def load_dataset(
         raise UserError(f"validation fraction {validation_fraction}: it must lie between 0 and 1")
     if resolution is not None and resolution < 1:
         raise UserError(f"resolution {resolution}: it must be at least 1 pixel")
-    source = _read(name, data_dir, resolution)
+    source = _read(name, data_dir, resolution, at_most, crop)
     dataset = _split(source, train_size, validation_fraction, seed)
     if resolution is not None and resolution != dataset.resolution:
         dataset = dataset.for_network(dataset.channels, resolution)
@@ -159,25 +166,34 @@ def decoded_resolution(name: str, resolution: int | None) -> int | None:
 
 
 def load_again(
-    name: str, *, split: Mapping[str, Any], source_resolution: int | None, data_dir: str | Path | None = None
+    name: str,
+    *,
+    split: Mapping[str, Any],
+    preprocessing: Preprocessing,
+    data_dir: str | Path | None = None,
 ) -> Dataset:
-    """A data set, split and read as it was for an earlier training (`split` and `extra` of its checkpoint)."""
+    """A data set, split and read as it was for an earlier training (`split` of its checkpoint, `preprocessing` of its
+    card).
+    """
     return load_dataset(
         name,
         data_dir=data_dir,
         train_size=split["train_size"],
         validation_fraction=split["validation_fraction"],
         seed=split["seed"],
-        resolution=decoded_resolution(name, source_resolution),
+        resolution=decoded_resolution(name, preprocessing.sides[0]),
+        crop=preprocessing.crop,
     )
 
 
-def _read(name: str, data_dir: str | Path | None, resolution: int | None) -> Source:
+def _read(name: str, data_dir: str | Path | None, resolution: int | None, at_most: int | None, crop: Crop) -> Source:
     if name.startswith(FOLDER_PREFIX):
         path = name.removeprefix(FOLDER_PREFIX)
         if not path:
             raise UserError(f"data set {name!r}: give the folder after the colon, as in imagefolder:/data/flowers")
-        return read_folder(Path(path).expanduser(), name=name, resolution=resolution or 64)
+        if not is_utf8(path):
+            raise UserError(f"data set {name!r}: the folder's name is not UTF-8; rename it")
+        return read_folder(Path(path).expanduser(), name=name, resolution=resolution, at_most=at_most, crop=crop)
     if name == "digits":
         return read_digits()
     if name in DOWNLOADED:
@@ -219,6 +235,7 @@ def _split(source: Source, train_size: int | None, validation_fraction: float, s
         std=std,
         split=Split(seed=seed, validation_fraction=validation_fraction, train_size=train_size),
         flip_safe=source.flip_safe,
+        account=source.account,
     )
 
 

@@ -144,7 +144,7 @@ class TrainingEvaluator:
             epoch=trainer.epoch,
             accuracy=trainer.accuracy,
             weights=trainer.evaluated_network.state_dict(),
-            extra={"source_resolution": self.dataset.resolution, **extra},
+            extra={"source_resolution": self.dataset.resolution, "crop": "pixels", **extra},
             trainer=None if trainer.done else trainer.state_dict(),
         )
 

@@ -18,7 +18,7 @@ import csv
 import io
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +133,6 @@ def train(
                 continue
             rows.append(asdict(epoch))
             checkpoint = evaluator.checkpoint(architecture, trainer)
-            # Images of a folder are decoded at one size and resized to the network's; a prediction does the same.
-            checkpoint = replace(checkpoint, extra={**checkpoint.extra, "source_resolution": dataset.resolution})
             write_atomic(out / "metrics.csv", _to_csv(rows))
             save_weights(out / LAST, checkpoint)
             if trainer.best_accuracy > best_before:

@@ -83,7 +83,7 @@ def _validation_images(
     data = load_again(
         dataset or checkpoint.dataset,
         split=checkpoint.split,
-        source_resolution=checkpoint.extra.get("source_resolution"),
+        preprocessing=description.preprocessing,
         data_dir=data_dir,
     )
     if len(data.classes) != len(description.classes):

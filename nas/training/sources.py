@@ -25,7 +25,8 @@ _CONNECT_SECONDS = 30.0
 class Source:
     """A data set before its split: images uint8 (N, C, H, W), labels int64 (N,); the test part is already apart.
 
-    `validation` is set where the data bring a validation part of their own.
+    `validation` is set where the data bring a validation part of their own. `account`: what was read of a folder, and
+    what was not, in one line.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Source:
     test: tuple[Tensor, Tensor]
     flip_safe: bool
     validation: tuple[Tensor, Tensor] | None = None
+    account: str = ""
 
 
 def read_digits() -> Source:

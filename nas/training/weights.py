@@ -66,6 +66,7 @@ def card(checkpoint: Checkpoint, where: str) -> Card:
             mean=tuple(checkpoint.mean),
             std=tuple(checkpoint.std),
             decoded_at=source if isinstance(source, int) and source > 0 else None,
+            crop=checkpoint.extra.get("crop", "box"),
         )
     except UserError as error:
         raise UserError(f"{where}: {error}") from error

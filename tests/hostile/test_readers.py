@@ -32,12 +32,12 @@ from nas.cost.latency.exchange import import_timings
 from nas.cost.latency.table import load_table
 from nas.errors import UserError
 from nas.predict import predict
+from nas.preprocessing import decode_file
 from nas.report.table import render
 from nas.search.run import Run
 from nas.search.settings import Settings
 from nas.search.study import SearchStudy
 from nas.search.warm_start import earlier_run, take_along
-from nas.training.folder import decode_file
 from nas.training.loop import TrainingError
 from nas.training.recipe import load_recipe
 from nas.training.weights import initialise

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nas.errors import UserError
+from nas.preprocessing import decode_file
 from nas.training.data import load_dataset
-from nas.training.folder import decode_file
 
 GREY: NDArray[np.uint8] = np.full((9, 9), 128, dtype=np.uint8)
 

@@ -1,0 +1,203 @@
+"""From an image file to a network's input: one description that is computed from, printed and shipped."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from nas.errors import UserError
+
+MOST_PIXELS = 4096
+"""Of an image's side; no input of ours is larger than half of it."""
+
+Crop = Literal["pixels", "box"]
+"""How the square is cut out: of whole pixels, then resized; or as a box in real coordinates while resizing, as
+trainings did before this was written down."""
+
+_CHUNK = 4096  # images converted at once: bounds the memory for intermediate results
+_WHITE = (255, 255, 255, 255)
+
+_CROPS = {
+    "pixels": "Cut a square of side S = min(W, H): columns (W - S) div 2 to (W - S) div 2 + S - 1, rows likewise from "
+    "(H - S) div 2. Resize it alone, so that nothing outside it counts. In what follows left = top = 0",
+    "box": "Take the square box of side S = min(W, H) from left = (W - S) / 2, top = (H - S) / 2, which may end in "
+    "half pixels. Do not cut it out: where the filter below reaches past the box, the image's pixels there count. "
+    "(Of a tall image Pillow may resize the columns before the rows: one level's difference)",
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image file becomes the input of a network.
+
+    Args:
+        channels: 3 (RGB) or 1 (luminance); another number can be described, and read from no file.
+        sides: of the squares that an image is resized to, in pixels, one after another. One where images are decoded at
+            the network's resolution; two where a data set has a resolution of its own.
+        crop: how the square is cut out.
+
+    Raises:
+        UserError: a side that is too small or too large, or an unknown crop.
+    """
+
+    channels: int
+    sides: tuple[int, ...]
+    crop: Crop = "pixels"
+
+    def __post_init__(self) -> None:
+        for side in self.sides:
+            if not 1 <= side <= MOST_PIXELS:
+                raise UserError(f"decoded at {side} pixels, of 1 to {MOST_PIXELS}")
+        if self.crop not in get_args(Crop):
+            raise UserError(f"crop {self.crop!r}; allowed: {', '.join(get_args(Crop))}")
+
+    def read(self, file: Path) -> Tensor:
+        """An image as the network reads it: uint8 (1, C, R, R).
+
+        Raises:
+            UserError: it cannot be read, or the network reads other channels than gray or RGB.
+        """
+        if self.channels not in (1, 3):
+            raise UserError(f"{self.channels} channels are read; image files have 1 or 3")
+        pixels = torch.tensor(decode_file(file, self.sides[0], self.crop)).permute(2, 0, 1)
+        return convert(pixels[None].contiguous(), self.channels, self.sides[-1])
+
+    def steps(self) -> tuple[str, ...]:
+        """The computation in words and formulas, exact enough to be written again in another language."""
+        first = self.sides[0]
+        squares = " and the result ".join(f"to {side} x {side}" for side in self.sides)
+        gray = " Make the first square gray: L = (19595 R + 38470 G + 7471 B + 32768) div 65536."
+        return (
+            "Decode the file to its pixels, without colour profiles; of an animation, the first image. A JPEG is "
+            "decoded at 1/k of its size by libjpeg's scaling, k the first of 8, 4, 2 for which width and height are at "
+            f"least {2 * first} k, in full where there is none.",
+            "Mirror and turn it as the EXIF orientation says, so that the picture stands upright: W x H pixels.",
+            "Bring it to 8-bit RGB. Gray levels are repeated three times, palettes looked up. 16-bit gray v becomes "
+            "v div 257; of 16-bit colours the high byte is taken. A pixel with opacity a of 255 and value v is laid on "
+            "white: (v a + 255 (255 - a)) / 255, rounded.",
+            f"{_CROPS[self.crop]}.",
+            f"Resize {squares} (R x R) by a triangle filter that widens when it shrinks (antialiasing; Pillow's "
+            "BILINEAR): every row, then every column of the result; where that changes no size, leave it out. With "
+            "scale = S / R and f = max(1, scale), output i weighs each input pixel k that there is with "
+            "max(0, 1 - |k + 0.5 - left - (i + 0.5) scale| / f), for columns top in place of left. The weights of one "
+            "output are divided by their sum and rounded to whole multiples w of 2^-22; the output is "
+            f"(sum of w v + 2^21) div 2^22.{gray if self.channels == 1 else ''}",
+            f"Divide by 255. float32, (batch, {self.channels}, "
+            f"{self.sides[-1]}, {self.sides[-1]}), {'one plane' if self.channels == 1 else 'planes R, G, B'}, rows "
+            "from the top.",
+        )
+
+    def text(self) -> str:
+        """:meth:`steps`, numbered, one a line."""
+        return "\n".join(f"{number}. {step}" for number, step in enumerate(self.steps(), 1))
+
+
+def decode_file(file: Path, side: int, crop: Crop = "pixels") -> NDArray[np.uint8]:
+    """An image file as a square: uint8 (side, side, 3), RGB.
+
+    Raises:
+        UserError: it cannot be read (naming it).
+    """
+    try:
+        with Image.open(file, formats=formats()) as image:
+            # JPEG only: a large photograph at a fraction of its size, in a fraction of the time.
+            image.draft("RGB", (2 * side, 2 * side))
+            upright = _to_rgb(ImageOps.exif_transpose(image))
+            return np.asarray(_square(upright, side, crop), dtype=np.uint8)
+    except Exception as error:  # what a damaged image breaks in Pillow's readers can be anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"image {file}: cannot be read ({reason}); repair or remove it") from error
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Names of the formats that Pillow decodes itself, with pillow-heif's where that is installed.
+
+    For EPS it starts another program on a file that may be a stranger's; the others it knows by name alone.
+    """
+    Image.init()
+    with suppress(ImportError):
+        import_module("pillow_heif").register_heif_opener()
+    return tuple(name for name in Image.OPEN if name not in ("EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"))
+
+
+@functools.cache
+def endings() -> frozenset[str]:
+    """File endings of :func:`formats`, in lower case."""
+    known = frozenset(formats())
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in known)
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file begins as an image of a common format does, whatever its name.
+
+    TIFF is left out: raw photographs begin so, and Pillow would read their thumbnails.
+    """
+    try:
+        with Image.open(file, formats=("JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF", "JPEG2000")):
+            return True
+    except Exception:  # what strange bytes break in Pillow's readers can be anything
+        return False
+
+
+def convert(images: Tensor, channels: int, resolution: int) -> Tensor:
+    """Square uint8 images (N, C, S, S) with another channel count (1 or 3) and size, as :class:`Preprocessing` says.
+
+    Runs on the CPU, so that the result does not depend on the training device.
+    """
+    if images.shape[0] == 0:
+        return images.new_empty((0, channels, resolution, resolution))
+    return torch.cat([_convert(chunk.cpu(), channels, resolution) for chunk in torch.split(images, _CHUNK)])
+
+
+def _square(image: Image.Image, side: int, crop: Crop) -> Image.Image:
+    width, height = image.size
+    short = min(width, height)
+    if crop == "box":
+        left, top = (width - short) / 2, (height - short) / 2
+        return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short))
+    column, row = (width - short) // 2, (height - short) // 2
+    cut = image.crop((column, row, column + short, row + short))
+    return cut.resize((side, side), Image.Resampling.BILINEAR)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits per pixel, in an integer mode that Pillow's own conversion would clip
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", coloured.size, _WHITE), coloured).convert("RGB")
+    return image.convert("RGB")
+
+
+def _convert(images: Tensor, channels: int, resolution: int) -> Tensor:
+    if images.shape[1] == 3 and channels == 1:
+        # Pillow's integer form of BT.601: L = (19595 R + 38470 G + 7471 B + 2^15) >> 16
+        weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32).view(1, 3, 1, 1)
+        images = (((images.int() * weights).sum(1, keepdim=True) + (1 << 15)) >> 16).to(torch.uint8)
+    if images.shape[-1] != resolution:
+        images = _resize(images, resolution)
+    if images.shape[1] == 1 and channels == 3:
+        images = images.repeat(1, 3, 1, 1)
+    return images.contiguous()
+
+
+def _resize(images: Tensor, side: int) -> Tensor:
+    """uint8 (N, C, S, S) -> (N, C, side, side), C 1 or 3. By Pillow, as files are: torch's own kernels round
+    otherwise.
+    """
+    pictures = images.permute(0, 2, 3, 1).squeeze(3).contiguous().numpy()
+    resized = np.empty((len(pictures), side, side, *pictures.shape[3:]), dtype=np.uint8)
+    for picture, out in zip(pictures, resized, strict=True):
+        out[:] = Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR)
+    return torch.from_numpy(resized).view(len(images), side, side, -1).permute(0, 3, 1, 2)
