@@ -1,6 +1,7 @@
 """What the commands do, as functions: the command line is a thin layer over these."""
 
 import datetime
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -381,10 +382,12 @@ def choose_device(device: str | None) -> str:
     """
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device {device!r}: torch sees no GPU here; use cpu")
-    if device.partition(":")[0] not in ("cpu", "cuda", "mps"):
-        raise UserError(f"device {device!r}: allowed are cpu, cuda and mps")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+        raise UserError(f"device {device!r}: allowed are cpu, cuda, cuda:INDEX and mps")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps': torch sees no Apple GPU here; use cpu")
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= (count := torch.cuda.device_count()):
+        raise UserError(f"device {device!r}: torch sees {count or 'no'} GPU{'s' * (count > 1)} here; use cpu")
     return device
 
 

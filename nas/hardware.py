@@ -9,9 +9,11 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def device_name(device: str) -> str:
-    """The name of the processor, or of the graphics card for ``cuda``."""
-    if device != "cpu":
+    """The name of the processor, or of the graphics card for ``cuda``; Apple's ``mps`` is part of the processor."""
+    if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
+    if device != "cpu":
+        return f"{device} of {device_name('cpu')}"
     for field in ("model name", "Model", "Hardware"):
         name = cpu_info(field)
         if name:

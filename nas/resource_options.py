@@ -11,7 +11,7 @@ import typer
 def _options(
     cpus_per_trial: Annotated[int | None, typer.Option(help="Threads of a worker.", show_default=False)] = None,
     gpus_per_trial: Annotated[
-        float | None, typer.Option(help="Part of a GPU, such as 0.25.", show_default=False)
+        float | None, typer.Option(help="Share of a GPU and of its memory, such as 0.25.", show_default=False)
     ] = None,
     max_concurrent: Annotated[int | None, typer.Option(help="Workers at once.", show_default=False)] = None,
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster, or auto.", show_default=False)] = None,

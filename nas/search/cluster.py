@@ -2,15 +2,15 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 import torch
 from ray._private import ray_constants
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from nas.errors import UserError
 from nas.search.head import HeadWatch, ray_addresses
@@ -23,7 +23,7 @@ class Resources:
 
     cpus_per_trial   threads of a worker; default 1 on a CPU (several networks at once beat several threads on one),
                      and an equal share of the cores beside a GPU
-    gpus_per_trial   part of a GPU; default 1 where there is one, else 0
+    gpus_per_trial   share of one GPU, and of its memory; default 1 where there is one, else 0
     max_concurrent   workers at once; default as many as the cores or GPUs allow
     address          of a running Ray cluster, ``auto`` for the one on this machine; default: Ray starts here
     max_failures     after so many failed trials in a row the search ends
@@ -46,6 +46,9 @@ class Resources:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise UserError(f"{name.replace('_', '-')} {value}: 0 or more is needed")
+        share = self.gpus_per_trial
+        if share and not 0.01 <= share <= 1:
+            raise UserError(f"gpus-per-trial {share:g}: a network trains on one GPU; 0 or 0.01 to 1 is needed")
 
 
 @dataclass(frozen=True)
@@ -61,21 +64,66 @@ class Workers:
         return "cuda" if self.gpus else "cpu"
 
 
-def decide(resources: Resources, cpus: int, gpus: float) -> Workers:
-    """How many workers of what size fit into so many CPUs and GPUs.
+class Node(NamedTuple):
+    """One machine of the cluster."""
+
+    cpus: int
+    gpus: int
+
+
+class Card(NamedTuple):
+    """A GPU that workers train on."""
+
+    name: str
+    memory: int
+    """In bytes, all of it."""
+
+
+def decide(resources: Resources, nodes: Sequence[Node]) -> Workers:
+    """Count the workers that fit into the nodes, as Ray packs them: each on one node, its share of a GPU on one GPU.
 
     Raises:
         UserError: not even one fits.
     """
-    per_gpu = resources.gpus_per_trial if resources.gpus_per_trial is not None else float(gpus >= 1)
-    if per_gpu > gpus:
-        raise UserError(f"gpus-per-trial {per_gpu:g}: there are {gpus:g} GPUs")
-    by_gpu = int(gpus / per_gpu + 1e-9) if per_gpu else cpus
-    per_cpu = resources.cpus_per_trial or (max(1, cpus // max(1, by_gpu)) if per_gpu else 1)
-    if per_cpu > cpus:
-        raise UserError(f"cpus-per-trial {per_cpu}: there are {cpus} cores")
-    count = max(1, min(by_gpu, cpus // per_cpu, resources.max_concurrent or cpus))
-    return Workers(count=count, cpus=per_cpu, gpus=per_gpu)
+    share = resources.gpus_per_trial
+    if share is None:
+        share = 1.0 if any(node.gpus for node in nodes) else 0.0
+    slots = [node.gpus * int(1 / share + 1e-9) if share else node.cpus for node in nodes]
+    usable = [(node.cpus, places) for node, places in zip(nodes, slots, strict=True) if places]
+    if not usable:
+        raise UserError(f"gpus-per-trial {share:g}: there are 0 GPUs")
+    cpus = resources.cpus_per_trial or (min(max(1, own // places) for own, places in usable) if share else 1)
+    count = sum(min(places, own // cpus) for own, places in usable)
+    if not count:
+        most = max(own for own, _ in usable)
+        raise UserError(f"cpus-per-trial {cpus}: there are {most} cores{' beside a GPU' if share else ''}")
+    return Workers(count=min(count, resources.max_concurrent or count), cpus=cpus, gpus=share)
+
+
+def _card() -> Card:
+    properties = torch.cuda.get_device_properties(0)
+    return Card(properties.name, properties.total_memory)
+
+
+def card_of(workers: Workers, look: Callable[[], Card] = _card) -> Card | None:
+    """Ask a worker for the GPU that it trains on; None where the workers train on CPUs.
+
+    This process never asks its own CUDA: the head of a cluster may have no GPU, and where it has one, a CUDA context
+    of the driver's would take some 500 MB of it.
+
+    Raises:
+        UserError: Ray counts a GPU where torch sees none.
+    """
+    if not workers.gpus:
+        return None
+    try:
+        card: Card = ray.get(ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(look).remote())
+    except RayTaskError as error:
+        reason = (str(error.cause).splitlines() or [type(error.cause).__name__])[0]
+        raise UserError(
+            f"gpus-per-trial {workers.gpus:g}: torch sees no GPU on a worker's machine ({reason})"
+        ) from error
+    return card
 
 
 def start_ray(resources: Resources) -> Workers:
@@ -118,9 +166,9 @@ def start_ray(resources: Resources) -> Workers:
         except (ConnectionError, ValueError, RuntimeError, RayError) as error:
             line = str(error).splitlines()[0]
             raise UserError(f"--address {resources.address}: no Ray cluster answers ({line})") from error
-    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     try:
-        return decide(resources, int(total.get("CPU", 1)), total.get("GPU", 0.0))
+        return decide(resources, [Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in found])
     except UserError:
         ray.shutdown()
         raise

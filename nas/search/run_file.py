@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from nas.errors import UserError
@@ -95,11 +94,16 @@ def describe_data(dataset: Dataset) -> dict[str, int]:
 
 
 def describe_environment(device: str, workers: int = 1) -> dict[str, Any]:
-    """Machine and versions, for people and for comparing runs."""
+    """Machine and versions, for people and for comparing runs.
+
+    Args:
+        device: ``cpu``, or the GPU's name.
+        workers: how many train at once.
+    """
     packages = ("nas", "torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name(0) if device == "cuda" else device,
+        "device": device,
         "workers": workers,
         "cpu": cpu_name(),
         "cores": os.cpu_count(),

@@ -12,7 +12,7 @@ import optuna
 from nas.cost.analytic import cost as count
 from nas.errors import UserError
 from nas.search.checkpoints import Checkpoints
-from nas.search.cluster import Resources, ray_started
+from nas.search.cluster import Resources, card_of, ray_started
 from nas.search.conductor import Conductor, Progress
 from nas.search.confirmation import Confirmation
 from nas.search.journal import RunJournal
@@ -70,15 +70,17 @@ def search(
     with ExitStack() as stack:
         on_ray = stack.enter_context(ExitStack())
         workers = on_ray.enter_context(ray_started(resources))
+        card = card_of(workers)
         _create_folder(out)
-        environment = describe_environment(workers.device, workers.count)
+        environment = describe_environment(card.name if card else "cpu", workers.count)
         write_run_file(out, settings, environment, storage, describe_data(prepared.dataset))
         if prepared.table:
             prepared.table.save(out / LATENCY_FILE)
         journal = None
         if storage is None:
             journal = stack.enter_context(closing(RunJournal(out / STUDY_FILE, writer=True)))
-        study = _open_study(settings, prepared, out, storage, journal, workers.device)
+        memory = int(card.memory * workers.gpus) if card else memory_bytes("cpu")
+        study = _open_study(settings, prepared, out, storage, journal, memory)
         if earlier is not None:
             taken = take_along(earlier, study, out)
             say(f"{taken} networks taken along from {earlier.path}")
@@ -211,12 +213,17 @@ def _create_folder(out: Path) -> None:
 
 
 def _open_study(
-    settings: Settings, prepared: Prepared, out: Path, storage: str | None, journal: RunJournal | None, device: str
+    settings: Settings,
+    prepared: Prepared,
+    out: Path,
+    storage: str | None,
+    journal: RunJournal | None,
+    memory: int | None,
 ) -> SearchStudy:
-    """The run's study, begun or as it stands. Networks too large for the device's memory are objected to."""
+    """The run's study, begun or as it stands. Networks too large for a worker's memory are objected to."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     objectives, limits = settings.parsed_objectives, settings.parsed_limits
-    batch_size, memory = settings.parsed_recipe.batch_size, memory_bytes(device)
+    batch_size = settings.parsed_recipe.batch_size
     study = optuna.create_study(
         study_name=read_run_file(out)["study"],
         storage=open_storage(out, storage, journal=journal),

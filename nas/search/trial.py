@@ -35,10 +35,14 @@ class NetworkTrainable(tune.Trainable):
         dataset: Dataset,
         recipe: dict[str, Any],
         device: str,
+        gpu_share: float,
         threads: int,
         epoch_timeout: float | None,
     ) -> None:
         set_threads(threads)
+        if device == "cuda" and gpu_share < 1:
+            # A share of the card is a share of its memory: else a large network would end its neighbours' trainings.
+            torch.cuda.set_per_process_memory_fraction(gpu_share)
         self._threads = threads
         self._on_cpu = device == "cpu"
         self._cores: ClaimedCores | None = None

@@ -75,6 +75,7 @@ def run_trials(
         dataset=replace(dataset, test=dataset.test.take(torch.arange(0))),
         recipe=dict(recipe),
         device=workers.device,
+        gpu_share=workers.gpus,
         threads=workers.cpus,
         epoch_timeout=epoch_timeout or None,
     )

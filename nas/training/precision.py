@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -10,10 +11,21 @@ from torch import nn
 from nas.training.recipe import Precision
 
 
-def autocast_dtype(precision: Precision, device: torch.device, resolution: int) -> torch.dtype | None:
+def _cuda_has_bf16(device: torch.device) -> bool:
+    with torch.cuda.device(device):  # torch asks the current one
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def autocast_dtype(
+    precision: Precision,
+    device: torch.device,
+    resolution: int,
+    cuda_has_bf16: Callable[[torch.device], bool] = _cuda_has_bf16,
+) -> torch.dtype | None:
     """bfloat16 where autocast is to be on, else None.
 
-    auto: on for CUDA devices with bf16; on for CPUs with native bf16 arithmetic from 16x16 images up. Training E,
+    auto: on for CUDA devices with bf16 arithmetic of their own (from compute capability 8.0 on: older ones emulate it,
+    slowly); on for CPUs with native bf16 arithmetic from 16x16 images up. Training E,
     MobileNetV2-CIFAR and three sampled networks was 0.85 to 1.06 times as fast with it at 8x8 (batch 64), 1.06 to 1.25
     times at 16x16 and 1.14 to 1.40 times at 32x32 (batch 128, one core of a Xeon with AMX, n = 4, interleaved). On one
     of an AMD EPYC (Zen 5), E and MobileNetV2-CIFAR were 0.8 times as fast at 8x8, 1.9 and 1.0 times at 16x16, and 2.6
@@ -24,7 +36,7 @@ def autocast_dtype(precision: Precision, device: torch.device, resolution: int) 
     if precision == "bf16":
         return torch.bfloat16
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+        return torch.bfloat16 if cuda_has_bf16(device) else None
     if device.type == "cpu" and resolution >= 16 and _cpu_has_bf16():
         return torch.bfloat16
     return None

@@ -13,6 +13,7 @@ from pathlib import Path
 import commands
 import psutil
 import pytest
+import torch
 from commands import SPACE
 from test_faults import SMALL
 
@@ -52,8 +53,8 @@ class Node:
 
 
 @contextmanager
-def cluster(folder):
-    """Two nodes and their address."""
+def cluster(folder, *of_the_other):
+    """Two nodes and their address; the second one is started with further arguments."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     port = address.rpartition(":")[2]
@@ -64,7 +65,7 @@ def cluster(folder):
                 if probe.connect_ex(("127.0.0.1", int(port))) == 0:
                     break
             time.sleep(0.1)
-        nodes.append(Node(folder, f"--address={address}"))
+        nodes.append(Node(folder, f"--address={address}", *of_the_other))
         while "/2.0 CPU" not in status(address):  # a search counts cores once, when it begins
             assert nodes[1].process.is_running()
         yield address, nodes
@@ -97,6 +98,34 @@ def test_a_search_goes_on_when_a_node_of_its_cluster_dies(tmp_path):
             if not record.untrained:
                 assert [epoch["epoch"] for epoch in record.curve] == list(range(1, EPOCHS + 1))
         assert commands.epochs_in(tmp_path) == TRIALS * EPOCHS
+
+
+ASK = """
+import ray
+from nas.errors import UserError
+from nas.search.cluster import Card, Resources, card_of, ray_started
+
+with ray_started(Resources(address={address!r}, gpus_per_trial=0.5)) as workers:
+    print(workers)
+    nodes = {{node["NodeID"]: int(node["Resources"].get("GPU", 0)) for node in ray.nodes()}}
+    seen = card_of(workers, lambda: Card(ray.get_runtime_context().get_node_id(), 1))
+    print("asked a node with", nodes[seen.name], "GPU; the head has", min(nodes.values()))
+    try:
+        card_of(workers)
+    except UserError as error:
+        print("refused:", error)
+"""
+
+
+def test_a_head_without_a_gpu_asks_a_worker_that_has_one():
+    """The other node says that it has a GPU, so that Ray plans with one; torch finds none there."""
+    with tempfile.TemporaryDirectory(prefix="nas-") as folder, cluster(folder, "--num-gpus=1") as (address, _):
+        ask = [sys.executable, "-c", ASK.format(address=address)]
+        done = subprocess.run(ask, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["Workers(count=1, cpus=1, gpus=0.5)", "asked a node with 1 GPU; the head has 0"], done.stderr
+    if not torch.cuda.is_available():
+        assert lines[2].startswith("refused: gpus-per-trial 0.5: torch sees no GPU on a worker's machine (")
 
 
 def test_a_search_on_this_machine_keeps_to_itself(tmp_path):
