@@ -49,7 +49,7 @@ class Draws:
     shares: Tensor | None = None
 
     def to(self, device: torch.device) -> Draws:
-        return Draws(*(None if draw is None else draw.to(device, non_blocking=True) for draw in self._fields()))  # type: ignore[arg-type]
+        return Draws(*(None if draw is None else draw.to(device) for draw in self._fields()))  # type: ignore[arg-type]
 
     def step(self, index: int) -> Draws:
         """The draws of one step: as above without the leading S."""

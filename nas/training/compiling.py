@@ -47,4 +47,4 @@ class Compiled:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             self._say(f"not compiled, training goes on without: {reason[:200]}")
             self._forward = self._network
-            return self._forward(images)
+        return self._forward(images)  # out of the except block, whose traceback keeps the failed call's tensors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +57,7 @@ class StepGraph:
     def __init__(self, optimizer: torch.optim.Optimizer, *, device: torch.device, steps: int) -> None:
         self._optimizer = optimizer
         self._steps_left = steps
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _capture_stream(device)
         self._lr = torch.zeros((), device=device)
         self._begun = 0
         self._timings: list[Timing] = []
@@ -113,6 +114,23 @@ class StepGraph:
         self._draws.copy_(draws)
         self._lr.fill_(lr)
         self._graph.replay()
+
+
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """The process's stream for warm-ups and captures: cuBLAS keeps a workspace (32 MB on Hopper) for every stream."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def kernels_chosen_by_time() -> Iterator[None]:
+    """Let cuDNN time its kernels at the first step: the shapes of a training never change. Without cuDNN, nothing."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from nas.training.data import Dataset, PartName
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate
 from nas.training.fastest_forms import FastestForms, install
-from nas.training.graphs import StepGraph
+from nas.training.graphs import StepGraph, kernels_chosen_by_time
 from nas.training.optimizer import WeightAverage, build_optimizer, check_state, xavier_
 from nas.training.precision import activate_anew, autocast_dtype, mixed_precision
 from nas.training.recipe import Recipe
@@ -265,7 +265,7 @@ class Trainer:
         self.network.train()
         # Dropout and the like draw from the global state: give them a state of their own, and the caller's back.
         cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
+        with torch.random.fork_rng(devices=cuda), kernels_chosen_by_time():
             torch.manual_seed(_mix(self._seed + self._ranks.index, self.epoch))
             for step in range(self._steps):
                 lr = self.recipe.learning_rate(self.epoch + step / self._steps)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nas.architecture import Architecture
 from nas.cost.latency import calibrate, load_table, measuring, table_for
 from nas.cost.latency.calibration import GROUP, draw_networks
-from nas.cost.latency.engines import Layout
+from nas.cost.latency.engines import Engine, Layout
 from nas.cost.latency.fitting import Group, Timed, make_table, steady
 from nas.cost.latency.layers import Layer, segments
 from nas.cost.latency.model import Context, kinds_of
@@ -246,9 +246,9 @@ class TestCalibration:
         asked = []
         choose = measuring.faster_layout
 
-        def spy(network: nn.Module, images: Tensor, threads: int) -> Layout:
+        def spy(network: nn.Module, images: Tensor, engine: Engine, threads: int) -> Layout:
             asked.append(network)
-            return choose(network, images, threads)
+            return choose(network, images, engine, threads)
 
         monkeypatch.setattr(measuring, "faster_layout", spy)
         calibrate(SPACE, networks=4, isolate=False)

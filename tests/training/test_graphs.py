@@ -94,6 +94,31 @@ def test_draws_of_a_graph_are_its_own(digits: Dataset) -> None:
     assert not torch.equal(own.order, draws.step(0).order)
 
 
+class Asking(nn.Module):
+    """Notes whether cuDNN may time its kernels while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training_asked: set[bool] = set()
+        self.other_asked: set[bool] = set()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        (self.training_asked if torch.is_grad_enabled() else self.other_asked).add(torch.backends.cudnn.benchmark)
+        return x
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_cudnn_times_its_kernels_for_steps_alone(digits: Dataset, monkeypatch: Any, before: bool) -> None:
+    """An evaluation's last batch has a shape of its own, which is not worth that; the user's setting comes back."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
+    asking = Asking()
+    trainer = Trainer(nn.Sequential(small_network(), asking), digits, PLAIN)
+    trainer.run_epoch()
+    assert asking.training_asked == {True}
+    assert before in asking.other_asked
+    assert torch.backends.cudnn.benchmark is before
+
+
 # Not yet run: no GPU was at hand.
 
 GRAPHED = replace(EVERYTHING, restart_from_best=False, epochs=12, batch_size=32, precision="fp32")

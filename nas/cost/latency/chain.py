@@ -34,13 +34,13 @@ def example(architecture: Architecture, batch: int, device: str = "cpu") -> Tens
 def whole(network: nn.Module, images: Tensor, engine: Engine, layout: Layout, threads: int) -> Runner:
     """A runner of the network in one piece."""
     run, value = prepare(network, images, engine, layout, threads)
-    return _cuda_runner(run, value) if images.is_cuda else timed_run(run, value)
+    if engine == "graph":
+        run = _captured(run, value)
+    return _cuda_runner(run, value, images.device) if images.is_cuda else timed_run(run, value)
 
 
 def runner(network: nn.Module, images: Tensor, engine: Engine, layout: Layout, threads: int) -> Runner:
     """A runner of the network as the engine runs it; with a clock between its segments where that costs nothing."""
-    if engine == "graph":
-        return graph_replay(network, images)
     if engine == "eager" and not images.is_cuda:
         return segmented(network, images, layout)
     return whole(network, images, engine, layout, threads)
@@ -68,22 +68,22 @@ def split(network: nn.Module) -> list[nn.Module]:
 
 def only_layout(engine: Engine) -> Layout | None:
     """The memory layout in which the engine runs networks; None where either may be the faster one."""
-    if engine == "eager":
+    if engine in ("eager", "graph"):
         return None
     return "contiguous" if engine == "onnxruntime" else "channels_last"
 
 
-def faster_layout(network: nn.Module, images: Tensor, threads: int) -> Layout:
-    """The memory layout in which torch's eager mode runs the network faster."""
+def faster_layout(network: nn.Module, images: Tensor, engine: Engine, threads: int) -> Layout:
+    """The memory layout in which the engine runs the network faster."""
     # Ends in channels_last; `prepare` converts back and forth.
-    times = {layout: _quick(network, images, layout, threads) for layout in LAYOUTS}
+    times = {layout: _quick(network, images, engine, layout, threads) for layout in LAYOUTS}
     return min(times, key=lambda layout: times[layout])
 
 
-def _quick(network: nn.Module, images: Tensor, layout: Layout, threads: int) -> int:
+def _quick(network: nn.Module, images: Tensor, engine: Engine, layout: Layout, threads: int) -> int:
     if layout == "contiguous":
         network.to(memory_format=torch.contiguous_format)
-    runner = whole(network, images, "eager", layout, threads)
+    runner = whole(network, images, engine, layout, threads)
     runner()
     return min(sum(runner()) for _ in range(5))
 
@@ -109,30 +109,31 @@ def _runner(runs: Sequence[Run], value: Any) -> Runner:
     return once
 
 
-def _cuda_runner(run: Run, value: Any) -> Runner:
+def _cuda_runner(run: Run, value: Any, device: torch.device) -> Runner:
     """Timed by the card's own events, once it has finished what went before. Not measured for this project yet."""
 
     def once() -> Sequence[int]:
-        start, end = torch.Event("cuda", enable_timing=True), torch.Event("cuda", enable_timing=True)
-        torch.cuda.synchronize()
-        start.record()
-        run(value)
-        end.record()
-        torch.cuda.synchronize()
+        with torch.cuda.device(device):
+            start, end = torch.Event("cuda", enable_timing=True), torch.Event("cuda", enable_timing=True)
+            torch.cuda.synchronize()
+            start.record()
+            run(value)
+            end.record()
+            torch.cuda.synchronize()
         return [round(start.elapsed_time(end) * 1e6)]
 
     return once
 
 
-def graph_replay(network: nn.Module, images: Tensor) -> Runner:
-    """A runner that replays the network as one CUDA graph: no launch cost. Not measured for this project yet."""
-    graph = torch.cuda.CUDAGraph()
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            network(images)
-    torch.cuda.current_stream().wait_stream(stream)
-    with torch.cuda.graph(graph):
-        network(images)
-    return _cuda_runner(lambda _: graph.replay(), None)
+def _captured(run: Run, value: Tensor) -> Run:
+    """The run as one CUDA graph, replayed: no launch cost. Not measured for this project yet."""
+    with torch.cuda.device(value.device):
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                run(value)
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(graph, stream=stream):
+            run(value)
+    return lambda _: graph.replay()

@@ -194,7 +194,7 @@ def in_faster_layout(
 
     def finish() -> Prepared:
         with torch.inference_mode():
-            layout = faster_layout(network, images, threads)
+            layout = faster_layout(network, images, engine, threads)
             return ready(runner(network, images, engine, layout, threads), layout)
 
     return finish
