@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import torch
 from machine import Output, parser, spread
 
 import nas
-from nas.training.data import Images, load_dataset
+from nas.training.data import Dataset, Images, load_dataset
 from nas.training.loop import Trainer
 from nas.training.recipe import Recipe
 
@@ -42,6 +43,28 @@ FAST = Recipe(
 )
 
 
+def judged_by_tests(dataset: Dataset, *, keep_validation: bool, test_size: int | None = None) -> Dataset:
+    """The data set, validating on its test images; unless validation images are kept, they are trained on too."""
+    train = dataset.train
+    if not keep_validation:  # nothing is chosen by validation here
+        parts = (dataset.train, dataset.validation)
+        train = Images(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
+    return replace(
+        dataset, train=train, validation=Images(dataset.test.images[:test_size], dataset.test.labels[:test_size])
+    )
+
+
+def progress(
+    architecture: nas.Architecture, dataset: Dataset, recipe: Recipe, seed: int
+) -> Iterator[tuple[float, float]]:
+    """Train a fresh network; seconds so far and the accuracy, after every epoch."""
+    torch.manual_seed(seed)
+    network = architecture.build(len(dataset.classes))
+    started = time.perf_counter()
+    for epoch in Trainer(network, dataset, recipe, seed=seed).epochs():
+        yield time.perf_counter() - started, epoch.validation_accuracy
+
+
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--network", default="mobilenetv2-cifar")
@@ -61,32 +84,20 @@ def main() -> None:
     architecture = nas.load(given.network)
     dataset = load_dataset("cifar10", data_dir=given.data_dir, train_size=given.train_size)
     dataset = dataset.for_network(architecture.input.channels, architecture.input.resolution, given.device)
-    train = dataset.train
-    if given.train_size is None:  # nothing is chosen by validation here
-        parts = (dataset.train, dataset.validation)
-        train = Images(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
-    test = Images(dataset.test.images[: given.test_size], dataset.test.labels[: given.test_size])
-    dataset = replace(dataset, train=train, validation=test)
+    dataset = judged_by_tests(dataset, keep_validation=given.train_size is not None, test_size=given.test_size)
 
     output(
-        f"{given.network}: {len(train)} training and {len(test)} test images, {recipe.epochs} epochs of batch "
-        f"{recipe.batch_size}, learning rate {recipe.lr:g}, mark {given.mark:.1%}"
+        f"{given.network}: {len(dataset.train)} training and {len(dataset.validation)} test images, {recipe.epochs} "
+        f"epochs of batch {recipe.batch_size}, learning rate {recipe.lr:g}, mark {given.mark:.1%}"
     )
     reached: list[float] = []
     for seed in range(given.seeds):
-        torch.manual_seed(seed)
-        network = architecture.build(len(dataset.classes))
-        started = time.perf_counter()
-        trainer = Trainer(network, dataset, recipe, seed=seed)
-        seconds = None
-        for epoch in trainer.epochs():
-            if seconds is None and epoch.validation_accuracy >= given.mark:
-                seconds, at = time.perf_counter() - started, epoch.epoch
-        whole = time.perf_counter() - started
-        outcome = "not reached" if seconds is None else f"reached after {seconds:.1f} s, in epoch {at}"
-        output(f"seed {seed}: {outcome}; in the end {trainer.accuracy:.2%} after {whole:.1f} s")
-        if seconds is not None:
-            reached.append(seconds)
+        curve = list(progress(architecture, dataset, recipe, seed))
+        first = next((index for index, (_, accuracy) in enumerate(curve) if accuracy >= given.mark), None)
+        outcome = "not reached" if first is None else f"reached after {curve[first][0]:.1f} s, in epoch {first + 1}"
+        output(f"seed {seed}: {outcome}; in the end {curve[-1][1]:.2%} after {curve[-1][0]:.1f} s")
+        if first is not None:
+            reached.append(curve[first][0])
     if reached:
         output(f"seconds to {given.mark:.1%}: {spread(reached, '.1f')}, n = {len(reached)} of {given.seeds} seeds")
         output(f"mean {statistics.fmean(reached):.1f} s")

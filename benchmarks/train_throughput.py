@@ -9,7 +9,8 @@ convolutions are found, once per machine. That BatchNorm is recalibrated after a
 is left out, since no epoch is as short as one here. Beside them stands the part of our step that the data path takes
 (fetching a batch, augmenting, normalising).
 
-On a GPU two columns more: ours without CUDA graphs, and the memory's limit, which is what the memory's bandwidth
+On a GPU three columns more: ours without CUDA graphs, ours where cuDNN guesses its kernels instead of timing them
+(`no timing`), and the memory's limit, which is what the memory's bandwidth
 (measured by a copy) allows if every convolution read and wrote its images once in each pass and nothing else was moved.
 With `--processes N`, N trainings of each network at once, each in a process of its own on the same device, against one
 plain loop.
@@ -20,11 +21,11 @@ plain loop.
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,6 +40,7 @@ from usual_layers import usual
 
 import nas
 from nas.network.layers import CondConv2d
+from nas.training import loop
 from nas.training.allocator import keep_freed_memory
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.data import Dataset, Images, load_dataset
@@ -98,14 +100,16 @@ def start(name: str, network: nn.Module, dataset: Dataset, recipe: Recipe, worke
         in_place = InPlace(network, dataset, recipe)
         return lambda: in_place.run(steps)
     if name == "plain":
-        loop = PlainLoop(usual(network), dataset, recipe, device=str(dataset.device), workers=workers)
+        plain = PlainLoop(usual(network), dataset, recipe, device=str(dataset.device), workers=workers)
 
         def run() -> float:
             started = time.perf_counter()
-            loop.run_epoch()
+            plain.run_epoch()
             return steps * recipe.batch_size / (time.perf_counter() - started)
 
         return run
+    if name == "no timing":
+        loop.kernels_chosen_by_time = nullcontext
     trainer = Steps(network, dataset, recipe, graph=name != "no graph")
     return lambda: trainer.run_epoch().images_per_second
 
@@ -148,6 +152,9 @@ class Contestant:
 
     def ask(self, what: Any) -> Any:
         self.connection.send(what)
+        return self.answer()
+
+    def answer(self) -> Any:
         if not self.connection.poll(PATIENCE):
             raise TimeoutError(f"{self.name}: no answer for {PATIENCE} s")
         return self.connection.recv()
@@ -175,9 +182,10 @@ def build(architecture: nas.Architecture, classes: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one network: images per second by contestant, a value per round."""
+    """Of one network: images per second by contestant, a value per round; `first` is that of the round not counted."""
 
     rates: dict[str, list[float]]
+    first: dict[str, float]
 
     def ratio(self, one: str, other: str) -> float:
         return statistics.median(self.rates[one]) / statistics.median(self.rates[other])
@@ -187,12 +195,12 @@ def measure(architecture: nas.Architecture, contestants: list[Contestant], round
     for contestant in contestants:
         contestant.ask(architecture.to_dict())
     rates: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
-    for index in range(rounds + 1):
+    for _ in range(rounds + 1):
         for contestant in contestants:
             value = contestant.ask("run")
-            if index:
-                rates[contestant.name].append(value)
-    return Figures(rates)
+            rates[contestant.name].append(value)
+    first = {name: values.pop(0) for name, values in rates.items()}
+    return Figures(rates, first)
 
 
 def data_path_rates(dataset: Dataset, recipe: Recipe, rounds: int) -> list[float]:
@@ -243,9 +251,9 @@ def bytes_per_image(architecture: nas.Architecture, precision: int) -> int:
     return moved * precision
 
 
-def bandwidth(device: torch.device) -> float:
-    """Bytes per second read and written by a copy of 1 GiB, the best of 10."""
-    source = torch.empty(2**30, dtype=torch.uint8, device=device)
+def bandwidth(device: torch.device, size: int = 2**30) -> float:
+    """Bytes per second read and written by a copy of `size` bytes, the best of 10."""
+    source = torch.empty(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     seconds = []
     for _ in range(10):
@@ -258,24 +266,16 @@ def bandwidth(device: torch.device) -> float:
     return 2 * source.numel() / min(seconds)
 
 
-def aggregate(architectures: list[nas.Architecture], given: argparse.Namespace, *told: Any) -> list[list[float]]:
-    """Images per second of `--processes` trainings of each network at once: per network a value per round, the sum over
-    the processes.
-    """
-    together = [Contestant.begin("ours", *told) for _ in range(given.processes)]
-    rates = []
-    for architecture in architectures:
-        for contestant in together:
-            contestant.ask(architecture.to_dict())
-        rounds = []
-        for _ in range(given.rounds + 1):
-            for contestant in together:
-                contestant.connection.send("run")
-            rounds.append(sum(contestant.connection.recv() for contestant in together))
-        rates.append(rounds[1:])
-    for contestant in together:
-        contestant.end()
-    return rates
+def measure_together(architecture: nas.Architecture, contestants: list[Contestant], rounds: int) -> list[float]:
+    """Images per second of several trainings of a network at once: a value per round, the sum over the processes."""
+    for contestant in contestants:
+        contestant.ask(architecture.to_dict())
+    totals = []
+    for _ in range(rounds + 1):
+        for contestant in contestants:
+            contestant.connection.send("run")
+        totals.append(sum(contestant.answer() for contestant in contestants))
+    return totals[1:]
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -313,7 +313,7 @@ def main() -> None:
     )
     data_rates = data_path_rates(here, recipe, 3 * given.rounds)
     output(f"data path alone: {spread(data_rates, ',.0f')} images/s")
-    names = ["ours", "plain", "in place", *(["no graph"] if gpu else [])]
+    names = ["ours", "plain", "in place", *(["no graph", "no timing"] if gpu else [])]
     columns = "".join(f"{name:>22}" for name in names)
     output(f"{'network':28}{'MACs':>8}{columns}{'ours/plain':>12}{'ours/place':>12}{'data path':>11}")
     precision = 2 if autocast_dtype(recipe.precision, here.device, here.resolution) else 4
@@ -347,9 +347,13 @@ def main() -> None:
     if given.processes > 1:
         output(f"{given.processes} trainings at once, images/s in all, and against one plain loop:")
         gains = []
-        for architecture, figures, rates in zip(chosen, every, aggregate(chosen, given, *told), strict=True):
+        crowd = [Contestant.begin("ours", *told) for _ in range(given.processes)]
+        for architecture, figures in zip(chosen, every, strict=True):
+            rates = measure_together(architecture, crowd, given.rounds)
             gains.append(statistics.median(rates) / statistics.median(figures.rates["plain"]))
             output(f"{short_name(architecture):28}{spread(rates, '.0f'):>22}{gains[-1]:>12.2f}")
+        for contestant in crowd:
+            contestant.end()
         output(f"geometric mean over {len(gains)} networks: {geometric_mean(gains):.2f} (least {min(gains):.2f})")
 
 
