@@ -32,7 +32,7 @@ from nas.search.reproduce import reproduce as reproduce_table
 from nas.search.run import Run
 from nas.search.search import resume as resume_search
 from nas.search.search import search as run_search
-from nas.search.settings import PUBLISHED, Settings
+from nas.search.settings import Settings, check_published
 from nas.search.stopping import first_rung
 from nas.space import Space
 from nas.training.data import Dataset, decoded_resolution, load_again, load_dataset
@@ -61,7 +61,7 @@ def search(
     trials: int = 32,
     sampler: str = "known-cost",
     reduction: int = 3,
-    published: str = "contained",
+    published: str = "references",
     enqueue: Sequence[str | Path | Architecture] = (),
     warm_start: str | Path | None = None,
     latency_table: str | Path | None = None,
@@ -86,6 +86,8 @@ def search(
         limits: such as ``size<=4MB``.
         recipe: a preset's name or a recipe; `epochs` shortens or lengthens it.
         trials: how many networks are trained, stopped ones included.
+        published: published networks to train beside the search: ``references``, ``contained`` (in the space), ``all``,
+            ``none``, or names, comma-separated.
         enqueue: the user's own networks, trained first.
         warm_start: an earlier run whose finished networks are taken along.
         latency_table: of the device to search for, made there by `nas latency calibrate`; default: this device.
@@ -279,8 +281,8 @@ def report(run: str | Path, *, published: str | None = None, out: str | Path | N
 
     Args:
         run: its folder.
-        published: which networks are drawn as the papers print them: ``none``, ``contained`` (in the space), ``all``;
-            default as the search was asked.
+        published: which networks are drawn as the papers print them: ``none``, ``all``, or those trained here
+            (``contained``, ``references``); default as the search was asked.
         out: the page; default ``report.html`` in the run's folder.
     """
     opened = Run.open(run)
@@ -299,8 +301,7 @@ def render_run(run: str | Path, form: str) -> str:
 
 
 def _printed(run: Run, which: str) -> list[Printed]:
-    if which not in PUBLISHED:
-        raise UserError(f"unknown published {which!r}; allowed: {', '.join(PUBLISHED)}")
+    check_published(which)
     if which == "none":
         return []
     names = {record.architecture.name for record in run.records if record.published}

@@ -59,9 +59,15 @@ def search(
     sampler: Annotated[str, typer.Option(help="known-cost, tpe, nsga2, gp or random.")] = "known-cost",
     reduction: Annotated[int, typer.Option(help="Of so many trials one goes on past a rung; 1 stops none.")] = 3,
     published: Annotated[
-        str, typer.Option(help="Published networks to train first: contained (in the space), all or none.")
-    ] = "contained",
-    enqueue: Annotated[list[str] | None, typer.Option(help="Own networks to train first; may be repeated.")] = None,
+        str,
+        typer.Option(
+            help="Published networks to train first, whatever the limits: references (E, MobileNetV2, PydMobileNet), "
+            "contained (in the space), all, none, or NAME,..."
+        ),
+    ] = "references",
+    enqueue: Annotated[
+        list[str] | None, typer.Option(help="Own networks to train first, whatever the limits; may be repeated.")
+    ] = None,
     warm_start: Annotated[Path | None, typer.Option(help="A run whose finished networks are taken along.")] = None,
     latency_table: Annotated[
         Path | None, typer.Option(help="Of the device to search for (nas latency calibrate makes it there).")

@@ -154,12 +154,51 @@ def summary(run: Run) -> str:
         origin = "" if all_found else f", {_part(found, len(front))} of them found by this search"
         sentences.append(f"{counted(len(front), 'network')} make the front{origin}: no other is at once as {better}.")
     sentences += _extremes(front)
+    sentences += references(run)
     steps = [(record, distance(run, record)) for record in front if not record.origin]
     wins = [(record, step) for record, step in steps if step and step.is_same_accuracy and step.ratio < 1 / 1.05]
     if wins:
         record, step = min(wins, key=lambda win: win[1].ratio)
         sentences.append(f"{shown_name(run, record)} is {step}.")
     return " ".join(sentences)
+
+
+def references(run: Run) -> list[str]:
+    """How the networks that were asked for by name stand to the front, in plain words; a sentence per answer.
+
+    By the objectives, with accuracy on validation images, as the front itself.
+    """
+    asked = [record for record in run.records if record.origin and record.state == "complete" and record.twin is None]
+    said: dict[str, list[str]] = {"dominated": [], "not": [], "on": []}
+    for record in asked:
+        name = record.architecture.name
+        if record.on_front:
+            said["on"].append(name)
+        elif any(_dominates(run, other, record) for other in run.front_records):
+            said["dominated"].append(f"{name} ({record.beside})" if record.beside else name)
+        else:
+            said["not"].append(f"{name} ({record.beside})")
+    known = [o for o in run.objectives if all(o.name in r.costs or not o.known for r in asked)]
+    good = listed([_GOOD[objective.name] for objective in known])
+    templates = {
+        "dominated": f"Dominated: {{names}}; for each the front holds a network that is at least as {good}.",
+        "not": f"Not dominated, and trained beside the front: {{names}}; nothing on the front is at once as {good}.",
+        "on": "Of the networks asked for by name, {names} {verb} on the front.",
+    }
+    return [
+        templates[key].format(names=listed(names), verb="stands" if len(names) == 1 else "stand")
+        for key, names in said.items()
+        if names
+    ]
+
+
+def _dominates(run: Run, record: Record, other: Record) -> bool:
+    """Whether a network is at least as good in every objective that is known of the other one."""
+    for objective in run.objectives:
+        own, others = record.value(objective), other.value(objective)
+        if own is None or (others is not None and (own < others if objective.maximise else own > others)):
+            return False
+    return True
 
 
 def origin_mark(record: Record) -> str:

@@ -26,6 +26,7 @@ class Point:
         kind: ``found``, ``own`` (queued by the user), ``published`` or ``printed``.
         state: as of the record; ``printed`` for a printed one.
         rank: on the front, from 1; None elsewhere.
+        beside: why it may not stand on the front; empty where it may.
         values: by :data:`nas.report.numbers.QUANTITIES` key; what is not known is left out.
         notes: what else a reader should know, such as the reason of the state or the paper's table.
         command: trains it; empty where a file must be saved first.
@@ -37,6 +38,7 @@ class Point:
     state: str
     values: Mapping[str, float]
     rank: int | None = None
+    beside: str = ""
     number: int | None = None
     architecture: Architecture | None = None
     notes: Sequence[str] = field(default_factory=tuple)
@@ -58,9 +60,10 @@ def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> lis
             state=record.state,
             values=record_values(record),
             rank=ranks.get(record.number),
+            beside=record.beside,
             number=record.number,
             architecture=record.architecture,
-            notes=[note for note in (record.reason, record.architecture.source) if note],
+            notes=[note for note in (record.beside, record.reason, record.architecture.source) if note],
             command=train_command(run, record, ranks.get(record.number), names),
             run=index,
         )

@@ -186,9 +186,12 @@ def curves(run: Run, points: Sequence[Point]) -> Document | None:
 
 
 def losses_of(objectives: Sequence[Objective], record: Record) -> Numbers | None:
-    """A network's objectives, all minimised, costs as logarithms; None where it was not trained to the end."""
+    """A network's objectives, all minimised, costs as logarithms; None where it was not trained to the end, or
+    may not stand on the front.
+    """
     values = [record.value(objective) for objective in objectives]
-    if record.state != "complete" or record.twin is not None or any(value is None for value in values):
+    out = record.state != "complete" or record.twin is not None or record.beside
+    if out or any(value is None for value in values):
         return None
     return np.array(
         [

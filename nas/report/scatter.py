@@ -4,6 +4,7 @@ The document is drawn as it is in notebooks. In the page the script exchanges it
 chosen: a trace's ``meta.points`` says which points it shows, and its ``meta.role`` how they are used.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
@@ -49,17 +50,30 @@ def pareto(points: Sequence[Point], x: str, y: str, colour: str | None = None) -
         ),
         plane.trace(
             "Published, trained here",
-            lambda p: p.kind == "published" and p.state == "complete",
+            lambda p: p.kind == "published" and p.state == "complete" and not p.beside,
             {"size": 10, "symbol": "diamond", "color": "var(--published)", "line": {"width": 0}},
             lambda p: p.name,
             "bottom center",  # numbers stand above, so that neighbours can be read
         ),
         plane.trace(
             "Your own, trained here",
-            lambda p: p.kind == "own" and p.state == "complete",
+            lambda p: p.kind == "own" and p.state == "complete" and not p.beside,
             {"size": 10, "symbol": "square", "color": "var(--own)", "line": {"width": 0}},
             lambda p: p.name,
             "bottom center",
+        ),
+        *(
+            plane.trace(
+                name,
+                functools.partial(_stands_beside, kind),
+                {"size": 9, "symbol": symbol, "color": colour, "line": {"width": 1.2, "color": "var(--paper)"}},
+                lambda p: p.name,
+                "bottom center",
+            )
+            for name, kind, symbol, colour in (
+                ("Published, outside the space or limits", "published", "diamond-cross", "var(--published)"),
+                ("Your own, outside the space or limits", "own", "square-cross", "var(--own)"),
+            )
         ),
         plane.trace(
             "Found, on the front",
@@ -81,18 +95,22 @@ def pareto(points: Sequence[Point], x: str, y: str, colour: str | None = None) -
     return {"data": traces, "layout": plane.layout(colour)}
 
 
+def _stands_beside(kind: str, point: Point) -> bool:
+    return point.kind == kind and point.state == "complete" and bool(point.beside)
+
+
 def regions(points: Sequence[Point], keys: Sequence[str], run: int = 0) -> dict[str, Coordinates]:
     """The shaded region of one run for every pair of axes that can be chosen, by ``x y``."""
     return {f"{x} {y}": _scaled_region(points, x, y, run) for x in keys for y in keys}
 
 
 def dominated(points: Sequence[Point], x: Quantity, y: Quantity, run: int = 0) -> list[tuple[float, float]]:
-    """Corners of the region that a run's networks trained to the end dominate in two quantities.
+    """Corners of the region that a run's networks dominate in two quantities: those that may stand on its front.
 
     Empty where there is none. It reaches to the reference of all runs, so that those of several runs can be compared.
     """
     ended = [p for p in points if p.state == "complete" and x.key in p.values and y.key in p.values]
-    pairs = [(p.values[x.key], p.values[y.key]) for p in ended if p.run == run]
+    pairs = [(p.values[x.key], p.values[y.key]) for p in ended if p.run == run and not p.beside]
     if not pairs:
         return []
     worst_x, worst_y = (reference([p.values[quantity.key] for p in ended], quantity) for quantity in (x, y))

@@ -4,6 +4,7 @@ Optuna reads a journal without looking at what is in it, and nothing in a file i
 written with. What is not mentioned here is not used, or checked where it is (the architecture, the settings).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NotRequired
 
@@ -40,6 +41,7 @@ class _Trial(TypedDict):
 
     costs: NotRequired[dict[str, _Amount]]
     origin: NotRequired[str]
+    beside: NotRequired[str]
     reason: NotRequired[str]
     twin: NotRequired[int]
     untrained: NotRequired[bool]
@@ -124,9 +126,13 @@ def check_trial(trial: FrozenTrial, objectives: Sequence[Objective], space: Spac
             raise UserError(f"{where}: damaged: {name} is {value!r}, which the run's space does not have")
     if trial.state != TrialState.COMPLETE:
         return
-    if len(_check(_VALUES, trial.values, where)) != len(objectives):
+    # What is not known of a network beside the front stands as infinity.
+    values = [value for value in trial.values if value != math.inf] if "beside" in attributes else trial.values
+    _check(_VALUES, values, where)
+    if len(trial.values) != len(objectives):
         raise UserError(f"{where}: damaged: not one value for each of {len(objectives)} objectives")
     known = {"params", *(objective.name for objective in objectives if objective.known)}
+    known = {"params"} if "beside" in attributes else known
     if missing := known - attributes.get("costs", {}).keys():
         raise UserError(f"{where}: damaged: its costs lack {', '.join(sorted(missing))}")
 

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from nas import pareto
 from nas.search.objectives import losses
 from nas.search.stopping import DominanceStopping
-from nas.search.study import Candidate, SearchStudy, curve_of
+from nas.search.study import Candidate, SearchStudy, curve_of, may_stand_on_front
 
 
 @dataclass
@@ -143,7 +143,8 @@ class Conductor:
         if done >= self.epochs:
             self.study.complete(number)
             self.progress.done += 1
-            self._note_front(number, values)
+            if not self.study.is_beside(number):
+                self._note_front(number, values)
         elif self._stops(number, done, losses(self.study.objectives, values)):
             self.study.stop(number, f"dominated at epoch {done} of {self.epochs}", self.epochs)
             self.progress.stopped += 1
@@ -152,7 +153,10 @@ class Conductor:
         return True
 
     def _stops(self, number: int, epoch: int, values: list[float]) -> bool:
-        """Whether a proposal ends here. What was queued was asked for, and is what the proposals are compared with."""
+        """Whether a proposal ends here. What was queued was asked for, and is what the proposals are compared with,
+        unless it stands beside the search: nothing in the space shall be stopped for what is outside it."""
+        if self.study.is_beside(number):
+            return False
         return self.stopping.stops(number, epoch, values) and not self.study.is_queued(number)
 
     def lose(self, number: int, reason: str) -> None:
@@ -196,11 +200,11 @@ class Conductor:
     def _recall(self) -> None:
         """Rebuild rungs, front and counts from the study: a resumed search knows what the interrupted one did."""
         for trial in self.study.study.get_trials(deepcopy=False):
-            for epoch in curve_of(trial.user_attrs):
+            for epoch in curve_of(trial.user_attrs) if "beside" not in trial.user_attrs else []:
                 costs = trial.user_attrs["costs"]
                 values = [costs[o.name] if o.known else epoch["accuracy"] for o in self.study.objectives]
                 self.stopping.record(trial.number, int(epoch["epoch"]), losses(self.study.objectives, values))
-            if trial.state == TrialState.COMPLETE and "twin" not in trial.user_attrs:
+            if may_stand_on_front(trial):
                 self._note_front(trial.number, list(trial.values))
             if "untrained" in trial.user_attrs:
                 continue

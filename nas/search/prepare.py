@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nas import catalog
 from nas.architecture import Architecture
 from nas.cost.analytic import cost
 from nas.cost.latency import Prediction, Table, load_table, measure, table_for
+from nas.cost.latency.layers import segments
 from nas.errors import UserError
+from nas.search import references
 from nas.search.objectives import Limit
 from nas.search.settings import Settings
 from nas.search.study import CostFunction
@@ -86,12 +87,12 @@ def fit_space(space: Space, dataset: Dataset, resolution: int | None = None) -> 
     return space.with_input(channels=dataset.channels, resolution=resolution)
 
 
-def cost_function(num_classes: int, latency: Callable[[Architecture], Prediction] | None = None) -> CostFunction:
+def cost_function(num_classes: int, latency: Callable[[Architecture], Prediction | None] | None = None) -> CostFunction:
     """The known figures of a network, each network counted once.
 
     Args:
         num_classes: of the data set.
-        latency: predicts it; None leaves the latency out.
+        latency: predicts it, or knows none of this network; None leaves the latency out.
     """
 
     # Small: the keys are whole documents, and a sampler that prices thousands of them keeps the figures itself.
@@ -104,8 +105,7 @@ def cost_function(num_classes: int, latency: Callable[[Architecture], Prediction
             "size": counts.size_bytes,
             "peak_memory": counts.peak_activation_bytes,
         }
-        if latency is not None:
-            predicted = latency(architecture)
+        if latency is not None and (predicted := latency(architecture)) is not None:
             figures["latency"] = predicted.value_ms
             figures["latency_high"] = predicted.high_ms
         return figures
@@ -134,22 +134,19 @@ def latency_table(settings: Settings, space: Space, num_classes: int, run: Path,
 
 def latency_model(
     table: Table, queue: Sequence[Architecture], num_classes: int, *, here: bool
-) -> Callable[[Architecture], Prediction]:
-    """Predicts from the table; queued networks with layers that the table does not know are measured, here and now.
-
-    Raises:
-        UserError: there is such a network, and the table is not this device's.
+) -> Callable[[Architecture], Prediction | None]:
+    """Predicts from the table. Queued networks with layers that it does not know are measured, here and now; where the
+    table is another device's, their latency stays unknown.
     """
-    measured: dict[str, Prediction] = {}
-    for architecture in queue:
-        try:
-            table.predict(architecture)
-        except UserError as error:
-            if not here:
-                raise UserError(f"{architecture.name}: {error}; or leave it out (--published contained)") from error
-            figure = measure([architecture], num_classes=num_classes, max_seconds=5)[0]
-            measured[architecture.id] = Prediction(figure.value_ms, figure.low_ms, figure.high_ms)
-    return lambda architecture: measured.get(architecture.id) or table.predict(architecture)
+    strange = {item.id: item for item in queue if not all(map(table.knows, segments(item, num_classes)))}
+    known: dict[str, Prediction | None] = dict.fromkeys(strange)
+    if here and strange:
+        figures = measure(list(strange.values()), num_classes=num_classes, max_seconds=5)
+        known |= {
+            id: Prediction(figure.value_ms, figure.low_ms, figure.high_ms)
+            for id, figure in zip(strange, figures, strict=True)
+        }
+    return lambda architecture: known[architecture.id] if architecture.id in known else table.predict(architecture)
 
 
 def check_limits(space: Space, limits: Sequence[Limit], costs: CostFunction) -> None:
@@ -195,34 +192,30 @@ def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Queued]:
     """The networks that are trained before any proposal, in this data set's input: the user's own, published ones.
 
     A published network that the user queued is a published one, whatever its document calls it.
+
+    Raises:
+        UserError: one that was asked for by name does not fit the images.
     """
-    published = [
-        fitted
-        for architecture in (catalog.published() if settings.enqueue or settings.published != "none" else ())
-        if (fitted := fit_published(architecture, space, dataset)) is not None
-    ]
-    known = {architecture.id for architecture in published}
+    if not settings.enqueue and settings.published == "none":
+        return []
+    published = references.published_here(space, dataset.channels)
+    known = {architecture.id for architecture in published.values()}
     asked_for = [
         Architecture.from_dict(document, "--enqueue").with_input(
             channels=dataset.channels, resolution=space.resolutions[-1]
         )
         for document in settings.enqueue
     ]
-    beside = [
-        architecture
-        for architecture in published
-        if settings.published == "all" or (settings.published == "contained" and space.contains(architecture))
-    ]
+    beside = references.chosen(
+        settings.published,
+        published,
+        trials=settings.trials,
+        space=space,
+        limits=settings.parsed_limits,
+        costs=cost_function(len(dataset.classes)),
+    )
     unique: dict[str, Queued] = {}
     for architecture in [*asked_for, *beside]:
         origin = "published" if architecture.id in known else "own"
         unique.setdefault(architecture.id, Queued(architecture, origin))
     return list(unique.values())
-
-
-def fit_published(architecture: Architecture, space: Space, dataset: Dataset) -> Architecture | None:
-    """A published network at the space's largest resolution, or None where its strides do not fit."""
-    try:
-        return architecture.with_input(channels=dataset.channels, resolution=max(space.resolutions))
-    except UserError:
-        return None

@@ -30,7 +30,7 @@ from nas.search.checked import check_confirmed, check_trial
 from nas.search.objectives import Objective, losses, parse_limit
 from nas.search.run_file import read_run_file
 from nas.search.settings import Settings
-from nas.search.study import STUDY_FILE, curve_of, open_storage
+from nas.search.study import STUDY_FILE, curve_of, may_stand_on_front, open_storage
 
 COLUMNS = (
     "trial",
@@ -72,6 +72,7 @@ class Record:
                seed, after epochs
     untrained  no worker had it: over a limit, the twin of an earlier trial, or taken from an earlier run
     origin     ``published`` or ``own`` (the user's) where it was queued; empty where the search found it
+    beside     why it may not stand on the front, such as ``outside the space``; empty where it may
     """
 
     number: int
@@ -85,6 +86,7 @@ class Record:
     untrained: bool
     confirmed: Mapping[str, Any]
     origin: str
+    beside: str
     params: Mapping[str, Any]
     started: datetime.datetime | None
     finished: datetime.datetime | None
@@ -202,7 +204,7 @@ class Run:
         return self.trials.set_index("trial", drop=False).loc[order].reset_index(drop=True)
 
     def best(self, limit: Mapping[str, str] | None = None) -> Record:
-        """The most accurate network that was trained to the end.
+        """The most accurate network that was trained to the end, of those that may stand on the front.
 
         Args:
             limit: largest values by objective, such as ``{"size": "1MB", "latency": "5ms"}``.
@@ -214,7 +216,9 @@ class Run:
         kept = [
             record
             for record in self.records
-            if record.state == "complete" and all(item.excess(record.costs) <= 0 for item in limits)
+            if record.state == "complete"
+            and not record.beside
+            and all(item.excess(record.costs) <= 0 for item in limits)
         ]
         if not kept:
             shown = ", ".join(map(str, limits)) or "none was trained to the end"
@@ -270,8 +274,8 @@ def _records(study: optuna.Study, settings: Settings, where: str) -> list[Record
 
 
 def front_numbers(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> set[int]:
-    """Numbers of the trials on the front: trained to the end, dominated by none, each network once."""
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and "twin" not in t.user_attrs]
+    """Numbers of the trials on the front: those that may stand there and are dominated by none."""
+    complete = [trial for trial in trials if may_stand_on_front(trial)]
     if not complete:
         return set()
     mask = pareto.front_mask(np.array([losses(objectives, trial.values) for trial in complete]))
@@ -293,6 +297,7 @@ def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool, wh
         untrained=attributes.get("untrained", False),
         confirmed={**confirmed, **_repeats(confirmed.get("repeats", {}))},
         origin=attributes.get("origin", ""),
+        beside=attributes.get("beside", ""),
         params=trial.params,
         started=trial.datetime_start,
         finished=trial.datetime_complete,

@@ -86,6 +86,12 @@ def search(
             say(f"{taken} networks taken along from {earlier.path}")
         for architecture, origin in prepared.queue:
             study.enqueue(architecture, origin)
+        if beside := [
+            f"{architecture.name} ({why})"
+            for architecture, origin in prepared.queue
+            if (why := study.why_beside(architecture, prepared.costs(architecture), origin))
+        ]:
+            say(f"trained beside the search, never on its front: {', '.join(beside)}")
         say(f"{workers.count} workers on {workers.device}, {workers.cpus} threads each")
         checkpoints = Checkpoints((out / "checkpoints").resolve(), settings.keep)
         train = functools.partial(

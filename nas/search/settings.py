@@ -6,6 +6,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from nas.catalog import network_names
 from nas.errors import UserError, first_mistake
 from nas.search.checkpoints import KEEP
 from nas.search.objectives import Limit, Objective, parse_limit, parse_objectives
@@ -17,7 +18,19 @@ SCHEMA = 1
 """Version of ``run.yaml``; a file of a newer version is refused, older ones load."""
 
 SAMPLERS = ("known-cost", "tpe", "nsga2", "gp", "random")
-PUBLISHED = ("none", "contained", "all")
+PUBLISHED = ("references", "contained", "all", "none")
+"""Words for which published networks are trained; names of theirs, comma-separated, say it too."""
+
+
+def check_published(which: str) -> None:
+    """Check a choice of published networks.
+
+    Raises:
+        UserError: it is no word of :data:`PUBLISHED`, and not all of it are names.
+    """
+    unknown = sorted({*which.split(",")} - {*network_names()})
+    if which not in PUBLISHED and unknown:
+        raise UserError(f"unknown published {unknown[0]!r}; allowed: {', '.join(PUBLISHED)}, or names (see nas list)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +46,9 @@ class Settings:
     trials           how many networks are trained, stopped ones included
     reduction        of so many trials one goes on past a rung; 1 stops none
     first_rung       no trial is stopped before this epoch
-    published        which published networks are trained beside the found ones: none, contained (in the space), all
+    published        which published networks are trained beside the found ones: references (E, MobileNetV2,
+                     PydMobileNet, and more that the space contains where the budget is large), contained (in the
+                     space), all, none, or names, comma-separated
     enqueue          documents of the user's own networks to train first
     warm_start       a run whose finished networks are taken along
     latency_table    a file, for a device other than this one
@@ -56,7 +71,7 @@ class Settings:
     sampler: str = "known-cost"
     reduction: int = 3
     first_rung: int = 1
-    published: str = "contained"
+    published: str = "references"
     enqueue: tuple[dict[str, Any], ...] = ()
     warm_start: str | None = None
     latency_table: str | None = None
@@ -71,11 +86,11 @@ class Settings:
             parse_limit(limit)
         for name, value, allowed in (
             ("sampler", self.sampler, SAMPLERS),
-            ("published", self.published, PUBLISHED),
             ("keep", self.keep, KEEP),
         ):
             if value not in allowed:
                 raise UserError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}")
+        check_published(self.published)
         for name, least in (("trials", 1), ("reduction", 1), ("first_rung", 1), ("seed", 0), ("confirm", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:

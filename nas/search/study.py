@@ -8,7 +8,8 @@ FAIL      NaN, out of memory, a dead worker: see its reason
 RUNNING   being trained, or left over from a driver that died
 
 Every trial carries user attributes: ``id``, ``name``, ``document`` (the architecture), ``costs`` (by objective),
-``origin`` (``published`` or ``own``, where it was queued rather than proposed),
+``origin`` (``published`` or ``own``, where it was queued rather than proposed), ``beside`` (why it may not stand on the
+front, though it was asked for by name: outside the space, over a limit),
 ``epoch:1``, ``epoch:2`` and so on (a mapping each), ``reason``, ``twin`` (the number of an earlier trial of the same
 network), ``untrained`` (true where no worker ever had it: over a limit, a twin, taken from an earlier run) and, where
 it was stopped, ``partial`` (epoch, budget and values reached); one taken from an earlier run has its ``accuracy``. What
@@ -16,6 +17,7 @@ is found out after the search about trials that are closed by then stands in the
 trial number.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -105,6 +107,19 @@ def curve_of(attributes: Mapping[str, Any]) -> list[dict[str, float]]:
     return epochs
 
 
+def may_stand_on_front(trial: FrozenTrial) -> bool:
+    """Whether a trial competes for the front: trained to the end, in the space and its limits, each network once."""
+    return trial.state == TrialState.COMPLETE and not {"twin", "beside"} & trial.user_attrs.keys()
+
+
+def over_limits(limits: Sequence[Limit], costs: Costs) -> str:
+    """Which limits the costs break, or cannot be said to keep; empty where they keep all."""
+    unknown = [limit for limit in limits if limit.objective.name not in costs]
+    broken = [limit for limit in limits if limit not in unknown and limit.excess(costs) > 0]
+    said = [f"over the limit {limit}" for limit in broken] + [f"not known to keep {limit}" for limit in unknown]
+    return ", ".join(said)
+
+
 class SearchStudy:
     """Asks for networks, and writes down what became of them.
 
@@ -112,7 +127,7 @@ class SearchStudy:
         study: the Optuna study.
         space: what is searched.
         objectives: in the order of the study's values.
-        limits: networks that break one are recorded but never trained.
+        limits: proposals that break one are recorded but never trained; what was queued is trained beside the front.
         costs: the known figures of a network.
         objection: why a network cannot be trained at all, or None.
         batch: makes what is written within it one write, where the storage can.
@@ -150,7 +165,8 @@ class SearchStudy:
     def enqueue(self, architecture: Architecture, origin: str = "published") -> None:
         """Queue a network to be trained before any proposal; it keeps its name. One that is known already is left out.
 
-        One that the space does not contain is trained beside the search: no sampler learns from it.
+        One outside the space or over a limit is trained beside the search: it never stands on the front, and no
+        sampler takes it for a point of the front.
 
         Args:
             architecture: the network.
@@ -188,10 +204,11 @@ class SearchStudy:
             "reason": f"taken from {source}",
             "untrained": True,
             **({"origin": origin} if origin else {}),
+            **({"beside": beside} if (beside := self.why_beside(architecture, costs, origin)) else {}),
         }
         self.study.add_trial(
             optuna.trial.create_trial(
-                values=[costs[objective.name] if objective.known else accuracy for objective in self.objectives],
+                values=self._values(costs, accuracy),
                 params=self.space.parameters(architecture) if inside else {},
                 distributions=self.distributions if inside else {},
                 user_attrs=attributes,
@@ -251,8 +268,24 @@ class SearchStudy:
 
     def last_values(self, number: int) -> list[float]:
         """A running trial's objective values at its last epoch in the record."""
-        costs, accuracy = self._costs[number], self._curves[number][-1]["accuracy"]
-        return [costs[objective.name] if objective.known else accuracy for objective in self.objectives]
+        return self._values(self._costs[number], self._curves[number][-1]["accuracy"])
+
+    def why_beside(self, architecture: Architecture, costs: Costs, origin: str) -> str:
+        """Why a network may be trained but not stand on the front, such as ``over the limit size<=1MB``; else empty.
+
+        Args:
+            origin: see :meth:`enqueue`. What an earlier run found elsewhere is none of those asked for by name: only
+                the limits count. A space without choices has no outside.
+        """
+        outside = bool(origin and self.distributions) and not self.space.contains(architecture)
+        unknown = [o.name for o in self.objectives if o.known and o.name not in costs]
+        said = ["outside the space"] if outside else []
+        said += [f"its {name} is not known" for name in unknown]
+        return ", ".join([*said, *filter(None, [over_limits(self.limits, costs)])])
+
+    def _values(self, costs: Costs, accuracy: float) -> list[float]:
+        # A cost that is not known is no better than any other: such a network stands beside the front.
+        return [costs.get(o.name, math.inf) if o.known else accuracy for o in self.objectives]
 
     def complete(self, number: int) -> None:
         """Close a trial that was trained to the full budget, with the values of its last epoch."""
@@ -284,6 +317,10 @@ class SearchStudy:
         """Whether a trial was queued, and not proposed."""
         return "fixed_params" in self._frozen(number).system_attrs
 
+    def is_beside(self, number: int) -> bool:
+        """Whether a trial takes no part in the competition for the front; see :meth:`why_beside`."""
+        return "beside" in self._frozen(number).user_attrs
+
     def _ask(self) -> Trial:
         # Waiting trials (the queue) come before proposals; a waiting one outside the space has no parameters at all,
         # and asking it for some would make it a proposal with a published network's name.
@@ -306,13 +343,14 @@ class SearchStudy:
 
     def _objection(self, trial: Trial, architecture: Architecture, costs: Costs) -> str | None:
         """Close a trial that is not worth training and say why; None where it is."""
-        if self.limits:
-            excess = {str(limit): limit.excess(costs) for limit in self.limits}
-            for name, value in excess.items():
-                trial.set_constraint(name, value)
-            worst = max(excess, key=excess.__getitem__)
-            if excess[worst] > 0:
-                return self._pass_over(trial, TrialState.PRUNED, f"over the limit {worst}")
+        for limit in self.limits:
+            if limit.objective.name in costs:
+                trial.set_constraint(str(limit), limit.excess(costs))
+        origin = trial.user_attrs.get("origin", "")
+        if not origin and (broken := over_limits(self.limits, costs)):
+            return self._pass_over(trial, TrialState.PRUNED, broken)
+        if origin and (beside := self.why_beside(architecture, costs, origin)):
+            trial.set_user_attr("beside", beside)
         reason = self._never(architecture)
         if reason is not None:
             return self._pass_over(trial, TrialState.FAIL, reason)

@@ -12,34 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from timings import DOCUMENT, PROVENANCE, SPACE, timed
+from timings import DOCUMENT, SPACE, groups, table_of, timed
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.cost.latency import calibrate, load_table, measuring, table_for
 from nas.cost.latency.calibration import GROUP, draw_networks
 from nas.cost.latency.engines import Engine, Layout
-from nas.cost.latency.fitting import Group, Timed, make_table, steady
+from nas.cost.latency.fitting import Group, Timed
 from nas.cost.latency.layers import Layer, segments
 from nas.cost.latency.model import Context, kinds_of
 from nas.cost.latency.table import SCHEMA, Table, parse_table, space_id
 from nas.errors import UserError
 from nas.space import Space
-
-
-def groups(count: int = 6, drift: float = 0.0) -> list[Group]:
-    drawn = list(draw_networks(SPACE, 8 * count, 10))
-    factors = [1 + drift * (index < 2) for index in range(count)]
-    return [
-        Group(timed(drawn[0], factor).whole, tuple(timed(item, factor) for item in drawn[1 + 8 * at : 9 + 8 * at]))
-        for at, factor in enumerate(factors)
-    ]
-
-
-def table_of(timings: list[Group]) -> Table:
-    return make_table(
-        steady(timings, 10), space_name="tiny", space_id=space_id(SPACE), num_classes=10, provenance=PROVENANCE
-    )
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from nas.architecture import Architecture
-from nas.cost.latency.fitting import Timed
+from nas.cost.latency.calibration import draw_networks
+from nas.cost.latency.fitting import Group, Timed, make_table, steady
 from nas.cost.latency.layers import Segment, segments
 from nas.cost.latency.machine import describe
+from nas.cost.latency.table import Table, space_id
 from nas.cost.latency.timing import Visit
 from nas.space import Space
 
@@ -59,3 +61,18 @@ def true_ms(segment: Segment) -> float:
 def timed(architecture: Architecture, factor: float = 1.0) -> Timed:
     parts = tuple(factor * true_ms(segment) for segment in segments(architecture, 10))
     return Timed(architecture.to_dict(), parts, sum(parts))
+
+
+def groups(count: int = 6, drift: float = 0.0) -> list[Group]:
+    drawn = list(draw_networks(SPACE, 8 * count, 10))
+    factors = [1 + drift * (index < 2) for index in range(count)]
+    return [
+        Group(timed(drawn[0], factor).whole, tuple(timed(item, factor) for item in drawn[1 + 8 * at : 9 + 8 * at]))
+        for at, factor in enumerate(factors)
+    ]
+
+
+def table_of(timings: list[Group]) -> Table:
+    return make_table(
+        steady(timings, 10), space_name="tiny", space_id=space_id(SPACE), num_classes=10, provenance=PROVENANCE
+    )

@@ -48,6 +48,7 @@ def finished(tmp_path_factory):
     run = nas.search(
         nas.Space(SPACE),
         objectives=("accuracy", "size"),
+        published="none",
         trials=8,
         epochs=3,
         train_size=600,
@@ -171,7 +172,7 @@ def test_a_finished_run_is_not_overwritten(finished):
     assert (run.path / "trials.csv").read_bytes() == before
 
 
-OPTIONS = ("--objectives", "accuracy,size", "--epochs", 3)
+OPTIONS = ("--objectives", "accuracy,size", "--published", "none", "--epochs", 3)
 
 
 @pytest.mark.slow
@@ -237,6 +238,7 @@ def test_a_hundred_trials_leave_no_handles_and_few_files(tmp_path):
         nas.Space({**SPACE, "stages": stages, "width": {"choice": [1, 2]}}),
         objectives=("accuracy", "size"),
         recipe=Recipe(epochs=1, batch_size=64),
+        published="none",
         sampler="random",
         trials=100,
         train_size=64,

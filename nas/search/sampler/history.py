@@ -43,6 +43,7 @@ class Record:
         key: What it shares with trials of the same meaning; None when ``row`` is or does not tell everything.
         values: Minimised, finite; None unless it ran to its end.
         constraints: Optuna's, feasible at or below zero.
+        beside: Whether it takes no part in the competition for the front: outside the space, or over a limit.
     """
 
     number: int
@@ -53,10 +54,11 @@ class Record:
     values: Array | None
     partial: Partial | None
     constraints: Mapping[str, float]
+    beside: bool = False
 
     @property
     def is_feasible(self) -> bool:
-        return all(value <= 0.0 for value in self.constraints.values())
+        return not self.beside and all(value <= 0.0 for value in self.constraints.values())
 
 
 def make_record(
@@ -91,6 +93,7 @@ def make_record(
         values=_minimised(trial.values, signs) if trial.state == TrialState.COMPLETE else None,
         partial=_partial(trial, signs, last_step) if trial.state in _UNFINISHED else None,
         constraints=trial.constraints,
+        beside="beside" in trial.user_attrs,
     )
 
 

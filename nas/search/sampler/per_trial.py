@@ -4,7 +4,8 @@ Optuna's samplers draw from one generator, which lives as long as the process. A
 again, and the search proposes what it proposed first.
 """
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,17 +33,17 @@ class PerTrialSampler(BaseSampler):
         self._current: tuple[int, BaseSampler] | None = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._of(trial).infer_relative_search_space(study, trial)
+        return self._of(trial).infer_relative_search_space(_in_space(study), trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._of(trial).sample_relative(study, trial, search_space)
+        return self._of(trial).sample_relative(_in_space(study), trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+        return self._of(trial).sample_independent(_in_space(study), trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._of(trial).before_trial(study, trial)
@@ -55,3 +56,21 @@ class PerTrialSampler(BaseSampler):
             seed = int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
             self._current = trial.number, self._make(seed)
         return self._current[1]
+
+
+def _in_space(study: Study) -> Study:
+    """The study without finished trials of networks outside the space, which have no parameters.
+
+    Optuna's samplers search the parameters that all trials share: one such trial, and TPE, NSGA-II and the Gaussian
+    process draw at random.
+    """
+    view = copy.copy(study)
+
+    def trials(
+        deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        found = study._get_trials(deepcopy, states, use_cache)
+        return [trial for trial in found if trial.distributions or not trial.state.is_finished()]
+
+    view._get_trials = trials  # type: ignore[method-assign]
+    return view
