@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Callable
-from contextlib import ExitStack, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 
 from nas.cost.analytic import cost as count
 from nas.errors import UserError
@@ -17,6 +18,7 @@ from nas.search.conductor import Conductor, Progress
 from nas.search.confirmation import Confirmation
 from nas.search.journal import RunJournal
 from nas.search.judge import judge, to_judge
+from nas.search.locking import StudyLease, locked_folder
 from nas.search.memory import memory_bytes, too_large
 from nas.search.prepare import LATENCY_FILE, Prepared, prepare
 from nas.search.run import Run
@@ -61,17 +63,20 @@ def search(
         nas.search.head.RayLostError: Ray died.
     """
     resources = resources or Resources()
-    if (out / "run.yaml").exists():
-        storage = _match(settings, out)
-    _try_folder(out)
-    earlier = earlier_run(settings)
-    prepared = prepare(settings, run=out, dataset=dataset, say=say)
-    recipe = settings.parsed_recipe
     with ExitStack() as stack:
+        stack.enter_context(locked_folder(out))
+        lease = None
+        if (out / "run.yaml").exists():
+            storage = read_run_file(out).get("storage")
+            if storage is not None:
+                lease = stack.enter_context(_lease(out, storage))
+            _match(settings, out)
+        earlier = earlier_run(settings)
+        prepared = prepare(settings, run=out, dataset=dataset, say=say)
+        recipe = settings.parsed_recipe
         on_ray = stack.enter_context(ExitStack())
         workers = on_ray.enter_context(ray_started(resources))
         card = card_of(workers)
-        _create_folder(out)
         environment = describe_environment(card.name if card else "cpu", workers.count)
         write_run_file(out, settings, environment, storage, describe_data(prepared.dataset))
         if prepared.table:
@@ -79,8 +84,12 @@ def search(
         journal = None
         if storage is None:
             journal = stack.enter_context(closing(RunJournal(out / STUDY_FILE, writer=True)))
+        opened = _open_study(settings, prepared, out, open_storage(out, storage, journal=journal))
+        if storage is not None and lease is None:  # nobody knew of the study until now
+            lease = stack.enter_context(_lease(out, storage))
+        batch = journal.batch if journal else lease.batch if lease else nullcontext
         memory = int(card.memory * workers.gpus) if card else memory_bytes("cpu")
-        study = _open_study(settings, prepared, out, storage, journal, memory)
+        study = _search_study(settings, prepared, opened, batch, memory)
         if earlier is not None:
             taken = take_along(earlier, study, out)
             say(f"{taken} networks taken along from {earlier.path}")
@@ -172,8 +181,8 @@ def is_finished(run: Run, settings: Settings) -> bool:
     )
 
 
-def _match(settings: Settings, out: Path) -> str | None:
-    """Check that a folder's run is this search and has something left to do; returns where its study is.
+def _match(settings: Settings, out: Path) -> None:
+    """Check that a folder's run is this search and has something left to do.
 
     Raises:
         UserError: the folder holds another search, or this one is finished.
@@ -186,8 +195,6 @@ def _match(settings: Settings, out: Path) -> str | None:
         raise UserError(
             f"{out}: this run is finished ({done} trials); give another --out, or --resume {out} --trials N to go on"
         )
-    storage = read_run_file(out).get("storage")
-    return None if storage is None else str(storage)
 
 
 def _check(leader: Conductor | Confirmation, out: Path) -> None:
@@ -202,54 +209,54 @@ def _check(leader: Conductor | Confirmation, out: Path) -> None:
         raise SearchFailedError(f"{leader.broken} ({counts}; they are in {out})")
 
 
-def _try_folder(out: Path) -> None:
-    """Creates the folder, and removes what it created: what cannot be written is found before minutes are spent."""
-    absent = [folder for folder in (out / "checkpoints", out, *out.absolute().parents) if not folder.exists()]
-    _create_folder(out)
-    for folder in absent:
-        with suppress(OSError):  # somebody else writes there by now
-            folder.rmdir()
+def _lease(out: Path, storage: str) -> StudyLease:
+    """The lease of a run's study in a database.
 
-
-def _create_folder(out: Path) -> None:
+    Raises:
+        UserError: the database or the study in it is missing.
+    """
+    study, database = read_run_file(out)["study"], open_storage(out, storage, create=False)
     try:
-        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be created: {error.strerror or error}") from error
+        return StudyLease(database, study)
+    except KeyError as error:
+        raise UserError(f"{out}: its study {study} is not in the database of its run.yaml") from error
 
 
-def _open_study(
-    settings: Settings,
-    prepared: Prepared,
-    out: Path,
-    storage: str | None,
-    journal: RunJournal | None,
-    memory: int | None,
-) -> SearchStudy:
-    """The run's study, begun or as it stands. Networks too large for a worker's memory are objected to."""
+def _open_study(settings: Settings, prepared: Prepared, out: Path, storage: BaseStorage) -> optuna.Study:
+    """The run's study, begun or as it stands."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    objectives, limits = settings.parsed_objectives, settings.parsed_limits
-    batch_size = settings.parsed_recipe.batch_size
-    study = optuna.create_study(
+    objectives = settings.parsed_objectives
+    return optuna.create_study(
         study_name=read_run_file(out)["study"],
-        storage=open_storage(out, storage, journal=journal),
+        storage=storage,
         sampler=make_sampler(
             settings.sampler,
             space=prepared.space,
             objectives=objectives,
-            limits=limits,
+            limits=settings.parsed_limits,
             costs=prepared.costs,
             seed=settings.seed,
         ),
         directions=["maximize" if objective.maximise else "minimize" for objective in objectives],
         load_if_exists=True,
     )
+
+
+def _search_study(
+    settings: Settings,
+    prepared: Prepared,
+    study: optuna.Study,
+    batch: Callable[[], AbstractContextManager[None]],
+    memory: int | None,
+) -> SearchStudy:
+    """The study as the search's record. Networks too large for a worker's memory are objected to."""
+    batch_size = settings.parsed_recipe.batch_size
     return SearchStudy(
         study,
         space=prepared.space,
-        objectives=objectives,
-        limits=limits,
+        objectives=settings.parsed_objectives,
+        limits=settings.parsed_limits,
         costs=prepared.costs,
         objection=lambda architecture: too_large(count(architecture, prepared.num_classes), batch_size, memory),
-        batch=journal.batch if journal else nullcontext,
+        batch=batch,
     )
