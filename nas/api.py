@@ -42,7 +42,7 @@ from nas.training.loop import Epoch, steps_per_epoch
 from nas.training.recipe import Recipe, load_recipe
 from nas.training.session import Trained
 from nas.training.session import train as train_network
-from nas.training.ship import Exported
+from nas.training.ship import Exported, check_classes, judge_onnx
 from nas.training.ship import export as export_network
 from nas.training.weights import card, load_trained, restored
 
@@ -214,13 +214,17 @@ def evaluate(
     dataset: str | None = None,
     data_dir: str | Path | None = None,
     device: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Accuracy of a trained network on the validation and the test images; `nas evaluate` in Python.
 
     Args:
-        checkpoint: written by a training or a search.
+        checkpoint: written by a training or a search, or an ONNX model that `nas export` wrote, fp32 or int8.
         dataset: default the one that it was trained on, split as it was then.
+        say: told in one line what was read of a folder.
     """
+    if Path(checkpoint).suffix == ".onnx":
+        return _evaluate_onnx(Path(checkpoint), dataset, data_dir, device, say)
     saved = load_trained(Path(checkpoint))
     architecture = Architecture.from_dict(saved.architecture, str(checkpoint))
     data = load_again(
@@ -229,8 +233,9 @@ def evaluate(
         preprocessing=card(saved, str(checkpoint)).preprocessing,
         data_dir=data_dir,
     )
-    if len(data.classes) != len(saved.classes):
-        raise UserError(f"{checkpoint}: trained on {len(saved.classes)} classes, {data.name} has {len(data.classes)}")
+    if data.account:
+        say(data.account)
+    check_classes(data, saved.classes, str(checkpoint))
     place = choose_device(device)
     image = architecture.input
     # The images are normalised as they were in training, whatever data set they come from.
@@ -243,6 +248,21 @@ def evaluate(
         "dataset": data.name,
         "validation_accuracy": evaluate_network(network, images, "validation", precision=precision).accuracy,
         "test_accuracy": evaluate_network(network, images, "test", precision=precision).accuracy,
+    }
+
+
+def _evaluate_onnx(
+    path: Path, dataset: str | None, data_dir: str | Path | None, device: str | None, say: Callable[[str], None]
+) -> dict[str, Any]:
+    if device not in (None, "cpu"):
+        raise UserError(f"{path}: ONNX models are judged on the CPU; leave --device {device} out")
+    description, name, accuracies = judge_onnx(path, dataset=dataset, data_dir=data_dir, say=say)
+    return {
+        "name": description.architecture.name,
+        "id": description.architecture.id,
+        "dataset": name,
+        "validation_accuracy": accuracies.validation,
+        "test_accuracy": accuracies.test,
     }
 
 
@@ -345,10 +365,11 @@ def export(
     int8: bool = False,
     dataset: str | None = None,
     data_dir: str | Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Exported:
     """A trained network in another form; `nas export` in Python. See :func:`nas.training.ship.export`."""
     path = Path(out) if out is not None else None
-    return export_network(Path(checkpoint), form=form, out=path, int8=int8, dataset=dataset, data_dir=data_dir)
+    return export_network(Path(checkpoint), form=form, out=path, int8=int8, dataset=dataset, data_dir=data_dir, say=say)
 
 
 def predict(model: str | Path, images: Sequence[str | Path], *, top: int = 5) -> list[Prediction]:

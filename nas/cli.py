@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.ending import resumable, run_command
+from nas.ending import errors, resumable, run_command
 from nas.errors import UserError
 from nas.latency_cli import AsJson, console, latency_app
 from nas.resource_options import with_resources
@@ -307,7 +307,10 @@ def train(
 @app.command(epilog="Example: nas evaluate results/best/checkpoint.pt")
 def evaluate(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Of a training or a search.", metavar="CHECKPOINT", show_default=False)
+        Path,
+        typer.Argument(
+            help="Of a training or a search, or an exported .onnx.", metavar="CHECKPOINT", show_default=False
+        ),
     ],
     dataset: Annotated[str | None, typer.Option(help="Default: the one it was trained on.", show_default=False)] = None,
     data_dir: DataDir = None,
@@ -317,7 +320,7 @@ def evaluate(
     """Accuracy of a trained network on validation and test images."""
     from nas import api
 
-    result = api.evaluate(checkpoint, dataset=dataset, data_dir=data_dir, device=device)
+    result = api.evaluate(checkpoint, dataset=dataset, data_dir=data_dir, device=device, say=_aside)
     if as_json:
         console.print_json(data=result)
         return
@@ -339,7 +342,7 @@ def export(
         typer.Option(help="The file (default: beside the checkpoint, named like the network).", show_default=False),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="An int8 ONNX model too, calibrated on validation images.")
+        bool, typer.Option("--int8", help="An int8 ONNX model too, calibrated on training images.")
     ] = False,
     dataset: Annotated[
         str | None, typer.Option(help="To calibrate with (default: its own).", show_default=False)
@@ -350,7 +353,8 @@ def export(
     from nas import api, screen
 
     screen.print_exported(
-        console, api.export(checkpoint, form=form, out=out, int8=int8, dataset=dataset, data_dir=data_dir)
+        console,
+        api.export(checkpoint, form=form, out=out, int8=int8, dataset=dataset, data_dir=data_dir, say=_aside),
     )
 
 
@@ -401,6 +405,11 @@ def list_() -> None:
     from nas import api, screen
 
     screen.print_catalogue(console, *api.catalogue())
+
+
+def _aside(line: str) -> None:
+    """Print beside a command's result, which may be read by a program."""
+    errors.print(line, markup=False, emoji=False)
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """What a trained network sees in an image: from a checkpoint, and from an exported ONNX model alike."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch import Tensor
 from nas.errors import UserError
 from nas.export.card import Card
 from nas.export.check import Normalised
-from nas.export.onnx import Session
+from nas.export.onnx import open_model
 from nas.network.fold import fold
 from nas.training.weights import card, load_trained, restored
 
@@ -78,19 +77,7 @@ def load_model(path: Path) -> tuple[Callable[[Tensor], Tensor], Card]:
         UserError: see :func:`predict`.
     """
     if path.suffix == ".onnx":
-        session = Session(path)
-        description = Card.from_metadata(session.metadata, str(path))
-        return functools.partial(_run, session, description, path), description
+        return open_model(path)
     checkpoint = load_trained(path)
     description = card(checkpoint, str(path))
     return Normalised(fold(restored(checkpoint, str(path))), description).eval(), description
-
-
-def _run(session: Session, description: Card, path: Path, images: Tensor) -> Tensor:
-    try:
-        logits = session(images)
-    except Exception as error:  # onnxruntime's errors have no common base of their own
-        raise UserError(f"{path}: cannot be run: {(str(error).splitlines() or [''])[0]}") from error
-    if logits.shape != (len(images), len(description.classes)):
-        raise UserError(f"{path}: its output {tuple(logits.shape)} is not one logit for each of its classes")
-    return logits

@@ -187,9 +187,11 @@ def print_exported(console: Console, exported: Exported) -> None:
     console.print(f"largest difference from torch: {exported.model.difference:.1g} of the largest logit", markup=False)
     small = exported.quantised
     if small is not None:
+        before, after = exported.accuracies
         console.print(
             f"{small.path}\nint8: size {megabytes(small.size_before)} -> {megabytes(small.size)}, validation accuracy "
-            f"{small.accuracy_before:.2%} -> {small.accuracy:.2%}, calibrated on {small.calibration_images} images",
+            f"{before.validation:.2%} -> {after.validation:.2%}, test accuracy {before.test:.2%} -> {after.test:.2%}, "
+            f"calibrated on {small.calibration_images} training images",
             markup=False,
         )
 

@@ -12,13 +12,15 @@ import torch
 from checks import EVERYTHING
 from documents import architectures
 from hypothesis import HealthCheck, given, settings
-from shipping import KINDS, card_of, expected_logits, lived_in, small, train_tiny
+from PIL import Image
+from shipping import KINDS, TINY, card_of, expected_logits, lived_in, small, train_tiny
 
 import nas
 from nas.errors import UserError
 from nas.export import Card, ExportError, to_onnx, to_program, to_python
 from nas.export.check import Normalised, compare
 from nas.training.data import load_dataset
+from nas.training.recipe import load_recipe
 from nas.training.session import Trained
 from nas.training.ship import export
 
@@ -274,9 +276,10 @@ def test_int8_is_smaller_and_about_as_accurate(trained, tmp_path):
     figures = done.quantised
     assert figures.path == tmp_path / "tiny-int8.onnx"
     assert figures.size == figures.path.stat().st_size < figures.size_before == done.model.size
-    assert figures.accuracy_before == pytest.approx(trained.validation_accuracy, abs=0.01)
-    assert figures.accuracy > figures.accuracy_before - 0.02
-    assert figures.calibration_images == 216
+    before, after = done.accuracies
+    assert before.validation == pytest.approx(trained.validation_accuracy, abs=0.01)
+    assert after.validation > before.validation - 0.02
+    assert figures.calibration_images == 512
 
     # By ONNX Runtime alone, on images that took no part.
     test = load_dataset("digits").test
@@ -285,6 +288,11 @@ def test_int8_is_smaller_and_about_as_accurate(trained, tmp_path):
     hits = [(each.argmax(1) == test.labels).float().mean().item() for each in logits]
     assert hits[0] == pytest.approx(trained.test_accuracy, abs=0.01)
     assert hits[1] > hits[0] - 0.03
+    assert [before.test, after.test] == pytest.approx(hits, abs=1e-6)
+    for path, expected in ((tmp_path / "tiny.onnx", before), (figures.path, after)):
+        judged = nas.evaluate(path)
+        assert (judged["name"], judged["dataset"]) == ("tiny", "digits")
+        assert [judged["validation_accuracy"], judged["test_accuracy"]] == [expected.validation, expected.test]
     assert not torch.allclose(*logits, atol=1e-4)
 
     model = onnx.load(figures.path)
@@ -294,6 +302,66 @@ def test_int8_is_smaller_and_about_as_accurate(trained, tmp_path):
     metadata = {item.key: item.value for item in model.metadata_props}
     assert Card.from_metadata(metadata, "int8").classes == tuple("0123456789")
     assert metadata["quantisation"].startswith("int8, static, per channel")
+
+
+def test_int8_of_own_images_is_calibrated_on_all_classes(tmp_path):
+    """A folder's own validation images may hold one class alone, or lie in the order of the classes."""
+    for name, level in {
+        "train/dark": 20,
+        "train/bright": 250,
+        "val/dark": 20,
+        "test/dark": 20,
+        "test/bright": 250,
+    }.items():
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(6):
+            Image.new("RGB", (12, 12), (level + index % 5,) * 3).save(tmp_path / "images" / name / f"{index}.png")
+    dataset = f"imagefolder:{tmp_path / 'images'}"
+    architecture = nas.Architecture.from_dict({**TINY, "input": {"channels": 3, "resolution": 8}})
+    recipe = load_recipe("search").with_epochs(1)
+    done = nas.train(architecture, dataset=dataset, recipe=recipe, device="cpu", out=tmp_path / "out")
+    shipped = export(done.checkpoint, int8=True)
+    model = onnx.load(shipped.quantised.path)
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    node = next(node for node in model.graph.node if node.op_type == "QuantizeLinear")  # of the normalised images
+    scale, zero = (values[name].astype(float) for name in node.input[1:])
+    brightest = (254 / 255 - shipped.card.mean[0]) / shipped.card.std[0]
+    assert scale * (127 - zero) == pytest.approx(brightest, rel=0.02)
+
+    for path in (shipped.model.files[0], shipped.quantised.path):
+        with pytest.raises(UserError, match="give --dataset imagefolder:PATH"):
+            nas.evaluate(path)
+        assert str(tmp_path).encode() not in path.read_bytes()
+        said = []
+        judged = nas.evaluate(path, dataset=dataset, say=said.append)
+        assert said == ["30 images read (30 .png)"]
+        images = load_dataset(dataset, resolution=8)
+        logits = run_onnx(path, images.test.images / 255)
+        assert judged["test_accuracy"] == pytest.approx((logits.argmax(1) == images.test.labels).float().mean().item())
+    (tmp_path / "images/train/bright").rename(tmp_path / "images/train/Bright")
+    (tmp_path / "images/test/bright").rename(tmp_path / "images/test/Bright")
+    for path in (shipped.model.files[0], done.checkpoint):
+        with pytest.raises(UserError, match=r"trained on class 'bright' where .* has 'Bright'"):
+            nas.evaluate(path, dataset=dataset)
+
+
+def test_a_model_that_is_none_of_ours_is_not_evaluated(trained, tmp_path):
+    path = export(trained.checkpoint, out=tmp_path / "tiny.onnx").model.files[0]
+    foreign = onnx.load(path)
+    metadata = {item.key: item.value for item in foreign.metadata_props}
+    changes = {
+        "not exported by nas": {},
+        "export it again": {**metadata, "split": "null"},
+        "split: seed": {**metadata, "split": '{"seed": -1}'},
+    }
+    for message, kept in changes.items():
+        onnx.helper.set_model_props(foreign, kept)
+        onnx.save(foreign, tmp_path / "foreign.onnx")
+        with pytest.raises(UserError, match=message) as caught:
+            nas.evaluate(tmp_path / "foreign.onnx")
+        assert str(caught.value).startswith(str(tmp_path / "foreign.onnx"))
+    with pytest.raises(UserError, match="leave --device cuda out"):
+        nas.evaluate(path, device="cuda")
 
 
 @pytest.mark.parametrize("source", ["checkpoint.pt", "best.safetensors", "last.safetensors"])

@@ -4,15 +4,31 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from nas.architecture import Architecture
-from nas.errors import UserError
+from nas.errors import UserError, first_mistake
 from nas.files import parse_json
 from nas.preprocessing import Crop, Preprocessing
 
 _VERSION = "1"
 _FORM = "float32 (batch, {channels}, {resolution}, {resolution}), {colours} in [0, 1], neither mean nor std applied"
+
+
+class SplitFields(TypedDict):
+    """How training and validation images were divided, as a file has to hold it."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow")  # type: ignore[misc]
+
+    seed: Annotated[int, Field(ge=0)]
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)]
+    train_size: Annotated[int, Field(ge=1)] | None
+
+
+_SPLIT = TypeAdapter(SplitFields)
 
 
 @dataclass(frozen=True)
@@ -21,7 +37,8 @@ class Card:
 
     `classes`: one name per logit. `mean`, `std`: per channel, of values in [0, 1]; the shipped forms apply them
     themselves. `decoded_at`: the side in pixels at which the training data lay before they were resized to the
-    network's resolution; None where it is that resolution. `crop`: how an image was cut to a square.
+    network's resolution; None where it is that resolution. `crop`: how an image was cut to a square. `dataset`: the
+    name of what it was trained on, empty where that is a folder of the user's; `split`: how it was divided.
 
     Raises `UserError` where mean or std do not fit the architecture's channels.
     """
@@ -32,6 +49,8 @@ class Card:
     std: tuple[float, ...]
     decoded_at: int | None = None
     crop: Crop = "pixels"
+    dataset: str = ""
+    split: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         channels = self.architecture.input.channels
@@ -75,6 +94,8 @@ class Card:
             "decoded_at": str(self.decoded_at or resolution),
             "crop": self.crop,
             "preprocessing": self.preprocessing.text(),
+            "dataset": self.dataset,
+            "split": json.dumps(self.split),
             "input": _FORM.format(channels=channels, resolution=resolution, colours=colours),
             "normalisation": "inside: the model subtracts mean and divides by std",
             "output": f"float32 (batch, {len(self.classes)}), logits; softmax gives the classes' probabilities",
@@ -102,8 +123,18 @@ class Card:
                 std=tuple(float(value) for value in read["std"]),
                 decoded_at=int(metadata["decoded_at"]),
                 crop=metadata.get("crop", "box"),  # type: ignore[arg-type]  # checked there
+                dataset=metadata.get("dataset", ""),
+                split=_split(parse_json(metadata.get("split", "null"), f"{where}: split")),
             )
         except UserError as error:
             raise error.at(where) from error
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(f"{where}: its metadata are damaged ({type(error).__name__}: {error})") from error
+
+
+def _split(value: Any) -> Mapping[str, Any] | None:
+    """How a data set was divided, from somebody else's file."""
+    try:
+        return None if value is None else dict(_SPLIT.validate_python(value))
+    except ValidationError as error:
+        raise UserError("split: {}: {}".format(*first_mistake(error))) from error

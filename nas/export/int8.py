@@ -10,7 +10,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.errors import UserError
 from nas.export.check import ExportError
 from nas.export.files import require, write
-from nas.export.onnx import INPUT, Session
-
-CALIBRATION_IMAGES = 512
-"""Bounds the time that calibration takes on large data sets."""
+from nas.export.onnx import INPUT
 
 _BATCH = 64
 
@@ -51,47 +47,45 @@ which the nodes around it would weigh more than what they save.
 
 @dataclass(frozen=True)
 class Quantised:
-    """A model before and after: sizes in bytes, top-1 accuracies in [0, 1] on the same images by the same runtime."""
+    """A model before and after: its file, and sizes in bytes."""
 
     path: Path
     size: int
     size_before: int
-    accuracy: float
-    accuracy_before: float
     calibration_images: int
 
 
-def quantise(model: Path, path: Path, images: Tensor, labels: Tensor) -> Quantised:
+def quantise(model: Path, path: Path, images: Tensor) -> Quantised:
     """Quantise an ONNX model that `to_onnx` wrote.
 
     Args:
         model: the float model.
         path: the int8 model's file; replaced where it exists.
-        images: uint8 (N, C, R, R), as the network reads them; the first 512 calibrate, all of them judge. Validation
-            images: labels play no part in calibration, and the test images stay unread.
-        labels: int64 (N,).
+        images: to calibrate with: uint8 (N, C, R, R), as the network reads them. Training images: whatever is judged
+            later has played no part.
 
     Raises:
-        UserError: no images, or onnx, onnxscript or onnxruntime is missing, or a file cannot be read or written.
+        UserError: onnx, onnxscript or onnxruntime is missing, or a file cannot be read or written.
         ExportError: ONNX Runtime cannot quantise the model.
     """
     require("--int8", "onnx", "onnxruntime")
-    if not len(images):
-        raise UserError("--int8: the data set has no validation images to calibrate with")
-    before = accuracy(Session(model), images, labels)
-    calibration = images[:CALIBRATION_IMAGES]
-    content = _quantise(model, calibration)
-    after = accuracy(Session(content), images, labels)
+    content = _quantise(model, images)
     write(path, content)
-    return Quantised(path, len(content), model.stat().st_size, after, before, len(calibration))
+    return Quantised(path, len(content), model.stat().st_size, len(images))
 
 
-def accuracy(session: Session, images: Tensor, labels: Tensor) -> float:
-    """Top-1 accuracy in [0, 1] on uint8 images (N, C, R, R)."""
+def accuracy(run: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> float:
+    """Top-1 accuracy in [0, 1].
+
+    Args:
+        run: float32 (N, C, R, R) in [0, 1] -> logits (N, classes).
+        images: uint8 (N, C, R, R).
+        labels: int64 (N,).
+    """
     hits = 0
     for part, truth in zip(torch.split(images, _BATCH), torch.split(labels, _BATCH), strict=True):
-        hits += int((session(part.float() / 255).argmax(1) == truth).sum())
-    return hits / len(images)
+        hits += int((run(part.float() / 255).argmax(1) == truth).sum())
+    return hits / max(1, len(images))
 
 
 def _quantise(model: Path, images: Tensor) -> bytes:
@@ -128,7 +122,7 @@ def _quantise(model: Path, images: Tensor) -> bytes:
             raise ExportError(f"ONNX Runtime cannot quantise this model: {reason}") from error
         result = onnx.load(quantised)
     metadata = {item.key: item.value for item in onnx.load(model, load_external_data=False).metadata_props}
-    metadata["quantisation"] = f"int8, static, per channel; ranges from {len(images)} validation images"
+    metadata["quantisation"] = f"int8, static, per channel; ranges from {len(images)} training images"
     onnx.helper.set_model_props(result, metadata)
     content: bytes = result.SerializeToString()
     return content

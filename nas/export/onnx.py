@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +96,28 @@ class Session:
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = self._session.run(None, {self._input: images})[0]
         return logits
+
+
+def open_model(path: Path) -> tuple[Callable[[Tensor], Tensor], Card]:
+    """A model that `to_onnx` or `quantise` wrote: images (N, C, R, R) in [0, 1] -> logits (N, classes), and its card.
+
+    Raises:
+        UserError: onnxruntime is missing, the file cannot be read or is none of ours. The function raises it where the
+            model cannot be run, or gives something else than a logit for each class.
+    """
+    session = Session(path)
+    card = Card.from_metadata(session.metadata, str(path))
+
+    def run(images: Tensor) -> Tensor:
+        try:
+            logits = session(images)
+        except Exception as error:  # onnxruntime's errors have no common base of their own
+            raise UserError(f"{path}: cannot be run: {(str(error).splitlines() or [''])[0]}") from error
+        if logits.shape != (len(images), len(card.classes)):
+            raise UserError(f"{path}: its output {tuple(logits.shape)} is not one logit for each of its classes")
+        return logits
+
+    return run, card
 
 
 def _convert(network: nn.Module, card: Card) -> "ModelProto":

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationErro
 from typing_extensions import TypedDict
 
 from nas.errors import UserError, first_mistake
+from nas.export.card import SplitFields
 from nas.files import check_extent, check_size, write_atomic
 from nas.training.recipe import Recipe
 
@@ -50,14 +51,6 @@ class Checkpoint:
 _AS_WRITTEN = ConfigDict(strict=True, extra="allow", arbitrary_types_allowed=True)
 
 
-class _Split(TypedDict):
-    __pydantic_config__ = _AS_WRITTEN  # type: ignore[misc]
-
-    seed: Annotated[int, Field(ge=0)]
-    validation_fraction: Annotated[float, Field(ge=0, lt=1)]
-    train_size: Annotated[int, Field(ge=1)] | None
-
-
 class _Trainer(TypedDict):
     __pydantic_config__ = _AS_WRITTEN  # type: ignore[misc]
 
@@ -74,7 +67,7 @@ class _Fields(TypedDict):
     mean: tuple[FiniteFloat, ...]
     std: tuple[FiniteFloat, ...]
     dataset: str
-    split: _Split
+    split: SplitFields
     recipe: dict[str, Any]
     epoch: Annotated[int, Field(ge=0)]
     accuracy: float

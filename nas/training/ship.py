@@ -1,14 +1,20 @@
 """From a training's file to the forms that others run: what `nas export` does."""
 
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from torch import Tensor
+
 from nas.errors import UserError
 from nas.export import Card, Quantised, Shipped, quantise, to_onnx, to_program, to_python
+from nas.export.int8 import accuracy
+from nas.export.onnx import open_model
 from nas.export.python import module_name
-from nas.training.checkpoint import Checkpoint
-from nas.training.data import Images, load_again
+from nas.training.data import Dataset, load_again
+from nas.training.split import stratified_order
 from nas.training.weights import card, load_trained
 
 Form = Literal["onnx", "torch-export", "python"]
@@ -17,13 +23,27 @@ _ENDINGS = {"onnx": ".onnx", "torch-export": ".pt2", "python": ".py"}
 _WRITERS = {"onnx": to_onnx, "torch-export": to_program, "python": to_python}
 
 
+CALIBRATION_IMAGES = 512
+"""Bounds the time that calibration takes on large data sets."""
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Top-1 accuracies in [0, 1]."""
+
+    validation: float
+    test: float
+
+
 @dataclass(frozen=True)
 class Exported:
-    """What an export gave. `quantised` is None without `int8`."""
+    """What an export gave. Without `int8`, `quantised` is None and the accuracies are empty."""
 
     card: Card
     model: Shipped
-    quantised: Quantised | None
+    quantised: Quantised | None = None
+    accuracies: tuple[Accuracies, ...] = ()
+    """Of the float model and of the int8 one, by the same runtime."""
 
 
 def export(
@@ -34,6 +54,7 @@ def export(
     int8: bool = False,
     dataset: str | None = None,
     data_dir: str | Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Exported:
     """Write a trained network in another form, checked against torch.
 
@@ -42,9 +63,10 @@ def export(
         form: ``onnx``, ``torch-export`` or ``python``.
         out: the file; default beside the source, named like the network.
         int8: quantise the ONNX model too, beside it as ``NAME-int8.onnx``.
-        dataset: what to calibrate with; default what the network was trained on, split as it was then. Its validation
-            images calibrate, and give the accuracy before and after.
+        dataset: what to calibrate with; default what the network was trained on, split as it was then. Of its training
+            images some calibrate, class by class; the others give the accuracies before and after.
         data_dir: where data sets lie.
+        say: told in one line what was read of a folder.
 
     Raises:
         UserError: something given does not fit, or an extra is missing.
@@ -60,11 +82,82 @@ def export(
     quantised_path = path.with_name(f"{path.stem}-int8.onnx")
     _protect(source, path, path.with_suffix(".pt") if form == "python" else quantised_path)
     # The data first: they may be missing, and converting takes a while.
-    images = _validation_images(checkpoint, description, dataset, data_dir) if int8 else None
+    data = load_for(description, dataset or checkpoint.dataset, data_dir, str(source), say) if int8 else None
     model = _WRITERS[form](description, checkpoint.weights, path)
-    if images is None:
-        return Exported(description, model, None)
-    return Exported(description, model, quantise(path, quantised_path, images.images, images.labels))
+    if data is None:
+        return Exported(description, model)
+    chosen = stratified_order(data.train.labels, seed=0)[:CALIBRATION_IMAGES]
+    quantised = quantise(path, quantised_path, data.train.take(chosen).images)
+    accuracies = tuple(_judge(open_model(file)[0], data) for file in (path, quantised_path))
+    return Exported(description, model, quantised, accuracies)
+
+
+def judge_onnx(
+    path: Path,
+    *,
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[Card, str, Accuracies]:
+    """Accuracies of an exported ONNX model, fp32 or int8, by ONNX Runtime.
+
+    Args:
+        path: the model.
+        dataset: default the one that it was trained on, split as it was then; a folder's path is not in the model.
+        data_dir: where data sets lie.
+        say: told in one line what was read of a folder.
+
+    Returns:
+        What the model says of itself, the data set's name, and the accuracies.
+
+    Raises:
+        UserError: the model is none of ours, or the data set does not fit.
+    """
+    run, description = open_model(path)
+    if description.split is None:
+        raise UserError(f"{path}: exported before models said how their images were divided; export it again")
+    if not (dataset or description.dataset):
+        raise UserError(f"{path}: does not say where its images lie; give --dataset imagefolder:PATH")
+    data = load_for(description, dataset or description.dataset, data_dir, str(path), say)
+    return description, data.name, _judge(run, data)
+
+
+def load_for(
+    description: Card, dataset: str, data_dir: str | Path | None, where: str, say: Callable[[str], None]
+) -> Dataset:
+    """A data set divided as for a network's training, and in the network's format.
+
+    Args:
+        description: the network's.
+        dataset: a name or ``imagefolder:PATH``.
+        data_dir: where data sets lie.
+        where: what an error calls the network.
+        say: told in one line what was read of a folder.
+
+    Raises:
+        UserError: it cannot be read, or has other classes.
+    """
+    assert description.split is not None
+    data = load_again(dataset, split=description.split, preprocessing=description.preprocessing, data_dir=data_dir)
+    if data.account:
+        say(data.account)
+    check_classes(data, description.classes, where)
+    channels, resolution, _ = description.shape
+    return data.for_network(channels, resolution)
+
+
+def check_classes(data: Dataset, classes: Sequence[str], where: str) -> None:
+    """Raise `UserError` where a data set's classes are others than those that a network was trained on."""
+    ours, theirs = ([unicodedata.normalize("NFC", name) for name in names] for names in (classes, data.classes))
+    if len(ours) != len(theirs):
+        raise UserError(f"{where}: trained on {len(ours)} classes, {data.name} has {len(theirs)}")
+    if ours != theirs:
+        one, other = next((one, other) for one, other in zip(ours, theirs, strict=True) if one != other)
+        raise UserError(f"{where}: trained on class {one!r} where {data.name} has {other!r}")
+
+
+def _judge(run: Callable[[Tensor], Tensor], data: Dataset) -> Accuracies:
+    return Accuracies(*(accuracy(run, part.images, part.labels) for part in (data.validation, data.test)))
 
 
 def _default_name(description: Card, form: str) -> str:
@@ -75,18 +168,3 @@ def _default_name(description: Card, form: str) -> str:
 def _protect(source: Path, *written: Path) -> None:
     if source.resolve() in [path.resolve() for path in written]:
         raise UserError(f"{source}: would be overwritten by the export; give another --out")
-
-
-def _validation_images(
-    checkpoint: Checkpoint, description: Card, dataset: str | None, data_dir: str | Path | None
-) -> Images:
-    data = load_again(
-        dataset or checkpoint.dataset,
-        split=checkpoint.split,
-        preprocessing=description.preprocessing,
-        data_dir=data_dir,
-    )
-    if len(data.classes) != len(description.classes):
-        raise UserError(f"--int8: {data.name} has {len(data.classes)} classes, the network {len(description.classes)}")
-    channels, resolution, _ = description.shape
-    return data.for_network(channels, resolution).validation

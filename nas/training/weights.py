@@ -15,6 +15,7 @@ from nas.export.card import Card
 from nas.export.check import restore
 from nas.files import check_size, parse_json, write_atomic
 from nas.training.checkpoint import MAX_BYTES, Checkpoint, checked, load_checkpoint
+from nas.training.data import FOLDER_PREFIX
 
 SUFFIX = ".safetensors"
 _KEY, _VERSION = "nas", 1
@@ -67,6 +68,9 @@ def card(checkpoint: Checkpoint, where: str) -> Card:
             std=tuple(checkpoint.std),
             decoded_at=source if isinstance(source, int) and source > 0 else None,
             crop=checkpoint.extra.get("crop", "box"),
+            # A folder's path is nobody's business where the model is shipped to.
+            dataset="" if checkpoint.dataset.startswith(FOLDER_PREFIX) else checkpoint.dataset,
+            split=checkpoint.split,
         )
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
