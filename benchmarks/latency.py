@@ -31,7 +31,7 @@ from nas.catalog import load, load_space
 from nas.cost.analytic import cost
 from nas.cost.latency import Measurement, Table, calibrate, measure
 from nas.cost.latency.chain import example, shipped
-from nas.cost.latency.engines import Engine, prepare
+from nas.cost.latency.engines import Engine, Runtime, prepare
 from nas.cost.latency.machine import LoadMeter, quiet_process
 from nas.cost.latency.measuring import GROUP
 from nas.space import Space
@@ -90,7 +90,7 @@ class Bench:
     engine: Engine
 
     def measure(self, networks: Sequence[Architecture]) -> list[Measurement]:
-        return measure(networks, num_classes=CLASSES, engine=self.engine)
+        return measure(networks, Runtime(self.engine), num_classes=CLASSES)
 
     def long_reference(self, networks: Sequence[Architecture], times: int) -> list[Measurement]:
         """The middle one of several measurements of each network."""
@@ -135,7 +135,7 @@ class Bench:
         beside = unseen[: GROUP - 1]
         _, (before, *_) = self.measure_beside(sentinel, beside)
         start = time.perf_counter()
-        table = calibrate(space, num_classes=CLASSES, engine=self.engine)
+        table = calibrate(space, Runtime(self.engine), num_classes=CLASSES)
         calibration = time.perf_counter() - start
         _, (after, *_) = self.measure_beside(sentinel, beside)
         then = math.sqrt(before * after)
@@ -223,13 +223,13 @@ def other_clocks() -> None:
         for engine in ("eager", "onnxruntime"):
             values, ours, theirs = [], [], []
             for _ in range(5):
-                (found,) = measure([architecture], num_classes=CLASSES, engine=engine, isolate=False, max_seconds=5)
+                (found,) = measure([architecture], Runtime(engine), num_classes=CLASSES, isolate=False, max_seconds=5)
                 values.append(found.value_ms)
                 ours.append(found.median_ms)
                 with quiet_process(1), torch.inference_mode():
-                    network, images = shipped(architecture, CLASSES), example(architecture, 1)
+                    network, images = shipped(architecture, CLASSES), example(architecture, Runtime())
                     layout = found.provenance.layout
-                    run, images = prepare(network, images, engine, layout, 1)  # type: ignore[arg-type]
+                    run, images = prepare(network, images, layout, Runtime(engine))  # type: ignore[arg-type]
                     timer = Timer("run(images)", globals={"run": run, "images": images}, num_threads=1)
                     theirs.append(timer.blocked_autorange(min_run_time=1).median * 1e3)
             mine, other = statistics.median(ours), statistics.median(theirs)

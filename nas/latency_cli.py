@@ -1,11 +1,14 @@
 """The `nas latency` commands."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    import nas
 
 console = Console(highlight=False, soft_wrap=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -55,15 +58,13 @@ def latency_measure(
 ) -> None:
     """Measure networks as they are shipped: folded, pinned, repeats in turn, with spread and provenance."""
     from nas import screen
-    from nas.cost.latency import commands
+    from nas.catalog import load
+    from nas.cost.latency import Runtime, measure
 
-    found = commands.measure_latency(
-        architectures,
+    found = measure(
+        [load(reference) for reference in architectures],
+        Runtime(engine, device, threads, batch),  # type: ignore[arg-type]  # which it checks
         num_classes=num_classes,
-        engine=engine,
-        device=device,
-        threads=threads,
-        batch=batch,
         resolution=resolution,
         max_seconds=max_seconds,
     )
@@ -88,21 +89,17 @@ def latency_calibrate(
 ) -> None:
     """Time a space's blocks on this device and write the table that nas search --latency-table reads."""
     from nas import screen
-    from nas.cost.latency import commands
+    from nas.cost.latency import Runtime, calibrate
 
-    table = commands.calibrate_latency(
-        space,
-        out,
-        channels=channels,
-        resolution=resolution,
+    table = calibrate(
+        _fitted(space, channels, resolution),
+        Runtime(engine, device, threads, batch),  # type: ignore[arg-type]  # which it checks
         num_classes=num_classes,
-        engine=engine,
-        device=device,
-        threads=threads,
-        batch=batch,
         networks=networks,
+        partial=out.with_suffix(".partial"),  # where a calibration that was interrupted goes on
         on_progress=lambda done, total: console.print(f"{done}/{total} networks timed"),
     )
+    table.save(out)
     screen.print_table_quality(console, table, out)
 
 
@@ -118,11 +115,9 @@ def latency_export_blocks(
     batch: Batch = 1,
 ) -> None:
     """Write a space's blocks as ONNX files, to be timed on a device without Python."""
-    from nas.cost.latency import commands
+    from nas.cost.latency import export_blocks
 
-    count = commands.export_latency_blocks(
-        space, folder, channels=channels, resolution=resolution, num_classes=num_classes, batch=batch
-    )
+    count = export_blocks(_fitted(space, channels, resolution), folder, num_classes=num_classes, batch=batch)
     console.print(
         f"{count} files in {folder}; fill in timings.csv there, then nas latency import-timings", markup=False
     )
@@ -145,9 +140,23 @@ def latency_import_timings(
 ) -> None:
     """Make a latency table from measured times of exported blocks."""
     from nas import screen
-    from nas.cost.latency import commands
+    from nas.cost.latency import import_timings
 
-    table = commands.import_latency_timings(
-        timings, out, manifest=manifest, device=device_name, engine=engine, threads=threads
+    table = import_timings(
+        timings,
+        manifest=manifest or timings.parent / "manifest.json",
+        device=device_name,
+        engine=engine,
+        threads=threads,
     )
+    table.save(out)
     screen.print_table_quality(console, table, out)
+
+
+def _fitted(reference: str, channels: int | None, resolution: int | None) -> "nas.Space":
+    """Load a space for images of these channels and this side; None: its own."""
+    from nas.catalog import load_space
+
+    space = load_space(reference)
+    own = space.sample(0).input.channels
+    return space.with_input(channels=channels or own, resolution=resolution)

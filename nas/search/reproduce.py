@@ -16,7 +16,7 @@ from scipy import stats
 
 from nas import catalog
 from nas.cost.analytic import cost
-from nas.cost.latency import measure
+from nas.cost.latency import Runtime, measure
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.published import CLASSES, Printed, read_table
@@ -231,7 +231,7 @@ def _timed(printed: Sequence[Printed], say: Callable[[str], None]) -> list[dict[
         rows = [cell for cell in cells if cell["name"] and (device == "cuda") == ("NVIDIA" in cell["printed_hardware"])]
         say(f"timing {len(rows)} networks at batch {batch} on {device}")
         networks = [catalog.load(row["name"]) for row in rows]
-        figures = measure(networks, num_classes=classes, device=device, batch=batch)
+        figures = measure(networks, Runtime(device=device, batch=batch), num_classes=classes)
         for cell, network, figure in zip(rows, networks, figures, strict=True):
             counts, where = cost(network, classes), figure.provenance
             cell |= {"id": network.id, "params": counts.params, "macs": counts.macs, "size_bytes": counts.size_bytes}

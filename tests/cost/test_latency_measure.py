@@ -18,7 +18,7 @@ from nas.catalog import load, load_space, published, space_names
 from nas.cost.analytic import cost
 from nas.cost.latency import measure, timing
 from nas.cost.latency.chain import example, segmented, shipped, split, whole
-from nas.cost.latency.engines import check, to_onnx
+from nas.cost.latency.engines import Runtime, to_onnx
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, free_cores, quiet_process
 from nas.cost.latency.measuring import time_until_sure
@@ -116,9 +116,9 @@ def test_measures_in_a_fresh_process_and_in_this_one() -> None:
 
 def test_measures_in_a_fresh_process_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    monkeypatch.setattr("nas.cost.latency.measuring.call", lambda task, *_, **__: calls.append(task) or [])
+    monkeypatch.setattr("nas.cost.latency.measuring.call", lambda *_, **__: calls.append("fresh") or [])
     measure([SMALL])
-    assert calls == ["measure"]
+    assert calls == ["fresh"]
 
 
 def test_the_process_is_left_as_it_was() -> None:
@@ -134,7 +134,7 @@ def test_segments_are_the_network(name: str) -> None:
     architecture = load(name)
     if architecture.input.resolution > 32:
         architecture = architecture.with_input(resolution=32)
-    network, images = shipped(architecture, 10), example(architecture, 2)
+    network, images = shipped(architecture, 10), example(architecture, Runtime(batch=2))
     modules = split(network)
     assert len(modules) == len(segments(architecture, 10))
     with torch.inference_mode():
@@ -165,7 +165,7 @@ def test_published_networks_have_segments() -> None:
 
 def test_onnxruntime_runs_the_same_network() -> None:
     pytest.importorskip("onnxruntime")
-    found = measure([SMALL], engine="onnxruntime", max_seconds=0, isolate=False)
+    found = measure([SMALL], Runtime("onnxruntime"), max_seconds=0, isolate=False)
     assert found[0].value_ms > 0
     assert "onnxruntime" in found[0].provenance.versions
 
@@ -183,9 +183,9 @@ def test_onnxruntimes_profile_finds_the_block_that_takes_longest() -> None:
         ],
     }
     architecture = Architecture.from_dict(document)
-    network, images = shipped(architecture, 10), example(architecture, 1)
+    network, images = shipped(architecture, 10), example(architecture, Runtime())
     with torch.inference_mode():
-        run, shares = profiled(to_onnx(network, images), images, len(split(network)), threads=1)
+        run, shares = profiled(to_onnx(network, images), images, len(split(network)), Runtime("onnxruntime"))
         assert run()[0] > 0
     assert len(shares) == len(split(network)) == 5
     assert sum(shares) == pytest.approx(1)
@@ -202,19 +202,19 @@ def test_what_the_profiler_takes_is_taken_off_its_nodes() -> None:
 
 def test_missing_engines_and_devices_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="unknown engine 'fast'"):
-        check("fast", "cpu")
+        Runtime("fast").check()
     with pytest.raises(UserError, match="unknown device 'tpu'"):
-        check("eager", "tpu")
+        Runtime(device="tpu").check()
     with pytest.raises(UserError, match="CUDA graphs"):
-        check("graph", "cpu")
+        Runtime("graph").check()
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="no CUDA device"):
-            check("eager", "cuda")
+            Runtime(device="cuda").check()
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(UserError, match="pip install"):
-        check("onnxruntime", "cpu")
+        Runtime("onnxruntime").check()
     with pytest.raises(UserError, match="at least 1"):
-        measure([SMALL], threads=0)
+        measure([SMALL], Runtime(threads=0))
 
 
 @pytest.mark.slow
@@ -225,7 +225,7 @@ def test_agrees_with_torch_benchmark() -> None:
     """
     architecture = load("han-e")
     with quiet_process(1), torch.inference_mode():
-        network, images = shipped(architecture, 10), example(architecture, 1)
+        network, images = shipped(architecture, 10), example(architecture, Runtime())
         run = segmented(network, images, "channels_last")
         images = images.contiguous(memory_format=torch.channels_last)
         timer = Timer("network(images)", globals={"network": network, "images": images}, num_threads=1)
@@ -240,5 +240,5 @@ def test_agrees_with_torch_benchmark() -> None:
 @pytest.mark.slow
 def test_a_compiled_network_runs() -> None:
     with quiet_process(1), torch.inference_mode():
-        run = whole(shipped(SMALL, 10), example(SMALL, 1), "compiled", "channels_last", 1)
+        run = whole(shipped(SMALL, 10), example(SMALL, Runtime()), "channels_last", Runtime("compiled"))
         assert run()[0] > 0

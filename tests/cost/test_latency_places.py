@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from timings import visit
 
-from nas.cost.latency.engines import check
+from nas.cost.latency.engines import Runtime
 from nas.cost.latency.machine import _own_seconds, quiet_process
 from nas.cost.latency.places import Finish, Prepared, here, in_children
 from nas.errors import UserError
@@ -69,7 +69,7 @@ class TestChildren:
 
     def test_a_users_error_is_passed_on(self) -> None:
         with in_children() as prepare, pytest.raises(UserError, match="unknown engine 'fast'"):
-            prepare([lambda: check("fast", "cpu")])  # type: ignore[list-item, return-value]
+            prepare([lambda: Runtime("fast").check()])  # type: ignore[list-item, return-value]
 
     def test_a_death_is_no_silence(self) -> None:
         with in_children() as prepare:

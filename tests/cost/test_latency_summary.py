@@ -1,5 +1,8 @@
 """What the clock's figures become: values, intervals, drift, and when they are too noisy."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from timings import PROVENANCE, visit
@@ -84,21 +87,21 @@ class TestDrift:
         np.testing.assert_allclose(slowness(times, at), 1)
 
 
-def test_summary_gives_all_figures_and_survives_json() -> None:
+def test_summary_gives_all_figures() -> None:
     visits = [visit([[1_000_000 + 1000 * (6 * at + run)] for run in range(6)]) for at in range(10)]
     found = summarize("a", "1", visits, estimates([visits])[0], PROVENANCE, "")
     assert found.value_ms < found.median_ms < found.p90_ms
     assert found.iqr_ms == pytest.approx(0.0295, rel=0.1)
     assert (found.repeats, found.visits, found.clean) == (60, 10, 10)
     assert found.spread == pytest.approx((found.high_ms - found.low_ms) / found.value_ms)
-    assert Measurement.from_dict(found.to_dict()) == found
+    assert json.loads(json.dumps(found.to_dict()))["provenance"]["engine"] == "eager"
 
 
 def test_overlapping_intervals_are_ties() -> None:
     def one(low: float, high: float) -> Measurement:
         visits = [visit([[1_000_000]] * 4)] * 10
         found = summarize("a", "1", visits, estimates([visits])[0], PROVENANCE, "")
-        return Measurement.from_dict({**found.to_dict(), "low_ms": low, "high_ms": high})
+        return replace(found, low_ms=low, high_ms=high)
 
     assert one(1.0, 1.2).tied(one(1.1, 1.3))
     assert not one(1.0, 1.1).tied(one(1.2, 1.3))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nas.architecture import Architecture
 from nas.cost.latency import calibrate, load_table, measuring, table_for
 from nas.cost.latency.calibration import GROUP, draw_networks
-from nas.cost.latency.engines import Engine, Layout
+from nas.cost.latency.engines import Layout, Runtime
 from nas.cost.latency.fitting import Group, Timed
 from nas.cost.latency.layers import Layer, segments
 from nas.cost.latency.model import Context, kinds_of
@@ -170,15 +170,15 @@ class TestFile:
         ("change", "message"),
         [
             ({"schema": 0}, f"schema 0, this version of nas reads {SCHEMA}"),
-            ({"prices": {}}, "blocks are missing"),
-            ({"prices": {"conv3s1": [1.0, float("nan"), 0.0, 0.0, 0.0]}}, "price of conv3s1 is nan"),
-            ({"prices": {"conv3s1": [1.0, -1.0, 0.0, 0.0, 0.0]}}, "a time is above 0"),
-            ({"prices": {"conv3s1": [1.0]}}, "blocks are missing"),
-            ({"segments": {"a": [float("nan"), 1]}}, "segment 'a' is nan"),
-            ({"segments": {"a": [-1.0, 1]}}, "segment 'a' is -1.0; a time is above 0"),
+            ({"prices": {}}, "prices"),
+            ({"prices": {"conv3s1": [1.0, float("nan"), 0.0, 0.0, 0.0]}}, "prices.conv3s1"),
+            ({"prices": {"conv3s1": [1.0, -1.0, 0.0, 0.0, 0.0]}}, "prices.conv3s1.1"),
+            ({"prices": {"conv3s1": [1.0]}}, "prices.conv3s1"),
+            ({"segments": {"a": [float("nan"), 1]}}, "segments.a.0"),
+            ({"segments": {"a": [-1.0, 1]}}, "segments.a.0"),
             ({"segments": {"a": "x"}}, "damaged"),
             ({"segments": None}, "damaged"),
-            ({"context": {"base": float("inf")}}, "context.base is inf"),
+            ({"context": {"base": float("inf")}}, "context.base"),
             ({"provenance": {"device": "x"}}, "damaged"),
             ({"num_classes": "ten"}, "damaged"),
         ],
@@ -231,12 +231,12 @@ class TestCalibration:
         asked = []
         choose = measuring.faster_layout
 
-        def spy(network: nn.Module, images: Tensor, engine: Engine, threads: int) -> Layout:
+        def spy(network: nn.Module, images: Tensor, runtime: Runtime) -> Layout:
             asked.append(network)
-            return choose(network, images, engine, threads)
+            return choose(network, images, runtime)
 
         monkeypatch.setattr(measuring, "faster_layout", spy)
-        calibrate(SPACE, networks=4, isolate=False)
+        calibrate(SPACE, networks=4, budget_seconds=0, isolate=False)  # no second chance on a busy machine
         assert len(asked) == 1 + 4  # the sentinel too
 
     def test_a_budget_ends_it_after_a_group(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from nas.architecture import Architecture
 from nas.cost.latency.calibration import draw_networks
+from nas.cost.latency.engines import Runtime
 from nas.cost.latency.fitting import Group, Timed, make_table, steady
 from nas.cost.latency.layers import Segment, segments
 from nas.cost.latency.machine import describe
@@ -11,9 +12,7 @@ from nas.cost.latency.table import Table, space_id
 from nas.cost.latency.timing import Visit
 from nas.space import Space
 
-PROVENANCE = describe(
-    device="cpu", engine="eager", layout="contiguous", threads=1, batch=1, quantile=0.2, foreign_load=0
-)
+PROVENANCE = describe(Runtime(), layout="contiguous", quantile=0.2, foreign_load=0)
 
 DOCUMENT = {
     "name": "tiny",

@@ -2,7 +2,7 @@
 
 from nas.cost.latency.cache import table_for
 from nas.cost.latency.calibration import calibrate
-from nas.cost.latency.engines import ENGINES, Engine
+from nas.cost.latency.engines import ENGINES, Engine, Runtime
 from nas.cost.latency.exchange import export_blocks, import_timings
 from nas.cost.latency.machine import Provenance
 from nas.cost.latency.measuring import measure
@@ -15,6 +15,7 @@ __all__ = [
     "Measurement",
     "Prediction",
     "Provenance",
+    "Runtime",
     "Table",
     "calibrate",
     "export_blocks",

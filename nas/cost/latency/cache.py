@@ -4,15 +4,16 @@ import contextlib
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nas.cost.latency import engines
-from nas.cost.latency.calibration import Progress, calibrate
-from nas.cost.latency.engines import Engine
+from nas.cost.latency.calibration import calibrate
+from nas.cost.latency.engines import Runtime
 from nas.cost.latency.table import Table, load_table, space_id
+from nas.cost.latency.worker import Progress
 from nas.errors import UserError
 from nas.files import cache_folder
 from nas.hardware import device_name
@@ -23,12 +24,9 @@ BUDGET_SECONDS = 40.0
 
 def table_for(
     space: Space,
+    runtime: Runtime = Runtime(),  # noqa: B008  (immutable)
     *,
     num_classes: int = 10,
-    device: str = "cpu",
-    engine: Engine = "eager",
-    threads: int = 1,
-    batch: int = 1,
     budget_seconds: float | None = BUDGET_SECONDS,
     on_progress: Progress | None = None,
 ) -> Table:
@@ -42,12 +40,12 @@ def table_for(
     Raises:
         UserError: the engine or device is missing.
     """
-    engines.check(engine, device)
-    path = table_path(space, num_classes=num_classes, device=device, engine=engine, threads=threads, batch=batch)
+    runtime.check()
+    path = table_path(space, runtime, num_classes)
     if path.exists():
         try:
             table = load_table(path)
-            table.check(space=space, num_classes=num_classes, engine=engine)
+            table.check(space=space, num_classes=num_classes, engine=runtime.engine)
         except UserError:
             pass  # damaged, or of an older version of ours: it is only a cache
         else:
@@ -60,11 +58,8 @@ def table_for(
         partial = None
     table = calibrate(
         space,
+        runtime,
         num_classes=num_classes,
-        device=device,
-        engine=engine,
-        threads=threads,
-        batch=batch,
         budget_seconds=budget_seconds,
         partial=partial if partial and os.access(path.parent, os.W_OK) else None,
         on_progress=on_progress,
@@ -74,8 +69,9 @@ def table_for(
     return table
 
 
-def table_path(space: Space, **options: Any) -> Path:
-    """Where the table for these options is cached."""
-    key = {"space": space_id(space), "name": device_name(options["device"]), "torch": torch.__version__, **options}
+def table_path(space: Space, runtime: Runtime, num_classes: int) -> Path:
+    """Return where the table for these options is cached."""
+    key: dict[str, Any] = {"space": space_id(space), "name": device_name(runtime.device), "torch": torch.__version__}
+    key |= {"num_classes": num_classes, **asdict(runtime)}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder("latency") / f"{space.name}-{digest}.json"

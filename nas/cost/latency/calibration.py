@@ -4,8 +4,8 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ import torch
 
 from nas.architecture import Architecture
 from nas.cost.analytic import cost
-from nas.cost.latency import engines
 from nas.cost.latency.chain import example, only_layout, shipped, split
-from nas.cost.latency.engines import Engine, to_onnx
+from nas.cost.latency.engines import Runtime, to_onnx
 from nas.cost.latency.fitting import WHOLE_WEIGHT, Group, Timed, make_table, steady
 from nas.cost.latency.layers import segments
 from nas.cost.latency.machine import LoadMeter, describe, quiet_process
@@ -24,9 +23,9 @@ from nas.cost.latency.measuring import in_faster_layout
 from nas.cost.latency.onnx_profile import profiled
 from nas.cost.latency.places import Finish, Place, Prepared, here, place_for, prepared
 from nas.cost.latency.summary import SHARED, estimates, stolen
-from nas.cost.latency.table import Table, parse_table, space_id
+from nas.cost.latency.table import Table, space_id
 from nas.cost.latency.timing import QUANTILE, Trace, time_round
-from nas.cost.latency.worker import call
+from nas.cost.latency.worker import Progress, call
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.hardware import device_name
@@ -44,17 +43,12 @@ shares that a profiler gives one and the same block differ by 14% from network t
 CANDIDATES = 16
 """Networks drawn for each one that is timed: the one with most layers not yet timed is taken."""
 
-Progress = Callable[[int, int], None]
-
 
 def calibrate(
     space: Space,
+    runtime: Runtime = Runtime(),  # noqa: B008  (immutable)
     *,
     num_classes: int = 10,
-    device: str = "cpu",
-    engine: Engine = "eager",
-    threads: int = 1,
-    batch: int = 1,
     networks: int = NETWORKS,
     budget_seconds: float | None = None,
     partial: Path | None = None,
@@ -69,7 +63,8 @@ def calibrate(
 
     Args:
         space: the space, with the input's channels and resolution that will be searched.
-        num_classes, device, engine, threads, batch: as in :func:`nas.cost.latency.measure`.
+        runtime: how networks are run.
+        num_classes: outputs of the last layer.
         networks: how many networks to time, 32 to a group.
         budget_seconds: stop after the group in which this time is over (the first is always timed). What is left of it
             goes to groups that were disturbed.
@@ -80,47 +75,39 @@ def calibrate(
     Raises:
         UserError: the engine or device is missing.
     """
-    engines.check(engine, device)
+    runtime.check()
     options: dict[str, Any] = {
         "num_classes": num_classes,
-        "device": device,
-        "engine": engine,
-        "threads": threads,
-        "batch": batch,
         "networks": networks,
         "budget_seconds": budget_seconds,
+        "partial": partial,
+        "on_progress": on_progress,
     }
     if isolate:
-        request = {"space": space.document, "partial": str(partial) if partial else None, **options}
-        text = call("calibrate", request, threads=threads, on_progress=on_progress)
-        return parse_table(text, "calibration")
-    return _calibrate(space, options, partial, on_progress, here)
-
-
-def serve(request: dict[str, Any], on_progress: Progress) -> str:
-    """:func:`calibrate` for the worker process."""
-    space, partial = Space(request.pop("space")), request.pop("partial")
-    partial_path = Path(partial) if partial else None
-    return _calibrate(space, request, partial_path, on_progress, place_for(request["device"])).to_json()
+        return call(_calibrate, space, runtime, place_for(runtime.device), threads=runtime.threads, **options)
+    return _calibrate(space, runtime, here, **options)
 
 
 def _calibrate(
     space: Space,
-    options: dict[str, Any],
+    runtime: Runtime,
+    place: Place,
+    *,
+    num_classes: int,
+    networks: int,
+    budget_seconds: float | None,
     partial: Path | None,
     on_progress: Progress | None,
-    place: Place,
 ) -> Table:
-    networks, num_classes, budget = options["networks"], options["num_classes"], options["budget_seconds"]
-    way = {name: options[name] for name in ("num_classes", "device", "engine", "threads", "batch")}
-    deadline = time.monotonic() + budget if budget is not None else math.inf
-    name = device_name(way["device"])
-    identity = {"space": space_id(space), "device_name": name, "torch": torch.__version__, "networks": networks, **way}
+    deadline = time.monotonic() + budget_seconds if budget_seconds is not None else math.inf
+    name = device_name(runtime.device)
+    identity = {"space": space_id(space), "device_name": name, "torch": torch.__version__, "networks": networks}
+    identity |= {"num_classes": num_classes, **asdict(runtime)}
     groups = _read_partial(partial, identity)
     drawn = list(draw_networks(space, networks, num_classes))
     plan = [[drawn[0], *drawn[at : at + GROUP]] for at in range(1, len(drawn), GROUP)]
     load = LoadMeter()
-    clock = _Clock(place, **way)
+    clock = _Clock(place, runtime, num_classes)
     for index, members in enumerate(plan):
         if index >= len(groups):
             if index and time.monotonic() > deadline:
@@ -136,22 +123,14 @@ def _calibrate(
         again = clock.time(plan[index])
         groups[index] = min(groups[index], again, key=lambda group: group.stolen)
     foreign = load.foreign()
-    provenance = describe(
-        device=clock.device,
-        engine=clock.engine,
-        layout=only_layout(clock.engine) or "the faster one of each network",
-        threads=clock.threads,
-        batch=clock.batch,
-        quantile=QUANTILE,
-        foreign_load=foreign,
-    )
-    whole_weight = WHOLE_WEIGHTS.get(clock.engine, WHOLE_WEIGHT)
+    layout = only_layout(runtime.engine) or "the faster one of each network"
+    whole_weight = WHOLE_WEIGHTS.get(runtime.engine, WHOLE_WEIGHT)
     table = make_table(
         steady(groups, num_classes, whole_weight),
         space_name=space.name,
         space_id=space_id(space),
         num_classes=num_classes,
-        provenance=provenance,
+        provenance=describe(runtime, layout=layout, quantile=QUANTILE, foreign_load=foreign),
         complaint=_complaint(groups, foreign),
         whole_weight=whole_weight,
     )
@@ -197,15 +176,12 @@ class _Clock:
     """Times groups of networks, all in one way."""
 
     place: Place
+    runtime: Runtime
     num_classes: int
-    device: str
-    engine: Engine
-    threads: int
-    batch: int
 
     def time(self, architectures: Sequence[Architecture]) -> Group:
         """Time the sentinel, which is first, and the others in turn, on the cores that are free now."""
-        with self.place() as prepare, quiet_process(self.threads):
+        with self.place() as prepare, quiet_process(self.runtime.threads):
             waiting = prepare([functools.partial(self._build, architecture) for architecture in architectures])
             rounds = [time_round([item.timer for item in waiting], number) for number in range(ROUNDS)]
         traces: list[Trace] = [list(trace) for trace in zip(*rounds, strict=True)]
@@ -224,27 +200,19 @@ class _Clock:
         Eager segments run one by one, with a clock between them. ONNX Runtime's profiler tells them apart. Of compiled
         networks and on a graphics card, which runs ahead of the clock, only the whole is timed.
         """
-        return self.engine == "onnxruntime" and self.device == "cpu"
+        return self.runtime.engine == "onnxruntime" and self.runtime.device == "cpu"
 
     def _build(self, architecture: Architecture) -> Finish:
         """Build a network as a measurement does; a profiled one knows its segments' shares in the end."""
         if not self._is_profiled:
-            return in_faster_layout(
-                architecture,
-                num_classes=self.num_classes,
-                device=self.device,
-                engine=self.engine,
-                threads=self.threads,
-                batch=self.batch,
-                runs=RUNS,
-            )
+            return in_faster_layout(architecture, num_classes=self.num_classes, runtime=self.runtime, runs=RUNS)
         with torch.inference_mode():
-            network, images = shipped(architecture, self.num_classes), example(architecture, self.batch)
+            network, images = shipped(architecture, self.num_classes), example(architecture, self.runtime)
             model, parts = to_onnx(network, images), len(split(network))
 
         def finish() -> Prepared:
-            run, shares = profiled(model, images, parts, self.threads)
-            return prepared(run, shares, runs=RUNS, threads=self.threads, device=self.device)
+            run, shares = profiled(model, images, parts, self.runtime)
+            return prepared(run, shares, runs=RUNS, runtime=self.runtime)
 
         return finish
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
-from nas.cost.latency.engines import Engine, Layout, Run, prepare
+from nas.cost.latency.engines import Engine, Layout, Run, Runtime, prepare
 from nas.cost.latency.timing import Runner
 from nas.network.build import Network, build
 from nas.network.fold import fold
@@ -24,26 +24,27 @@ def shipped(architecture: Architecture, num_classes: int, device: str = "cpu") -
     return fold(network).to(device)
 
 
-def example(architecture: Architecture, batch: int, device: str = "cpu") -> Tensor:
+def example(architecture: Architecture, runtime: Runtime) -> Tensor:
     """A batch of noise, (N, C, R, R)."""
     image = architecture.input
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, image.channels, image.resolution, image.resolution, generator=generator).to(device)
+    shape = runtime.batch, image.channels, image.resolution, image.resolution
+    return torch.randn(shape, generator=generator).to(runtime.device)
 
 
-def whole(network: nn.Module, images: Tensor, engine: Engine, layout: Layout, threads: int) -> Runner:
+def whole(network: nn.Module, images: Tensor, layout: Layout, runtime: Runtime) -> Runner:
     """A runner of the network in one piece."""
-    run, value = prepare(network, images, engine, layout, threads)
-    if engine == "graph":
+    run, value = prepare(network, images, layout, runtime)
+    if runtime.engine == "graph":
         run = _captured(run, value)
     return _cuda_runner(run, value, images.device) if images.is_cuda else timed_run(run, value)
 
 
-def runner(network: nn.Module, images: Tensor, engine: Engine, layout: Layout, threads: int) -> Runner:
+def runner(network: nn.Module, images: Tensor, layout: Layout, runtime: Runtime) -> Runner:
     """A runner of the network as the engine runs it; with a clock between its segments where that costs nothing."""
-    if engine == "eager" and not images.is_cuda:
+    if runtime.engine == "eager" and not images.is_cuda:
         return segmented(network, images, layout)
-    return whole(network, images, engine, layout, threads)
+    return whole(network, images, layout, runtime)
 
 
 def segmented(network: nn.Module, images: Tensor, layout: Layout) -> Runner:
@@ -52,7 +53,7 @@ def segmented(network: nn.Module, images: Tensor, layout: Layout) -> Runner:
     Every segment reads what the one before it wrote, and its weights come from where they are in the running network:
     a block timed alone in a loop keeps both in its cache and is faster than it ever is in use, by a fifth.
     """
-    _, images = prepare(network, images, "eager", layout, threads=1)
+    _, images = prepare(network, images, layout, Runtime())
     return _runner(split(network), images)
 
 
@@ -73,17 +74,17 @@ def only_layout(engine: Engine) -> Layout | None:
     return "contiguous" if engine == "onnxruntime" else "channels_last"
 
 
-def faster_layout(network: nn.Module, images: Tensor, engine: Engine, threads: int) -> Layout:
+def faster_layout(network: nn.Module, images: Tensor, runtime: Runtime) -> Layout:
     """The memory layout in which the engine runs the network faster."""
     # Ends in channels_last; `prepare` converts back and forth.
-    times = {layout: _quick(network, images, engine, layout, threads) for layout in LAYOUTS}
+    times = {layout: _quick(network, images, layout, runtime) for layout in LAYOUTS}
     return min(times, key=lambda layout: times[layout])
 
 
-def _quick(network: nn.Module, images: Tensor, engine: Engine, layout: Layout, threads: int) -> int:
+def _quick(network: nn.Module, images: Tensor, layout: Layout, runtime: Runtime) -> int:
     if layout == "contiguous":
         network.to(memory_format=torch.contiguous_format)
-    runner = whole(network, images, engine, layout, threads)
+    runner = whole(network, images, layout, runtime)
     runner()
     return min(sum(runner()) for _ in range(5))
 

@@ -10,6 +10,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,29 +26,50 @@ Run = Callable[[Any], Any]
 """Runs a module once on an input in the engine's own form; returns the output in that form."""
 
 
-def check(engine: str, device: str) -> None:
-    """Raise UserError where this process cannot run the engine on the device."""
-    if engine not in ENGINES:
-        raise UserError(f"unknown engine {engine!r}; allowed: {', '.join(ENGINES)}")
-    if device != "cpu" and not device.startswith("cuda"):
-        raise UserError(f"unknown device {device!r}; allowed: cpu, cuda, cuda:<index>")
-    if device != "cpu" and not torch.cuda.is_available():
-        raise UserError(f"device {device!r}: torch sees no CUDA device here; use --device cpu")
-    if engine == "graph" and device == "cpu":
-        raise UserError("engine graph replays CUDA graphs; use --device cuda, or --engine eager")
-    if engine == "onnxruntime":
-        try:
-            import onnx  # noqa: F401  (the exporter needs it)
-            import onnxruntime
-        except ImportError as error:
-            raise UserError(
-                f"engine onnxruntime: {error.name} is not installed; run: pip install onnx onnxscript onnxruntime"
-            ) from None
-        if device != "cpu" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise UserError("engine onnxruntime: no CUDA provider here; install onnxruntime-gpu or use --device cpu")
+@dataclass(frozen=True)
+class Runtime:
+    """How a network is run.
+
+    Attributes:
+        engine: see above.
+        device: ``cpu``, ``cuda`` or ``cuda:<index>``.
+        threads: of one network's run, each on a core of its own.
+        batch: images per run.
+    """
+
+    engine: Engine = "eager"
+    device: str = "cpu"
+    threads: int = 1
+    batch: int = 1
+
+    def check(self) -> None:
+        """Raise UserError where this process cannot run networks so."""
+        if self.threads < 1 or self.batch < 1:
+            raise UserError(f"threads and batch are at least 1, not {self.threads} and {self.batch}")
+        if self.engine not in ENGINES:
+            raise UserError(f"unknown engine {self.engine!r}; allowed: {', '.join(ENGINES)}")
+        on_cpu = self.device == "cpu"
+        if not on_cpu and not self.device.startswith("cuda"):
+            raise UserError(f"unknown device {self.device!r}; allowed: cpu, cuda, cuda:<index>")
+        if not on_cpu and not torch.cuda.is_available():
+            raise UserError(f"device {self.device!r}: torch sees no CUDA device here; use --device cpu")
+        if self.engine == "graph" and on_cpu:
+            raise UserError("engine graph replays CUDA graphs; use --device cuda, or --engine eager")
+        if self.engine == "onnxruntime":
+            try:
+                import onnx  # noqa: F401  (the exporter needs it)
+                import onnxruntime
+            except ImportError as error:
+                raise UserError(
+                    f"engine onnxruntime: {error.name} is not installed; run: pip install onnx onnxscript onnxruntime"
+                ) from None
+            if not on_cpu and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+                raise UserError(
+                    "engine onnxruntime: no CUDA provider here; install onnxruntime-gpu or use --device cpu"
+                )
 
 
-def prepare(module: nn.Module, example: Tensor, engine: Engine, layout: Layout, threads: int) -> tuple[Run, Any]:
+def prepare(module: nn.Module, example: Tensor, layout: Layout, runtime: Runtime) -> tuple[Run, Any]:
     """Make a folded module ready to run.
 
     Args:
@@ -57,15 +79,15 @@ def prepare(module: nn.Module, example: Tensor, engine: Engine, layout: Layout, 
     Returns:
         The function, and the example as it takes it.
     """
-    if engine == "onnxruntime":
-        return onnx_run(onnx_session(to_onnx(module, example), example.device, threads)), example.cpu().numpy()
+    if runtime.engine == "onnxruntime":
+        return onnx_run(onnx_session(to_onnx(module, example), runtime)), example.cpu().numpy()
     if layout == "channels_last":
         example = example.contiguous(memory_format=torch.channels_last) if example.ndim == 4 else example
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d):  # others may hold weights of five dimensions, which have no such layout
                 layer.to(memory_format=torch.channels_last)
     run: Run = module
-    if engine == "compiled":
+    if runtime.engine == "compiled":
         run = torch.compile(module, dynamic=False)
         run(example)
     return run, example
@@ -95,7 +117,7 @@ def _exporting() -> Iterator[None]:
         torch.compiler._is_exporting_flag = before
 
 
-def onnx_session(model: bytes, device: torch.device, threads: int, *, profile: Path | None = None) -> Any:
+def onnx_session(model: bytes, runtime: Runtime, *, profile: Path | None = None) -> Any:
     """An ONNX Runtime session of a model.
 
     Args:
@@ -104,13 +126,13 @@ def onnx_session(model: bytes, device: torch.device, threads: int, *, profile: P
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = runtime.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    provider = "CUDAExecutionProvider" if device.type == "cuda" else "CPUExecutionProvider"
+    provider = "CPUExecutionProvider" if runtime.device == "cpu" else "CUDAExecutionProvider"
     return onnxruntime.InferenceSession(model, options, providers=[provider])
 
 

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from nas.architecture import Architecture
-from nas.cost.latency import engines
-from nas.cost.latency.calibration import Progress, draw_networks
+from nas.cost.latency.calibration import draw_networks
 from nas.cost.latency.chain import example, shipped, split
-from nas.cost.latency.engines import to_onnx
+from nas.cost.latency.engines import Runtime, to_onnx
 from nas.cost.latency.fitting import Chain, make_table
 from nas.cost.latency.layers import Segment, segments
 from nas.cost.latency.machine import Provenance
-from nas.cost.latency.table import MAX_MS, Table, space_id
+from nas.cost.latency.model import MAX_MS
+from nas.cost.latency.table import Count, Table, space_id
+from nas.cost.latency.worker import Progress
 from nas.errors import UserError
 from nas.files import parse_json, read_text, write_atomic
 from nas.space import Space
@@ -51,8 +52,8 @@ class _Entry(TypedDict):
 class _Manifest(TypedDict):
     schema: int
     space: _Space
-    num_classes: Annotated[int, Field(ge=1)]
-    batch: Annotated[int, Field(ge=1)]
+    num_classes: Count
+    batch: Count
     entries: Annotated[list[_Entry], Field(min_length=1)]
 
 
@@ -84,7 +85,8 @@ def export_blocks(
     Raises:
         UserError: the folder is not empty or cannot be written, or onnx is missing.
     """
-    engines.check("onnxruntime", "cpu")
+    runtime = Runtime("onnxruntime", batch=batch)
+    runtime.check()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -105,7 +107,7 @@ def export_blocks(
         for index, architecture in enumerate(drawn):
             if len(seen) >= blocks and index >= networks:
                 break
-            network, tensor = shipped(architecture, num_classes), example(architecture, batch)
+            network, tensor = shipped(architecture, num_classes), example(architecture, runtime)
             if index < networks:
                 write(f"network-{index:02}.onnx", network, tensor, architecture=architecture.to_dict())
             chain = segments(architecture, num_classes)

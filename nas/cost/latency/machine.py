@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from nas.cost.latency.engines import Runtime
 from nas.hardware import cpu_info, device_name, read_system
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -44,21 +45,19 @@ class Provenance:
         return asdict(self)
 
 
-def describe(
-    *, device: str, engine: str, layout: str, threads: int, batch: int, quantile: float, foreign_load: float
-) -> Provenance:
-    """The provenance of a measurement that was just made."""
+def describe(runtime: Runtime, *, layout: str, quantile: float, foreign_load: float) -> Provenance:
+    """Describe a measurement that was just made."""
     versions = [f"python {platform.python_version()}", f"torch {torch.__version__}"]
-    if engine == "onnxruntime":
+    if runtime.engine == "onnxruntime":
         import onnxruntime
 
         versions.append(f"onnxruntime {onnxruntime.__version__}")
     return Provenance(
-        device=device_name(device),
-        engine=engine,
+        device=device_name(runtime.device),
+        engine=runtime.engine,
         layout=layout,
-        threads=threads,
-        batch=batch,
+        threads=runtime.threads,
+        batch=runtime.batch,
         cores=os.cpu_count() or 1,
         clock_mhz=round(float(cpu_info("cpu MHz") or 0)),
         governor=read_system(GOVERNOR) or "unknown",

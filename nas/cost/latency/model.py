@@ -9,10 +9,11 @@ third of the networks to 10% because the prices differ by kind: a depthwise MAC 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from scipy.optimize import nnls
 
 from nas.cost.latency.layers import Layer, Segment
@@ -29,6 +30,13 @@ RELUCTANCE = 0.1
 RIDGE = 0.001
 FEWEST_NETWORKS = 12
 """With fewer timed networks their context is not told from noise."""
+MAX_MS = 1e9
+"""No time of ours is longer, nor shorter than 1 / MAX_MS: what is computed from a table stays a number."""
+MAX_LOG = 10.0
+"""No logarithm of a factor is larger."""
+NotNegative = Annotated[float, Field(ge=0, le=MAX_MS)]
+Positive = Annotated[float, Field(ge=1 / MAX_MS, le=MAX_MS)]
+Slope = Annotated[float, Field(ge=-MAX_LOG, le=MAX_LOG)]
 Prices = Mapping[str, Sequence[float]]
 
 
@@ -136,15 +144,15 @@ class Context:
     kinds of layer.
     """
 
-    base: float = 0.0
-    per_log_ms: float = 0.0
-    per_log_ms_squared: float = 0.0
-    per_log_mb: float = 0.0
+    base: Slope = 0.0
+    per_log_ms: Slope = 0.0
+    per_log_ms_squared: Slope = 0.0
+    per_log_mb: Slope = 0.0
     """Of weights."""
-    per_kind: float = 0.0
+    per_kind: Slope = 0.0
     """Of layer."""
-    least_ms: float = 1.0
-    most_ms: float = 1.0
+    least_ms: Positive = 1.0
+    most_ms: Positive = 1.0
     """The parabola ends at the fastest and the slowest network that it was fitted to."""
 
     def __call__(self, ms: float, weights: int, kinds: int) -> float:

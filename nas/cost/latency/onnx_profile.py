@@ -21,7 +21,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from nas.cost.latency.chain import timed_run
-from nas.cost.latency.engines import onnx_run, onnx_session
+from nas.cost.latency.engines import Runtime, onnx_run, onnx_session
 from nas.cost.latency.timing import WARM_UP_RUNS, Runner, low
 
 RUNS = 10
@@ -31,21 +31,21 @@ Times = npt.NDArray[np.float64]
 _BLOCK = re.compile(r"/blocks/blocks\.(\d+)/")
 
 
-def profiled(model: bytes, images: Tensor, segments: int, threads: int) -> tuple[Runner, list[float]]:
+def profiled(model: bytes, images: Tensor, segments: int, runtime: Runtime) -> tuple[Runner, list[float]]:
     """A runner of the network on ONNX Runtime, and each segment's share of a run's time.
 
     Args:
         model: the network as ONNX (:func:`nas.cost.latency.engines.to_onnx`).
         images: (N, C, R, R).
         segments: of the network.
-        threads: of the runtime.
+        runtime: ONNX Runtime and its threads.
 
     Returns:
         The runner, no longer profiled; the shares, which add up to 1, in the order of
         :func:`nas.cost.latency.layers.segments`.
     """
     with tempfile.TemporaryDirectory(prefix="nas-profile-") as folder:
-        session = onnx_session(model, images.device, threads, profile=Path(folder) / "run")
+        session = onnx_session(model, runtime, profile=Path(folder) / "run")
         run, array = onnx_run(session), images.cpu().numpy()
         for _ in range(WARM_UP_RUNS + RUNS):
             run(array)

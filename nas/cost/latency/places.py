@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from nas.cost.latency.engines import Runtime
 from nas.cost.latency.timing import Probe, Runner, Timer, Visit, visit
 from nas.errors import UserError
 
@@ -47,9 +48,9 @@ context begins; what follows is on those that the caller has chosen meanwhile
 (:func:`nas.cost.latency.machine.quiet_process`)."""
 
 
-def prepared(runner: Runner, about: Any, *, runs: int, threads: int, device: str) -> Prepared:
+def prepared(runner: Runner, about: Any, *, runs: int, runtime: Runtime) -> Prepared:
     """A network that waits in this process; see :func:`nas.cost.latency.timing.visit`."""
-    probe, single_thread = Probe(), threads == 1 and device == "cpu"
+    probe, single_thread = Probe(), runtime.threads == 1 and runtime.device == "cpu"
 
     def timer() -> Visit:
         with torch.inference_mode():

@@ -64,10 +64,6 @@ class Measurement:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> "Measurement":
-        return cls(**{**document, "provenance": Provenance(**document["provenance"])})
-
 
 @dataclass(frozen=True)
 class Estimate:

@@ -6,15 +6,16 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from nas.architecture import Architecture
 from nas.cost.latency.layers import Segment, segments
 from nas.cost.latency.machine import Provenance
-from nas.cost.latency.model import PRICES, Context, LayerModel, kinds_of, weights_of
-from nas.errors import UserError
+from nas.cost.latency.model import MAX_LOG, PRICES, Context, LayerModel, NotNegative, Positive, kinds_of, weights_of
+from nas.errors import UserError, first_mistake
 from nas.files import parse_json, read_text, write_atomic
 from nas.space import Space
 
@@ -24,10 +25,7 @@ LATER = 0.04
 """Standard deviation of the logarithm of the machine's speed between a calibration and what is measured later: the
 coefficient of variation of a measurement repeated minutes later was 2.0% (EPYC, n = 2 x 4) and 3.6% (Xeon, n = 4), so
 that of the ratio of two was 2.8 and 5.1%. Without it, intervals of 95% held 69% of 100 networks (EPYC)."""
-MAX_MS = 1e9
-"""No time of ours is longer, nor shorter than 1 / MAX_MS: what is computed from a table stays a number."""
-MAX_LOG = 10.0
-"""No logarithm of a factor is larger."""
+Count = Annotated[int, Field(ge=1)]
 
 
 class Prediction(NamedTuple):
@@ -46,7 +44,7 @@ class HeldOut:
     within_10: float
     """Share of networks predicted to within 10%."""
     spearman: float
-    error_95: float
+    error_95: Annotated[float, Field(ge=0, le=MAX_LOG)]
     """95% of the relative errors, as logarithms, are smaller."""
 
 
@@ -138,19 +136,13 @@ class Table:
         document = {
             "schema": SCHEMA,
             "space": {"name": self.space_name, "id": self.space_id},
-            "num_classes": self.num_classes,
-            "provenance": self.provenance.to_dict(),
-            "held_out": asdict(self.held_out),
-            "complaint": self.complaint,
-            "context": asdict(self.context),
-            "model_variance": self.model_variance,
-            "timing_variance": self.timing_variance,
+            **{name: getattr(self, name) for name in _SAME},
             "per_run": self.model.per_run,
             "per_edge": self.model.per_edge,
-            "prices": {kind: list(prices) for kind, prices in self.model.prices.items()},
-            "segments": {key: list(value) for key, value in self.measured.items()},
+            "prices": self.model.prices,
+            "segments": self.measured,
         }
-        return json.dumps(document, indent=1, allow_nan=False) + "\n"
+        return json.dumps(document, indent=1, allow_nan=False, default=asdict) + "\n"
 
     def save(self, path: Path) -> None:
         """Write the table, whole or not at all."""
@@ -178,74 +170,47 @@ def parse_table(text: str, where: str) -> Table:
     if document["schema"] != SCHEMA:
         raise UserError(f"{where}: schema {document['schema']!r}, this version of nas reads {SCHEMA}; {REDO}")
     try:
-        table = _from_document(document, where)
-        table.to_json()  # which refuses what is no number
-        return table
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{where}: damaged latency table ({type(error).__name__}: {error}); {REDO}") from None
-
-
-def _from_document(document: dict[str, Any], where: str) -> Table:
-    prices = {
-        str(kind): tuple(_number(price, f"{where}: price of {kind}") for price in values)
-        for kind, values in document["prices"].items()
-    }
-    measured = {
-        str(key): (_number(ms, f"{where}: segment {key!r}", above=True), _count(count, f"{where}: segment {key!r}"))
-        for key, (ms, count) in document["segments"].items()
-    }
-    if not prices or any(len(values) != PRICES for values in prices.values()):
-        raise UserError(f"{where}: blocks are missing from the table; {REDO}")
-    held_out = TypeAdapter(HeldOut).validate_python(document["held_out"])
-    _number(held_out.error_95, f"{where}: held_out.error_95", most=MAX_LOG)
+        read = _DOCUMENT.validate_json(text, strict=True)
+    except ValidationError as error:
+        raise UserError(f"{where}: damaged latency table: {': '.join(first_mistake(error))}; {REDO}") from None
     return Table(
-        space_name=str(document["space"]["name"]),
-        space_id=str(document["space"]["id"]),
-        num_classes=_count(document["num_classes"], f"{where}: num_classes"),
-        provenance=TypeAdapter(Provenance).validate_python(document["provenance"]),
+        space_name=read["space"]["name"],
+        space_id=read["space"]["id"],
         model=LayerModel(
-            prices,
-            _number(document["per_run"], f"{where}: per_run"),
-            _number(document["per_edge"], f"{where}: per_edge"),
+            {kind: tuple(prices) for kind, prices in read["prices"].items()}, read["per_run"], read["per_edge"]
         ),
-        context=_context(document["context"], f"{where}: context"),
-        measured=measured,
-        model_variance=_number(document["model_variance"], f"{where}: model_variance"),
-        timing_variance=_number(document["timing_variance"], f"{where}: timing_variance"),
-        held_out=held_out,
-        complaint=str(document["complaint"]),
+        measured=read["segments"],
+        **{name: read[name] for name in _SAME},  # type: ignore[literal-required]
     )
 
 
-def _context(document: dict[str, Any], where: str) -> Context:
-    def read(name: str, value: Any) -> float:
-        if name in ("least_ms", "most_ms"):
-            return _number(value, f"{where}.{name}", above=True)
-        return _finite(value, f"{where}.{name}", most=MAX_LOG)
-
-    return Context(**{name: read(name, value) for name, value in document.items()})
+class _SpaceName(TypedDict):
+    name: str
+    id: str
 
 
-def _number(value: Any, what: str, *, above: bool = False, most: float = MAX_MS) -> float:
-    """A time or a variance: a finite number, not negative."""
-    number = _finite(value, what, most=most)
-    if number < 0 or (above and number < 1 / MAX_MS):
-        raise UserError(f"{what} is {value}; a time is above 0; {REDO}")
-    return number
+class _Document(TypedDict):
+    """A table's file: no number in it lets a prediction be anything but a finite time."""
+
+    schema: int
+    space: _SpaceName
+    num_classes: Count
+    provenance: Provenance
+    held_out: HeldOut
+    complaint: str
+    context: Context
+    model_variance: NotNegative
+    timing_variance: NotNegative
+    per_run: NotNegative
+    per_edge: NotNegative
+    prices: Annotated[
+        dict[str, Annotated[list[NotNegative], Field(min_length=PRICES, max_length=PRICES)]], Field(min_length=1)
+    ]
+    segments: dict[str, tuple[Positive, Count]]
 
 
-def _finite(value: Any, what: str, *, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most:
-        raise UserError(f"{what} is {value!r}, not a number up to {most:g}; {REDO}")
-    return float(value)
-
-
-def _count(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{what} is {value!r}, not a count: damaged; {REDO}")
-    return value
+_SAME = ("num_classes", "provenance", "held_out", "complaint", "context", "model_variance", "timing_variance")
+_DOCUMENT = TypeAdapter(_Document)
 
 
 def space_id(space: Space) -> str:
