@@ -74,7 +74,16 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
         "page.html.j2",
         data,
         title=f"{settings.space.get('name', 'space')} on {settings.dataset}",
-        subtitle=f"Architecture search · {environment.get('started', '')[:16].replace('T', ' ')} · {run.path}",
+        subtitle=" · ".join(
+            part
+            for part in (
+                "Architecture search",
+                environment.get("started", "")[:16].replace("T", " "),
+                trust.images_line(run),
+                str(run.path),
+            )
+            if part
+        ),
         status=status(run),
         summary=together(summary(run)),
         front=[_front_row(row, points, indices[row.number]) for row in front_rows(run)],

@@ -135,10 +135,8 @@ def facts(run: Run) -> list[tuple[str, str]]:
     )
     rows = [
         ("Data", f"{settings.dataset}; {images}"),
-        (
-            "Split",
-            f"{100 * settings.validation_fraction:g} % of it held out for validation, stratified, seed {settings.seed}",
-        ),
+        ("Images", images_line(run)),
+        ("Split", _split(run)),
         ("Objectives", ", ".join(settings.objectives)),
         ("Limits", ", ".join(settings.limits) or "none"),
         ("Sampler", f"{settings.sampler}, seed {settings.seed}"),
@@ -163,6 +161,24 @@ def _seeds(run: Run) -> str:
     if several > 1:
         return f"front confirmed with up to {several} trainings each; the table gives their mean and spread"
     return "each network trained once: differences of a point may be chance"
+
+
+def images_line(run: Run) -> str:
+    """Images per part, classes and image side; empty in a run of an older nas."""
+    data = run.data
+    if not {"train", "validation", "test", "classes", "resolution"} <= data.keys():
+        return ""
+    return (
+        f"{data['train']:,} training, {data['validation']:,} validation and {data['test']:,} test images, "
+        f"{counted(data['classes'], 'class', 'classes')}, {data['resolution']} × {data['resolution']} pixels"
+    )
+
+
+def _split(run: Run) -> str:
+    if run.data.get("own_validation"):
+        return "validation and training images as the folder divides them"
+    held_out = f"{100 * run.settings.validation_fraction:g} %"
+    return f"{held_out} of it held out for validation, stratified, seed {run.settings.seed}"
 
 
 def _latency(run: Run) -> str:

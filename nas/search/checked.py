@@ -81,6 +81,7 @@ class _Data(TypedDict):
     test: NotRequired[_Count]
     classes: NotRequired[_Count]
     resolution: NotRequired[_Count]
+    own_validation: NotRequired[bool]
 
 
 class _RunFile(TypedDict):

@@ -133,8 +133,8 @@ class Run:
         path: its folder.
         settings: what was asked for.
         environment: machine and versions of the process that began it.
-        data: images per part (``train``, ``validation``, ``test``), ``classes`` and ``resolution`` (side in pixels);
-            empty in a run of an older nas.
+        data: images per part (``train``, ``validation``, ``test``), ``classes``, ``resolution`` (side in pixels)
+            and ``own_validation``; empty in a run of an older nas.
         records: all trials, in order.
     """
 

@@ -85,11 +85,14 @@ def not_repeatable(settings: Settings, environment: Mapping[str, Any]) -> list[s
 
 
 def describe_data(dataset: Dataset) -> dict[str, int]:
-    """Images per part, classes and image side in pixels: intervals of accuracies follow from the first."""
+    """Images per part, classes, image side in pixels, and whether the data set has a validation part of its own:
+    intervals of accuracies follow from the first.
+    """
     return {
         **{part: len(dataset.part(part)) for part in PARTS},
         "classes": len(dataset.classes),
         "resolution": dataset.resolution,
+        "own_validation": dataset.own_validation,
     }
 
 

@@ -69,7 +69,8 @@ class Dataset:
 
     `mean` and `std` are per channel, in [0, 1], from the training part alone. `flip_safe` says whether an image
     mirrored left to right still belongs to its class (a mirrored digit does not). `account`: what was read of a folder
-    of images, and what was not, in one line; empty for other data sets.
+    of images, and what was not, in one line; empty for other data sets. `own_validation`: the validation part was not
+    held out of the training images.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Dataset:
     split: Split
     flip_safe: bool
     account: str = ""
+    own_validation: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -236,6 +238,7 @@ def _split(source: Source, train_size: int | None, validation_fraction: float, s
         split=Split(seed=seed, validation_fraction=validation_fraction, train_size=train_size),
         flip_safe=source.flip_safe,
         account=source.account,
+        own_validation=source.validation is not None,
     )
 
 

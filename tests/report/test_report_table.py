@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from studies import SMALL, invented_run
 
 from nas import pareto
@@ -18,7 +19,9 @@ from nas.report.progress import losses_of
 from nas.report.table import render
 from nas.report.trust import facts
 from nas.search.run import COLUMNS, Run
+from nas.search.run_file import describe_data, read_run_file, write_run_file
 from nas.space import Space
+from nas.training.data import load_dataset
 
 
 def test_csv_is_trials_csv(trained: Run) -> None:
@@ -56,6 +59,24 @@ def test_report_stands_in_the_run_s_folder(trained: Run) -> None:
 def test_a_report_that_cannot_be_written_says_so(trained: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing/report\.html: cannot be written: No such file"):
         write_report(trained, tmp_path / "missing" / "report.html")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_head_counts_the_images_and_the_split_is_the_folders(trained: Run, tmp_path: Path, own: bool) -> None:
+    """A folder with its own val/ used to be told as 15 % held out."""
+    for part, count in {"train": 20, "val" if own else "test": 7}.items():
+        for label in ("a", "b"):
+            (tmp_path / "images" / part / label).mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (20, 20), (index, 0, 0)).save(tmp_path / "images" / part / label / f"{index}.png")
+    data = describe_data(load_dataset(f"imagefolder:{tmp_path / 'images'}", at_most=32))
+    write_run_file(tmp_path, trained.settings, trained.environment, None, data)
+    made = Run(tmp_path, trained.settings, trained.environment, trained.study, read_run_file(tmp_path)["data"])
+    head = write_report(made).read_text().split("</header>")[0]
+    counts = "32 training, 14 validation and 8 test" if own else "34 training, 6 validation and 14 test"
+    assert f"{counts} images, 2 classes, 20 × 20 pixels" in head
+    split = dict(facts(made))["Split"]
+    assert split == "validation and training images as the folder divides them" if own else "15 % of it" in split
 
 
 def test_the_run_s_latency_table_is_told_of(trained: Run, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,110 @@ def test_folder_mistakes_are_named(tmp_path: Path, colours: Path) -> None:
     (colours / "empty").mkdir()
     with pytest.raises(UserError, match="empty: no image"):
         load_dataset(f"imagefolder:{colours}")
+
+
+def save_as(file: Path, level: int, **options: object) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 20), (level, level, level)).save(file, **options)
+
+
+def test_whatever_pillow_reads_is_read_at_any_depth_and_the_rest_is_counted(tmp_path: Path) -> None:
+    endings = ["png", "jpg", "jfif", "avif", "tga", "jp2", "jpe", "dib", "apng", "ico", "TIFF"]
+    formats = {"jfif": "JPEG", "jpe": "JPEG", "apng": "PNG"}
+    for label, level in (("a", 40), ("b", 200)):
+        for index, ending in enumerate(endings):
+            save_as(tmp_path / label / "2023" / str(index) / f"x.{ending}", level, format=formats.get(ending))
+        save_as(tmp_path / label / "without", level, format="PNG")
+        save_as(tmp_path / label / "upload.tmp", level, format="JPEG")
+    (tmp_path / "a" / "list.txt").write_text("no image")
+    (tmp_path / "a" / "notes.TXT").write_text("no image")
+    (tmp_path / "a" / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "b" / "again").symlink_to(tmp_path / "b")  # a circle
+    (tmp_path / "b" / ".hidden.png").write_bytes(b"x")
+    (tmp_path / "b" / ".cache").mkdir()
+    save_as(tmp_path / "loose.jpg", 0)
+    dataset = load_dataset(f"imagefolder:{tmp_path}", resolution=8)
+    images = [len(part) for part in (dataset.train, dataset.validation, dataset.test)]
+    assert sum(images) == 2 * (len(endings) + 2)
+    for part in (dataset.train, dataset.validation, dataset.test):  # decoded right, whatever the format
+        levels = part.images[:, 0, 4, 4].int() - torch.tensor([40, 200])[part.labels].int()
+        assert levels.abs().max() <= 4
+    read, skipped = dataset.account.split("; ")
+    assert read.startswith("26 images read (2 .")
+    assert all(f"2 {kind}" in read for kind in (".jfif", ".avif", ".ico", ".tiff", "without ending", ".tmp"))
+    assert skipped.startswith("5 files skipped: 2 .txt (no image that Pillow reads)")
+    assert "1 .heic (pip install pillow-heif to read them)" in skipped
+    assert "1 .png (dangling link)" in skipped
+    assert "1 .jpg (outside the class folders)" in skipped
+
+
+@pytest.mark.parametrize("name", ["val", "Val", "valid", "validation", "DEV"])
+@pytest.mark.parametrize("test_name", ["test", "Test", "testing"])
+def test_parts_go_by_their_usual_names(name: str, test_name: str, tmp_path: Path) -> None:
+    for part, count in {"Train": 8, name: 3, test_name: 2, "extra": 1}.items():
+        fill(tmp_path / part / "a", (255, 0, 0), count)
+        fill(tmp_path / part / "b", (0, 0, 255), count)
+    dataset = load_dataset(f"imagefolder:{tmp_path}", resolution=8)
+    assert [len(dataset.part(part)) for part in ("train", "validation", "test")] == [16, 6, 4]
+    assert dataset.own_validation
+    assert dataset.account.startswith("26 images read (26 .png); extra/ is not read")
+
+
+def test_two_folders_of_one_part_are_refused(tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "val/a", "valid/a"):
+        fill(tmp_path / name, (9, 9, 9))
+    with pytest.raises(UserError, match="val/ and valid/ are both its validation part"):
+        load_dataset(f"imagefolder:{tmp_path}")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("bus", "car", "train"):
+        fill(tmp_path / name, (9, 9, 9))
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    assert load_dataset(f"imagefolder:{tmp_path}").classes == ("bus", "car", "train")
+
+
+def test_test_images_without_labels_are_told_and_not_used(tmp_path: Path) -> None:
+    for name in ("train/a", "train/b"):
+        fill(tmp_path / name, (9, 9, 9))
+    fill(tmp_path / "test", (9, 9, 9), 7)
+    dataset = load_dataset(f"imagefolder:{tmp_path}")
+    assert dataset.account.endswith("test/ is not used: it holds 7 files without class folders")
+    assert len(dataset.test) == 4  # a fifth of train/
+
+
+def test_names_that_are_no_text_are_refused_at_the_start(tmp_path: Path) -> None:
+    fill(tmp_path / "a", (9, 9, 9))
+    fill(tmp_path / os.fsdecode(b"caf\xe9"), (9, 9, 9))
+    with pytest.raises(UserError, match=r"caf\\udce9: the name of this class is not UTF-8") as caught:
+        load_dataset(f"imagefolder:{tmp_path}")
+    str(caught.value).encode()
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_dataset(f"imagefolder:{tmp_path / os.fsdecode(bytes([0xE9]))}")
+    for index in range(10):  # a file's own name goes nowhere
+        (tmp_path / "a" / f"{index}.png").rename(tmp_path / "a" / os.fsdecode(b"caf\xe9%d.png" % index))
+    (tmp_path / os.fsdecode(b"caf\xe9")).rename(tmp_path / "b")
+    assert load_dataset(f"imagefolder:{tmp_path}").classes == ("a", "b")
+
+
+def test_all_broken_images_are_named_at_once(colours: Path) -> None:
+    for index in range(8):
+        (colours / "red" / f"broken {index}.jpg").write_bytes(b"x")
+    with pytest.raises(
+        UserError, match=r"broken 0\.jpg: cannot be read .* so it is with 7 more: .*broken 5\.jpg \.\.\.$"
+    ):
+        load_dataset(f"imagefolder:{colours}")
+
+
+@pytest.mark.parametrize(("sizes", "side"), [([(20, 30)], 20), ([(20, 30), (28, 25)], 25), ([(20, 30), (90, 70)], 48)])
+def test_small_images_are_not_enlarged(sizes: list[tuple[int, int]], side: int, tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for index in range(8):
+            Image.new("RGB", sizes[index % len(sizes)]).save(tmp_path / label / f"{index}.png")
+    assert load_dataset(f"imagefolder:{tmp_path}", at_most=48).resolution == side
+    assert load_dataset(f"imagefolder:{tmp_path}", at_most=48, resolution=40).resolution == 40
 
 
 def test_a_test_part_with_another_class_is_refused(tmp_path: Path) -> None:
