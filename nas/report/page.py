@@ -22,6 +22,7 @@ from nas.report.numbers import QUANTITIES, counted, show
 from nas.report.points import Point, command, known_quantities, run_points
 from nas.report.scatter import Document, axis_ticks, axis_unit, pareto, regions
 from nas.search.run import Run
+from nas.search.search import is_finished
 
 REPORT_FILE = "report.html"
 
@@ -148,14 +149,18 @@ def _schedule_row(point: Point, index: int) -> dict[str, Any]:
 
 def status(run: Run) -> str:
     """What to know of a run that is not finished; empty for one that is."""
-    if "confirmed" in run.study.user_attrs:
+    if is_finished(run, run.settings):
         return ""
     done = sum(record.was_trained for record in run.records)
     running = sum(record.state == "running" for record in run.records)
     now = f", {running} in training" if running else ""
     moment = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
     share = f"{done} of {counted(run.settings.trials, 'trial')} done{now}"
-    return f"Not finished on {moment}: {share}. The test set has not been read."
+    read = sum("test_accuracy" in record.confirmed for record in run.front_records)
+    tests = (
+        f"has been read for {read} of {len(run.front_records)} networks of the front" if read else "has not been read"
+    )
+    return f"Not finished on {moment}: {share}. The test set {tests}."
 
 
 def page_data(

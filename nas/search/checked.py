@@ -58,6 +58,7 @@ class _Confirmed(TypedDict):
     latency_high_ms: NotRequired[_Amount | None]
     latency_noisy: NotRequired[str | None]
     repeats: NotRequired[dict[_Epochs, dict[str, _Share]]]
+    failed: NotRequired[dict[_Epochs, dict[str, str]]]
 
 
 class _Environment(TypedDict):

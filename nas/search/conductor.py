@@ -98,6 +98,7 @@ class Conductor:
                 return None
             proposed = self.study.propose()
             if proposed is None:
+                self.study.study.set_user_attr("exhausted", True)
                 self.progress.note = "the space holds no more networks to train"
                 self.progress.budget = self.progress.closed + self.progress.running
                 return None

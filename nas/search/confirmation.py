@@ -2,7 +2,8 @@
 
 Every network of the front, and the published networks trained beside it, is trained with several seeds, for longer if
 asked, and none is stopped early. The accuracies stand in the study's attribute ``confirmed``, by trial number, as
-``repeats``, by epochs and seed, so that a confirmation that was interrupted goes on.
+``repeats``, by epochs and seed, so that a confirmation that was interrupted goes on; the reasons of trainings that
+failed stand there likewise, as ``failed``.
 """
 
 import statistics
@@ -26,6 +27,8 @@ class Confirmation:
         records: the networks.
         seeds: how often each is trained.
         epochs: of each training.
+        max_failures: after so many failures in a row the fault is not the networks', and the confirmation ends; those
+            failures are not written down, so that a resume trains these networks again.
         on_change: called with the progress after every change.
     """
 
@@ -36,26 +39,25 @@ class Confirmation:
         *,
         seeds: int,
         epochs: int,
+        max_failures: int = 5,
         on_change: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self.study = study
         self.epochs = epochs
+        self.max_failures = max_failures
         self.on_change = on_change
         self.broken: str | None = None
-        self._jobs: list[tuple[Record, int]] = []
-        done = study.user_attrs.get("confirmed", {})
-        for seed in range(seeds):
-            for record in records:
-                known = done.get(str(record.number), {}).get("repeats", {}).get(str(epochs), {})
-                if str(seed) not in known:
-                    self._jobs.append((record, seed))
+        self._failures_in_a_row: list[tuple[Record, int, str]] = []
+        self._jobs = [
+            (record, seed) for seed in range(seeds) for record in records if str(seed) not in self._known(record)
+        ]
         self.progress = Progress(budget=len(self._jobs))
         self._running: dict[int, tuple[Record, int]] = {}
         self._next = 0
 
     def next_candidate(self) -> Candidate | None:
-        """The next training, or None when all are handed out."""
-        if self._next >= len(self._jobs):
+        """The next training, or None when all are handed out, or the confirmation is broken."""
+        if self.broken or self._next >= len(self._jobs):
             return None
         record, seed = self._jobs[self._next]
         number = self._next
@@ -74,20 +76,41 @@ class Confirmation:
             return False
         record, seed = self._running.pop(number)
         accuracy = round(float(result["epoch"]["validation_accuracy"]), 6)
-        confirmed = dict(self.study.user_attrs.get("confirmed", {}))
-        entry = confirmed.setdefault(str(record.number), {})
-        entry.setdefault("repeats", {}).setdefault(str(self.epochs), {})[str(seed)] = accuracy
-        self.study.set_user_attr("confirmed", confirmed)
+        self._write([*self._lost(), (record, seed, "repeats", accuracy)])
         self.progress.done += 1
         self._closed()
         return True
 
     def lose(self, number: int, reason: str) -> None:
         """A training broke; the network has one accuracy fewer."""
-        if self._running.pop(number, None) is not None:
-            self.progress.failed += 1
-            self.progress.note = reason
-            self._closed()
+        if number not in self._running:
+            return
+        self._failures_in_a_row.append((*self._running.pop(number), reason))
+        self.progress.failed += 1
+        self.progress.note = reason
+        if len(self._failures_in_a_row) >= self.max_failures:
+            self.broken = f"{len(self._failures_in_a_row)} trainings in a row failed, the last with: {reason}"
+        elif self._next >= len(self._jobs) and not self._running:
+            self._write(self._lost())
+        self._closed()
+
+    def _known(self, record: Record) -> set[str]:
+        """The seeds that a network was trained with, successfully or not."""
+        entry = self.study.user_attrs.get("confirmed", {}).get(str(record.number), {})
+        return {seed for kind in ("repeats", "failed") for seed in entry.get(kind, {}).get(str(self.epochs), {})}
+
+    def _lost(self) -> list[tuple[Record, int, str, str]]:
+        """The failures that turned out to be the networks' own; they are none in a row any more."""
+        lost = [(record, seed, "failed", reason) for record, seed, reason in self._failures_in_a_row]
+        self._failures_in_a_row = []
+        return lost
+
+    def _write(self, found: Sequence[tuple[Record, int, str, float | str]]) -> None:
+        confirmed = dict(self.study.user_attrs.get("confirmed", {}))
+        for record, seed, kind, value in found:
+            entry = confirmed.setdefault(str(record.number), {})
+            entry.setdefault(kind, {}).setdefault(str(self.epochs), {})[str(seed)] = value
+        self.study.set_user_attr("confirmed", confirmed)
 
     def _closed(self) -> None:
         self.progress.running -= 1

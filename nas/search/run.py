@@ -113,8 +113,8 @@ class Record:
         return sum(epoch["seconds"] for epoch in self.curve)
 
     def repeats(self, epochs: int) -> int:
-        """How often the network was trained again, for so many epochs."""
-        return len(self.confirmed.get("repeats", {}).get(str(epochs), {}))
+        """How often the network was trained again for so many epochs, trainings that failed included."""
+        return sum(len(self.confirmed.get(kind, {}).get(str(epochs), {})) for kind in ("repeats", "failed"))
 
     @property
     def latency_ms(self) -> float | None:
@@ -176,6 +176,11 @@ class Run:
     @property
     def objectives(self) -> tuple[Objective, ...]:
         return self.settings.parsed_objectives
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the search ended before its budget because the space held no more networks to train."""
+        return self.study.user_attrs.get("exhausted") is True
 
     @property
     def is_judged(self) -> bool:

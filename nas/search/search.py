@@ -130,7 +130,14 @@ def search(
             epochs = settings.confirm_epochs or recipe.epochs
             judged = to_judge(Run.open(out))
             say(f"training {len(judged)} networks again with {settings.confirm} seeds and {epochs} epochs")
-            confirmation = Confirmation(study.study, judged, seeds=settings.confirm, epochs=epochs, on_change=on_change)
+            confirmation = Confirmation(
+                study.study,
+                judged,
+                seeds=settings.confirm,
+                epochs=epochs,
+                max_failures=resources.max_failures,
+                on_change=on_change,
+            )
             train(confirmation, recipe=recipe.with_epochs(epochs).to_dict())
             _check(confirmation, out)
         on_ray.close()
@@ -175,7 +182,8 @@ def is_finished(run: Run, settings: Settings) -> bool:
     """Whether a run has all that the settings ask for: trials, what is read at the end, and repeats."""
     epochs = settings.confirm_epochs or settings.parsed_recipe.epochs
     return (
-        sum(record.was_trained for record in run.records) >= settings.trials
+        (run.is_exhausted or sum(record.was_trained for record in run.records) >= settings.trials)
+        and not any(record.state == "running" for record in run.records)
         and run.is_judged
         and all(record.repeats(epochs) >= settings.confirm for record in to_judge(run))
     )
@@ -191,9 +199,11 @@ def _match(settings: Settings, out: Path) -> None:
     if not settings.is_same_search(run.settings):
         raise UserError(f"{out}: holds another run already; give another --out")
     if is_finished(run, settings):
-        done = sum(record.was_trained for record in run.records)
+        done = f"{sum(record.was_trained for record in run.records)} trials"
+        if run.is_exhausted:
+            raise UserError(f"{out}: this run is finished ({done}, and its space holds no more); give another --out")
         raise UserError(
-            f"{out}: this run is finished ({done} trials); give another --out, or --resume {out} --trials N to go on"
+            f"{out}: this run is finished ({done}); give another --out, or --resume {out} --trials N to go on"
         )
 
 

@@ -1,5 +1,6 @@
 """How the search went: hypervolume, time, importance, trust."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from nas.errors import UserError
 from nas.report import importance, progress, trust
 from nas.report.effort import state_rows, time_sentence, time_spent
 from nas.report.figures import FIGURES, figure
+from nas.report.page import status
 from nas.report.points import run_points
 from nas.search.run import Run
 
@@ -71,6 +73,26 @@ def test_states_count_every_trial(run: Run) -> None:
     assert sum(row.count for row in rows) == len(run.records)
     failed = next(row for row in rows if row.state == "Failed")
     assert failed.reason == "out of memory"
+
+
+def test_a_run_is_finished_by_its_budget(run: Run) -> None:
+    """And not by what an earlier end of it left: `--resume RUN --trials 400` goes on with this one."""
+    assert status(run) == ""
+    trained, front = sum(record.was_trained for record in run.records), len(run.front_records)
+    extended = Run(run.path, replace(run.settings, trials=400), run.environment, run.study)
+    assert f": {trained} of 400 trials done. The test set has been read for {front} of {front}" in status(extended)
+    again = Run(run.path, replace(run.settings, confirm=9), run.environment, run.study)
+    assert status(again).startswith("Not finished")
+    unread = invented_run(Path("results/unread"), trials=10, confirmed=False)
+    assert status(unread).endswith("The test set has not been read.")
+
+
+def test_a_run_whose_space_holds_no_more_is_finished() -> None:
+    few = invented_run(Path("results/few"), trials=10, published="none")
+    extended = Run(few.path, replace(few.settings, trials=400), few.environment, few.study)
+    assert status(extended).startswith("Not finished")
+    few.study.set_user_attr("exhausted", True)  # as a conductor whose study proposes nothing
+    assert status(extended) == ""
 
 
 def test_importance_finds_what_decides_the_size() -> None:

@@ -118,6 +118,7 @@ def test_no_network_is_trained_twice(make_conductor, tmp_path, small_space):
     assert len(trained) == len(set(trained)) <= small_space.size
     assert len(trained) > small_space.size * 0.9
     assert "no more networks" in conductor.progress.note
+    assert conductor.study.study.user_attrs["exhausted"] is True
 
 
 def test_a_duplicate_has_its_twins_values_and_no_training(make_conductor, tmp_path, small_space):
