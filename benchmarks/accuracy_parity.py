@@ -70,7 +70,7 @@ def main() -> None:
                         loop.run_epoch()
                     channels_last_(network)  # only to evaluate faster
                 seconds[side].append(time.perf_counter() - started)
-                accuracies[side].append(100 * evaluate(network, data, "test", precision="fp32").accuracy)
+                accuracies[side].append(100 * evaluate(network, data, "test").accuracy)
         ours, plain = accuracies["ours"], accuracies["plain"]
         allowed = max(plain) - min(plain)
         verdict = "passed" if statistics.fmean(ours) >= statistics.fmean(plain) - allowed else "FAILED"

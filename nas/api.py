@@ -241,13 +241,12 @@ def evaluate(
     # The images are normalised as they were in training, whatever data set they come from.
     images = replace(data.for_network(image.channels, image.resolution, place), mean=saved.mean, std=saved.std)
     network = restored(saved, str(checkpoint)).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    precision = Recipe.from_dict(saved.recipe).precision
     return {
         "name": architecture.name,
         "id": architecture.id,
         "dataset": data.name,
-        "validation_accuracy": evaluate_network(network, images, "validation", precision=precision).accuracy,
-        "test_accuracy": evaluate_network(network, images, "test", precision=precision).accuracy,
+        "validation_accuracy": evaluate_network(network, images, "validation").accuracy,
+        "test_accuracy": evaluate_network(network, images, "test").accuracy,
     }
 
 

@@ -298,13 +298,13 @@ def train(
     )
     console.print(
         f"validation accuracy {result.validation_accuracy:.2%} · test accuracy {result.test_accuracy:.2%}\n"
-        f"Weights:  {result.best} (best), {result.last} (last)\n"
-        f"Judge it, or ship it:\n  nas evaluate {result.checkpoint}\n  nas export {result.best}",
+        f"Weights:  {result.model}\n"
+        f"Judge it, or ship it:\n  nas evaluate {result.model}\n  nas export {result.model}",
         markup=False,
     )
 
 
-@app.command(epilog="Example: nas evaluate results/best/checkpoint.pt")
+@app.command(epilog="Example: nas evaluate results/best/model.safetensors")
 def evaluate(
     checkpoint: Annotated[
         Path,
@@ -330,7 +330,7 @@ def evaluate(
     )
 
 
-@app.command(epilog="Example: nas export results/best/best.safetensors --format onnx --int8")
+@app.command(epilog="Example: nas export results/best/model.safetensors --format onnx --int8")
 def export(
     checkpoint: Annotated[
         Path,

@@ -58,8 +58,9 @@ def test_train_and_evaluate_agree(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "e" / "metrics.csv").read_text().count("\n") == 3
     assert nas.load(tmp_path / "e" / "architecture.yaml").name == "han-e"
-    evaluated = run_nas("evaluate", tmp_path / "e" / "checkpoint.pt", "--json")
-    figures = json.loads(evaluated.stdout)
+    suggested = next(line for line in done.stdout.splitlines() if "nas evaluate" in line).split()
+    assert suggested == ["nas", "evaluate", str(tmp_path / "e" / "model.safetensors")]
+    figures = json.loads(run_nas(*suggested[1:], "--json").stdout)
     assert f"validation accuracy {figures['validation_accuracy']:.2%}" in done.stdout
     assert f"test accuracy {figures['test_accuracy']:.2%}" in done.stdout
 

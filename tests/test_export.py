@@ -286,7 +286,7 @@ def test_int8_is_smaller_and_about_as_accurate(trained, tmp_path):
     images = (test.images / 255).float()
     logits = [run_onnx(path, images) for path in (tmp_path / "tiny.onnx", figures.path)]
     hits = [(each.argmax(1) == test.labels).float().mean().item() for each in logits]
-    assert hits[0] == pytest.approx(trained.test_accuracy, abs=0.01)
+    assert hits[0] == pytest.approx(trained.test_accuracy, abs=1e-6)  # a mean in float32
     assert hits[1] > hits[0] - 0.03
     assert [before.test, after.test] == pytest.approx(hits, abs=1e-6)
     for path, expected in ((tmp_path / "tiny.onnx", before), (figures.path, after)):
@@ -364,7 +364,7 @@ def test_a_model_that_is_none_of_ours_is_not_evaluated(trained, tmp_path):
         nas.evaluate(path, device="cuda")
 
 
-@pytest.mark.parametrize("source", ["checkpoint.pt", "best.safetensors", "last.safetensors"])
+@pytest.mark.parametrize("source", ["checkpoint.pt", "model.safetensors"])
 def test_export_from_each_file_of_a_training(trained, source, tmp_path):
     path = trained.checkpoint.with_name(source)
     shipped = export(path, form="python", out=tmp_path / "tiny.py").model
@@ -373,8 +373,7 @@ def test_export_from_each_file_of_a_training(trained, source, tmp_path):
     with torch.inference_mode():
         guesses = imported(tmp_path / "tiny.py").load()(validation.images / 255).argmax(1)
     accuracy = (guesses == validation.labels).float().mean().item()
-    expected = trained.best_accuracy if source == "best.safetensors" else trained.validation_accuracy
-    assert accuracy == pytest.approx(expected, abs=0.005)  # the training may have judged in bf16
+    assert accuracy == pytest.approx(trained.validation_accuracy, abs=1e-6)  # a mean in float32
 
 
 def test_export_goes_beside_its_source(trained):
@@ -405,7 +404,7 @@ def test_normalisation_is_inside(trained, tmp_path):
     test = load_dataset("digits").test
     session = onnxruntime.InferenceSession(tmp_path / "tiny.onnx", providers=["CPUExecutionProvider"])
     logits = session.run(None, {"images": test.images.numpy().astype(np.float32) / 255})[0]
-    assert (logits.argmax(1) == test.labels.numpy()).mean() == pytest.approx(trained.test_accuracy, abs=0.01)
+    assert (logits.argmax(1) == test.labels.numpy()).mean() == trained.test_accuracy
     metadata = session.get_modelmeta().custom_metadata_map
     assert metadata["input"] == "float32 (batch, 1, 8, 8), gray in [0, 1], neither mean nor std applied"
     assert metadata["normalisation"].startswith("inside")

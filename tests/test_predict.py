@@ -66,7 +66,7 @@ def test_top_five_of_a_checkpoint_are_what_the_network_says(trained, digits):
 
 def test_all_forms_agree(trained, onnx_model, digits):
     expected = shares(trained.checkpoint, digits)
-    torch.testing.assert_close(shares(trained.last, digits), expected)
+    torch.testing.assert_close(shares(trained.model, digits), expected)
     torch.testing.assert_close(shares(onnx_model, digits), expected, rtol=1e-4, atol=1e-5)
     labels = load_dataset("digits").test.labels[:40]
     assert (expected.argmax(1) == labels).float().mean() > 0.85
@@ -109,9 +109,9 @@ def test_an_exported_model_reads_files_as_its_checkpoint_does(photographs, tmp_p
     document = {**TINY, "input": {"channels": 3, "resolution": 24}}
     recipe = load_recipe("search").with_epochs(2)
     done = train(nas.Architecture.from_dict(document), load_dataset(f"imagefolder:{photographs}"), recipe, out=tmp_path)
-    model = export(done.best).model.files[0]
+    model = export(done.model).model.files[0]
     files = sorted(photographs.glob("*/*"))
-    for ours, shipped in zip(predict(done.best, files), predict(model, files), strict=True):
+    for ours, shipped in zip(predict(done.model, files), predict(model, files), strict=True):
         assert [guess.label for guess in ours.guesses] == [guess.label for guess in shipped.guesses]
         assert len(ours.guesses) == 2  # there are no five classes
         for one, other in zip(ours.guesses, shipped.guesses, strict=True):

@@ -44,5 +44,5 @@ print(f"{nas.cost(best.architecture).macs:,} multiply-accumulates")
 
 # %% Trained in full, and written as ONNX.
 trained = nas.train(best.architecture, dataset="digits", epochs=epochs, out=out / "best")
-exported = api.export(trained.best, form="onnx")
+exported = api.export(trained.model, form="onnx")
 print(f"{trained.test_accuracy:.2%} of the test images; {exported.model.files[0]}")

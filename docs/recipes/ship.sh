@@ -6,10 +6,10 @@ set -eu
 : "${RUN:?the folder of a finished search}" "${DATASET:=cifar10}" "${FULL_EPOCHS:=200}" "${OUT:=$RUN/shipped}"
 
 nas train "$RUN"/front/01-*.yaml --dataset "$DATASET" --epochs "$FULL_EPOCHS" --out "$OUT"
-nas evaluate "$OUT/checkpoint.pt"
+nas evaluate "$OUT/model.safetensors"
 
-nas export "$OUT/best.safetensors" --format onnx --int8 --out "$OUT/model.onnx"
-nas export "$OUT/best.safetensors" --format python --out "$OUT/model.py"
+nas export "$OUT/model.safetensors" --format onnx --int8 --out "$OUT/model.onnx"
+nas export "$OUT/model.safetensors" --format python --out "$OUT/model.py"
 
 if [ $# -gt 0 ]; then
     nas predict "$OUT/model.onnx" "$@"

@@ -12,7 +12,6 @@ from nas.search.run import Record, Run
 from nas.training.checkpoint import load_checkpoint
 from nas.training.data import Dataset
 from nas.training.evaluate import Scores, evaluate
-from nas.training.recipe import Recipe
 from nas.training.weights import restored
 
 MEASURE_SECONDS = 10.0
@@ -66,7 +65,7 @@ def read_test_set(run: Run, record: Record, dataset: Dataset) -> Scores:
     network = restored(checkpoint, str(run.checkpoint(record)))
     network.to(memory_format=torch.channels_last)  # as it was trained: several times faster
     images = dataset.for_network(image.channels, image.resolution)
-    return evaluate(network, images, "test", precision=Recipe.from_dict(checkpoint.recipe).precision)
+    return evaluate(network, images, "test")
 
 
 def _measure(records: Sequence[Record], dataset: Dataset, confirmed: dict[str, dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ other. Nothing above it knows how the accuracy comes about.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,12 +74,11 @@ class TrainingEvaluator:
                 if done:
                     return
             for epoch in trainer.epochs():
-                # The accuracy is that of the weights as they stand: a recipe may end on those of an earlier epoch.
-                history.append(replace(epoch, validation_accuracy=trainer.accuracy))
+                history.append(epoch)
                 if checkpoint is not None:
                     epochs = [asdict(item) for item in history]
                     save_checkpoint(checkpoint, self.checkpoint(architecture, trainer, seed=seed, epochs=epochs))
-                yield history[-1]
+                yield epoch
         finally:  # also when the network fails, or whoever asks wants no more
             del trainer
             self._give_back_memory()

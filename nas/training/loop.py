@@ -49,8 +49,9 @@ class Epoch:
     """What one epoch gave.
 
     `epoch` counts from 1. `loss` (label-smoothed, mixed as trained) and `train_accuracy` are means over the epoch, on
-    augmented images, while the weights moved. Accuracies in [0, 1]. `lr` is that of the last step. `images_per_second`
-    is of training alone.
+    augmented images, while the weights moved. Accuracies in [0, 1]. `validation_accuracy` is that of the weights that
+    the epoch ends with, which with `restart_from_best` may be an earlier epoch's. `lr` is that of the last step.
+    `images_per_second` is of training alone.
     """
 
     epoch: int
@@ -165,7 +166,7 @@ class Trainer:
             epoch=self.epoch,
             loss=loss,
             train_accuracy=train_accuracy,
-            validation_accuracy=validation_accuracy,
+            validation_accuracy=self.accuracy,
             lr=lr,
             seconds_train=trained - started,
             seconds_eval=evaluated - trained,
@@ -174,7 +175,7 @@ class Trainer:
 
     def evaluate(self, part: PartName) -> Scores:
         """Scores of `evaluated_network` as it stands."""
-        return evaluate(self.evaluated_network, self.dataset, part, precision=self.recipe.precision)
+        return evaluate(self.evaluated_network, self.dataset, part)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that going on needs, as copies, in types that `torch.load(weights_only=True)` takes."""

@@ -1,9 +1,9 @@
-"""bfloat16 where it is faster."""
+"""bfloat16 where training is faster in it, and float32 where accuracy is judged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -51,6 +51,17 @@ def _cpu_has_bf16() -> bool:
 def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
     """Autocast to `dtype`; None: off."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Convolutions in float32, which CUDA devices compute in TF32 otherwise."""
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # torch sets it at run time
+    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def activate_anew(network: nn.Module) -> None:

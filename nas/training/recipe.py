@@ -33,11 +33,11 @@ class Recipe:
                         by 1 / `gamma` at every milestone) or constant (after the warm-up)
     warmup_epochs       straight up from `lr` / 25 to `lr`; may be a fraction of an epoch
     milestones, gamma   epochs after which the step schedule multiplies by gamma
-    restart_from_best   at every milestone, go back to the weights with the best validation accuracy so far, momentum
-                        cleared
+    restart_from_best   at every milestone and at the end, go back to the weights with the best validation accuracy so
+                        far, momentum cleared
     batch_size          at least 2 (batch normalisation)
     label_smoothing     in [0, 1)
-    precision           fp32, bf16 (autocast), or auto: whichever is faster on the device
+    precision           of training: fp32, bf16 (autocast), or auto, whichever is faster on the device
     pad                 pixels of padding before a random crop; None: an eighth of the resolution, 0 below 16x16
     pad_mode            zero or reflect
     flip                none, random, alternating; None: alternating where a mirrored image keeps its class, else none

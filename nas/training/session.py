@@ -5,10 +5,14 @@
     architecture.yaml   the network, in the data set's input format
     train.yaml          data set, recipe, seed, and the checkpoint that it began with
     metrics.csv         one row per epoch
-    best.safetensors    weights of the epoch with the highest validation accuracy
-    last.safetensors    weights of the last epoch
-    checkpoint.pt       the last weights and all that going on needs
+    model.safetensors   the result: the weights that the training ends with
+    checkpoint.pt       the same weights, and until the end all that going on needs
     tensorboard/        the curves, where TensorBoard is installed
+
+The result of a training, here as in a search, is the network as the recipe ends it. No epoch is picked by its
+validation accuracy: the best of 200 is in part the luckiest, and its accuracy would be told too high. A recipe whose
+last epochs are not its best asks for those with `restart_from_best`, or averages weights (`ema`). Every accuracy that
+is told, drawn or decided by is that of these weights in float32.
 
 An epoch counts once `checkpoint.pt` knows it: it is written last. What a killed training wrote beyond that is written
 again, with the same values, when it goes on.
@@ -39,22 +43,19 @@ from nas.training.weights import Initialised, initialise, save_weights
 
 MAX_METRICS = 100_000_000
 """Bytes; a row has about 150."""
-CHECKPOINT, BEST, LAST = "checkpoint.pt", "best.safetensors", "last.safetensors"
+CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
 
 
 @dataclass(frozen=True)
 class Trained:
     """What a training gave; accuracies in [0, 1].
 
-    `checkpoint`, `last` hold the weights of the last epoch, which `validation_accuracy` and `test_accuracy` are those
-    of; `best` those of the epoch with the highest validation accuracy, `best_accuracy`.
+    `model` and `checkpoint` hold the same weights, which `validation_accuracy` and `test_accuracy` are those of.
     """
 
     checkpoint: Path
-    best: Path
-    last: Path
+    model: Path
     validation_accuracy: float
-    best_accuracy: float
     test_accuracy: float
     epochs: int
     initialised: Initialised | None = None
@@ -127,25 +128,20 @@ def train(
             _begin(out, architecture, _describe(architecture, dataset, recipe, seed, init))
     with scalars(out / "tensorboard", first_epoch=trainer.epoch + 1) if ranks.leads else nullcontext() as draw:
         while not trainer.done:
-            best_before = trainer.best_accuracy
             epoch = trainer.run_epoch()
             if draw is None:  # another process writes
                 continue
             rows.append(asdict(epoch))
             checkpoint = evaluator.checkpoint(architecture, trainer)
             write_atomic(out / "metrics.csv", _to_csv(rows))
-            save_weights(out / LAST, checkpoint)
-            if trainer.best_accuracy > best_before:
-                save_weights(out / BEST, checkpoint)
+            save_weights(out / MODEL, checkpoint)
             save_checkpoint(path, checkpoint)
             draw(epoch)
             on_epoch(epoch, recipe.epochs)
     return Trained(
         checkpoint=path,
-        best=out / BEST,
-        last=out / LAST,
+        model=out / MODEL,
         validation_accuracy=trainer.accuracy,
-        best_accuracy=trainer.best_accuracy,
         test_accuracy=trainer.evaluate("test").accuracy,
         epochs=trainer.epoch,
         initialised=initialised,

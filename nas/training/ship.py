@@ -59,7 +59,7 @@ def export(
     """Write a trained network in another form, checked against torch.
 
     Args:
-        source: a checkpoint (``.pt``), or ``best.safetensors`` and ``last.safetensors`` of a training.
+        source: a checkpoint (``.pt``), or ``model.safetensors`` of a training.
         form: ``onnx``, ``torch-export`` or ``python``.
         out: the file; default beside the source, named like the network.
         int8: quantise the ONNX model too, beside it as ``NAME-int8.onnx``.

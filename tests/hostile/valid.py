@@ -48,7 +48,7 @@ def write_all(folder: Path) -> None:
     write_run(folder / "run", space)
     write_training(folder / "training", space.sample(0))
     for name in ("a.pt", "a.safetensors"):
-        source = {"a.pt": "checkpoint.pt", "a.safetensors": "last.safetensors"}[name]
+        source = {"a.pt": "checkpoint.pt", "a.safetensors": "model.safetensors"}[name]
         (folder / name).write_bytes((folder / "training" / source).read_bytes())
     write_onnx(folder / "a.onnx", space.sample(0))
     write_images(folder)

@@ -81,7 +81,7 @@ def test_two_processes_train_as_one(digits: Dataset, tmp_path: Path) -> None:
         assert float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-3)
         assert float(row["train_accuracy"]) == pytest.approx(float(other["train_accuracy"]), abs=5e-3)
         assert float(row["validation_accuracy"]) == pytest.approx(float(other["validation_accuracy"]), abs=0.01)
-    one, two = (load_file(tmp_path / name / "last.safetensors") for name in ("alone", "together"))
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "together"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-2, atol=1e-3)  # rounding, grown over three epochs
 

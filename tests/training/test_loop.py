@@ -36,7 +36,7 @@ def test_digits_are_learned(digits: Dataset, network: nn.Module) -> None:
     assert [epoch.epoch for epoch in epochs] == [1, 2, 3, 4]
     assert epochs[-1].validation_accuracy > 0.95
     assert epochs[-1].loss < 0.2
-    assert evaluate(network, digits, "test", precision="fp32").accuracy > 0.95
+    assert evaluate(network, digits, "test").accuracy > 0.95
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
@@ -258,7 +258,7 @@ def test_a_handful_of_images_trains(digits: Dataset) -> None:
 def test_evaluate_counts_as_by_hand(digits: Dataset, network: nn.Module, part: PartName) -> None:
     Trainer(network, digits, PLAIN).run_epoch()
     network.train()
-    scores = evaluate(network, digits, part, batch=50, precision="fp32")
+    scores = evaluate(network, digits, part, batch=50)
     images, labels = digits.part(part).images, digits.part(part).labels
     assert network.training
     network.eval()
