@@ -371,9 +371,15 @@ def export(
     return export_network(Path(checkpoint), form=form, out=path, int8=int8, dataset=dataset, data_dir=data_dir, say=say)
 
 
-def predict(model: str | Path, images: Sequence[str | Path], *, top: int = 5) -> list[Prediction]:
+def predict(
+    model: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    on_unreadable: Callable[[UserError], None] | None = None,
+) -> list[Prediction]:
     """The likeliest classes of images; `nas predict` in Python. See :func:`nas.predict.predict`."""
-    return classify(model, images, top=top)
+    return classify(model, images, top=top, on_unreadable=on_unreadable)
 
 
 def reproduce(table: str, *, out: str | Path | None = None, **options: Any) -> Reproduction:

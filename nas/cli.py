@@ -370,11 +370,16 @@ def predict(
     """What a trained network sees in images: the likeliest classes with their probabilities."""
     from nas import api, screen
 
-    predictions = api.predict(model, images, top=top)
+    unread: list[UserError] = []
+    predictions = api.predict(model, images, top=top, on_unreadable=unread.append)
     if as_json:
         console.print_json(data=[asdict(item) | {"image": str(item.image)} for item in predictions])
     else:
         screen.print_predictions(console, predictions)
+    for error in unread:
+        _aside(f"nas: {error}")
+    if unread:
+        raise typer.Exit(1 if predictions else 2)
 
 
 @app.command(epilog="Example: nas profile han-e --json")

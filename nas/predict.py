@@ -33,7 +33,13 @@ class Prediction:
     guesses: tuple[Guess, ...]
 
 
-def predict(model: str | Path, images: Sequence[str | Path], *, top: int = 5) -> list[Prediction]:
+def predict(
+    model: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    on_unreadable: Callable[[UserError], None] | None = None,
+) -> list[Prediction]:
     """Classify image files.
 
     Images are read as those of a training folder are: any format and mode that Pillow knows, turned as the camera's
@@ -43,6 +49,7 @@ def predict(model: str | Path, images: Sequence[str | Path], *, top: int = 5) ->
         model: a checkpoint (``.pt``), a training's ``.safetensors``, or an ``.onnx`` that `nas export` wrote.
         images: files.
         top: so many classes, or all where there are fewer.
+        on_unreadable: told of an image that cannot be read, which is then left out; default: raised.
 
     Returns:
         One prediction per image, in the order given.
@@ -58,8 +65,19 @@ def predict(model: str | Path, images: Sequence[str | Path], *, top: int = 5) ->
     predictions: list[Prediction] = []
     paths = [Path(image) for image in images]
     for first in range(0, len(paths), _BATCH):
-        batch = paths[first : first + _BATCH]
-        pixels = torch.cat([description.preprocessing.read(path) for path in batch])
+        batch: list[Path] = []
+        read: list[Tensor] = []
+        for path in paths[first : first + _BATCH]:
+            try:
+                read.append(description.preprocessing.read(path))
+                batch.append(path)
+            except UserError as error:
+                if on_unreadable is None:
+                    raise
+                on_unreadable(error)
+        if not batch:
+            continue
+        pixels = torch.cat(read)
         with torch.inference_mode():
             shares = run(pixels.float() / 255).softmax(1)
         best = shares.topk(min(top, shares.shape[1]), dim=1)

@@ -14,6 +14,7 @@ from rich.table import Table
 from nas.architecture import Architecture
 from nas.cost.latency import Measurement
 from nas.cost.latency import Table as LatencyTable
+from nas.errors import printable
 from nas.predict import Prediction
 from nas.report.answer import origin_mark
 from nas.report.points import command, shown_name
@@ -199,9 +200,10 @@ def print_exported(console: Console, exported: Exported) -> None:
 def print_predictions(console: Console, predictions: Sequence[Prediction]) -> None:
     """Each image with its likeliest classes."""
     for prediction in predictions:
-        console.print(str(prediction.image), markup=False)
+        # Names of files are any bytes, and may look like an emoji's code.
+        console.print(printable(str(prediction.image)), markup=False, emoji=False)
         for guess in prediction.guesses:
-            console.print(f"  {guess.probability:7.2%}  {guess.label}", markup=False)
+            console.print(f"  {guess.probability:7.2%}  {printable(guess.label)}", markup=False, emoji=False)
 
 
 def megabytes(size: float) -> str:

@@ -1,5 +1,9 @@
 """Predictions from every form of a trained network, on image files as people have them."""
 
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,6 +167,24 @@ def test_what_cannot_be_read_is_named(trained, onnx_model, digits, tmp_path):
             with pytest.raises(UserError, match=rf"{name}: cannot be read") as caught:
                 predict(model, [digits[0], tmp_path / name])
             assert "\n" not in str(caught.value)
+
+
+def test_one_broken_image_does_not_hide_the_others(trained, digits, tmp_path):
+    (tmp_path / "broken:b:.png").write_text("no image")
+    odd = tmp_path / os.fsdecode(b"caf\xe9:smile:.png")
+    shutil.copy(digits[1], odd)
+    done = subprocess.run(
+        [sys.executable, "-m", "nas", "predict", trained.checkpoint, digits[0], tmp_path / "broken:b:.png", odd],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    names = [line for line in done.stdout.replace("\n", " ").split(" ") if line.endswith(".png")]
+    assert [name.rpartition("/")[2] for name in names] == ["0.png", "caf\\udce9:smile:.png"]
+    assert done.stdout.count("%") == 10
+    assert done.stderr.count("\n") == 1
+    assert "broken:b:.png: cannot be read" in done.stderr
 
 
 def test_models_that_are_none_of_ours_are_refused(trained, onnx_model, digits, tmp_path):
