@@ -7,6 +7,9 @@ when a worker is free, epochs take as long as they took) and compares with train
 - epochs trained, and how many times fewer
 - the hypervolume of the front, as a part of the true front's (reference: the worst values recorded)
 - which members of the true front were stopped
+- which part of the trials goes on past each rung
+
+once with our rungs, which double, and once with rungs as far apart as the reduction (Li et al. 2020).
 
     python benchmarks/early_stopping.py record tests/search/fixtures/curves.json --data-dir DIR
     python benchmarks/early_stopping.py replay tests/search/fixtures/curves.json
@@ -54,6 +57,8 @@ class Replayed:
     true_front: tuple[int, ...]
     hypervolume: float
     """As a part of the true front's."""
+    went_on: tuple[float, ...]
+    """Past each rung, of those that reached it."""
 
     @property
     def saving(self) -> float:
@@ -65,22 +70,32 @@ class Replayed:
         return tuple(index for index in self.true_front if index not in self.finished)
 
 
-def replay(curves: Sequence[Curve], *, reduction: int, first: int, workers: int, order: Sequence[int]) -> Replayed:
+def spaced(epochs: int, first: int, reduction: int) -> tuple[int, ...]:
+    """Rungs as far apart as the reduction, the last at most that part of the budget."""
+    return tuple(first * reduction**k for k in range(epochs) if first * reduction ** (k + 1) <= epochs)
+
+
+def replay(
+    curves: Sequence[Curve], *, levels: tuple[int, ...], reduction: int, workers: int, order: Sequence[int]
+) -> Replayed:
     """Run the rule over recorded curves, `workers` trials at once, beginning in this order."""
     budget = len(curves[0].accuracies)
-    rule = DominanceStopping(rungs(budget, first), reduction)
+    rule = DominanceStopping(levels, reduction)
     waiting = list(order)
     running = [(curves[index].seconds[0], index, 1) for index in waiting[:workers]]
     del waiting[:workers]
     heapq.heapify(running)
-    epochs, finished = 0, []
+    epochs, finished, stopped_at = 0, [], []
     while running:
         now, index, epoch = heapq.heappop(running)
         epochs += 1
         ended = epoch == budget
         if ended:
             finished.append(index)
-        if ended or rule.stops(index, epoch, curves[index].losses(epoch)):
+        stopped = not ended and rule.stops(index, epoch, curves[index].losses(epoch))
+        if stopped:
+            stopped_at.append(epoch)
+        if ended or stopped:
             if waiting:
                 following = waiting.pop(0)
                 heapq.heappush(running, (now + curves[following].seconds[0], following, 1))
@@ -94,7 +109,8 @@ def replay(curves: Sequence[Curve], *, reduction: int, first: int, workers: int,
     reference = np.full(points.shape[1], 1.1)
     true = np.flatnonzero(pareto.front_mask(points))
     share = pareto.hypervolume(points[finished], reference) / pareto.hypervolume(points[true], reference)
-    return Replayed(epochs, budget * len(curves), tuple(finished), tuple(int(i) for i in true), share)
+    went_on = tuple(1 - stopped_at.count(level) / len(rule.reached[level]) for level in levels)
+    return Replayed(epochs, budget * len(curves), tuple(finished), tuple(int(i) for i in true), share, went_on)
 
 
 def read(path: Path) -> tuple[list[Curve], int]:
@@ -190,14 +206,17 @@ def main() -> None:
     budget = len(curves[0].accuracies)
     print(f"{len(curves)} networks, {budget} epochs, objectives {', '.join(OBJECTIVES)}, {options.seeds} orders")
     print(
-        "reduction  rungs        epochs saved (median, min-max)  hypervolume kept (median, min)  front members stopped"
+        "reduction  rungs      epochs saved (median, min-max)  hypervolume kept (median, min)  front stopped  go on (mean)"
     )
-    for reduction in (2, 3, 4):
+    for reduction, levels in [
+        *((reduction, rungs(budget, first)) for reduction in (2, 3, 4)),
+        *((reduction, spaced(budget, first, reduction)) for reduction in (3, 4)),
+    ]:
         runs = [
             replay(
                 curves,
+                levels=levels,
                 reduction=reduction,
-                first=first,
                 workers=options.workers,
                 order=np.random.default_rng(seed).permutation(len(curves)).tolist(),
             )
@@ -208,8 +227,9 @@ def main() -> None:
         lost = [len(run.stopped_front) for run in runs]
         spread = f"{np.median(saving):.2f}x ({min(saving):.2f}-{max(saving):.2f})"
         share = f"{np.median(kept):.4f} ({min(kept):.4f})"
-        stopped = f"{np.median(lost):.0f} of {len(runs[0].true_front)}"
-        print(f"{reduction:>9}  {rungs(budget, first)!s:<11}  {spread:<30}  {share:<30}  {stopped}")
+        stopped = f"{np.median(lost):.1f} of {len(runs[0].true_front)}"
+        parts = ", ".join(f"{part:.2f}" for part in np.mean([run.went_on for run in runs], axis=0))
+        print(f"{reduction:>9}  {levels!s:<9}  {spread:<30}  {share:<30}  {stopped:<13}  {parts}")
 
 
 if __name__ == "__main__":

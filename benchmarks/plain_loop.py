@@ -41,7 +41,10 @@ class PlainLoop:
         self, network: nn.Module, dataset: OurDataset, recipe: Recipe, *, device: str, workers: int, seed: int = 0
     ) -> None:
         augmentation = recipe.augmentation(resolution=dataset.resolution, flip_safe=dataset.flip_safe)
-        steps: list[object] = [transforms.RandomCrop(dataset.resolution, padding=augmentation.pad)]
+        padding_mode = "reflect" if augmentation.pad_mode == "reflect" else "constant"
+        steps: list[object] = [
+            transforms.RandomCrop(dataset.resolution, padding=augmentation.pad, padding_mode=padding_mode)
+        ]
         if augmentation.flip != "none":
             steps.append(transforms.RandomHorizontalFlip())
         steps += [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]

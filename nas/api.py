@@ -38,9 +38,9 @@ from nas.space import Space
 from nas.training.data import Dataset, decoded_resolution, load_again, load_dataset
 from nas.training.distributed import joined
 from nas.training.evaluate import evaluate as evaluate_network
-from nas.training.loop import Epoch, steps_per_epoch
-from nas.training.recipe import Recipe, load_recipe
-from nas.training.session import Trained
+from nas.training.loop import Epoch
+from nas.training.recipe import Recipe, load_recipe, steps_per_epoch
+from nas.training.session import Trained, begun_recipe
 from nas.training.session import train as train_network
 from nas.training.ship import Exported, check_classes, judge_onnx
 from nas.training.ship import export as export_network
@@ -84,7 +84,7 @@ def search(
         resolution: of the networks' input; default the space's, but no larger than the images.
         objectives: see :data:`nas.search.objectives.OBJECTIVES`; accuracy is one of them.
         limits: such as ``size<=4MB``.
-        recipe: a preset's name or a recipe; `epochs` shortens or lengthens it.
+        recipe: a preset's name or a recipe; `epochs` instead of those that it works out for the images.
         trials: how many networks are trained, stopped ones included.
         published: published networks to train beside the search: ``references``, ``contained`` (in the space), ``all``,
             ``none``, or names, comma-separated.
@@ -111,8 +111,7 @@ def search(
     data = load_dataset(dataset, data_dir=data_dir, train_size=train_size, seed=seed, resolution=side, at_most=most)
     fitted = fit_space(chosen, data, resolution)
     plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    if epochs is not None:
-        plan = plan.with_epochs(epochs)
+    plan = plan.for_images(len(data.train), epochs=epochs)
     settings = Settings(
         space=dict(fitted.document),
         dataset=dataset,
@@ -172,8 +171,6 @@ def train(
     if resume and out is None:
         raise UserError("--resume needs --out: the folder of the training to go on with")
     plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    if epochs is not None:
-        plan = plan.with_epochs(epochs)
     side = decoded_resolution(dataset, resolution)
     network = load(architecture)
     with joined(choose_device(device)) as (ranks, place):
@@ -188,6 +185,9 @@ def train(
             )
         if data.account:
             say(data.account)
+        plan = plan.for_images(len(data.train), epochs=epochs)
+        if resume:
+            plan = begun_recipe(Path(str(out)), epochs) or plan
         network = fit_architecture(network, data, resolution)
         reason = too_large(cost(network, len(data.classes)), plan.batch_size // ranks.count, memory_bytes(place))
         if reason is not None:

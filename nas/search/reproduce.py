@@ -169,7 +169,7 @@ def _settings(
         image_resolution=folder_side,
         # Latency takes no part: it is measured once all are trained, without a table for a space of one network.
         objectives=("accuracy", "size"),
-        recipe=(plan if epochs is None else plan.with_epochs(epochs)).to_dict(),
+        recipe=plan.for_images(len(images.train), epochs=epochs).to_dict(),
         trials=len(documents),
         sampler="random",
         reduction=1,

@@ -101,6 +101,7 @@ def search(
             if (why := study.why_beside(architecture, prepared.costs(architecture), origin))
         ]:
             say(f"trained beside the search, never on its front: {', '.join(beside)}")
+        say(recipe.budget(len(prepared.dataset.train)))
         say(f"{workers.count} workers on {workers.device}, {workers.cpus} threads each")
         checkpoints = Checkpoints((out / "checkpoints").resolve(), settings.keep)
         train = functools.partial(

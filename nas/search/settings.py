@@ -98,8 +98,9 @@ class Settings:
 
     def is_same_search(self, other: "Settings") -> bool:
         """Whether the two differ at most in how far they go, trials and confirmation, and in whose weights are kept."""
-        free: dict[str, Any] = {"trials": 1, "confirm": 0, "confirm_epochs": None, "keep": "front"}
-        return replace(self, **free) == replace(other, **free)
+        free: dict[str, Any] = {"trials": 1, "confirm": 0, "confirm_epochs": None, "keep": "front", "recipe": {}}
+        # a run of an older version says nothing of what recipes did not have then
+        return self.parsed_recipe == other.parsed_recipe and replace(self, **free) == replace(other, **free)
 
     @property
     def parsed_objectives(self) -> tuple[Objective, ...]:

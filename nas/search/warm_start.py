@@ -8,7 +8,7 @@ from nas.search.settings import Settings
 from nas.search.study import SearchStudy
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 
-SAME = ("dataset", "train_size", "validation_fraction", "image_resolution", "recipe", "seed")
+SAME = ("dataset", "train_size", "validation_fraction", "image_resolution", "parsed_recipe", "seed")
 """Settings in which two runs must agree for their accuracies to be comparable (the seed splits the data)."""
 
 
@@ -23,6 +23,7 @@ def earlier_run(settings: Settings) -> Run | None:
     run = Run.open(settings.warm_start)
     for name in SAME:
         if getattr(run.settings, name) != getattr(settings, name):
+            name = name.removeprefix("parsed_")
             raise UserError(
                 f"--warm-start {settings.warm_start}: its {name} is another one, so its accuracies cannot be compared"
             )

@@ -25,9 +25,8 @@ from nas.training.fastest_forms import FastestForms, install
 from nas.training.graphs import StepGraph, kernels_chosen_by_time
 from nas.training.optimizer import WeightAverage, build_optimizer, check_state, xavier_
 from nas.training.precision import activate_anew, autocast_dtype, mixed_precision
-from nas.training.recipe import Recipe
+from nas.training.recipe import Recipe, steps_per_epoch
 
-_FEW_STEPS = 8
 _FEWEST_RECALIBRATING, _STEPS_PER_RECALIBRATING = 4, 32
 """BatchNorm is recalibrated on at least 4 batches, and on one of 32 (1% of the time)."""
 
@@ -370,27 +369,6 @@ def channels_last_(network: nn.Module) -> nn.Module:
         if tensor.ndim == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return network
-
-
-def steps_per_epoch(images: int, batch_size: int, shares: int = 1) -> tuple[int, int]:
-    """(steps, images per step). All steps are equal: a last batch of 1 would break batch normalisation, odd sizes
-    static shapes.
-
-    From 8 full batches on, what is left over is dropped (other images each epoch). With less data that could be half of
-    it: there the batches are made smaller instead, and at most one image per step is dropped.
-
-    `shares`: a batch is a multiple of it, rounded down, with at least 2 images for each; `UserError` where it is not.
-    """
-    if images >= _FEW_STEPS * batch_size:
-        steps, batch = images // batch_size, batch_size
-    else:
-        # never fewer than 2 images in a step
-        steps = min(math.ceil(images / batch_size), images // 2)
-        batch = images // steps
-    batch -= batch % shares
-    if batch < 2 * shares:
-        raise UserError(f"batches of {batch_size} among {shares} processes: at least 2 images for each are needed")
-    return steps, batch
 
 
 def _mix(seed: int, stream: int) -> int:

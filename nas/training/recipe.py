@@ -18,6 +18,10 @@ Schedule = Literal["one_cycle", "cosine", "step", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
 Init = Literal["default", "xavier"]
 
+EPOCH_STEPS, SMALLEST_BATCH = 30, 16
+"""An epoch's least steps, where batches of the smallest size leave so many."""
+_FEW_STEPS = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -35,7 +39,10 @@ class Recipe:
     milestones, gamma   epochs after which the step schedule multiplies by gamma
     restart_from_best   at every milestone and at the end, go back to the weights with the best validation accuracy so
                         far, momentum cleared
-    batch_size          at least 2 (batch normalisation)
+    epochs              how long; with `steps`, at least so long
+    steps               least optimizer steps, or None: `for_images` then works out `epochs`, and a batch that follows
+                        the data
+    batch_size          at least 2 (batch normalisation); with `steps`, at most so many
     label_smoothing     in [0, 1)
     precision           of training: fp32, bf16 (autocast), or auto, whichever is faster on the device
     pad                 pixels of padding before a random crop; None: an eighth of the resolution, 0 below 16x16
@@ -61,6 +68,7 @@ class Recipe:
     gamma: float = 0.1
     restart_from_best: bool = False
     epochs: int = 12
+    steps: int | None = None
     batch_size: int = 128
     label_smoothing: float = 0.0
     precision: Precision = "auto"
@@ -80,9 +88,9 @@ class Recipe:
                 raise UserError(f"recipe: {name} {getattr(self, name)!r}: allowed are {given}")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value is None and name == "pad":
+            if value is None and name in ("pad", "steps"):
                 continue
-            whole = name in ("epochs", "batch_size", "pad")
+            whole = name in ("epochs", "steps", "batch_size", "pad")
             number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
             if not number or not low <= value <= high:
                 kind = "a whole number" if whole else "a number"
@@ -93,7 +101,10 @@ class Recipe:
         if self.milestones and self.milestones[-1] >= self.epochs:
             raise UserError(f"recipe: milestones {list(self.milestones)}: all must lie before epoch {self.epochs}")
         if self.warmup_epochs >= self.epochs:
-            raise UserError(f"recipe: warmup_epochs {self.warmup_epochs:g}: must be less than the {self.epochs} epochs")
+            hint = "" if self.steps is None else "; with steps alone, state it as a part of the training"
+            raise UserError(
+                f"recipe: warmup_epochs {self.warmup_epochs:g}: must be less than the {self.epochs} epochs{hint}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as YAML and checkpoints take them; `from_dict` gives an equal recipe."""
@@ -103,6 +114,8 @@ class Recipe:
     def from_dict(cls, document: Mapping[str, Any], *, base: Recipe | None = None) -> Recipe:
         """A recipe from plain values; what is not given stays as in `base` (default: the defaults above).
 
+        One that gives `steps` and no `epochs` has that budget alone (`epochs` 1: at least one).
+
         Raises `UserError` for a field that does not exist, naming those that do, and for a value out of range.
         """
         if not isinstance(document, Mapping):
@@ -111,15 +124,17 @@ class Recipe:
         for name in document:
             if name not in allowed:
                 raise UserError(f"recipe: unknown field {name!r}: allowed are {', '.join(allowed)}")
+        if base is None and document.get("steps") is not None:
+            document = {"epochs": 1, **document}
         return replace(base or cls(), **document)
 
     def with_epochs(self, epochs: int) -> Recipe:
-        """The same recipe over another number of epochs: warm-up and milestones move in proportion.
+        """The same recipe over exactly so many epochs, whatever its `steps`: warm-up and milestones move in proportion.
 
         Milestones that fall together, on epoch 0 or on the end are dropped: a schedule of 2 epochs cannot have 3 steps.
         """
         if epochs == self.epochs:
-            return self
+            return replace(self, steps=None)
         if not isinstance(epochs, int) or epochs < 1:
             raise UserError(f"epochs {epochs!r}: a whole number of at least 1 is needed")
         scale = epochs / self.epochs
@@ -127,9 +142,45 @@ class Recipe:
         return replace(
             self,
             epochs=epochs,
+            steps=None,
             warmup_epochs=self.warmup_epochs * scale,
             milestones=tuple(milestone for milestone in moved if 0 < milestone < epochs),
         )
+
+    def for_images(self, images: int, *, epochs: int | None = None) -> Recipe:
+        """The recipe as it trains on so many images: one with `steps` gets its batch and epochs from them.
+
+        An epoch of few images is few steps, and a network learns by steps: so the batch is made smaller until an epoch
+        has `EPOCH_STEPS` of them (a power of two, at least `SMALLEST_BATCH`), the learning rate in proportion (P. Goyal
+        et al., "Accurate, Large Minibatch SGD", 2017), and there are as many epochs as `steps` take, but no fewer than
+        the recipe's: more images have more to teach.
+
+        A recipe without `steps`, as those of the papers, keeps its batch.
+
+        Args:
+            images: of the training part.
+            epochs: instead of those worked out.
+        """
+        if self.steps is None:
+            return self if epochs is None else self.with_epochs(epochs)
+        batch = self.batch_size
+        if images < EPOCH_STEPS * batch:
+            power = 1 << max(images // EPOCH_STEPS, 1).bit_length() - 1
+            batch = min(batch, max(power, SMALLEST_BATCH))
+        per_epoch, _ = steps_per_epoch(images, batch)
+        if epochs is None:
+            epochs = max(self.epochs, math.ceil(self.steps / per_epoch))
+        return replace(self.with_epochs(epochs), batch_size=batch, lr=self.lr * batch / self.batch_size)
+
+    def all_steps(self, images: int) -> int:
+        """Optimizer steps of a training on so many images."""
+        return self.epochs * steps_per_epoch(images, self.batch_size)[0]
+
+    def budget(self, images: int) -> str:
+        """The training's length on so many images, in one line."""
+        per_epoch, batch = steps_per_epoch(images, self.batch_size)
+        steps = self.epochs * per_epoch
+        return f"{images:,} training images: {self.epochs} epochs of {per_epoch} steps ({steps:,}), batches of {batch}"
 
     def learning_rate(self, epoch: float) -> float:
         """The learning rate at a point in time, in epochs from the start (a step's beginning: step / steps per epoch).
@@ -186,6 +237,7 @@ _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "warmup_epochs": (0.0, 1e6),
         "gamma": (1e-6, 1.0),
         "epochs": (1, 100_000),
+        "steps": (1, 100_000_000),
         "batch_size": (2, 1_000_000),
         "label_smoothing": (0.0, 0.999),
         "pad": (0, 1024),
@@ -212,6 +264,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             schedule="one_cycle",
             warmup_epochs=2,
             epochs=9,
+            steps=340,
             batch_size=64,
             weight_decay=5e-4,
         ),
@@ -221,6 +274,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             schedule="cosine",
             warmup_epochs=5,
             epochs=200,
+            steps=6_000,
             batch_size=128,
             weight_decay=5e-4,
             label_smoothing=0.1,
@@ -296,3 +350,27 @@ def load_recipe(name: str) -> Recipe:
         return Recipe.from_dict(read_yaml(path))
     except UserError as error:
         raise error.at(str(path)) from error
+
+
+def steps_per_epoch(images: int, batch_size: int, shares: int = 1) -> tuple[int, int]:
+    """(steps, images per step). All steps are equal: a last batch of 1 would break batch normalisation, odd sizes
+    static shapes.
+
+    From 8 full batches on, what is left over is dropped (other images each epoch). With less data that could be half of
+    it: there the batches are made smaller instead, and at most one image per step is dropped.
+
+    `shares`: a batch is a multiple of it, rounded down, with at least 2 images for each; `UserError` where it is not,
+    and for fewer than 2 images.
+    """
+    if images < 2:
+        raise UserError(f"{images} training images: at least 2 are needed")
+    if images >= _FEW_STEPS * batch_size:
+        steps, batch = images // batch_size, batch_size
+    else:
+        # never fewer than 2 images in a step
+        steps = min(math.ceil(images / batch_size), images // 2)
+        batch = images // steps
+    batch -= batch % shares
+    if batch < 2 * shares:
+        raise UserError(f"batches of {batch_size} among {shares} processes: at least 2 images for each are needed")
+    return steps, batch

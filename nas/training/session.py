@@ -36,7 +36,7 @@ from nas.training.compiling import COMPILING, worth_compiling
 from nas.training.data import Dataset
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluator import TrainingEvaluator
-from nas.training.loop import Epoch, Trainer, steps_per_epoch
+from nas.training.loop import Epoch, Trainer
 from nas.training.recipe import Recipe
 from nas.training.scalars import scalars
 from nas.training.weights import Initialised, initialise, save_weights
@@ -89,7 +89,7 @@ def train(
         init: a checkpoint or safetensors; tensors of its that have the name and shape of ours are where ours start.
         resume: go on with the training in `out`; where it was killed before its first epoch's end, begin it again.
         on_epoch: called after every epoch with it and the number of all.
-        say: told in one line what the network began with, and whether it is compiled.
+        say: told in one line how long it trains, what the network began with, and whether it is compiled.
 
     Raises:
         UserError: `out` holds a training and `resume` is not given, or it holds none and is to be resumed, or cannot be
@@ -108,9 +108,9 @@ def train(
         state = load_checkpoint(path).trainer
         if state is None:
             raise UserError(f"{path}: this training is done; begin another one with another --out")
+    say(recipe.budget(len(dataset.train)))
     if compile is None:
-        steps, _ = steps_per_epoch(len(dataset.train), recipe.batch_size)
-        compile = worth_compiling(device, recipe.epochs * steps)
+        compile = worth_compiling(device, recipe.all_steps(len(dataset.train)))
     if compile:
         say(COMPILING)
     evaluator = TrainingEvaluator(dataset, recipe, device=device)
@@ -178,6 +178,34 @@ def _interrupted_start(out: Path) -> Path | None:
     return Path(init) if isinstance(init, str) else None
 
 
+def begun_recipe(out: Path, epochs: int | None) -> Recipe | None:
+    """The recipe that the training in a folder began with: it goes on with that, whatever a name stands for by now.
+
+    Args:
+        out: the folder.
+        epochs: as asked for; None: those that it has.
+
+    Returns:
+        None where no training was begun there.
+
+    Raises:
+        UserError: the file is damaged, or the training has another number of epochs.
+    """
+    file = out / "train.yaml"
+    if not file.exists():
+        return None
+    begun = read_yaml(file)
+    if not isinstance(begun, dict) or "recipe" not in begun:
+        raise UserError(f"{file}: damaged: it names no recipe")
+    try:
+        recipe = Recipe.from_dict(begun["recipe"])
+    except UserError as error:
+        raise error.at(str(file)) from error
+    if epochs not in (None, recipe.epochs):
+        raise UserError(f"{out}: its training has {recipe.epochs} epochs, not {epochs}; resume it without --epochs")
+    return recipe
+
+
 def _describe(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, init: Path | None) -> str:
     document = {
         "architecture": architecture.name,
@@ -186,6 +214,7 @@ def _describe(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed
         "split": asdict(dataset.split),
         "seed": seed,
         "init": str(init) if init is not None else None,
+        "steps": recipe.all_steps(len(dataset.train)),
         "recipe": recipe.to_dict(),
     }
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nas.search.stopping import rungs
+
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = 1
 CURVES = Path(__file__).parent / "fixtures" / "curves.json"
@@ -22,7 +24,7 @@ def curves():
 def replays(curves, reduction, count=20):
     for seed in range(count):
         order = np.random.default_rng(seed).permutation(len(curves)).tolist()
-        yield early_stopping.replay(curves, reduction=reduction, first=FIRST, workers=2, order=order)
+        yield early_stopping.replay(curves, levels=rungs(12, FIRST), reduction=reduction, workers=2, order=order)
 
 
 def test_the_recording_is_of_a_search_worth_the_name(curves):
@@ -44,6 +46,12 @@ def test_it_keeps_the_front_in_any_order(curves, reduction, kept):
     assert min(replayed.hypervolume for replayed in replays(curves, reduction, count=50)) >= kept
 
 
+def test_rungs_are_as_far_apart_as_what_goes_on_is_few(curves):
+    """Li et al. space rungs by 1 / the part that goes on, so that each costs the same. Here that part is a half."""
+    found = [part for replayed in replays(curves, 3) for part in replayed.went_on]
+    assert 0.45 < np.mean(found) < 0.65
+
+
 def test_nothing_is_stopped_without_rungs(curves):
-    replayed = early_stopping.replay(curves, reduction=1, first=FIRST, workers=2, order=range(len(curves)))
+    replayed = early_stopping.replay(curves, levels=(), reduction=1, workers=2, order=range(len(curves)))
     assert (replayed.saving, replayed.hypervolume, replayed.stopped_front) == (1, pytest.approx(1), ())

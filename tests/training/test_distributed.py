@@ -19,8 +19,7 @@ from nas.errors import UserError
 from nas.training.augment import Augmentation, draw_epoch
 from nas.training.data import Dataset
 from nas.training.distributed import joined, launched_rank
-from nas.training.loop import steps_per_epoch
-from nas.training.recipe import Recipe
+from nas.training.recipe import Recipe, steps_per_epoch
 from nas.training.session import train
 
 # Without batch normalisation, whose statistics are those of a process's own share, and without mixup, which mixes

@@ -16,10 +16,10 @@ from nas.errors import UserError
 from nas.training.augment import Draws
 from nas.training.data import Dataset, PartName
 from nas.training.evaluate import evaluate
-from nas.training.loop import DivergedError, Epoch, EpochTimeoutError, Trainer, channels_last_, steps_per_epoch
+from nas.training.loop import DivergedError, Epoch, EpochTimeoutError, Trainer, channels_last_
 from nas.training.optimizer import build_optimizer, xavier_
 from nas.training.precision import autocast_dtype
-from nas.training.recipe import RECIPES, Recipe
+from nas.training.recipe import RECIPES, Recipe, steps_per_epoch
 
 PLAIN = Recipe(lr=0.05, epochs=4, batch_size=64, warmup_epochs=1)
 EVERYTHING = replace(
