@@ -33,10 +33,11 @@ def first_rung(steps_per_epoch: int) -> int:
 def rungs(epochs: int, first: int = 1) -> tuple[int, ...]:
     """The epochs at which trials are compared: `first`, doubled again and again while half of the budget is left.
 
-    Li et al. space rungs by the reduction, so that each costs the same. Here more than one in `reduction` goes on, since
-    what no other dominates does: at a reduction of 3, 0.40, 0.54 and 0.78 of the trials at the rungs (1, 2, 4), about a
-    half, and so rungs double. Rungs (1, 3) instead saved 3.20 times the epochs, not 3.66, and kept 0.973 of the
-    hypervolume in the median of 50 orders, not 0.985; 0.943 in the worst one, not 0.930 (`benchmarks/early_stopping.py`).
+    Li et al. space rungs by the reduction, so that each costs the same. Here more than one in `reduction` goes on,
+    since what no other dominates does: at a reduction of 3, 0.40, 0.54 and 0.78 of the trials at the rungs (1, 2, 4),
+    about a half, and so rungs double. Rungs (1, 3) instead saved 3.20 times the epochs, not 3.66, and kept 0.973 of the
+    hypervolume in the median of 50 orders, not 0.985; 0.943 in the worst one, not 0.930
+    (`benchmarks/early_stopping.py`).
 
     >>> rungs(18, first=2)
     (2, 4, 8)

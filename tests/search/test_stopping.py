@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from nas.search.stopping import DominanceStopping, first_rung, rungs, survives
+from nas.search.stopping import FEWEST_STEPS, DominanceStopping, first_rung, rungs, survives
+from nas.training.recipe import RECIPES, steps_per_epoch
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,15 @@ def test_rungs_double_while_half_of_the_budget_is_left(epochs, first, expected):
 
 def test_few_steps_say_nothing():
     assert [first_rung(steps) for steps in (1, 15, 16, 31, 32, 390)] == [32, 3, 2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("images", [20, 100, 255, 425, 500, 1222, 5000, 50_000])
+def test_a_search_has_rungs_however_few_images(images):
+    recipe = RECIPES["search"].for_images(images)
+    steps, _ = steps_per_epoch(images, recipe.batch_size)
+    levels = rungs(recipe.epochs, first_rung(steps))
+    assert len(levels) >= 2
+    assert levels[0] * steps >= FEWEST_STEPS
 
 
 def fronts_by_definition(points):

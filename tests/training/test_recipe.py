@@ -8,7 +8,7 @@ import yaml
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from nas.errors import UserError
-from nas.training.recipe import RECIPES, Recipe, load_recipe
+from nas.training.recipe import RECIPES, Recipe, load_recipe, steps_per_epoch
 
 STEPS = 7  # per epoch
 
@@ -106,6 +106,58 @@ def test_with_epochs_scales_in_proportion() -> None:
     assert RECIPES["han"].with_epochs(300) == RECIPES["han"]
 
 
+IMAGES = [2, 20, 100, 255, 425, 500, 850, 1000, 1222, 2000, 4250, 5000, 42_500, 1_281_167]
+
+
+@pytest.mark.parametrize("images", IMAGES)
+@pytest.mark.parametrize("name", ["search", "train"])
+def test_the_batch_is_the_largest_that_leaves_thirty_steps(name: str, images: int) -> None:
+    allowed = [size for size in (16, 32, 64, 128) if size <= RECIPES[name].batch_size]
+    enough = [size for size in allowed if images // size >= 30]
+    batch = RECIPES[name].for_images(images).batch_size
+    assert batch == (max(enough) if enough else 16)
+    assert RECIPES[name].for_images(images, epochs=7).batch_size == batch
+
+
+@pytest.mark.parametrize("images", IMAGES)
+@pytest.mark.parametrize("name", ["search", "train"])
+def test_epochs_are_as_many_as_the_steps_take(name: str, images: int) -> None:
+    recipe = RECIPES[name]
+    fitted = recipe.for_images(images)
+    per_epoch, _ = steps_per_epoch(images, fitted.batch_size)
+    epochs, steps = recipe.epochs, recipe.epochs * per_epoch
+    assert recipe.steps is not None
+    while steps < recipe.steps:
+        epochs, steps = epochs + 1, steps + per_epoch
+    assert (fitted.epochs, fitted.all_steps(images)) == (epochs, steps)
+    assert fitted.warmup_epochs / fitted.epochs == pytest.approx(recipe.warmup_epochs / recipe.epochs)
+
+
+def test_epochs_that_are_given_count() -> None:
+    assert RECIPES["search"].for_images(100, epochs=3).epochs == 3
+    assert RECIPES["train"].for_images(50_000, epochs=9).epochs == 9
+
+
+def test_a_smaller_batch_has_a_smaller_learning_rate() -> None:
+    fitted = RECIPES["train"].for_images(500)
+    assert fitted.lr / fitted.batch_size == pytest.approx(RECIPES["train"].lr / RECIPES["train"].batch_size)
+
+
+@pytest.mark.parametrize("name", ["han", "hoang", "kuo"])
+def test_a_recipe_that_counts_epochs_is_kept(name: str) -> None:
+    assert RECIPES[name].for_images(50) == RECIPES[name]
+    old = {name: value for name, value in RECIPES["search"].to_dict().items() if name != "steps"}
+    assert Recipe.from_dict(old).for_images(50) == RECIPES["search"].with_epochs(9)
+
+
+def test_a_budget_in_steps_alone() -> None:
+    recipe = Recipe.from_dict({"steps": 1000, "batch_size": 64, "warmup_epochs": 0.25})
+    fitted = recipe.for_images(6400)
+    assert (fitted.epochs, fitted.warmup_epochs, fitted.all_steps(6400)) == (10, 2.5, 1000)
+    assert recipe.for_images(640_000).epochs == 1
+    assert fitted.for_images(100) == fitted  # worked out once
+
+
 def test_from_dict_fills_in_from_its_base() -> None:
     assert Recipe.from_dict({"lr": 1}, base=RECIPES["han"]) == replace(RECIPES["han"], lr=1)
 
@@ -122,6 +174,8 @@ def test_from_dict_fills_in_from_its_base() -> None:
         ({"lr": True}, "lr True"),
         ({"epochs": 0}, "epochs 0"),
         ({"epochs": 2.5}, "epochs 2.5: a whole number"),
+        ({"steps": 0}, "steps 0: a whole number from 1"),
+        ({"steps": 100, "warmup_epochs": 5}, "state it as a part of the training"),
         ({"batch_size": 1}, "batch_size 1: a whole number from 2"),
         ({"label_smoothing": 1}, "label_smoothing 1"),
         ({"pad": -1}, "pad -1"),

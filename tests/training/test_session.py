@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from nas.training import session
 from nas.training.checkpoint import load_checkpoint
 from nas.training.data import Dataset, Images, PartName
 from nas.training.evaluate import evaluate
+from nas.training.loop import Epoch
 from nas.training.recipe import Recipe
 from nas.training.session import Trained, train
 from nas.training.ship import export
@@ -133,6 +135,28 @@ def test_a_training_killed_between_its_writes_goes_on(
     monkeypatch.undo()
     assert done
     train(TINY, digits, RECIPE, out=out, resume=True)
+    assert_same_training(whole.checkpoint.parent, out)
+
+
+def test_a_training_goes_on_with_the_recipe_it_began_with(whole: Trained, digits: Dataset, tmp_path: Path) -> None:
+    """Also one of an older version, which counted no steps and had other recipes of these names."""
+    out = tmp_path / "out"
+
+    def kill(epoch: Epoch, epochs: int) -> None:
+        if 2 * epoch.epoch == epochs:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(TINY, digits, RECIPE, out=out, on_epoch=kill)
+    begun = yaml.safe_load((out / "train.yaml").read_text())
+    assert begun.pop("steps") == 4 * (len(digits.train) // 32)
+    del begun["recipe"]["steps"]
+    (out / "train.yaml").write_text(yaml.safe_dump(begun))
+    with pytest.raises(UserError, match="its training has 4 epochs, not 5"):
+        nas.train(TINY, dataset="digits", epochs=5, out=out, resume=True, device="cpu")
+    said: list[str] = []
+    nas.train(TINY, dataset="digits", out=out, resume=True, device="cpu", say=said.append)
+    assert said[0] == "1,222 training images: 4 epochs of 38 steps (152), batches of 32"
     assert_same_training(whole.checkpoint.parent, out)
 
 
