@@ -180,7 +180,9 @@ class Recipe:
         """The training's length on so many images, in one line."""
         per_epoch, batch = steps_per_epoch(images, self.batch_size)
         steps = self.epochs * per_epoch
-        return f"{images:,} training images: {self.epochs} epochs of {per_epoch} steps ({steps:,}), batches of {batch}"
+        return (
+            f"{images:,} training images: batch {batch}, epochs {self.epochs}, steps {steps:,} ({per_epoch} an epoch)"
+        )
 
     def learning_rate(self, epoch: float) -> float:
         """The learning rate at a point in time, in epochs from the start (a step's beginning: step / steps per epoch).

@@ -156,7 +156,7 @@ def test_a_training_goes_on_with_the_recipe_it_began_with(whole: Trained, digits
         nas.train(TINY, dataset="digits", epochs=5, out=out, resume=True, device="cpu")
     said: list[str] = []
     nas.train(TINY, dataset="digits", out=out, resume=True, device="cpu", say=said.append)
-    assert said[0] == "1,222 training images: 4 epochs of 38 steps (152), batches of 32"
+    assert said[0] == "1,222 training images: batch 32, epochs 4, steps 152 (38 an epoch)"
     assert_same_training(whole.checkpoint.parent, out)
 
 
@@ -233,7 +233,7 @@ def test_init_begins_where_the_other_ended(source: str, whole: Trained, digits: 
     assert done.initialised is not None
     count = len(load_trained(path).weights)
     assert (len(done.initialised.loaded), done.initialised.fresh, done.initialised.unused) == (count, (), ())
-    assert lines == [f"{path}: {count} of {count} tensors taken over"]
+    assert lines[1:] == [f"{path}: {count} of {count} tensors taken over"]
     assert f"init: {path}" in (tmp_path / "out" / "train.yaml").read_text()
 
 
@@ -251,7 +251,7 @@ def test_init_of_a_variant_takes_what_fits(whole: Trained, digits: Dataset, tmp_
     assert "classifier.weight" in done.initialised.fresh  # another shape
     assert done.initialised.unused == ("classifier.weight",)
     assert "blocks.1.body.0.weight" in done.initialised.fresh
-    assert "new: blocks.1.body.0.weight, " in lines[0]
+    assert "new: blocks.1.body.0.weight, " in lines[1]
     ours, theirs = load_file(done.model), load_file(whole.model)
     assert torch.allclose(ours["stem.0.weight"], theirs["stem.0.weight"], atol=1e-5)
     assert ours["classifier.weight"].shape == (10, 24)
