@@ -179,15 +179,8 @@ class Recipe:
     def budget(self, images: int) -> str:
         """The training's length on so many images, in one line."""
         per_epoch, batch = steps_per_epoch(images, self.batch_size)
-<<<<<<< HEAD
-        steps = self.epochs * per_epoch
-        return (
-            f"{images:,} training images: batch {batch}, epochs {self.epochs}, steps {steps:,} ({per_epoch} an epoch)"
-        )
-=======
         steps = f"{self.epochs * per_epoch:,} ({per_epoch} an epoch)"
         return f"{images:,} training images: batch {batch}, epochs {self.epochs}, steps {steps}"
->>>>>>> 637a40d (The budget's line has no plurals: shorter)
 
     def learning_rate(self, epoch: float) -> float:
         """The learning rate at a point in time, in epochs from the start (a step's beginning: step / steps per epoch).
