@@ -99,7 +99,8 @@ class Conductor:
             proposed = self.study.propose()
             if proposed is None:
                 self.study.study.set_user_attr("exhausted", True)
-                self.progress.note = "the space holds no more networks to train"
+                within = " that keep the limits" if self.study.limits else ""
+                self.progress.note = f"the space holds no more networks{within}"
                 self.progress.budget = self.progress.closed + self.progress.running
                 return None
             candidate = proposed

@@ -87,8 +87,23 @@ class Limit:
 
         A predicted latency keeps a limit when the upper end of its interval does.
         """
+        return self._held(costs) / self.value - 1
+
+    def show(self, costs: Mapping[str, float]) -> str:
+        """What is held against the limit, as people read it; of a predicted latency also the prediction."""
+        value, held = costs[self.objective.name], self._held(costs)
+        shown = self.objective.show(value)
+        return shown if held == value else f"{shown} predicted, {self.objective.show(held)} at the upper end"
+
+    def loosened(self, factor: float) -> "Limit":
+        """The limit times a factor, rounded up to three digits as people read it."""
+        shown = self.value * factor * self.objective.scale
+        step = 10.0 ** (math.floor(math.log10(shown)) - 2)
+        return Limit(self.objective, math.ceil(shown / step - 1e-9) * step / self.objective.scale)
+
+    def _held(self, costs: Mapping[str, float]) -> float:
         name = self.objective.name
-        return costs.get(f"{name}_high", costs[name]) / self.value - 1
+        return costs.get(f"{name}_high", costs[name])
 
 
 def parse_limit(text: str) -> Limit:

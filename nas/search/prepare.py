@@ -4,15 +4,14 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nas.architecture import Architecture
 from nas.cost.analytic import cost
 from nas.cost.latency import Prediction, Table, load_table, measure, table_for
 from nas.cost.latency.layers import segments
-from nas.errors import UserError
 from nas.search import references
-from nas.search.objectives import Limit
+from nas.search.limits import check_limits
 from nas.search.settings import Settings
 from nas.search.study import CostFunction
 from nas.space import Space
@@ -147,37 +146,6 @@ def latency_model(
             for id, figure in zip(strange, figures, strict=True)
         }
     return lambda architecture: known[architecture.id] if architecture.id in known else table.predict(architecture)
-
-
-def check_limits(space: Space, limits: Sequence[Limit], costs: CostFunction) -> None:
-    """Find out before anything is trained whether limits leave anything.
-
-    Raises:
-        UserError: no network that keeps them all was found; the line tells the nearest.
-    """
-    if not limits:
-        return
-
-    def excess(parameters: dict[str, Any]) -> float:
-        figures = costs(space.architecture(parameters))
-        return max(limit.excess(figures) for limit in limits)
-
-    # Downhill, one parameter at a time: costs rise with every parameter, so this ends at the cheapest network.
-    best = {name: parameter.values[0] for name, parameter in space.parameters_by_name.items()}
-    lowest = excess(best)
-    for _ in range(3):
-        for name, parameter in space.parameters_by_name.items():
-            for value in parameter.values:
-                trial = {**best, name: value}
-                if (found := excess(trial)) < lowest:
-                    best, lowest = trial, found
-        if lowest <= 0:
-            return
-    if lowest > 0:
-        figures = costs(space.architecture(best))
-        worst = max(limits, key=lambda limit: limit.excess(figures))
-        shown = worst.objective.show(figures[worst.objective.name])
-        raise UserError(f"limit {worst}: no network of space {space.name} keeps it; the nearest has {shown}")
 
 
 class Queued(NamedTuple):

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -44,6 +44,13 @@ MAX_UNTRAINED_IN_A_ROW = 300
 Costs = Mapping[str, float]
 CostFunction = Callable[[Architecture], Costs]
 """The known figures of a network by objective name: params, macs, size, peak_memory, latency."""
+
+
+@runtime_checkable
+class Spendable(Protocol):
+    """A sampler that knows whether anything is left to propose."""
+
+    def is_spent(self, study: optuna.Study) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -212,6 +219,7 @@ class SearchStudy:
                 params=self.space.parameters(architecture) if inside else {},
                 distributions=self.distributions if inside else {},
                 user_attrs=attributes,
+                constraints=self._excesses(costs),
             )
         )
         number = len(self.study.get_trials(deepcopy=False)) - 1
@@ -237,14 +245,25 @@ class SearchStudy:
     def propose(self) -> Candidate | None:
         """The next network worth training, or None where the space holds no more.
 
-        What breaks a limit or is known already is written down and passed over.
+        What was queued and breaks a limit or is known already is written down and passed over.
         """
         for _ in range(MAX_UNTRAINED_IN_A_ROW):
+            if self._is_spent():
+                return None
             with self.batch():
                 candidate = self._propose_one()
             if candidate is not None:
                 return candidate
         return None
+
+    def _is_spent(self) -> bool:
+        """Whether nothing is queued and the space holds no more: asked before a trial exists, which would stay."""
+        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return False
+        if not self.distributions:
+            return self.space.architecture({}).id in self._by_id
+        sampler = self.study.sampler
+        return isinstance(sampler, Spendable) and sampler.is_spent(self.study)
 
     def _propose_one(self) -> Candidate | None:
         trial = self._ask()
@@ -343,9 +362,8 @@ class SearchStudy:
 
     def _objection(self, trial: Trial, architecture: Architecture, costs: Costs) -> str | None:
         """Close a trial that is not worth training and say why; None where it is."""
-        for limit in self.limits:
-            if limit.objective.name in costs:
-                trial.set_constraint(str(limit), limit.excess(costs))
+        for name, excess in self._excesses(costs).items():
+            trial.set_constraint(name, excess)
         origin = trial.user_attrs.get("origin", "")
         if not origin and (broken := over_limits(self.limits, costs)):
             return self._pass_over(trial, TrialState.PRUNED, broken)
@@ -369,6 +387,9 @@ class SearchStudy:
             trial.set_user_attr("partial", twin.user_attrs["partial"])
         state = TrialState.FAIL if twin.state == TrialState.FAIL else TrialState.PRUNED
         return self._pass_over(trial, state, reason)
+
+    def _excesses(self, costs: Costs) -> dict[str, float]:
+        return {str(limit): limit.excess(costs) for limit in self.limits if limit.objective.name in costs}
 
     def _pass_over(self, trial: Trial, state: TrialState, reason: str) -> str:
         trial.set_user_attr("reason", reason)

@@ -116,13 +116,14 @@ def test_no_network_is_trained_twice(make_conductor, tmp_path, small_space):
     run(conductor)
     trained = [trial.user_attrs["id"] for trial in trials(conductor) if curve_of(trial.user_attrs)]
     assert len(trained) == len(set(trained)) <= small_space.size
-    assert len(trained) > small_space.size * 0.9
+    assert len(trained) == small_space.size == len(trials(conductor))  # and nothing is written down to find that out
     assert "no more networks" in conductor.progress.note
     assert conductor.study.study.user_attrs["exhausted"] is True
 
 
 def test_a_duplicate_has_its_twins_values_and_no_training(make_conductor, tmp_path, small_space):
-    conductor = make_conductor(tmp_path, small_space, trials=1000, reduction=1)
+    conductor = make_conductor(tmp_path, small_space, trials=25, reduction=1)
+    conductor.study.study.sampler = optuna.samplers.RandomSampler(seed=1)  # those by name propose no network twice
     run(conductor)
     duplicates = [trial for trial in trials(conductor) if "twin" in trial.user_attrs]
     assert duplicates
@@ -134,6 +135,7 @@ def test_a_duplicate_has_its_twins_values_and_no_training(make_conductor, tmp_pa
 def test_networks_over_a_limit_never_reach_a_worker(make_conductor, tmp_path, small_space):
     limit = parse_limit("size<=6kB")
     conductor = make_conductor(tmp_path, small_space, trials=8, limits=(limit,))
+    conductor.study.study.sampler = optuna.samplers.RandomSampler(seed=1)  # those by name propose none
     run(conductor)
     over = [trial for trial in trials(conductor) if trial.user_attrs["costs"]["size"] > 6e3]
     assert over

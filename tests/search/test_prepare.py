@@ -1,11 +1,8 @@
-import itertools
-
 import pytest
 
 import nas
 from nas.errors import UserError
-from nas.search.objectives import parse_limit
-from nas.search.prepare import check_limits, cost_function, fit_space, queued
+from nas.search.prepare import fit_space, queued
 from nas.search.settings import Settings
 from nas.space import Space
 from nas.training.data import load_dataset
@@ -14,17 +11,6 @@ from nas.training.data import load_dataset
 @pytest.fixture(scope="module")
 def digits():
     return load_dataset("digits")
-
-
-def test_a_limit_that_nobody_can_meet_is_found_before_anything_is_trained(small_space):
-    costs = cost_function(10, None)
-    smallest = min(
-        costs(small_space.architecture(dict(zip(small_space.parameters_by_name, values, strict=True))))["size"]
-        for values in itertools.product(*(p.values for p in small_space.parameters_by_name.values()))
-    )
-    check_limits(small_space, [parse_limit(f"size<={smallest}")], costs)
-    with pytest.raises(UserError, match="no network of space small keeps it; the nearest has"):
-        check_limits(small_space, [parse_limit(f"size<={smallest - 1}")], costs)
 
 
 def test_a_space_is_fitted_to_the_images(digits):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
+from nas.search.limits import easiest, keeps
 from nas.search.objectives import Limit, Objective
 from nas.search.sampler.known_cost import KnownCostSampler
 from nas.search.sampler.per_trial import PerTrialSampler
@@ -42,23 +43,41 @@ def make_sampler(
     With any of them a proposal is a function of the seed, the trial's number and the study so far: a search that was
     stopped between two trials and resumed goes on as it would have.
     """
+    priced = _Priced(space, costs)
+    # Of some spaces one network in 10^9 keeps a limit: nobody meets that by drawing.
+    allowed = [easiest(space, limits, costs)] if limits else []
+    distributions = {
+        key: optuna.distributions.CategoricalDistribution(parameter.values)
+        for key, parameter in space.parameters_by_name.items()
+    }
+
+    def feasible(parameters: Parameters) -> bool:
+        return keeps(limits, priced(parameters).costs)
+
+    def identity(parameters: Parameters) -> str:
+        return priced(parameters).id
+
+    def known(objective: Objective) -> Callable[[Parameters], float]:
+        return lambda parameters: priced(parameters).costs[objective.name]
+
     if name == "known-cost":
-        priced = _Priced(space, costs)
-
-        def known(objective: Objective) -> Callable[[Parameters], float]:
-            return lambda parameters: priced(parameters).costs[objective.name]
-
         return KnownCostSampler(
             known={index: known(objective) for index, objective in enumerate(objectives) if objective.known},
-            search_space={
-                key: optuna.distributions.CategoricalDistribution(parameter.values)
-                for key, parameter in space.parameters_by_name.items()
-            },
+            search_space=distributions,
             seed=seed,
-            feasible=(lambda parameters: keeps(limits, priced(parameters).costs)) if limits else None,
-            identity=lambda parameters: priced(parameters).id,
+            feasible=feasible if limits else None,
+            allowed=allowed,
+            decided=[str(limit) for limit in limits],
+            identity=identity,
         )
-    return PerTrialSampler(OPTUNAS[name], seed=seed)
+    return PerTrialSampler(
+        OPTUNAS[name],
+        seed=seed,
+        search_space=distributions,
+        identity=identity,
+        feasible=feasible if limits else None,
+        allowed=allowed,
+    )
 
 
 class _Candidate(NamedTuple):
@@ -82,8 +101,3 @@ class _Priced:
             architecture = self._space.architecture(parameters)
             self._known[key] = _Candidate(architecture.id, self._costs(architecture))
         return self._known[key]
-
-
-def keeps(limits: Sequence[Limit], costs: Costs) -> bool:
-    """Whether costs keep all limits."""
-    return all(limit.excess(costs) <= 0 for limit in limits)

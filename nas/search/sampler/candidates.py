@@ -67,3 +67,14 @@ def propose(encoding: Encoding, parents: Array, count: int, rng: np.random.Gener
             random_rows(encoding, quarter, rng),
         ]
     )
+
+
+def neighbours(encoding: Encoding, row: Array, rng: np.random.Generator) -> Array:
+    """All rows that differ in one level, and two draws for each coordinate, in random order."""
+    changed = []
+    for position, axis in enumerate(encoding.axes):
+        others = rng.random(2) if axis.levels is None else np.setdiff1d(np.arange(len(axis.levels)), [row[position]])
+        for number in others:
+            changed.append(row.copy())
+            changed[-1][position] = number
+    return np.asarray(rng.permutation(changed)) if changed else np.zeros((0, len(row)))

@@ -45,7 +45,7 @@ import functools
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,9 @@ class KnownCostSampler(BaseSampler):
         constraints_func: As for Optuna's samplers: a function of the finished trial that returns values which are at
             or below zero when the trial is feasible. Constraints set by ``trial.set_constraint`` are used as well.
         feasible: Whether a parameter dict may be tried at all (limits on known costs); refused points are not modelled.
+        allowed: Parameter dicts that ``feasible`` accepts. Where it refuses most of the space, the sampler walks from
+            these and from trials instead of drawing until it meets one.
+        decided: Names of the trials' constraints that ``feasible`` decides: facts, which need no model.
         identity: What two parameter dicts share when they mean the same (the id of an architecture); by default the
             parameters themselves. Nothing of the same identity is proposed twice while anything unseen is left.
         startup_trials: How many trials are spread over the space before the model decides.
@@ -111,6 +114,8 @@ class KnownCostSampler(BaseSampler):
         seed: int | None = 0,
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
         feasible: Callable[[Params], bool] | None = None,
+        allowed: Sequence[Params] = (),
+        decided: Collection[str] = (),
         identity: Callable[[Params], Hashable] | None = None,
         startup_trials: int = 8,
         pool_size: int = 128,
@@ -131,6 +136,8 @@ class KnownCostSampler(BaseSampler):
             raise ValueError(f"pool_size must be at least {_LEAST_POOL}, got {pool_size}")
         self._constraints_func = constraints_func
         self._feasible = feasible
+        self._allowed = tuple(allowed)
+        self._decided = frozenset(decided)
         self._identity = identity
         self._startup_trials = startup_trials
         self._pool_size = pool_size
@@ -162,6 +169,19 @@ class KnownCostSampler(BaseSampler):
     def is_exhausted(self) -> bool:
         """Whether the last proposal was a repeat, because every allowed point has been seen."""
         return self._is_exhausted
+
+    def is_spent(self, study: Study) -> bool:
+        """Whether no allowed point is left that has not been seen: the next proposal would be a repeat.
+
+        Needs a ``search_space``; without one that is not known, and False.
+        """
+        if self._given_space is None:
+            return False
+        with self._lock:
+            self._attend(study)
+            signs = signs_of(study.directions)
+            proposer, encoding = self._proposer_for(self._given_space, signs)
+            return proposer.is_spent(self._read(study, None, encoding, signs))
 
     def reseed_rng(self) -> None:
         """Nothing to do: each trial has a generator of its own, derived from the seed and the number of the trial."""
@@ -234,7 +254,7 @@ class KnownCostSampler(BaseSampler):
         signs = signs_of(study.directions)
         proposer, encoding = self._proposer_for(space, signs)
         rng = np.random.default_rng([self._seed, trial.number])
-        records = self._read(study, trial, encoding, signs)
+        records = self._read(study, trial.number, encoding, signs)
         pins = _pins(trial, encoding)
         try:
             row = proposer.propose(records, pins, rng)
@@ -273,18 +293,20 @@ class KnownCostSampler(BaseSampler):
                 signs=signs,
                 feasible=self._feasible,
                 identity=self._identity,
+                allowed=self._allowed,
+                decided=self._decided,
                 startup_trials=self._startup_trials,
                 pool_size=self._pool_size,
             )
         return self._proposer, self._encoding
 
-    def _read(self, study: Study, trial: FrozenTrial, encoding: Encoding, signs: Array) -> list[Record]:
+    def _read(self, study: Study, left_out: int | None, encoding: Encoding, signs: Array) -> list[Record]:
         # Not Optuna's per-thread cache: it would not show what parallel trials have been given since.
         trials = study.get_trials(deepcopy=False)
         last_step = max((max(t.intermediate_values) for t in trials if t.intermediate_values), default=0)
         records = []
         for other in trials:
-            if other.number == trial.number:
+            if other.number == left_out:
                 continue
             cached = self._records.get(other.number)
             if cached is not None and cached[0] is other:

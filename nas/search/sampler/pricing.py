@@ -41,6 +41,7 @@ class Pricing:
         self._feasible = feasible
         self._identity = identity
         self.count = len(self._known)
+        self.is_limited = feasible is not None
         self._priced: OrderedDict[bytes, Priced] = OrderedDict()
 
     def __call__(self, row: Array, *, even_if_forbidden: bool = False) -> Priced:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class Proposer:
     Args:
         known: Objective index -> function of the parameters, in the study's direction.
         signs: 1 for a minimised objective, -1 for a maximised one.
+        allowed: Points that keep ``feasible``.
         startup_trials: So many trials are spread over the space before the model decides.
         pool_size: How many candidates are drawn and priced for one proposal.
     """
@@ -38,6 +39,8 @@ class Proposer:
         signs: Array,
         feasible: Callable[[Params], bool] | None,
         identity: Identity | None,
+        allowed: Sequence[Params],
+        decided: Collection[str],
         startup_trials: int,
         pool_size: int,
     ) -> None:
@@ -49,7 +52,9 @@ class Proposer:
             pricing=Pricing(encoding, known, signs, feasible, identity),
             featurizer=featurizer,
             predictor=Predictor(featurizer.group),
+            decided=frozenset(decided),
         )
+        self._allowed = [row for params in allowed if (row := encoding.encode(params)) is not None]
         self._startup_trials = startup_trials
         self._pool_size = pool_size
 
@@ -84,7 +89,12 @@ class Proposer:
 
     def _source(self, records: Sequence[Record], pins: Mapping[int, float], rng: np.random.Generator) -> Source:
         seen = {record.key for record in records if record.key is not None}
-        return Source(self._setting.encoding, self._setting.pricing, seen, pins, rng)
+        known = [*self._allowed, *(record.row for record in records if record.row is not None)]
+        return Source(self._setting.encoding, self._setting.pricing, seen, pins, rng, known)
+
+    def is_spent(self, records: Sequence[Record]) -> bool:
+        """Whether no allowed point is left that has not been seen."""
+        return self._source(records, {}, np.random.default_rng(0)).is_spent()
 
     def _parents(self, placed: Sequence[Record]) -> Array:
         """Rows of the best trials, shape (parents, parameters)."""

@@ -32,6 +32,7 @@ class Setting:
     Attributes:
         signs: 1 for a minimised objective, -1 for a maximised one.
         known: Indices of the known objectives, ascending.
+        decided: Names of the constraints that are known beforehand.
     """
 
     encoding: Encoding
@@ -40,6 +41,7 @@ class Setting:
     pricing: Pricing
     featurizer: Featurizer
     predictor: Predictor
+    decided: frozenset[str]
 
 
 class View:
@@ -196,7 +198,7 @@ class Score:
         return points
 
     def _constraint_models(self, observed: Sequence[Record], pending: Features) -> list[Prediction]:
-        names = sorted({name for record in observed for name in record.constraints})
+        names = sorted({name for record in observed for name in record.constraints} - self._setting.decided)
         data = [self._view.constraint(observed, name) for name in names]
         return [self._setting.predictor(seen, pending, warps=(np.inf,)) for seen in data if len(seen)]
 
