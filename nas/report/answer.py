@@ -1,33 +1,17 @@
 """The answer: what stands on the front, and how it compares with what was known."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from nas import catalog
+from nas.report.distance import difference_in_words, distance, test_accuracy, test_difference
 from nas.report.numbers import counted, listed, show, three_digits
 from nas.report.points import shown_name, train_command
+from nas.report.significance import wilson
 from nas.search.run import Record, Run
-
-SAME_ACCURACY = 0.005
-"""Networks within half a point are called equally accurate: on small validation sets one image is as much."""
-
-_BETTER_WORSE = {
-    "size": ("smaller", "larger"),
-    "latency": ("faster", "slower"),
-    "params": ("fewer parameters", "more parameters"),
-    "macs": ("fewer MACs", "more MACs"),
-    "peak_memory": ("less peak memory", "more peak memory"),
-}
-
-
-_EQUAL = {
-    "size": "as large as",
-    "latency": "as fast as",
-    "params": "as many parameters as",
-    "macs": "as many MACs as",
-    "peak_memory": "as much peak memory as",
-}
+from nas.units import accuracy_decimals, decimals, percent
 
 _GOOD = {
     "accuracy": "accurate",
@@ -52,6 +36,7 @@ class FrontRow:
     accuracy: str
     accuracy_note: str
     test: str
+    test_note: str
     size: str
     latency: str
     latency_note: str
@@ -65,63 +50,6 @@ def front_rows(run: Run) -> list[FrontRow]:
     """The front, most accurate first."""
     names = catalog.network_names()
     return [_front_row(run, rank, record, names) for rank, record in enumerate(run.front_records, 1)]
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How a network stands to a published one.
-
-    Attributes:
-        key: the cost that is compared.
-        ratio: the network's cost over the published one's.
-        gap: its accuracy minus the published one's.
-    """
-
-    rival: str
-    key: str
-    ratio: float
-    gap: float
-
-    @property
-    def is_same_accuracy(self) -> bool:
-        return abs(self.gap) <= SAME_ACCURACY
-
-    @property
-    def cost(self) -> str:
-        """Such as ``2.1× smaller than han-e``."""
-        better, worse = _BETTER_WORSE[self.key]
-        factor = max(self.ratio, 1 / self.ratio)
-        if factor < 1.05:
-            return f"{_EQUAL[self.key]} {self.rival}"
-        return f"{factor:.{1 if factor < 10 else 0}f}× {better if self.ratio < 1 else worse} than {self.rival}"
-
-    def __str__(self) -> str:
-        if self.is_same_accuracy:
-            return f"{self.cost} at the same accuracy"
-        return f"{self.cost}, {100 * abs(self.gap):.1f} points {'more' if self.gap > 0 else 'less'} accurate"
-
-
-def distance(run: Run, record: Record) -> Distance | None:
-    """How a network stands to the nearest published one that was trained in the same run; None where there is none.
-
-    Of those as accurate as it (on test images where both were read), the cheapest; where none is, the one whose
-    accuracy is nearest. Cost is the first objective beside accuracy, or the size.
-    """
-    key = next((objective.name for objective in run.objectives if objective.known), "size")
-    own = record.costs.get(key)
-    rivals = [
-        (other, other.costs[key])
-        for other in run.records
-        if other.published and other.state == "complete" and other.twin is None and other.number != record.number
-        if other.costs.get(key)
-    ]
-    if not own or not rivals:
-        return None
-    same = [rival for rival in rivals if abs(_gap(record, rival[0])) <= SAME_ACCURACY]
-    rival, cost = (
-        min(same, key=lambda pair: pair[1]) if same else min(rivals, key=lambda pair: abs(_gap(record, pair[0])))
-    )
-    return Distance(rival.architecture.name, key, own / cost, _gap(record, rival))
 
 
 def summary(run: Run) -> str:
@@ -153,14 +81,32 @@ def summary(run: Run) -> str:
         all_found = not queued and found == len(front)
         origin = "" if all_found else f", {_part(found, len(front))} of them found by this search"
         sentences.append(f"{counted(len(front), 'network')} make the front{origin}: no other is at once as {better}.")
-    sentences += _extremes(front)
+    sentences += _extremes(run, front)
     sentences += references(run)
+    return " ".join([*sentences, *_headline(run, front)])
+
+
+def _headline(run: Run, front: Sequence[Record]) -> list[str]:
+    """The found network that costs least beside a published one that it is no less accurate than in validation.
+
+    It is chosen by validation accuracy alone, so that what the test images say of it is not flattered by the choice.
+    """
     steps = [(record, distance(run, record)) for record in front if not record.origin]
-    wins = [(record, step) for record, step in steps if step and step.is_same_accuracy and step.ratio < 1 / 1.05]
-    if wins:
-        record, step = min(wins, key=lambda win: win[1].ratio)
-        sentences.append(f"{shown_name(run, record)} is {step}.")
-    return " ".join(sentences)
+    wins = [(record, step) for record, step in steps if step and step.is_win]
+    if not wins:
+        return []
+    record, step = min(wins, key=lambda win: win[1].ratio)
+    if step.difference is None:
+        return []
+    name = shown_name(run, record)
+    said = [f"{name} is {step}, by validation accuracy (95 % interval, {step.difference.basis})."]
+    tested = test_difference(run, record, step.rival)
+    if tested is None:
+        return [*said, "The test set had no part in this choice."]
+    return [
+        *said,
+        f"The test set had no part in this choice; on it {name} is {difference_in_words(tested)} ({tested.basis}).",
+    ]
 
 
 def references(run: Run) -> list[str]:
@@ -206,21 +152,30 @@ def origin_mark(record: Record) -> str:
     return "earlier run" if record.was_taken_along else {"own": "your own"}.get(record.origin, record.origin)
 
 
-def test_accuracy(record: Record) -> float | None:
-    """Accuracy on the test images, where they were read."""
-    accuracy: float | None = record.confirmed.get("test_accuracy")
-    return accuracy
+def repeated_accuracy(record: Record, images: int | None = None) -> str:
+    """What trainings with other seeds gave on the validation images, as mean and spread; empty where there are none.
 
-
-def repeated_accuracy(record: Record) -> str:
-    """What trainings with other seeds gave on the validation images, as mean and spread; empty where there are none."""
+    Args:
+        record: a trial.
+        images: for validation; they give the digits where one seed says nothing of the spread.
+    """
     accuracies: Sequence[float] = record.confirmed.get("accuracies") or ()
     if not accuracies:
         return ""
-    spread = f" ± {100 * stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+    spread = 100 * stdev(accuracies) if len(accuracies) > 1 else 0.0
+    digits = min(2, decimals(spread / math.sqrt(len(accuracies)))) if spread else accuracy_decimals(images)
+    shown = f"{100 * fmean(accuracies):.{digits}f}" + (f" ± {spread:.{digits}f}" if len(accuracies) > 1 else "")
     epochs = record.confirmed.get("epochs")
     longer = f" of {counted(epochs, 'epoch')}" if epochs not in (None, len(record.curve)) else ""
-    return f"again: {100 * fmean(accuracies):.2f}{spread}, {counted(len(accuracies), 'seed')}{longer}"
+    return f"again: {shown}, {counted(len(accuracies), 'seed')}{longer}"
+
+
+def interval(accuracy: float | None, images: int | None) -> str:
+    """Wilson's 95 % interval of one training's accuracy, such as ``81 to 88 %``; empty where images are not counted."""
+    if accuracy is None or images is None:
+        return ""
+    low, high = wilson(accuracy, images)
+    return f"{100 * low:.{accuracy_decimals(images)}f} to {percent(high, images)}"
 
 
 def latency(record: Record) -> tuple[str, str]:
@@ -236,14 +191,17 @@ def latency(record: Record) -> tuple[str, str]:
 
 def _front_row(run: Run, rank: int, record: Record, names: Sequence[str]) -> FrontRow:
     latency_text, latency_note = latency(record)
+    validation, test = run.data.get("validation"), run.data.get("test")
+    notes = (interval(record.accuracy, validation), repeated_accuracy(record, validation))
     return FrontRow(
         rank=rank,
         number=record.number,
         name=shown_name(run, record),
         mark=origin_mark(record),
-        accuracy=show("accuracy", record.accuracy),
-        accuracy_note=repeated_accuracy(record),
-        test=show("accuracy", test_accuracy(record)),
+        accuracy=percent(record.accuracy, validation),
+        accuracy_note=", ".join(note for note in notes if note),
+        test=percent(test_accuracy(record), test),
+        test_note=interval(test_accuracy(record), test),
         size=show("size", record.costs.get("size")),
         latency=latency_text,
         latency_note=latency_note,
@@ -254,29 +212,20 @@ def _front_row(run: Run, rank: int, record: Record, names: Sequence[str]) -> Fro
     )
 
 
-def _gap(record: Record, other: Record) -> float:
-    """How much more accurate `record` is: on test images where both were read, else on validation images."""
-    own, others = test_accuracy(record), test_accuracy(other)
-    if own is not None and others is not None:
-        return own - others
-    return (record.accuracy or 0) - (other.accuracy or 0)
-
-
 def _part(count: int, total: int) -> str:
     return "all" if count == total else str(count or "none")
 
 
-def _extremes(front: Sequence[Record]) -> list[str]:
+def _extremes(run: Run, front: Sequence[Record]) -> list[str]:
     best = front[0]
     lightest = min(front, key=lambda record: record.costs.get("size", 0))
     test = test_accuracy(best)
-    on_test = f" ({show('accuracy', test)} of the test images)" if test is not None else ""
+    on_test = f" ({percent(test, run.data.get('test'))} of the test images)" if test is not None else ""
+    images = run.data.get("validation")
     sentence = (
-        f"The most accurate gets {show('accuracy', best.accuracy)} of the validation images right{on_test} "
+        f"The most accurate gets {percent(best.accuracy, images)} of the validation images right{on_test} "
         f"at {show('size', best.costs.get('size'))}"
     )
     if lightest is not best:
-        sentence += (
-            f", the smallest {show('accuracy', lightest.accuracy)} at {show('size', lightest.costs.get('size'))}"
-        )
+        sentence += f", the smallest {percent(lightest.accuracy, images)} at {show('size', lightest.costs.get('size'))}"
     return [f"{sentence}."]

@@ -111,7 +111,7 @@ def run_rows(
                 front=str(len(front)),
                 shared=str(shared[index]),
                 hypervolume=f"{100 * volume.covered(places):.1f} %" if volume else "–",
-                best=show("accuracy", front[0].accuracy) if front else "–",
+                best=show("accuracy", front[0].accuracy, run.data.get("validation")) if front else "–",
                 time=show_seconds(time_spent(run).total),
             )
         )
@@ -155,13 +155,14 @@ def fronts_figure(points: Sequence[Point], names: Sequence[str], x: str, y: str)
 def histories_figure(runs: Sequence[Run], names: Sequence[str], volume: progress.Volume) -> Document:
     """Hypervolume against trainings, all runs in one box."""
     traces = []
+    most = max(sum(record.was_trained for record in run.records) for run in runs)
     for index, (run, name) in enumerate(zip(runs, names, strict=True)):
         found = progress.history(run, volume)
         if found is not None:
             own = progress.history_figure(found, by_seconds=False)["data"][-1]
             line = {**own["line"], "color": COLOURS[index % len(COLOURS)]}
             traces.append({**own, "name": escape(name), "line": line})
-    return {"data": traces, "layout": progress.history_layout("Trainings")}
+    return {"data": traces, "layout": progress.history_layout("Trainings", most)}
 
 
 def caveats(runs: Sequence[Run]) -> list[str]:

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nas.search.objectives import OBJECTIVES
+from nas.units import percent
 
 _BYTES = ((1e6, 1e-6, "MB"), (0.0, 1e-3, "kB"))
 _COUNTS = ((1e9, 1e-9, "G"), (1e6, 1e-6, "M"), (1e3, 1e-3, "k"), (0.0, 1.0, ""))
@@ -28,14 +30,12 @@ class Quantity:
     maximise: bool = False
     log: bool = True
 
-    def show(self, value: float | None) -> str:
-        """The value with three digits and its unit; accuracy with two decimals."""
-        if value is None:
-            return "–"
+    def show(self, value: float | None, images: int | None = None) -> str:
+        """The value with three digits and its unit; an accuracy with those that its number of images supports."""
+        if value is None or self.units == _PERCENT:
+            return percent(value, images)
         _, factor, unit = next((row for row in self.units if abs(value) >= row[0]), self.units[-1])
-        number = value * factor
-        text = f"{number:.2f}" if unit == "%" else three_digits(number)
-        return f"{text} {unit}".rstrip()
+        return f"{three_digits(value * factor)} {unit}".rstrip()
 
     def axis_unit(self, values: Iterable[float]) -> tuple[float, str]:
         """Factor and unit for an axis: one that the largest value reaches."""
@@ -47,7 +47,7 @@ class Quantity:
 QUANTITIES: Mapping[str, Quantity] = {
     quantity.key: quantity
     for quantity in (
-        Quantity("accuracy", "Validation accuracy", _PERCENT, maximise=True, log=False),
+        Quantity("accuracy", OBJECTIVES["accuracy"].title, _PERCENT, maximise=True, log=False),
         Quantity("size", OBJECTIVES["size"].title, _BYTES),
         Quantity("latency", "Latency (predicted)", _MILLISECONDS),
         Quantity("params", OBJECTIVES["params"].title, _COUNTS),
@@ -62,10 +62,21 @@ QUANTITIES: Mapping[str, Quantity] = {
 def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers for a logarithmic axis; the more of each decade, the fewer decades there are.
 
+    Within a factor of three they are as far apart as on a linear axis, at least three between the lowest value and the
+    highest: of 119 to 130 kB no power of ten and none of its halves is among them.
+
     >>> log_ticks(0.4, 9.3)
     [0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
+    >>> log_ticks(119, 130)
+    [118.0, 120.0, 122.0, 124.0, 126.0, 128.0, 130.0]
     """
-    decades = math.log10(high / low) if low > 0 else 0.0
+    if high < 3 * low:
+        reach = (high - low) / 2 or low / 10
+        step = next(step for step in _round_steps(reach) if step <= reach)
+        first = math.floor(low / step if high > low else (low - reach) / step)
+        last = math.ceil(high / step if high > low else (high + reach) / step)
+        return [float(f"{index * step:.6g}") for index in range(first, last + 1)]
+    decades = math.log10(high / low)
     steps = (1, 1.5, 2, 3, 4, 5, 7) if decades < 0.8 else (1, 2, 5) if decades < 3 else (1,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     ticks = [float(f"{step * 10.0**exponent:.2g}") for exponent in range(first - 1, last + 1) for step in steps]
@@ -73,6 +84,19 @@ def log_ticks(low: float, high: float) -> list[float]:
     below = [tick for tick in ticks if tick < low][-1:]
     above = [tick for tick in ticks if tick > high][:1]
     return [*below, *inside, *above]
+
+
+def _round_steps(reach: float) -> list[float]:
+    """1, 2 and 5 of the decade of `reach` and the next, the largest first."""
+    power = 10.0 ** math.floor(math.log10(reach))
+    return [5 * power, 2 * power, power, power / 2]
+
+
+def whole_ticks(count: int) -> dict[str, Any]:
+    """Labels of an axis that counts from 1: whole numbers, none twice, at most a dozen."""
+    step = max(1, math.ceil(count / 12))
+    power = 10 ** math.floor(math.log10(step))
+    return {"tickmode": "linear", "tick0": 0, "dtick": next(f * power for f in (1, 2, 5, 10) if f * power >= step)}
 
 
 def three_digits(number: float) -> str:
@@ -86,9 +110,9 @@ def three_digits(number: float) -> str:
     return f"{number:.2f}" if abs(number) >= 1 or number == 0 else f"{number:.3g}"
 
 
-def show(key: str, value: float | None) -> str:
+def show(key: str, value: float | None, images: int | None = None) -> str:
     """A figure's value as people read it; see :meth:`Quantity.show`."""
-    return QUANTITIES[key].show(value)
+    return QUANTITIES[key].show(value, images)
 
 
 def show_seconds(seconds: float) -> str:

@@ -23,8 +23,15 @@ from nas.report.points import Point, command, known_quantities, run_points
 from nas.report.scatter import Document, axis_ticks, axis_unit, pareto, regions
 from nas.search.run import Run
 from nas.search.search import is_finished
+from nas.units import accuracy_decimals
 
 REPORT_FILE = "report.html"
+
+PRINTED_IMAGES = 10_000
+"""The test images of the data sets that the papers print accuracies for (CIFAR)."""
+
+PARTS_OF = {"accuracy": "validation", "test_accuracy": "test"}
+"""Which images an accuracy is counted on."""
 
 MOST_ROWS = 12
 """A longer front is folded: the plot should not be pages away."""
@@ -94,7 +101,8 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
         any_rungs=bool(settings.rungs),
         any_queued=any(point.kind in ("own", "published") for point in points),
         figures=set(figures),
-        schedules=[_schedule_row(points[index], index) for index in schedules.drawn(points)],
+        schedules=[_schedule_row(run, points[index], index) for index in schedules.drawn(points)],
+        images={part: f"{run.data[part]:,}" for part in ("validation", "test") if part in run.data},
         verdict=together(schedules.verdict(points)),
         expansions=data["expansions"],
         importance_note=importance.note(run, found),
@@ -130,11 +138,11 @@ def run_figures(
 
 
 def _front_row(row: FrontRow, points: Sequence[Point], index: int) -> dict[str, Any]:
-    notes = {"accuracy_note": row.accuracy_note.split(", "), "latency_note": row.latency_note.split(", ")}
+    notes = {name: getattr(row, name).split(", ") for name in ("accuracy_note", "test_note", "latency_note")}
     return {**vars(row), **notes, "point": index, "kind": points[index].kind}
 
 
-def _schedule_row(point: Point, index: int) -> dict[str, Any]:
+def _schedule_row(run: Run, point: Point, index: int) -> dict[str, Any]:
     places = [f"no. {point.rank} on the front"] if point.rank else []
     kinds = {"found": [], "own": ["your own"], "published": ["published"], "printed": ["printed"]}[point.kind]
     return {
@@ -143,7 +151,11 @@ def _schedule_row(point: Point, index: int) -> dict[str, Any]:
         "kind": point.kind,
         "note": ", ".join([*kinds, *places, *([ENDED[point.state]] if point.state in ("stopped", "failed") else [])]),
         "size": show("size", point.values.get("size")),
-        "accuracy": show("accuracy", point.values.get("accuracy") if point.state in ("complete", "printed") else None),
+        "accuracy": show(
+            "accuracy",
+            point.values.get("accuracy") if point.state in ("complete", "printed") else None,
+            PRINTED_IMAGES if point.kind == "printed" else run.data.get("validation"),
+        ),
     }
 
 
@@ -185,6 +197,7 @@ def page_data(
             "factor": factor,
             "unit": unit,
             "ticks": axis_ticks(points, key),
+            "decimals": min(accuracy_decimals(run.data.get(PARTS_OF[key])) for run in runs) if unit == "%" else None,
         }
     return {
         "points": document,

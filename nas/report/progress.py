@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas import pareto
+from nas.report.numbers import whole_ticks
 from nas.report.points import Point
 from nas.report.scatter import MARGIN, Document
 from nas.search.objectives import Objective
@@ -120,14 +121,15 @@ def history_figure(found: History, *, by_seconds: bool) -> Document:
                 "hovertemplate": "%{x:.4g}: %{y:.1f} %<extra></extra>",
             },
         ],
-        "layout": history_layout(title),
+        "layout": history_layout(title, 0 if by_seconds else trainings),
     }
 
 
-def history_layout(title: str) -> Document:
-    """Axes of hypervolume against time."""
+def history_layout(title: str, trainings: int = 0) -> Document:
+    """Axes of hypervolume against time, or against so many trainings."""
+    ticks = whole_ticks(trainings) if trainings else {}
     return {
-        "xaxis": {"title": {"text": title}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": title}, "rangemode": "tozero", **ticks},
         "yaxis": {"title": {"text": "Hypervolume (% of the box)"}, "rangemode": "tozero"},
         "height": 330,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
@@ -164,7 +166,7 @@ def curves(run: Run, points: Sequence[Point]) -> Document | None:
     return {
         "data": traces,
         "layout": {
-            "xaxis": {"title": {"text": "Epoch"}, "range": [0.8, epochs + 0.2], "tickformat": "d"},
+            "xaxis": {"title": {"text": "Epoch"}, "range": [0.8, epochs + 0.2], **whole_ticks(epochs)},
             "yaxis": {"title": {"text": "Validation accuracy (%)"}},
             "shapes": [
                 {

@@ -25,7 +25,8 @@ function show(key, value) {
   const quantity = page.quantities[key];
   const [, factor, unit] = quantity.units.find(([from]) => Math.abs(value) >= from);
   const number = value * factor;
-  const digits = unit === "%" ? 2 : Math.abs(number) >= 100 ? 0 : 2;
+  if (unit === "%") return `${number.toFixed(quantity.decimals)} %`;
+  const digits = Math.abs(number) >= 100 ? 0 : 2;
   const text = digits && Math.abs(number) < 1 && number ? String(Number(number.toPrecision(3))) : number.toFixed(digits);
   return unit ? `${text} ${unit}` : text;
 }

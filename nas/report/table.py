@@ -53,13 +53,13 @@ def _markdown(run: Run, rows: list[FrontRow]) -> str:
             "Size",
             "Latency",
             "MACs",
-            "Nearest published",
+            "Nearest published, by validation accuracy",
         )
         lines += ["", _line(*columns), _line("--:", "---", *["--:"] * 5, "---")]
         for row in rows:
-            validation = f"{row.accuracy} ({row.accuracy_note})" if row.accuracy_note else row.accuracy
-            latency = f"{row.latency} ({row.latency_note})" if row.latency_note else row.latency
-            cells = (str(row.rank), row.name, validation, row.test, row.size, latency, row.macs, row.distance)
+            noted = ((row.accuracy, row.accuracy_note), (row.test, row.test_note), (row.latency, row.latency_note))
+            validation, test, latency = (f"{text} ({note})" if note else text for text, note in noted)
+            cells = (str(row.rank), row.name, validation, test, row.size, latency, row.macs, row.distance)
             lines.append(_line(*cells))
         lines += ["", "Train them:", "", "```", *(row.command for row in rows), "```"]
     return "\n".join(lines) + "\n"

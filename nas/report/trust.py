@@ -1,26 +1,24 @@
 """How far to trust a run: what search saw against what was confirmed, and how the run was made."""
 
 import itertools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from scipy.stats import kendalltau
-
 from nas.cost.latency import load_table
 from nas.errors import UserError
-from nas.report.answer import test_accuracy
+from nas.report.distance import test_accuracy
 from nas.report.numbers import counted, listed
 from nas.report.points import Point, shown_name
 from nas.report.scatter import Document
-from nas.search.confirmation import confirmed_networks, rank_correlation
+from nas.report.significance import agreement, holm, welch
+from nas.search.confirmation import Confirmed, confirmed_networks, rank_correlation
 from nas.search.prepare import LATENCY_FILE
 from nas.search.run import Run
 
 SYMBOLS = {"found": "circle", "own": "square", "published": "diamond"}
 
-LEAST_PAIRS = 4
+LEAST_NETWORKS = 4
 """With fewer networks the order of two lists agrees or not by chance."""
 
 
@@ -40,8 +38,8 @@ def confirmed_figure(run: Run, points: Sequence[Point]) -> Document | None:
         [indices[item.record.number] for item in confirmed],
         [100 * (item.record.accuracy or 0) for item in confirmed],
         [100 * item.mean for item in confirmed],
-        "Accuracy in the search (%)",
-        "Accuracy, trained again (%)",
+        "Validation accuracy in the search (%)",
+        "Validation accuracy, trained again (%)",
         [100 * item.spread for item in confirmed],
     )
 
@@ -87,11 +85,11 @@ def sentences(run: Run) -> list[str]:
 
 def _noisy(run: Run) -> list[str]:
     """Which measured latencies are not to be trusted, and why."""
-    reasons = Counter(reason for record in run.records if (reason := record.confirmed.get("latency_noisy")))
+    reasons = [reason for record in run.records if (reason := record.confirmed.get("latency_noisy"))]
     if not reasons:
         return []
-    why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
-    return [f"{counted(reasons.total(), 'measured latency', 'measured latencies')} are noisy: {why}."]
+    measured = sum("latency_ms" in record.confirmed for record in run.records)
+    return [f"Of {counted(measured, 'measured latency', 'measured latencies')} {len(reasons)} are noisy: {reasons[0]}."]
 
 
 def _repeated(run: Run) -> list[str]:
@@ -108,15 +106,25 @@ def _repeated(run: Run) -> list[str]:
     correlation = rank_correlation(confirmed)
     if correlation is not None:
         text += f" Rank correlation between the two (Spearman): {correlation:.2f}."
-    front = [item for item in confirmed if item.record.on_front]
+    return [text + _not_told_apart(run, confirmed)]
+
+
+def _not_told_apart(run: Run, confirmed: Sequence[Confirmed]) -> str:
+    """Which pairs of the front its seeds cannot tell apart in accuracy."""
+    front = [item for item in confirmed if item.record.on_front and len(item.accuracies) > 1]
+    pairs = list(itertools.combinations(front, 2))
+    adjusted = holm([welch(a.accuracies, b.accuracies) for a, b in pairs])
     tied = [
         f"{shown_name(run, a.record)} and {shown_name(run, b.record)}"
-        for a, b in itertools.combinations(front, 2)
-        if len(a.accuracies) > 1 and a.within_noise(b)
+        for (a, b), p_value in zip(pairs, adjusted, strict=True)
+        if p_value > 0.05
     ]
-    if tied:
-        text += f" Not told apart in accuracy by these trainings (Welch's t-test, 5 %): {'; '.join(tied)}."
-    return [text]
+    if not tied:
+        return ""
+    return (
+        f" Of the {counted(len(pairs), 'pair')} on the front these trainings do not tell {len(tied)} apart in accuracy "
+        f"(Welch's t-tests at 5 % over all pairs, by Holm's correction): {'; '.join(tied)}."
+    )
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
@@ -211,12 +219,14 @@ def _join(environment: Mapping[str, Any], *keys: str) -> str:
 
 
 def _agreement(first: Sequence[float], second: Sequence[float]) -> str:
-    if len(first) < LEAST_PAIRS:
+    found = agreement(first, second)
+    if found is None or len(first) < LEAST_NETWORKS:
         return ""
-    tau = float(kendalltau(first, second).statistic)
-    if tau != tau:  # all equal
-        return ""
-    return f" The two agree on which is better in {50 * (1 + tau):.0f} % of all pairs (Kendall's tau {tau:.2f})."
+    ties = f", {found.tied} tied" if found.tied else ""
+    return (
+        f" The two order {found.same} of {found.pairs} pairs of networks alike and {found.opposite} the other way "
+        f"round{ties} (Kendall's tau-b {found.tau:.2f})."
+    )
 
 
 def _against(points: Sequence[Point], x: str, y: str, factor: float, x_title: str, y_title: str) -> Document | None:

@@ -135,14 +135,6 @@ class Confirmed:
         """Sample standard deviation; 0 for one seed."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
 
-    def within_noise(self, other: "Confirmed") -> bool:
-        """Whether Welch's t-test, at 5%, cannot tell the two apart."""
-        if min(len(self.accuracies), len(other.accuracies)) < 2:
-            return True
-        if self.spread == other.spread == 0:
-            return self.mean == other.mean
-        return bool(stats.ttest_ind(self.accuracies, other.accuracies, equal_var=False).pvalue > 0.05)
-
 
 def confirmed_networks(records: Sequence[Record]) -> list[Confirmed]:
     """What was confirmed."""

@@ -34,7 +34,7 @@ class Objective:
 OBJECTIVES: Mapping[str, Objective] = {
     objective.name: objective
     for objective in (
-        Objective("accuracy", "Accuracy", "%", 100, maximise=True),
+        Objective("accuracy", "Validation accuracy", "%", 100, maximise=True),
         Objective("size", "Size", "MB", 1e-6),
         Objective("latency", "Latency", "ms", 1),
         Objective("params", "Parameters", "M", 1e-6),

@@ -23,7 +23,7 @@ from nas.cost.latency import Prediction
 from nas.search.conductor import Conductor
 from nas.search.prepare import cost_function, queued
 from nas.search.run import Record, Run
-from nas.search.run_file import describe_environment
+from nas.search.run_file import describe_data, describe_environment
 from nas.search.settings import Settings
 from nas.search.stopping import DominanceStopping, rungs
 from nas.search.study import SearchStudy
@@ -134,10 +134,11 @@ def invented_run(
     stopping = DominanceStopping(rungs(epochs), settings.reduction)
     conductor = Conductor(study, stopping=stopping, epochs=epochs, trials=trials, max_failures=10**6)
     times = _train(conductor, epochs, fails, closed)
-    run = Run(path, settings, describe_environment("cpu"), study.study)
+    known = {"environment": describe_environment("cpu"), "study": study.study, "data": describe_data(digits)}
+    run = Run(path, settings, **known)
     if confirmed:
         study.study.set_user_attr("confirmed", _confirmed(run, "latency" in objectives))
-        run = Run(path, settings, describe_environment("cpu"), study.study)
+        run = Run(path, settings, **known)
     start = datetime.datetime(2026, 5, 1, 9, 30)
     run.records = [_timed(record, start, times) for record in run.records]
     return run

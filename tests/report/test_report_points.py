@@ -1,15 +1,17 @@
 """What the page is told of each network."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from studies import invented_run
 
 from nas import catalog
+from nas.architecture import Architecture
 from nas.published import Printed
 from nas.report.answer import front_rows, summary
-from nas.report.numbers import QUANTITIES, log_ticks, show, show_seconds
+from nas.report.numbers import QUANTITIES, log_ticks, show, show_seconds, whole_ticks
 from nas.report.page import embed, render_page
 from nas.report.points import command, document, run_points, strip, yaml_lines
 from nas.report.scatter import dominated, pareto
@@ -74,7 +76,27 @@ def test_schedules_hold_the_front_and_the_published_smallest_first(run: Run) -> 
     assert {point.number for point in chosen} == {p.number for p in points if p.rank or p.kind == "published"}
     sizes = [point.values["size"] for point in chosen]
     assert sizes == sorted(sizes)
-    assert "on average in the first half of the stages" in verdict(points)
+
+
+def test_a_preference_of_stages_needs_more_networks_than_chance_does(run: Run) -> None:
+    early = catalog.load("han-b")  # t = 3 3 3 3 then 6 6
+    base = next(point for point in run_points(run) if point.kind == "found" and point.rank)
+
+    def said(wide_early: int, wide_late: int) -> str:
+        networks = [wide(6, 2)] * wide_early + [wide(2, 6)] * wide_late
+        return verdict([replace(base, architecture=network) for network in networks])
+
+    def wide(first: int, second: int) -> Architecture:
+        document = early.to_dict()
+        for index, stage in enumerate(document["stages"]):
+            stage["expansion"] = 1 if index == 0 else first if index <= 3 else second
+        return Architecture.from_dict(document)
+
+    assert said(2, 0) == said(5, 0) == ""  # half of all coins thrown five times fall alike 6 % of the time
+    assert said(6, 0).startswith("Of the 6 networks found on the front 6 have larger expansions t in the first half")
+    assert said(6, 0).endswith("as Han and Kwon argue (large t early, small t late).")
+    assert said(1, 9).endswith("the opposite of what Han and Kwon argue (large t early, small t late).")
+    assert "6 have larger" in said(6, 4) and "no preference that chance would not give" in said(6, 4)
 
 
 def test_json_cannot_end_its_script_element() -> None:
@@ -86,7 +108,7 @@ def test_json_cannot_end_its_script_element() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "shown"),
     [
-        ("accuracy", 0.91767, "91.77 %"),
+        ("accuracy", 0.91767, "91.8 %"),
         ("size", 3_728_240, "3.73 MB"),
         ("size", 435_296, "435 kB"),
         ("macs", 91_154_944, "91.15 M"),
@@ -99,12 +121,39 @@ def test_numbers_as_people_read_them(key: str, value: float | None, shown: str) 
     assert show(key, value) == shown
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.4, 9.3), (1.0, 1.0), (2.0, 3.0), (0.001, 900.0)])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (0.4, 9.3),
+        (1.0, 1.0),
+        (117.3, 117.3),
+        (2.0, 3.0),
+        (0.001, 900.0),
+        (119.0, 130.0),
+        (0.099, 0.101),
+        (3.62, 9.33),
+        (999.0, 1001.0),
+        (1.0, 2.99),
+        (1.0, 3.0),
+        (1.01, 3.04),
+        (60.1, 191.0),
+    ],
+)
 def test_log_ticks_enclose_the_values(low: float, high: float) -> None:
     ticks = log_ticks(low, high)
-    assert ticks == sorted(ticks)
+    assert ticks == sorted(set(ticks))
     assert ticks[0] <= low and ticks[-1] >= high
-    assert 2 <= len(ticks) <= 14
+    assert 3 <= len(ticks) <= 14
+    # What is labelled is seen: a plot shows little beyond its values.
+    edge = (high / low) ** 0.07 if high > low else 1.15
+    assert sum(low / edge <= tick <= high * edge for tick in ticks) >= 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9, 30, 200, 1000])
+def test_whole_ticks_are_whole_and_few(count: int) -> None:
+    step = whole_ticks(count)["dtick"]
+    assert isinstance(step, int)
+    assert 1 <= count // step <= 12
 
 
 def test_durations() -> None:

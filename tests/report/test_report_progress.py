@@ -1,11 +1,13 @@
 """How the search went: hypervolume, time, importance, trust."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from scipy import stats
 from studies import WORKERS, invented_run
 
 from nas import pareto
@@ -41,8 +43,6 @@ def test_random_order_ends_where_the_search_ends(run: Run) -> None:
 
 def test_random_order_is_the_expectation() -> None:
     """Against all orders of a few trainings."""
-    import itertools
-
     run = invented_run(Path("results/few"), trials=5, epochs=1, published="none", objectives=("accuracy", "size"))
     history = progress.history(run)
     volume = progress.Volume.of(run.objectives, run.records)
@@ -113,7 +113,10 @@ def test_too_few_networks_are_said() -> None:
 
 
 def test_trust_says_what_was_not_read(run: Run) -> None:
-    assert "Kendall" in trust.sentences(run)[0]
+    said = trust.sentences(run)[0]
+    pairs = [(r.accuracy, r.confirmed["test_accuracy"]) for r in run.records if "test_accuracy" in r.confirmed]
+    signs = [np.sign((a - c) * (b - d)) for (a, b), (c, d) in itertools.combinations(pairs, 2)]
+    assert f"order {signs.count(1)} of {len(signs)} pairs of networks alike and {signs.count(-1)} the other way" in said
     unread = invented_run(Path("results/unread"), trials=10, confirmed=False)
     assert trust.sentences(unread)[0].startswith("The test set has not been read")
     assert trust.accuracy_figure(run_points(unread)) is None
@@ -150,3 +153,18 @@ def test_figures_name_what_is_wrong(run: Run) -> None:
     empty = invented_run(Path("results/empty"), trials=5, closed=0, confirmed=False)
     with pytest.raises(UserError, match="nothing to show"):
         figure(empty, "pareto")
+
+
+def test_pairs_of_the_front_are_told_apart_by_holm_s_procedure(run: Run) -> None:
+    """Step by step as Holm states it: from the smallest p on, until the first that is above 5 % over what is left."""
+    front = [record for record in run.front_records if len(record.confirmed.get("accuracies", ())) > 1]
+    pairs = list(itertools.combinations(front, 2))
+    seeds = [(a.confirmed["accuracies"], b.confirmed["accuracies"]) for a, b in pairs]
+    p_values = sorted(stats.ttest_ind(a, b, equal_var=False).pvalue for a, b in seeds)
+    rejected = 0
+    while rejected < len(pairs) and p_values[rejected] <= 0.05 / (len(pairs) - rejected):
+        rejected += 1
+    uncorrected = sum(p_value <= 0.05 for p_value in p_values)
+    assert rejected < uncorrected
+    said = " ".join(trust.sentences(run))
+    assert f"Of the {len(pairs)} pairs on the front these trainings do not tell {len(pairs) - rejected} apart" in said

@@ -60,6 +60,15 @@ def test_seeds_are_compared_by_welch_s_interval() -> None:
     assert welch([0.9, 0.9], [0.8, 0.8]) == 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_seeds_that_agree_are_compared_without_a_warning() -> None:
+    # One side varies alone: Welch's degrees of freedom are its own two.
+    first, second = [0.90, 0.92, 0.94], [0.85, 0.85, 0.85]
+    reach = stats.t.ppf(0.975, 2) * np.std(first, ddof=1) / np.sqrt(3)
+    found = over_seeds(first, second)
+    assert (found.low, found.high) == pytest.approx((0.07 - reach, 0.07 + reach))
+
+
 def test_holm_by_hand() -> None:
     # Of 0.01, 0.02, 0.03, 0.04, 0.005: sorted 0.005*5, 0.01*4, 0.02*3, 0.03*2, 0.04*1, each at least the one before.
     assert holm([0.01, 0.02, 0.03, 0.04, 0.005]) == pytest.approx([0.04, 0.06, 0.06, 0.06, 0.025])

@@ -1,0 +1,151 @@
+"""How a network stands to the nearest published one: what it costs, and whether their accuracies can be told apart."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.report.significance import Difference, over_seeds, paired, unpaired
+from nas.search.run import Record, Run
+
+LEAST_SEEDS = 3
+"""With two seeds each, the interval of a difference is as wide as 20 points: their spread is hardly known."""
+
+_BETTER_WORSE = {
+    "size": ("smaller", "larger"),
+    "latency": ("faster", "slower"),
+    "params": ("fewer parameters", "more parameters"),
+    "macs": ("fewer MACs", "more MACs"),
+    "peak_memory": ("less peak memory", "more peak memory"),
+}
+
+
+_EQUAL = {
+    "size": "as large as",
+    "latency": "as fast as",
+    "params": "as many parameters as",
+    "macs": "as many MACs as",
+    "peak_memory": "as much peak memory as",
+}
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How a network stands to a published one.
+
+    Attributes:
+        rival: the published one.
+        key: the cost that is compared.
+        ratio: the network's cost over the published one's.
+        gap: its validation accuracy less the published one's.
+        difference: `gap` with its interval; None where the run does not say how many images it has.
+    """
+
+    rival: Record
+    key: str
+    ratio: float
+    gap: float
+    difference: Difference | None
+
+    @property
+    def is_win(self) -> bool:
+        """Whether it costs less and is not distinguishably less accurate."""
+        return self.ratio < 1 / 1.05 and self.difference is not None and self.difference.high >= 0
+
+    @property
+    def cost(self) -> str:
+        """Such as ``2.1× smaller than han-e``."""
+        name = self.rival.architecture.name
+        better, worse = _BETTER_WORSE[self.key]
+        factor = max(self.ratio, 1 / self.ratio)
+        if factor < 1.05:
+            return f"{_EQUAL[self.key]} {name}"
+        return f"{factor:.{1 if factor < 10 else 0}f}× {better if self.ratio < 1 else worse} than {name}"
+
+    def __str__(self) -> str:
+        return f"{self.cost}, {difference_in_words(self.difference or self.gap)}"
+
+
+def distance(run: Run, record: Record) -> Distance | None:
+    """How a network stands to the nearest published one that was trained in the same run; None where there is none.
+
+    Of those that cannot be told from it in validation accuracy, the cheapest; where there are none, the one whose
+    validation accuracy is nearest. Cost is the first objective beside accuracy, or the size.
+    """
+    key = next((objective.name for objective in run.objectives if objective.known), "size")
+    own = record.costs.get(key)
+    rivals = [
+        (other, other.costs[key])
+        for other in run.records
+        if other.published and other.state == "complete" and other.twin is None and other.number != record.number
+        if other.costs.get(key)
+    ]
+    if not own or not rivals:
+        return None
+    steps = []
+    for rival, cost in rivals:
+        difference = validation_difference(run, record, rival)
+        gap = difference.gap if difference else (record.accuracy or 0) - (rival.accuracy or 0)
+        steps.append(Distance(rival, key, own / cost, gap, difference))
+    same = [step for step in steps if step.difference and not step.difference.is_distinguishable]
+    return max(same, key=lambda step: step.ratio) if same else min(steps, key=lambda step: abs(step.gap))
+
+
+def validation_difference(run: Run, record: Record, other: Record) -> Difference | None:
+    """What `record` gets more of the validation images right: over seeds where both have enough, else in the search.
+
+    None where the run does not say how many images it has.
+    """
+    again, others = (item.confirmed.get("accuracies") or () for item in (record, other))
+    epochs = record.confirmed.get("epochs")
+    if min(len(again), len(others)) >= LEAST_SEEDS and epochs == other.confirmed.get("epochs"):
+        basis = f"trained again with {min(len(again), len(others))} seeds"
+        return replace(over_seeds(again, others), basis=basis)
+    images = run.data.get("validation")
+    if images is None or record.accuracy is None or other.accuracy is None:
+        return None
+    return replace(unpaired(record.accuracy, other.accuracy, images), basis=f"{images:,} images")
+
+
+def test_difference(run: Run, record: Record, other: Record) -> Difference | None:
+    """What `record` gets more of the test images right, image by image where that is known; None where it is not."""
+    images = run.data.get("test")
+    own, others = test_accuracy(record), test_accuracy(other)
+    if images is None or own is None or others is None:
+        return None
+    hits, other_hits = (_test_hits(item, images) for item in (record, other))
+    if hits is None or other_hits is None:
+        return replace(unpaired(own, others, images), basis=f"{images:,} images")
+    return replace(paired(hits, other_hits), basis=f"{images:,} images, compared image by image")
+
+
+def difference_in_words(difference: Difference | float) -> str:
+    """Such as ``not distinguishable in accuracy (−1.2 to +3.4 points)``; a bare gap is said without an interval."""
+    gap = difference if isinstance(difference, float) else difference.gap
+    more = f"{100 * abs(gap):.1f} points {'more' if gap > 0 else 'less'} accurate"
+    if isinstance(difference, float):
+        return more
+    if not difference.is_distinguishable:
+        return f"not distinguishable in accuracy ({_points(difference.low)} to {_points(difference.high)} points)"
+    ends = sorted(100 * abs(end) for end in (difference.low, difference.high))
+    return f"{more} ({ends[0]:.1f} to {ends[1]:.1f})"
+
+
+def test_accuracy(record: Record) -> float | None:
+    """Accuracy on the test images, where they were read."""
+    accuracy: float | None = record.confirmed.get("test_accuracy")
+    return accuracy
+
+
+def _test_hits(record: Record, images: int) -> NDArray[np.bool_] | None:
+    """Which test images the network judges right; None where that was not kept."""
+    packed = bytes.fromhex(record.confirmed.get("test_hits", ""))
+    if len(packed) != math.ceil(images / 8):
+        return None
+    return np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=images).astype(bool)
+
+
+def _points(share: float) -> str:
+    """A difference of accuracies in points, with its sign."""
+    return f"{100 * share:+.1f}".replace("-", "−")
