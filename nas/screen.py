@@ -16,8 +16,8 @@ from nas.cost.latency import Measurement
 from nas.cost.latency import Table as LatencyTable
 from nas.errors import printable
 from nas.predict import Prediction
-from nas.report.answer import origin_mark
-from nas.report.points import command, shown_name
+from nas.report.answer import origin_mark, references
+from nas.report.points import command, record_values, shown_name
 from nas.search.reproduce import Reproduction
 from nas.search.run import Run
 from nas.space import Space
@@ -36,7 +36,11 @@ def print_run(console: Console, run: Run, report: Path) -> None:
     if not front:
         console.print(f"no network was trained to the end; see {run.path / 'trials.csv'}", markup=False)
         return
-    table = _table("", "Network", "Accuracy", "Test", "Size", "MACs", "Latency", "")
+    # Two columns, since the front is chosen by the predicted figure and the device shows the measured one.
+    columns = {"ms predicted": "latency", "ms measured": "measured_latency"}
+    latencies = {record.number: record_values(record) for record in front}
+    columns = {title: key for title, key in columns.items() if any(key in known for known in latencies.values())}
+    table = _table("", "Network", "Accuracy", "Test", "Size", "MACs", *columns, "")
     for rank, record in enumerate(front, 1):
         test = record.confirmed.get("test_accuracy")
         table.add_row(
@@ -46,13 +50,18 @@ def print_run(console: Console, run: Run, report: Path) -> None:
             "-" if test is None else f"{test:.2%}",
             megabytes(record.costs["size"]),
             millions(record.costs["macs"]),
-            "-" if record.latency_ms is None else f"{record.latency_ms:.3g} ms",
+            *(
+                f"{value:.3g}" if (value := latencies[record.number].get(key)) is not None else "-"
+                for key in columns.values()
+            ),
             origin_mark(record) or "found",
         )
     found = sum(not origin_mark(record) for record in front)
     networks = "1 network is" if len(front) == 1 else f"{len(front)} networks are"
     console.print(f"\n{networks} on the front, {found} of them found by the search:", markup=False)
     console.print(table)
+    for sentence in references(run):
+        console.print(sentence, markup=False, highlight=False)
     console.print(f"Report:  {report}", markup=False)
     console.print(f"Trials:  {run.path / 'trials.csv'}", markup=False)
     console.print(f"Train the most accurate again:\n  {train_command(run, 1)}", markup=False)

@@ -1,18 +1,14 @@
-"""What is found out when the trainings are over: test accuracy, and latency on the quiet device."""
+"""What is found out when the trainings are over: test accuracy, and latency on this machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
+import optuna
 
 from nas.cost.latency import measure
+from nas.search.conductor import Conductor
 from nas.search.run import Record, Run
-from nas.training.checkpoint import load_checkpoint
-from nas.training.data import Dataset
-from nas.training.evaluate import Scores, evaluate
-from nas.training.weights import restored
+from nas.search.study import Candidate
 
 MEASURE_SECONDS = 10.0
 
@@ -26,58 +22,105 @@ def to_judge(run: Run) -> list[Record]:
     ]
 
 
-def judge(run: Run, dataset: Dataset, *, here: bool) -> dict[str, dict[str, Any]]:
-    """Read the test set, once per network, and measure latencies; nothing else may run on this machine.
+class ThenTestImages:
+    """Leads a search, and when nothing is trained any more lets its workers read the test images, side by side.
+
+    Once for each network that is judged; what was read before an interruption is not read again.
 
     Args:
-        run: whose front, and queued networks, are judged.
-        dataset: with its test part.
-        here: whether latencies are this device's; those of another are predicted only.
-
-    Returns:
-        What was found out, by trial number as text; what was known already is kept.
+        search: what is led first.
+        study: the run's; what was found out goes into its attribute ``confirmed``.
+        judged: the networks of :func:`to_judge` as the search left them.
+        say: told in one line what happens.
     """
-    confirmed: dict[str, dict[str, Any]] = {
-        number: dict(known) for number, known in run.study.user_attrs.get("confirmed", {}).items()
-    }
-    records = to_judge(run)
-    for record in records:
-        entry = confirmed.setdefault(str(record.number), {})
-        if "test_accuracy" not in entry and run.checkpoint(record).exists():
-            scores = read_test_set(run, record, dataset)
-            entry["test_accuracy"], entry["test_hits"] = scores.accuracy, pack_hits(scores.hits)
-    if here:
-        _measure(
-            [record for record in records if "latency_ms" not in confirmed[str(record.number)]], dataset, confirmed
-        )
-    return confirmed
+
+    def __init__(
+        self,
+        search: Conductor,
+        study: optuna.Study,
+        judged: Callable[[], Sequence[Record]],
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.search = search
+        self.study = study
+        self.say = say
+        self._judged = judged
+        self._unread: list[Record] | None = None
+        self._reading: set[int] = set()
+
+    @property
+    def broken(self) -> str | None:
+        return self.search.broken
+
+    def next_candidate(self) -> Candidate | None:
+        """The next network to train; when all are closed, the next one to be tested."""
+        candidate = self.search.next_candidate()
+        if candidate is not None or self.search.broken or self.search.progress.running:
+            return candidate
+        if self._unread is None:
+            self._unread = [record for record in self._judged() if "test_accuracy" not in record.confirmed]
+            if self._unread:
+                self.say(f"reading the test images, for {len(self._unread)} networks")
+        if not self._unread:
+            return None
+        record = self._unread.pop(0)
+        self._reading.add(record.number)
+        return Candidate(record.number, record.architecture, tested=True)
+
+    def report(self, number: int, result: Mapping[str, Any]) -> bool:
+        """Take in what a worker reported; returns whether it is done with this network."""
+        if number not in self._reading:
+            return self.search.report(number, result)
+        if "failure" in result:
+            self.lose(number, str(result["failure"]))
+        else:
+            self._reading.remove(number)
+            note(self.study, {number: result["test"]})
+        return True
+
+    def lose(self, number: int, reason: str) -> None:
+        """A training broke, or a network could not be tested."""
+        if number not in self._reading:
+            self.search.lose(number, reason)
+        else:
+            self._reading.remove(number)
+            self.say(f"trial {number}: the test images could not be read with it: {reason}")
 
 
-def pack_hits(hits: Tensor) -> str:
-    """Which images were judged right, eight in two hexadecimal digits: two networks are compared image by image."""
-    return np.packbits(hits.numpy()).tobytes().hex()
+def note(study: optuna.Study, found: Mapping[int, Mapping[str, Any]]) -> None:
+    """Write down what was found out about closed trials; what was known already stays."""
+    confirmed = dict(study.user_attrs.get("confirmed", {}))
+    for number, figures in found.items():
+        confirmed[str(number)] = {**confirmed.get(str(number), {}), **figures}
+    study.set_user_attr("confirmed", confirmed)
 
 
-def read_test_set(run: Run, record: Record, dataset: Dataset) -> Scores:
-    """How a trial's weights judge the test images."""
-    checkpoint = load_checkpoint(run.checkpoint(record))
-    image = record.architecture.input
-    network = restored(checkpoint, str(run.checkpoint(record)))
-    network.to(memory_format=torch.channels_last)  # as it was trained: several times faster
-    images = dataset.for_network(image.channels, image.resolution)
-    return evaluate(network, images, "test")
+def measure_latencies(run: Run, study: optuna.Study, num_classes: int, say: Callable[[str], None]) -> None:
+    """Measure the judged networks that were not yet, on this machine's CPU; the search itself uses it no more.
 
-
-def _measure(records: Sequence[Record], dataset: Dataset, confirmed: dict[str, dict[str, Any]]) -> None:
-    figures = measure(
-        [record.architecture for record in records],
-        num_classes=len(dataset.classes),
-        max_seconds=MEASURE_SECONDS,
+    Args:
+        run: whose front, and queued networks, are measured.
+        study: its study, to be written.
+        num_classes: of the data set.
+        say: told in one line what happens.
+    """
+    records = [record for record in to_judge(run) if "latency_ms" not in record.confirmed]
+    if not records:
+        return
+    say(f"measuring the latency of {len(records)} networks on this machine")
+    figures = measure([record.architecture for record in records], num_classes=num_classes, max_seconds=MEASURE_SECONDS)
+    noisy = [figure.reason for figure in figures if figure.noisy]
+    if noisy:
+        say(f"{len(noisy)} of these latencies are noisy: {noisy[0]}; nas latency measures a network again")
+    note(
+        study,
+        {
+            record.number: {
+                "latency_ms": figure.value_ms,
+                "latency_low_ms": figure.low_ms,
+                "latency_high_ms": figure.high_ms,
+                "latency_noisy": figure.reason if figure.noisy else "",
+            }
+            for record, figure in zip(records, figures, strict=True)
+        },
     )
-    for record, figure in zip(records, figures, strict=True):
-        confirmed[str(record.number)] |= {
-            "latency_ms": figure.value_ms,
-            "latency_low_ms": figure.low_ms,
-            "latency_high_ms": figure.high_ms,
-            "latency_noisy": figure.reason if figure.noisy else "",
-        }

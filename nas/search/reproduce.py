@@ -137,7 +137,7 @@ def reproduce(
     for folder, (settings, rows) in parts.items():
         if not _is_finished(folder, settings):
             say(f"{table}: {settings.trials} networks on {settings.dataset}, in {folder}")
-            search(settings, out=folder, resources=resources, on_change=on_change, say=say)
+            search(settings, out=folder, resources=resources, on_change=on_change, say=say, measure_latency=True)
         run = Run.open(folder)
         done = _write(table, folder, [_trained(row, run) for row in rows], [run])
     if out in parts:

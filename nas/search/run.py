@@ -42,7 +42,8 @@ COLUMNS = (
     "params",
     "macs",
     "size_bytes",
-    "latency_ms",
+    "latency_predicted_ms",
+    "latency_measured_ms",
     "epochs",
     "seconds",
     "on_front",
@@ -115,12 +116,6 @@ class Record:
     def repeats(self, epochs: int) -> int:
         """How often the network was trained again for so many epochs, trainings that failed included."""
         return sum(len(self.confirmed.get(kind, {}).get(str(epochs), {})) for kind in ("repeats", "failed"))
-
-    @property
-    def latency_ms(self) -> float | None:
-        """Measured where it was, else predicted."""
-        measured = self.confirmed.get("latency_ms")
-        return measured if measured is not None else self.costs.get("latency")
 
     def value(self, objective: Objective) -> float | None:
         return self.costs.get(objective.name) if objective.known else self.accuracy
@@ -330,7 +325,8 @@ def _row(record: Record) -> dict[str, Any]:
         "params": costs.get("params"),
         "macs": costs.get("macs"),
         "size_bytes": costs.get("size"),
-        "latency_ms": costs.get("latency"),
+        "latency_predicted_ms": costs.get("latency"),
+        "latency_measured_ms": record.confirmed.get("latency_ms"),
         "epochs": len(record.curve),
         "seconds": round(record.seconds, 3),
         "on_front": record.on_front,

@@ -17,11 +17,11 @@ from nas.search.cluster import Resources, card_of, ray_started
 from nas.search.conductor import Conductor, Progress
 from nas.search.confirmation import Confirmation
 from nas.search.journal import RunJournal
-from nas.search.judge import judge, to_judge
+from nas.search.judge import ThenTestImages, measure_latencies, to_judge
 from nas.search.locking import StudyLease, locked_folder
 from nas.search.memory import memory_bytes, too_large
 from nas.search.prepare import LATENCY_FILE, Prepared, prepare
-from nas.search.run import Run
+from nas.search.run import Record, Run
 from nas.search.run_file import describe_data, describe_environment, read_run_file, write_run_file
 from nas.search.sampler.by_name import make_sampler
 from nas.search.settings import Settings
@@ -45,6 +45,7 @@ def search(
     storage: str | None = None,
     on_change: Callable[[Progress], None] = lambda progress: None,
     say: Callable[[str], None] = lambda line: None,
+    measure_latency: bool = False,
 ) -> Run:
     """Search, and leave a run in a folder; where the folder holds this very search, unfinished, go on with it.
 
@@ -56,6 +57,7 @@ def search(
         storage: an Optuna URL for the study instead of the journal file in `out`.
         on_change: told the progress after every change.
         say: told in one line what happens before and after the trials.
+        measure_latency: measure it at the end even where it is neither an objective nor a limit.
 
     Raises:
         UserError: something given does not fit, or `out` holds another run; nothing was written.
@@ -123,7 +125,7 @@ def search(
         )
         checkpoints.sweep(conductor.needs_weights)
         try:
-            train(conductor, recipe=settings.recipe)
+            train(ThenTestImages(conductor, study.study, lambda: untested(out), say), recipe=settings.recipe)
         finally:
             Run.open(out).write_tables()
         _check(conductor, out)
@@ -142,10 +144,8 @@ def search(
             train(confirmation, recipe=recipe.with_epochs(epochs).to_dict())
             _check(confirmation, out)
         on_ray.close()
-        say("measuring the front on the quiet device, and reading the test set once")
-        study.study.set_user_attr(
-            "confirmed", judge(Run.open(out), prepared.dataset, here=settings.latency_table is None)
-        )
+        if measure_latency or (settings.needs_latency and settings.latency_table is None):
+            measure_latencies(Run.open(out), study.study, prepared.num_classes, say)
     checkpoints.finish()
     run = Run.open(out)
     run.write_tables()
@@ -177,6 +177,12 @@ def resume(
     given = {"trials": trials, "confirm": confirm, "confirm_epochs": confirm_epochs, "keep": keep}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return search(replace(Run.open(path).settings, **changes), out=path, **options)
+
+
+def untested(out: Path) -> list[Record]:
+    """The networks that are judged whose weights are there."""
+    run = Run.open(out)
+    return [record for record in to_judge(run) if run.checkpoint(record).exists()]
 
 
 def is_finished(run: Run, settings: Settings) -> bool:

@@ -60,12 +60,14 @@ class Candidate:
     number       of the trial, or of the training where it is none of the search's
     seed_of      tells trainings of one network apart
     checkpointed whether its state is kept
+    tested       whether it is trained already, and its weights are to judge the test images
     """
 
     number: int
     architecture: Architecture
     seed_of: str = ""
     checkpointed: bool = True
+    tested: bool = False
 
 
 def open_storage(

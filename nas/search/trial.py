@@ -13,6 +13,7 @@ from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.training.cores import ClaimedCores, claim_cores
 from nas.training.data import Dataset
+from nas.training.evaluate import pack_hits
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch
 from nas.training.recipe import Recipe
@@ -20,13 +21,14 @@ from nas.training.threads import available_cores, set_threads
 
 
 class NetworkTrainable(tune.Trainable):
-    """Trains the network of its configuration, an epoch per step, and reports ``epoch`` (a mapping) or ``failure``.
+    """Trains the network of its configuration, an epoch per step, and reports ``epoch`` (a mapping) or ``failure``; or
+    lets one that is trained judge the test images, and reports ``test`` (accuracy and hits).
 
     The process is reused from trial to trial (``reuse_actors=True``): imports, data and the device's context are paid
     once. A network that cannot be trained is a result like any other, since an exception costs the process: Tune ends
     it and starts another. That is right for an error after which the device is of no more use.
 
-    Configuration: ``number``, ``document``, ``seed``, ``checkpoint`` (path or None).
+    Configuration: ``number``, ``document``, ``seed``, ``checkpoint`` (path or None), ``tested``.
     """
 
     def setup(  # type: ignore[override]  # tune.with_parameters adds what follows the configuration
@@ -47,6 +49,7 @@ class NetworkTrainable(tune.Trainable):
         self._on_cpu = device == "cpu"
         self._cores: ClaimedCores | None = None
         self._epochs: Iterator[Epoch] = iter(())
+        self._tested: Path | None = None
         self._evaluator = TrainingEvaluator(
             dataset, Recipe.from_dict(recipe), device=device, epoch_timeout=epoch_timeout
         )
@@ -59,6 +62,9 @@ class NetworkTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         started = time.perf_counter()
         try:
+            if self._tested is not None:
+                scores = self._evaluator.test(self._tested)
+                return {"test": {"test_accuracy": scores.accuracy, "test_hits": pack_hits(scores.hits)}, "done": True}
             epoch = next(self._epochs, None)
         except torch.AcceleratorError:  # such as an illegal access: CUDA answers nothing else in this process any more
             raise
@@ -79,6 +85,7 @@ class NetworkTrainable(tune.Trainable):
     def _start(self, config: dict[str, Any]) -> None:
         self._pin()
         checkpoint = config["checkpoint"]
+        self._tested = Path(checkpoint) if config["tested"] else None
         self._epochs = self._train(config["document"], config["seed"], Path(checkpoint) if checkpoint else None)
 
     def _pin(self) -> None:

@@ -9,13 +9,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import ray
-import torch
 from ray import tune
 from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, RayError, RayTaskError
 from ray.tune.experiment import Trial
@@ -38,7 +37,8 @@ GRACE = 10.0
 class Leader(Protocol):
     """Says what is trained: a search's conductor, or a confirmation."""
 
-    broken: str | None
+    @property
+    def broken(self) -> str | None: ...
 
     def next_candidate(self) -> Candidate | None: ...
 
@@ -61,7 +61,7 @@ def run_trials(
 
     Args:
         leader: leads.
-        dataset: as loaded; its test part is not sent to the workers.
+        dataset: as loaded; no worker reads its test part but for a candidate that is to be tested.
         recipe: how each network is trained.
         workers: how many, how large.
         seed: of the run.
@@ -72,7 +72,7 @@ def run_trials(
     # Travels through Ray's object store: once to each node, not once to each trial.
     trainable = tune.with_parameters(
         NetworkTrainable,
-        dataset=replace(dataset, test=dataset.test.take(torch.arange(0))),
+        dataset=dataset,
         recipe=dict(recipe),
         device=workers.device,
         gpu_share=workers.gpus,
@@ -138,6 +138,7 @@ class _Bridge(Searcher):
             "document": candidate.architecture.to_dict(),
             "seed": training_seed(self.seed, candidate),
             "checkpoint": str(self.checkpoints.path(candidate.number)) if candidate.checkpointed else None,
+            "tested": candidate.tested,
         }
 
     def begin(self, trial_id: str, actor: Any) -> None:

@@ -17,9 +17,11 @@ from nas.training.allocator import give_back, keep_freed_memory
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.data import Dataset
 from nas.training.distributed import ALONE, Ranks
+from nas.training.evaluate import Scores, evaluate
 from nas.training.fastest_forms import FastestForms
 from nas.training.loop import Epoch, Trainer
 from nas.training.recipe import Recipe
+from nas.training.weights import restored
 
 
 class Evaluator(Protocol):
@@ -107,6 +109,18 @@ class TrainingEvaluator:
             epoch_timeout=self.epoch_timeout,
             say=say,
         )
+
+    def test(self, checkpoint: Path) -> Scores:
+        """Let the weights of a checkpoint judge the test images.
+
+        Raises:
+            UserError: the checkpoint cannot be read.
+        """
+        saved = load_checkpoint(checkpoint)
+        network = restored(saved, str(checkpoint))
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as it was trained
+        images = self._input(Architecture.from_dict(saved.architecture, str(checkpoint)))
+        return evaluate(network, images, "test")
 
     def _go_on(
         self, file: Path, architecture: Architecture, seed: int, trainer: Trainer

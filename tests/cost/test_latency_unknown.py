@@ -31,6 +31,6 @@ def test_a_network_of_unknown_latency_is_trained_beside_the_search(tmp_path: Pat
         epoch = {**runs.epoch(1, 0.9), "validation_accuracy": 0.9}
         conductor.report(candidate.number, {"epoch": epoch})
     record, *others = Run.open(tmp_path).records
-    assert (record.state, record.on_front, record.latency_ms) == ("complete", False, None)
+    assert (record.state, record.on_front, record.costs.get("latency")) == ("complete", False, None)
     assert record.beside == "outside the space, its latency is not known, not known to keep latency<=100ms"
     assert any(other.on_front for other in others)
