@@ -330,5 +330,5 @@ def _row(record: Record) -> dict[str, Any]:
         "epochs": len(record.curve),
         "seconds": round(record.seconds, 3),
         "on_front": record.on_front,
-        "reason": record.reason,
+        "reason": record.reason or record.beside,
     }
