@@ -138,9 +138,12 @@ def test_epochs_that_are_given_count() -> None:
     assert RECIPES["train"].for_images(50_000, epochs=9).epochs == 9
 
 
-def test_a_smaller_batch_has_a_smaller_learning_rate() -> None:
-    fitted = RECIPES["train"].for_images(500)
-    assert fitted.lr / fitted.batch_size == pytest.approx(RECIPES["train"].lr / RECIPES["train"].batch_size)
+@pytest.mark.parametrize("name", ["search", "train"])
+@pytest.mark.parametrize(("images", "batch", "lr"), [(500, 16, 0.025), (1000, 32, 0.05), (2000, 64, 0.1)])
+def test_a_small_batch_has_a_smaller_learning_rate(name: str, images: int, batch: int, lr: float) -> None:
+    fitted = RECIPES[name].for_images(images)
+    assert (fitted.batch_size, fitted.lr) == (batch, pytest.approx(lr))
+    assert RECIPES[name].for_images(50_000).lr == 0.1
 
 
 @pytest.mark.parametrize("name", ["han", "hoang", "kuo"])
