@@ -160,8 +160,11 @@ def main() -> None:
                 }
             sides = {side: functools.partial(train_ours, recipe, data) for side, recipe in recipes.items()}
             sides["plain"] = functools.partial(train_plain, reference, data, given.workers)
-            for side, recipe in {**recipes, "plain": reference}.items():
+            for side, recipe in recipes.items():
                 output(f"{name:20}{side:7} {recipe.budget(len(data.train))}, learning rate {recipe.lr:g}")
+            batch = min(reference.batch_size, len(data.train))
+            steps = len(data.train) // batch * reference.epochs
+            output(f"{name:20}plain   batch {batch}, steps {steps:,}, learning rate {reference.lr:g}")
             accuracies = compare(output, name, architecture, data, sides, given.seeds)
             base = accuracies.pop("plain")
             for side, values in accuracies.items():
