@@ -236,7 +236,7 @@ def bytes_per_image(architecture: nas.Architecture, precision: int) -> int:
     """
     side = architecture.input.resolution
     with torch.device("meta"):
-        network = architecture.build(10)
+        network = architecture.build(10).eval()
         image = torch.empty(1, architecture.input.channels, side, side)
     moved = 0
 
