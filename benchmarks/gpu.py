@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from gpu_parts import PARTS, ROOT, Row, sizes_for
 from machine import Output, describe, parser
 
@@ -35,6 +36,7 @@ def read(given: Namespace, part: str) -> dict[str, Any]:
 
 def run_part(name: str, given: Namespace) -> None:
     """Run a part in this process until it ends or its time is over; its file is whole at any moment."""
+    torch.set_num_threads(1)  # as a search's workers
     rows: dict[Any, Row] = {}
     path = given.out / f"{name}.json"
 

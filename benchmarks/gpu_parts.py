@@ -216,7 +216,8 @@ def throughput(given: Namespace, sizes: Sizes) -> Iterator[Row]:
             ending.callback(contestant.end)
             return contestant
 
-        contestants, crowd = [begin(name) for name in names], [begin("ours") for _ in range(sizes.together)]
+        contestants = [begin(name) for name in names]
+        crowd = [contestants[0], *(begin("ours") for _ in range(sizes.together - 1))]
         for architecture in networks(sizes.networks, sizes.side):
             limit = speed / rates.bytes_per_image(architecture, bytes_each)
             yield _rates(architecture, contestants, crowd, sizes, limit)
