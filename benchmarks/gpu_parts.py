@@ -174,11 +174,13 @@ def _pretended_limits(share: float) -> Any:
 def latency(given: Namespace, sizes: Sizes) -> Iterator[Row]:
     """One image: by the card's events (on a CPU by the clock), and as a replayed CUDA graph; ms."""
     from nas.cost.latency import measure
+    from nas.cost.latency.engines import Runtime
 
     chosen = networks(sizes.latencies, sizes.side)
     rows: list[Row] = [{"network": architecture.name or architecture.id} for architecture in chosen]
     for engine in ("eager", "graph") if given.device.startswith("cuda") else ("eager",):
-        for row, found in zip(rows, measure(chosen, device=given.device, engine=engine, max_seconds=2), strict=True):
+        figures = measure(chosen, Runtime(device=given.device, engine=engine), max_seconds=2)
+        for row, found in zip(rows, figures, strict=True):
             layout = found.provenance.layout
             row |= {engine: found.value_ms, f"{engine} from": found.low_ms, f"{engine} to": found.high_ms}
             row |= {f"{engine} layout": layout, f"{engine} noisy": found.reason if found.noisy else ""}
