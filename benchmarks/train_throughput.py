@@ -4,10 +4,9 @@ The plain loop trains the networks with their layers in the usual form (`usual_l
 with a fixed seed from `inverted_residual`, MobileNetV2-CIFAR and E among them) on the same images, each contestant in a
 process of its own that serves all networks, as a search's workers do. They take turns in every round, so that a change
 of the machine's speed meets all of them. A round is one epoch of `--steps` batches; the plain loop's own worker
-processes live on between its epochs. The first round warms up and is not counted: in it the fastest forms of slow
-convolutions are found, once per machine. That BatchNorm is recalibrated after an epoch, on four batches or 3% of them,
-is left out, since no epoch is as short as one here. Beside them stands the part of our step that the data path takes
-(fetching a batch, augmenting, normalising).
+processes live on between its epochs. The first round warms up and is not counted. That BatchNorm is recalibrated after
+an epoch, on four batches or 3% of them, is left out, since no epoch is as short as one here. Beside them stands the
+part of our step that the data path takes (fetching a batch, augmenting, normalising).
 
 On a GPU three columns more: ours without CUDA graphs, ours where cuDNN guesses its kernels instead of timing them
 (`no timing`), and the memory's limit, which is what the memory's bandwidth
@@ -39,12 +38,13 @@ from torch import Tensor, multiprocessing, nn
 from usual_layers import usual
 
 import nas
-from nas.network.layers import CondConv2d
+from nas.network.forms import fast_on_cpu
+from nas.network.forms import usual as usual_form
+from nas.network.layers import CondConv2d, train_in_forms
 from nas.training import loop
 from nas.training.allocator import keep_freed_memory
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.data import Dataset, Images, load_dataset
-from nas.training.fastest_forms import FastestForms, install
 from nas.training.loop import Trainer, channels_last_
 from nas.training.optimizer import build_optimizer
 from nas.training.precision import activate_anew, autocast_dtype, mixed_precision
@@ -66,7 +66,7 @@ class InPlace:
 
     def __init__(self, network: nn.Module, dataset: Dataset, recipe: Recipe) -> None:
         self.network = channels_last_(network.to(dataset.device)).train()
-        install(self.network, FastestForms(dataset.device))
+        train_in_forms(self.network, fast_on_cpu if dataset.device.type == "cpu" else usual_form)
         self.optimizer = build_optimizer(self.network, recipe)
         part = dataset.train.take(torch.arange(recipe.batch_size, device=dataset.device))
         self.batch = Normaliser(dataset.mean, dataset.std, dataset.device)(part.images)

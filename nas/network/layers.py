@@ -55,6 +55,20 @@ class MeanPool(nn.AdaptiveAvgPool2d):
         return spatial_mean(x)[:, :, None, None]
 
 
+def train_in_forms(network: nn.Module, choose: Choose) -> None:
+    """Let every layer that has several forms train in the one that `choose` names, in place.
+
+    torch's depthwise convolutions and global poolings become ours, as they stand: their parameters and hooks stay.
+    """
+    for module in network.modules():
+        if type(module) is nn.AdaptiveAvgPool2d and module.output_size in (1, (1, 1)):
+            module.__class__ = MeanPool
+        if type(module) is nn.Conv2d and DepthwiseConv2d.may_replace(module):
+            module.__class__ = DepthwiseConv2d
+        if isinstance(module, Formed):
+            module.choose = choose
+
+
 def spatial_mean(x: Tensor) -> Tensor:
     """Means over H and W: (N, C, H, W) -> (N, C).
 

@@ -18,7 +18,6 @@ from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.data import Dataset
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate
-from nas.training.fastest_forms import FastestForms
 from nas.training.loop import Epoch, Trainer
 from nas.training.recipe import Recipe
 from nas.training.weights import restored
@@ -59,7 +58,6 @@ class TrainingEvaluator:
         self.epoch_timeout = epoch_timeout
         if device == "cpu":
             keep_freed_memory()
-        self._forms = FastestForms(torch.device(device))
         self._inputs: dict[tuple[int, int], Dataset] = {}
 
     def run(self, architecture: Architecture, *, seed: int, checkpoint: Path | None = None) -> Iterator[Epoch]:
@@ -105,7 +103,6 @@ class TrainingEvaluator:
             seed=seed,
             compile=compile,
             ranks=ranks,
-            forms=self._forms,
             epoch_timeout=self.epoch_timeout,
             say=say,
         )

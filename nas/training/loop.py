@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.network.forms import Choose
+from nas.network.forms import Choose, fast_on_cpu, usual
+from nas.network.layers import train_in_forms
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.batch_norm import recalibrate_batch_norm, share_batch_norm
 from nas.training.compiling import Compiled
 from nas.training.data import Dataset, PartName
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate
-from nas.training.fastest_forms import FastestForms, install
 from nas.training.graphs import StepGraph, kernels_chosen_by_time
 from nas.training.optimizer import WeightAverage, build_optimizer, check_state, xavier_
 from nas.training.precision import activate_anew, autocast_dtype, mixed_precision
@@ -72,7 +72,7 @@ class Trainer:
 
     `compile`: torch.compile; minutes of start for long runs only. `graph`: on CUDA devices, steps become a CUDA graph
     where that pays. `ranks`: processes that share every batch; all of them call the same methods. `forms`: names the
-    form in which a slow convolution trains; by default the fastest one, found by measuring and kept per machine.
+    form in which a slow convolution trains; by default the one that is fast on this kind of device.
     `epoch_timeout`: seconds, checked after each step. `say`: told in one line what does not work and is done without.
 
     Raises `UserError` for a training part of fewer than 2 images, or batches of fewer than 2 images per process.
@@ -103,7 +103,7 @@ class Trainer:
             xavier_(network, torch.Generator().manual_seed(_mix(seed, -2)))
         # On one core, MobileNetV2 of width 0.5 trains 1.4 times as fast as in NCHW at 32x32, 1.1 to 1.2 at 8x8 (fp32).
         self.network = channels_last_(network.to(self.device))
-        install(self.network, forms or FastestForms(self.device))
+        train_in_forms(self.network, forms or (fast_on_cpu if self.device.type == "cpu" else usual))
         self._ranks = ranks
         shared = ranks.share_gradients(self.network, self.device)
         self._forward: Callable[[Tensor], Tensor] = Compiled(shared, say) if compile else shared

@@ -119,7 +119,7 @@ def test_low_precision_is_kept_to_the_form(case: Case, kernel: int) -> None:
 
     forms = forms_of(case)
     assert len(forms) == len(set(forms)) and forms[0] == usual(case)
-    expected = run("plain in float32" if case is DEPTHWISE else "images in float32")
+    expected = run("plain in float32" if case is DEPTHWISE else "groups in float32")
     for form in forms:
         for ours, theirs in zip(run(form), expected, strict=True):
             assert (ours - theirs).abs().max() <= 0.03 * theirs.abs().max()
