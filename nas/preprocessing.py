@@ -80,7 +80,8 @@ class Preprocessing:
         return (
             "Decode the file to its pixels, without colour profiles; of an animation, the first image. A JPEG is "
             "decoded at 1/k of its size by libjpeg's scaling, k the first of 8, 4, 2 for which width and height are at "
-            f"least {2 * first} k, in full where there is none.",
+            f"least {2 * first} k, in full where there is none. (Decoding it in full moves most values by less than a "
+            "level.)",
             "Mirror and turn it as the EXIF orientation says, so that the picture stands upright: W x H pixels.",
             "Bring it to 8-bit RGB. Gray levels are repeated three times, palettes looked up. 16-bit gray v becomes "
             "v div 257; of 16-bit colours the high byte is taken. A pixel with opacity a of 255 and value v is laid on "

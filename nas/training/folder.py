@@ -61,7 +61,8 @@ class Account:
         kinds = ", ".join(f"{count:,} {ending}" for ending, count in self.read.most_common())
         line = f"{self.read.total():,} images read ({kinds})"
         if self.skipped:
-            line += f"; {self.skipped.total():,} files skipped: {self.skipped_line()}"
+            count = self.skipped.total()
+            line += f"; {count:,} file{'' if count == 1 else 's'} skipped: {self.skipped_line()}"
         return "; ".join([line, *self.notes])
 
 

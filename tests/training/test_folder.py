@@ -34,6 +34,7 @@ def test_one_level_of_classes_is_split(colours: Path) -> None:
     (colours / "red" / ".DS_Store").write_bytes(b"x")
     (colours / "red" / "notes.txt").write_text("not an image")
     dataset = load_dataset(f"imagefolder:{colours}", resolution=16)
+    assert dataset.account == "30 images read (30 .png); 1 file skipped: 1 .txt (no image that Pillow reads)"
     assert dataset.classes == ("grün mit Leerzeichen", "red", "青")
     assert (dataset.channels, dataset.resolution) == (3, 16)
     assert [len(dataset.part(name)) for name in ("train", "validation", "test")] == [20, 4, 6]
