@@ -93,8 +93,9 @@ def search(
         memory = int(card.memory * workers.gpus) if card else memory_bytes("cpu")
         study = _search_study(settings, prepared, opened, batch, memory)
         if earlier is not None:
-            taken = take_along(earlier, study, out)
-            say(f"{taken} networks taken along from {earlier.path}")
+            taken, over = take_along(earlier, study, out)
+            beside = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
+            say(f"{taken} networks taken along from {earlier.path}{beside if over else ''}")
         for architecture, origin in prepared.queue:
             study.enqueue(architecture, origin)
         if beside := [

@@ -30,17 +30,23 @@ def earlier_run(settings: Settings) -> Run | None:
     return run
 
 
-def take_along(earlier: Run, study: SearchStudy, out: Path) -> int:
-    """Enter the earlier run's finished networks into the study, their kept weights into the run; returns how many."""
-    taken = 0
+def take_along(earlier: Run, study: SearchStudy, out: Path) -> tuple[int, int]:
+    """Enter the earlier run's finished networks into the study, their kept weights into the run.
+
+    Returns:
+        How many there were, and how many of them are over a limit of this search: the sampler learns from those too,
+        but they never stand on the front.
+    """
+    taken: list[int] = []
     for record in earlier.records:
         if record.state != "complete" or record.untrained or record.accuracy is None:
             continue
         number = study.adopt(record.architecture, record.accuracy, str(earlier.path), record.origin)
         if number is not None:
-            taken += 1
+            taken.append(number)
             if earlier.checkpoint(record).exists():
                 # Read before it is copied: it may be damaged, or no file that ends.
                 weights = load_checkpoint(earlier.checkpoint(record))
                 save_checkpoint(out / "checkpoints" / f"{number}.pt", weights)
-    return taken
+    trials = study.study.get_trials(deepcopy=False)
+    return len(taken), sum(any(excess > 0 for excess in trials[number].constraints.values()) for number in taken)
