@@ -94,8 +94,8 @@ def search(
         study = _search_study(settings, prepared, opened, batch, memory)
         if earlier is not None:
             taken, over = take_along(earlier, study, out)
-            beside = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
-            say(f"{taken} networks taken along from {earlier.path}{beside if over else ''}")
+            kept_off = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
+            say(f"{taken} networks taken along from {earlier.path}{kept_off if over else ''}")
         for architecture, origin in prepared.queue:
             study.enqueue(architecture, origin)
         if beside := [

@@ -7,6 +7,9 @@ dominates is cut into boxes once; then, the predictions of the objectives being 
 
 (Emmerich et al., 2011; Yang et al., 2019). For a known objective ``G_d(t) = max(t - c, 0)``, so exact costs need no
 case of their own and no sampling. Everything is minimised.
+
+All of it is computed as logarithms (Ament et al., 2023): where a model is sure that a point is worse than the front,
+the expectation is far below the smallest float, and candidates that differ by orders of magnitude would all score 0.
 """
 
 from __future__ import annotations
@@ -17,17 +20,24 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import erfcx, ndtr
 
 from nas.search.sampler.encoding import Array
 
-#: Maps thresholds of shape (t,) to E[max(threshold - Y, 0)] of shape (points, t); -inf maps to 0.
+#: Maps thresholds of shape (t,) to log E[max(threshold - Y, 0)] of shape (points, t); -inf where that is 0.
 Shortfall: TypeAlias = Callable[[Array], Array]
+
+_TAIL = -1.0  # below so many standard deviations the density is taken out, so that nothing cancels
+_FAR = -300.0  # below so many a series is more exact
 
 
 def known(values: Array) -> Shortfall:
     """Of exact values, shape (points,)."""
-    return lambda thresholds: np.maximum(thresholds - values[:, None], 0.0)
+
+    def shortfall(thresholds: Array) -> Array:
+        return _log(np.maximum(thresholds - values[:, None], 0.0))
+
+    return shortfall
 
 
 def normal(mean: Array, std: Array) -> Shortfall:
@@ -36,11 +46,23 @@ def normal(mean: Array, std: Array) -> Shortfall:
     def shortfall(thresholds: Array) -> Array:
         finite = np.isfinite(thresholds)
         z = (thresholds[finite] - mean[:, None]) / std[:, None]
-        result = np.zeros((len(mean), len(thresholds)))
-        result[:, finite] = std[:, None] * (z * ndtr(z) + _density(z))
+        result = np.full((len(mean), len(thresholds)), -np.inf)
+        result[:, finite] = np.log(std)[:, None] + _log_normal(z)
         return result
 
     return shortfall
+
+
+def _log_normal(z: Array) -> Array:
+    """log(density(z) + z ndtr(z)), the shortfall of a standard normal."""
+    result = np.empty_like(z)
+    body, far = z > _TAIL, z < _FAR
+    result[body] = np.log(np.exp(_log_density(z[body])) + z[body] * ndtr(z[body]))
+    tail = ~(body | far)
+    result[tail] = _log_density(z[tail]) + np.log1p(z[tail] * _mills(-z[tail]))
+    inverse = z[far] ** -2.0
+    result[far] = _log_density(z[far]) + np.log(inverse * (1.0 - inverse * (3.0 - 15.0 * inverse)))
+    return result
 
 
 def shifted_lognormal(mean: Array, std: Array, shift: float) -> Shortfall:
@@ -48,18 +70,45 @@ def shifted_lognormal(mean: Array, std: Array, shift: float) -> Shortfall:
 
     def shortfall(thresholds: Array) -> Array:
         above = thresholds > shift
-        strike = thresholds[above] - shift
-        d = (np.log(strike) - mean[:, None]) / std[:, None]
-        result = np.zeros((len(mean), len(thresholds)))
-        expected = np.exp(np.minimum(mean + 0.5 * std**2, 700.0))[:, None]
-        result[:, above] = np.maximum(strike * ndtr(d) - expected * ndtr(d - std[:, None]), 0.0)
+        log_strike = np.log(thresholds[above] - shift)
+        d = (log_strike - mean[:, None]) / std[:, None]
+        result = np.full((len(mean), len(thresholds)), -np.inf)
+        result[:, above] = log_strike + _log_lognormal(d, np.broadcast_to(std[:, None], d.shape))
         return result
 
     return shortfall
 
 
-def _density(z: Array) -> Array:
-    return np.asarray(np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi))
+def _log_lognormal(d: Array, std: Array) -> Array:
+    """log(ndtr(d) - exp(std^2 / 2 - d std) ndtr(d - std)), the put in units of its strike.
+
+    The second term is also density(d) mills(std - d), and the first one density(d) mills(-d).
+    """
+    result = np.empty_like(d)
+    body = d > _TAIL
+    x, s = d[body], std[body]
+    inside = x > s
+    second = np.empty_like(x)
+    second[inside] = np.exp((0.5 * s - x)[inside] * s[inside]) * ndtr((x - s)[inside])
+    second[~inside] = np.exp(_log_density(x[~inside])) * _mills((s - x)[~inside])
+    result[body] = _log(np.maximum(ndtr(x) - second, 0.0))
+    x, s = d[~body], std[~body]
+    result[~body] = _log_density(x) + _log(np.maximum(_mills(-x) - _mills(s - x), 0.0))
+    return result
+
+
+def _log_density(z: Array) -> Array:
+    return np.asarray(-0.5 * z * z - 0.5 * np.log(2.0 * np.pi))
+
+
+def _mills(x: Array) -> Array:
+    """ndtr(-x) / density(x) for x that are not far below 0."""
+    return np.asarray(np.sqrt(0.5 * np.pi) * erfcx(x / np.sqrt(2.0)))
+
+
+def _log(values: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(values))
 
 
 @dataclass(frozen=True)
@@ -75,22 +124,27 @@ class Boxes:
     upper: Array
 
 
-def expected_improvement(boxes: Boxes, objectives: Sequence[Shortfall]) -> Array:
-    """Expected hypervolume improvement of each point, shape (points,)."""
-    product: Array | None = None
+def log_expected_improvement(boxes: Boxes, objectives: Sequence[Shortfall]) -> Array:
+    """Logarithm of the expected hypervolume improvement of each point, shape (points,); -inf where it is exactly 0."""
+    total: Array | None = None
     for d, shortfall in enumerate(objectives):
         # A front has few distinct coordinates beside its many boxes.
         edges, places = np.unique(np.concatenate([boxes.lower[:, d], boxes.upper[:, d]]), return_inverse=True)
         heights = shortfall(edges)
         lower, upper = np.split(places, 2)
-        extent = heights[:, upper]
-        extent -= heights[:, lower]
-        if product is None:
-            product = extent
-        else:
-            product *= extent
-    assert product is not None
-    return np.asarray(product.sum(axis=1))
+        extent = _log_difference(heights[:, upper], heights[:, lower])
+        total = extent if total is None else total + extent
+    assert total is not None
+    largest = total.max(axis=1)
+    scale = np.where(np.isfinite(largest), largest, 0.0)
+    return np.asarray(scale + _log(np.exp(total - scale[:, None]).sum(axis=1)))
+
+
+def _log_difference(larger: Array, smaller: Array) -> Array:
+    """log(exp(larger) - exp(smaller)), elementwise; -inf where there is none."""
+    with np.errstate(invalid="ignore"):
+        ratio = np.where(smaller < larger, smaller - larger, 0.0)
+    return np.asarray(larger + _log(-np.expm1(ratio)))
 
 
 def open_boxes(front: Array, reference: Array) -> Boxes:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import log_ndtr
 
 from nas.search.sampler import acquisition
 from nas.search.sampler.encoding import Array, IntArray
@@ -119,10 +119,10 @@ class Distribution:
         return self.mean if self.shift is None else np.asarray(self.shift + np.exp(np.minimum(self.mean, 700.0)))
 
     @property
-    def probability_of_holding(self) -> Array:
+    def log_probability_of_holding(self) -> Array:
         """Of a constraint, which holds at or below zero."""
         assert self.shift is None
-        return np.asarray(ndtr(-self.mean / self.std))
+        return np.asarray(log_ndtr(-self.mean / self.std))
 
 
 class Prediction:

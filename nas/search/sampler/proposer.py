@@ -85,6 +85,8 @@ class Proposer:
             more = source.near(leaders, self._pool_size // (2 * _ROUNDS))
             if len(more):
                 pool, scores = pool.joined(more), np.concatenate([scores, score(more)])
+        if np.isneginf(scores).all():  # every candidate is known to be dominated: look where nothing has been seen
+            scores = view.distance(pool)
         return np.asarray(pool.rows[int(np.argmax(scores))])
 
     def _source(self, records: Sequence[Record], pins: Mapping[int, float], rng: np.random.Generator) -> Source:

@@ -129,7 +129,7 @@ class View:
 
 
 class Score:
-    """Called with a pool, returns the score of each candidate, shape (points,).
+    """Called with a pool, returns the logarithm of each candidate's score, shape (points,); -inf for no gain at all.
 
     Attributes:
         first: The scores of the pool that it was made with.
@@ -182,9 +182,9 @@ class Score:
             else acquisition.known(features.costs[:, self._setting.known.index(d)])
             for d in range(len(self._setting.signs))
         ]
-        score = acquisition.expected_improvement(self._boxes, objectives) * self._view.success(pool)
+        score = acquisition.log_expected_improvement(self._boxes, objectives) + np.log(self._view.success(pool))
         for model in self._constraints:
-            score *= model.at(features).probability_of_holding
+            score += model.at(features).log_probability_of_holding
         return np.asarray(score)
 
     def _predicted(self, features: Features, distributions: Mapping[int, Distribution]) -> Array:

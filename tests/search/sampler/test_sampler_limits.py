@@ -27,6 +27,7 @@ from invented_problem import (
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from nas.search.sampler import scoring
 from nas.search.sampler.known_cost import KnownCostSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -114,6 +115,61 @@ def test_constraints_are_learned(way: str) -> None:
     late = [violation(p) <= 0.0 for p in all_params(study)[20:]]
     assert np.mean(late) > 0.75  # a random point keeps it in 10 cases of 25
     assert all(violation(trial.params) <= 0.0 for trial in study.best_trials)
+
+
+def test_constraints_that_are_known_beforehand_are_facts_and_no_model() -> None:
+    """Proposals are those of a study that holds no constraints at all."""
+
+    def proposals(constraint: bool) -> list[Params]:
+        sampler = KnownCostSampler(
+            known={1: size}, search_space=SMALL, feasible=lambda p: size(p) <= 40.0, decided=["size<=40"]
+        )
+        study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+        for _ in range(25):
+            trial = study.ask(SMALL)
+            if constraint:
+                trial.set_constraint("size<=40", size(trial.params) / 40.0 - 1.0)
+            study.tell(trial, two(trial.params))
+        return all_params(study)
+
+    assert proposals(True) == proposals(False)
+
+
+def test_a_front_of_one_point_still_tells_candidates_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every prediction is many deviations behind the best trial; the expected gains are far below the least float."""
+    scores: list[np.ndarray] = []
+    scored = scoring.Score._scores
+
+    def spy(self: scoring.Score, *arguments: Any) -> np.ndarray:
+        scores.append(scored(self, *arguments))
+        return scores[-1]
+
+    monkeypatch.setattr(scoring.Score, "_scores", spy)
+    best = dict.fromkeys(SMALL, 1)
+
+    def objective(params: Params) -> tuple[float, float]:
+        return (-1000.0 if params == best else 0.01 * params["t0"]), size(params)
+
+    study = optuna.create_study(
+        directions=["minimize", "minimize"], sampler=KnownCostSampler(known={}, search_space=SMALL)
+    )
+    study.enqueue_trial(best)
+    extend(study, 20, objective, SMALL)
+    assert len(scores) > 20
+    for score in scores:
+        assert np.isfinite(score).all()
+        assert len(np.unique(score)) > 0.9 * len(score)
+
+
+def test_where_every_candidate_is_known_to_be_dominated_it_looks_where_nothing_has_been_seen() -> None:
+    sampler = KnownCostSampler(known={0: size, 1: lambda p: -p["t0"] - p["t1"]}, search_space=SMALL)
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+    seen = [dict(zip(SMALL, levels, strict=True)) for levels in itertools.product(LEVELS[:2], repeat=4)]
+    ideal = [-1000.0, -1000.0]  # a trial that nothing can improve on
+    for params in seen:
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=SMALL, values=ideal))
+    asked = study.ask(SMALL).params
+    assert sum(level not in LEVELS[:2] for level in asked.values()) >= 3
 
 
 def test_an_enqueued_trial_is_not_proposed_beside_it_and_a_partly_enqueued_one_is_completed() -> None:
