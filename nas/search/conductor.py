@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from nas import pareto
+from nas.architecture import Architecture
 from nas.search.objectives import losses
 from nas.search.stopping import DominanceStopping
 from nas.search.study import Candidate, SearchStudy, curve_of, may_stand_on_front
+from nas.search.time_left import TimeLeft
 
 
 @dataclass
@@ -31,8 +33,8 @@ class Progress:
     best_accuracy: float | None = None
     front: int = 0
     started: float = field(default_factory=time.monotonic)
-    trained_here: int = 0
-    """Trials closed since this process began, for the time left."""
+    ends: float | None = None
+    """When the last training is expected to end, on the clock of `started`; None while nothing is known."""
     note: str = ""
 
     @property
@@ -41,10 +43,12 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """What the trials so far took, for those still to come; None before the first one is closed."""
-        if not self.trained_here:
-            return None
-        return (time.monotonic() - self.started) / self.trained_here * (self.budget - self.closed)
+        """Until the last training is expected to end."""
+        return None if self.ends is None else max(0.0, self.ends - time.monotonic())
+
+    def expect(self, seconds: float | None) -> None:
+        """Set how long it will take from now on."""
+        self.ends = None if seconds is None else time.monotonic() + seconds
 
 
 class Conductor:
@@ -83,6 +87,10 @@ class Conductor:
         self._failures_in_a_row = 0
         self._points: dict[int, list[float]] = {}
         self._front: set[int] = set()
+        self._time_left = TimeLeft(epochs)
+        waiting = study.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        queue = {t.number: Architecture.from_dict(t.user_attrs["document"], f"trial {t.number}") for t in waiting}
+        self._queue = {number: study.costs(architecture)["macs"] for number, architecture in queue.items()}
         reopened = study.reopen()
         self._recall()
         self._waiting = [candidate for candidate in reopened if not self._ended_before(candidate.number)]
@@ -104,8 +112,12 @@ class Conductor:
                 self.progress.budget = self.progress.closed + self.progress.running
                 return None
             candidate = proposed
+            asked = candidate.number in self._queue
+            self._time_left.start(candidate.number, self.study.costs(candidate.architecture)["macs"], asked=asked)
+            # What came before it in the queue and was not worth training has been passed over.
+            self._queue = {number: macs for number, macs in self._queue.items() if number > candidate.number}
         self.progress.running += 1
-        self.on_change(self.progress)
+        self._changed()
         return candidate
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
@@ -118,17 +130,25 @@ class Conductor:
         with self.study.batch():
             ends = self._take_in(number, _metrics(result["epoch"]))
         if ends:
-            self._close()
+            self._close(number)
             self._failures_in_a_row = 0
             self._discard_unneeded({number} | (before - self._front))
-        self.on_change(self.progress)
+        self._changed()
         return ends
+
+    def _changed(self) -> None:
+        progress = self.progress
+        to_come = max(0, progress.budget - progress.closed - progress.running)
+        queue = list(self._queue.values())[:to_come]
+        progress.expect(self._time_left.seconds(queue, to_come - len(queue)))
+        self.on_change(progress)
 
     def _take_in(self, number: int, epoch: Mapping[str, float]) -> bool:
         done = int(epoch["epoch"])
         if done <= self.study.epochs_done(number):
             return False  # from the worker's checkpoint, for a driver that may not have heard of it
         self.study.record_epoch(number, epoch)
+        self._time_left.epoch(number, epoch["seconds"])
         return self._judge(number)
 
     def _ended_before(self, number: int) -> bool:
@@ -137,7 +157,10 @@ class Conductor:
         if not self.study.epochs_done(number):
             return False
         with self.study.batch():
-            return self._judge(number)
+            ended = self._judge(number)
+        if ended:
+            self._time_left.close(number)
+        return ended
 
     def _judge(self, number: int) -> bool:
         """Close a trial that ends with its last epoch in the record; returns whether it does."""
@@ -166,17 +189,17 @@ class Conductor:
         if number not in self.study.running():
             return
         self.study.fail(number, reason)
-        self._close()
+        self._close(number)
         self.progress.failed += 1
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= self.max_failures:
             self.broken = f"{self._failures_in_a_row} trials in a row failed, the last with: {reason}"
         self._discard_unneeded({number})
-        self.on_change(self.progress)
+        self._changed()
 
-    def _close(self) -> None:
+    def _close(self, number: int) -> None:
         self.progress.running -= 1
-        self.progress.trained_here += 1
+        self._time_left.close(number)
 
     def _discard_unneeded(self, numbers: set[int]) -> None:
         """Called when the record knows why, so that a driver that dies here has not lost what it still needs."""
@@ -210,12 +233,21 @@ class Conductor:
                 self._note_front(trial.number, list(trial.values))
             if "untrained" in trial.user_attrs:
                 continue
+            self._recall_time(trial)
             if trial.state == TrialState.COMPLETE:
                 self.progress.done += 1
             elif trial.state == TrialState.PRUNED:
                 self.progress.stopped += 1
             elif trial.state == TrialState.FAIL:
                 self.progress.failed += 1
+
+    def _recall_time(self, trial: FrozenTrial) -> None:
+        if "costs" in trial.user_attrs:
+            self._time_left.start(trial.number, trial.user_attrs["costs"]["macs"], asked="origin" in trial.user_attrs)
+            for epoch in curve_of(trial.user_attrs):
+                self._time_left.epoch(trial.number, epoch["seconds"], here=False)
+            if trial.state.is_finished():
+                self._time_left.close(trial.number)
 
 
 def training_seed(seed: int, candidate: Candidate) -> int:

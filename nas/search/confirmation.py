@@ -17,6 +17,7 @@ from scipy import stats
 from nas.search.conductor import Progress
 from nas.search.run import Record
 from nas.search.study import Candidate
+from nas.search.time_left import TimeLeft
 
 
 class Confirmation:
@@ -54,6 +55,7 @@ class Confirmation:
         self.progress = Progress(budget=len(self._jobs))
         self._running: dict[int, tuple[Record, int]] = {}
         self._next = 0
+        self._time_left = TimeLeft(epochs)
 
     def next_candidate(self) -> Candidate | None:
         """The next training, or None when all are handed out, or the confirmation is broken."""
@@ -63,8 +65,9 @@ class Confirmation:
         number = self._next
         self._running[number] = (record, seed)
         self._next += 1
+        self._time_left.start(number, record.costs["macs"], asked=True)
         self.progress.running += 1
-        self.on_change(self.progress)
+        self._changed()
         return Candidate(number, record.architecture, seed_of=f"confirmation {seed}", checkpointed=False)
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
@@ -72,13 +75,15 @@ class Confirmation:
         if "failure" in result:
             self.lose(number, str(result["failure"]))
             return True
+        self._time_left.epoch(number, result["epoch"]["seconds"])
         if int(result["epoch"]["epoch"]) < self.epochs:
+            self._changed()
             return False
         record, seed = self._running.pop(number)
         accuracy = round(float(result["epoch"]["validation_accuracy"]), 6)
         self._write([*self._lost(), (record, seed, "repeats", accuracy)])
         self.progress.done += 1
-        self._closed()
+        self._closed(number)
         return True
 
     def lose(self, number: int, reason: str) -> None:
@@ -92,7 +97,7 @@ class Confirmation:
             self.broken = f"{len(self._failures_in_a_row)} trainings in a row failed, the last with: {reason}"
         elif self._next >= len(self._jobs) and not self._running:
             self._write(self._lost())
-        self._closed()
+        self._closed(number)
 
     def _known(self, record: Record) -> set[str]:
         """The seeds that a network was trained with, successfully or not."""
@@ -112,9 +117,14 @@ class Confirmation:
             entry.setdefault(kind, {}).setdefault(str(self.epochs), {})[str(seed)] = value
         self.study.set_user_attr("confirmed", confirmed)
 
-    def _closed(self) -> None:
+    def _closed(self, number: int) -> None:
         self.progress.running -= 1
-        self.progress.trained_here += 1
+        self._time_left.close(number)
+        self._changed()
+
+    def _changed(self) -> None:
+        to_come = [record.costs["macs"] for record, _ in self._jobs[self._next :]]
+        self.progress.expect(self._time_left.seconds(to_come, 0))
         self.on_change(self.progress)
 
 

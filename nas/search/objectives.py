@@ -106,6 +106,14 @@ class Limit:
         return costs.get(f"{name}_high", costs[name])
 
 
+def over_limits(limits: Sequence[Limit], costs: Mapping[str, float]) -> str:
+    """Which limits the costs break, or cannot be said to keep; empty where they keep all."""
+    unknown = [limit for limit in limits if limit.objective.name not in costs]
+    broken = [limit for limit in limits if limit not in unknown and limit.excess(costs) > 0]
+    said = [f"over the limit {limit}" for limit in broken] + [f"not known to keep {limit}" for limit in unknown]
+    return ", ".join(said)
+
+
 def parse_limit(text: str) -> Limit:
     """A limit such as ``size<=4MB`` or ``latency<=5ms``.
 

@@ -34,7 +34,7 @@ from sqlalchemy.exc import ArgumentError
 from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.search.journal import RunJournal
-from nas.search.objectives import Limit, Objective
+from nas.search.objectives import Limit, Objective, over_limits
 from nas.space import Space, Value
 
 STUDY_FILE = "study.journal"
@@ -119,14 +119,6 @@ def curve_of(attributes: Mapping[str, Any]) -> list[dict[str, float]]:
 def may_stand_on_front(trial: FrozenTrial) -> bool:
     """Whether a trial competes for the front: trained to the end, in the space and its limits, each network once."""
     return trial.state == TrialState.COMPLETE and not {"twin", "beside"} & trial.user_attrs.keys()
-
-
-def over_limits(limits: Sequence[Limit], costs: Costs) -> str:
-    """Which limits the costs break, or cannot be said to keep; empty where they keep all."""
-    unknown = [limit for limit in limits if limit.objective.name not in costs]
-    broken = [limit for limit in limits if limit not in unknown and limit.excess(costs) > 0]
-    said = [f"over the limit {limit}" for limit in broken] + [f"not known to keep {limit}" for limit in unknown]
-    return ", ".join(said)
 
 
 class SearchStudy:

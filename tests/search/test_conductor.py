@@ -345,9 +345,14 @@ def test_what_a_worker_repeats_from_its_checkpoint_is_not_judged_again(make_cond
 def test_progress_counts(make_conductor, tmp_path, small_space):
     conductor = make_conductor(tmp_path, small_space, trials=5, reduction=1)
     assert conductor.progress.seconds_left is None
+    first = conductor.next_candidate()
+    conductor.report(first.number, epoch_of(1, 0.01))
+    assert conductor.progress.seconds_left > 0
+    conductor.lose(first.number, "broken")
     run(conductor)
+    assert conductor.progress.seconds_left == 0
     progress = conductor.progress
-    assert (progress.done, progress.stopped, progress.failed, progress.running) == (5, 0, 0, 0)
+    assert (progress.done, progress.stopped, progress.failed, progress.running) == (4, 0, 1, 0)
     best = max(trial.values[0] for trial in trials(conductor) if trial.state == TrialState.COMPLETE)
     assert progress.best_accuracy == best
     assert progress.front == len(conductor.study.study.best_trials)  # Optuna's own front

@@ -1,0 +1,116 @@
+"""How long the rest of a search takes, from what its trainings took: what one costs is known before it is trained."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+FIRST = 2
+"""So many proposals are taken to be like the networks that were asked for."""
+
+
+@dataclass
+class _Training:
+    macs: float
+    asked: bool
+    epochs: int = 0
+    seconds: float = 0.0
+
+
+class TimeLeft:
+    """Told of every training, answers for those to come.
+
+    Seconds of an epoch are a straight line over the network's MACs (a small network's are its layers' overhead),
+    fitted to all epochs so far. What was asked for by name is trained to the end; proposals cost what proposals have
+    cost, those that were stopped early included. Workers, and what lies between their epochs, are in the rate at which
+    seconds of training were done so far.
+
+    Args:
+        epochs: of a training that is not stopped.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, epochs: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.epochs = epochs
+        self._clock = clock
+        self._running: dict[int, _Training] = {}
+        self._began: float | None = None
+        self._spent = 0.0  # seconds of training since then
+        self._sums = (0, 0.0, 0.0, 0.0, 0.0)  # epochs, MACs, MACs squared, seconds, MACs times seconds
+        self._proposals = (0, 0.0)  # closed ones, and their seconds
+        self._lengths: Counter[int] = Counter()  # of closed proposals, in epochs
+        self._asked = (0, 0.0)
+
+    def start(self, number: int, macs: float, *, asked: bool) -> None:
+        """A training begins, or goes on; `asked`: for its network, by name."""
+        self._running[number] = _Training(macs, asked)
+
+    def epoch(self, number: int, seconds: float, *, here: bool = True) -> None:
+        """A training's next epoch; `here`: by this process, not by one before it."""
+        training = self._running[number]
+        training.epochs += 1
+        training.seconds += seconds
+        x, (n, sx, sxx, sy, sxy) = training.macs / 1e6, self._sums
+        self._sums = n + 1, sx + x, sxx + x * x, sy + seconds, sxy + x * seconds
+        if here:
+            if self._began is None:
+                self._began = self._clock() - seconds
+            self._spent += seconds
+
+    def close(self, number: int) -> None:
+        """A training has ended, one way or the other."""
+        training = self._running.pop(number)
+        if training.asked:
+            self._asked = self._asked[0] + 1, self._asked[1] + training.seconds
+        else:
+            self._proposals = self._proposals[0] + 1, self._proposals[1] + training.seconds
+            self._lengths[training.epochs] += 1
+
+    def seconds(self, waiting: Iterable[float], proposals: int) -> float | None:
+        """Until all is trained; None before the first epoch.
+
+        Args:
+            waiting: MACs of the networks that were asked for and wait.
+            proposals: how many networks are to be proposed yet.
+        """
+        if self._began is None or self._spent <= 0:
+            return None
+        queue = [self.epochs * self._per_epoch(macs) for macs in waiting]
+        left = {number: self._left(training) for number, training in self._running.items()}
+        work = [*queue, *left.values()]
+        rate = self._spent / max(self._clock() - self._began, 1e-9)
+        total = sum(work) + proposals * self._per_proposal(left, queue)
+        return max([total / rate, *work])
+
+    def _per_epoch(self, macs: float) -> float:
+        n, sx, sxx, sy, sxy = self._sums
+        spread = sxx - sx * sx / n
+        slope = max(0.0, (sxy - sx * sy / n) / spread) if spread > 1e-9 * sxx else 0.0
+        level = (sy - slope * sx) / n
+        if level < 0:
+            level, slope = 0.0, sxy / sxx
+        return level + slope * macs / 1e6
+
+    def _left(self, training: _Training) -> float:
+        """Of a running training; a proposal goes on for as long as those did that came as far."""
+        epochs = float(self.epochs - training.epochs)
+        if not training.asked:
+            # One more that went to the end: of few that have ended, most were stopped.
+            ended = [*self._lengths.items(), (self.epochs, 1)]
+            longer = [(length, count) for length, count in ended if length > training.epochs]
+            total = sum(length * count for length, count in longer)
+            epochs = total / max(sum(count for _, count in longer), 1) - training.epochs
+        own = training.seconds / training.epochs if training.epochs else self._per_epoch(training.macs)
+        return max(epochs, 0.0) * own
+
+    def _per_proposal(self, left: dict[int, float], queue: list[float]) -> float:
+        count, seconds = self._proposals
+        for number, training in self._running.items():
+            if not training.asked:
+                count, seconds = count + 1, seconds + training.seconds + left[number]
+        asked = [t.seconds + left[number] for number, t in self._running.items() if t.asked] + queue
+        known = self._asked[0] + len(asked)
+        if known:  # while there are few, they are thought to be like those that were asked for
+            mean = (self._asked[1] + sum(asked)) / known
+            count, seconds = count + FIRST, seconds + FIRST * mean
+        return seconds / count if count else 0.0
