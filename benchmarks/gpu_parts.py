@@ -173,8 +173,7 @@ def _pretended_limits(share: float) -> Any:
 
 def latency(given: Namespace, sizes: Sizes) -> Iterator[Row]:
     """One image: by the card's events (on a CPU by the clock), and as a replayed CUDA graph; ms."""
-    from nas.cost.latency import measure
-    from nas.cost.latency.engines import Runtime
+    from nas.cost.latency import Runtime, measure
 
     chosen = networks(sizes.latencies, sizes.side)
     rows: list[Row] = [{"network": architecture.name or architecture.id} for architecture in chosen]

@@ -1,7 +1,6 @@
 """What the commands do, as functions: the command line is a thin layer over these."""
 
 import datetime
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from nas.cost.analytic import cost
 from nas.cost.compare import compare as compare_networks
 from nas.cost.profile import profile as profile_network
 from nas.errors import UserError
+from nas.hardware import check_device
 from nas.predict import Prediction
 from nas.predict import predict as classify
 from nas.published import CLASSES, Printed, printed_for
@@ -409,12 +409,7 @@ def choose_device(device: str | None) -> str:
     """
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
-        raise UserError(f"device {device!r}: allowed are cpu, cuda, cuda:INDEX and mps")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device 'mps': torch sees no Apple GPU here; use cpu")
-    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= (count := torch.cuda.device_count()):
-        raise UserError(f"device {device!r}: torch sees {count or 'no'} GPU{'s' * (count > 1)} here; use cpu")
+    check_device(device)
     return device
 
 

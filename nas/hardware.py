@@ -1,11 +1,24 @@
 """What this machine is, as far as its figures depend on it."""
 
 import platform
+import re
 from pathlib import Path
 
 import torch
 
+from nas.errors import UserError
+
 CPU_INFO = Path("/proc/cpuinfo")
+
+
+def check_device(device: str) -> None:
+    """Raise UserError unless torch knows the device and sees it on this machine."""
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+        raise UserError(f"device {device!r}: allowed are cpu, cuda, cuda:INDEX and mps")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps': torch sees no Apple GPU here; use cpu")
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= (count := torch.cuda.device_count()):
+        raise UserError(f"device {device!r}: torch sees {count or 'no'} GPU{'s' * (count > 1)} here; use cpu")
 
 
 def device_name(device: str) -> str:

@@ -203,12 +203,14 @@ def test_what_the_profiler_takes_is_taken_off_its_nodes() -> None:
 def test_missing_engines_and_devices_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="unknown engine 'fast'"):
         Runtime("fast").check()
-    with pytest.raises(UserError, match="unknown device 'tpu'"):
+    with pytest.raises(UserError, match="device 'tpu': allowed are"):
         Runtime(device="tpu").check()
+    with pytest.raises(UserError, match="on cpu and cuda"):
+        Runtime(device="mps").check()
     with pytest.raises(UserError, match="CUDA graphs"):
         Runtime("graph").check()
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="no CUDA device"):
+        with pytest.raises(UserError, match="sees no GPU"):
             Runtime(device="cuda").check()
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(UserError, match="pip install"):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
+from nas.hardware import check_device
 
 Engine = Literal["eager", "compiled", "onnxruntime", "graph"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -49,10 +50,9 @@ class Runtime:
         if self.engine not in ENGINES:
             raise UserError(f"unknown engine {self.engine!r}; allowed: {', '.join(ENGINES)}")
         on_cpu = self.device == "cpu"
-        if not on_cpu and not self.device.startswith("cuda"):
-            raise UserError(f"unknown device {self.device!r}; allowed: cpu, cuda, cuda:<index>")
-        if not on_cpu and not torch.cuda.is_available():
-            raise UserError(f"device {self.device!r}: torch sees no CUDA device here; use --device cpu")
+        if self.device == "mps":
+            raise UserError("device 'mps': latencies are measured on cpu and cuda")
+        check_device(self.device)
         if self.engine == "graph" and on_cpu:
             raise UserError("engine graph replays CUDA graphs; use --device cuda, or --engine eager")
         if self.engine == "onnxruntime":
