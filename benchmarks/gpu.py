@@ -89,11 +89,13 @@ def main() -> None:
     given = arguments.parse_args()
     given.out = given.out.resolve()
     given.data_dir = given.data_dir and given.data_dir.resolve()
-    given.out.mkdir(parents=True, exist_ok=True)
     if given.part:
         return run_part(given.part, given)
     if given.device.startswith("cuda") and given.data_dir is None:
         arguments.error("--data-dir is needed on a GPU: the folder that holds cifar-10-batches-py")
+    if given.data_dir is not None and not (given.data_dir / "cifar-10-batches-py").is_dir():
+        arguments.error(f"{given.data_dir} holds no cifar-10-batches-py; nothing is downloaded here")
+    given.out.mkdir(parents=True, exist_ok=True)
     output = Output(given.out / "gpu.txt")
     waiting = given.only or list(PARTS)
     end = time.time() + 60 * given.minutes

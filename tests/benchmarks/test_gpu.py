@@ -61,6 +61,13 @@ def test_a_part_ends_when_its_time_is_over(tmp_path, monkeypatch):
     assert (found["state"], found["rows"]) == ("its time was over", [{"n": 0}])
 
 
+def test_nothing_is_downloaded(tmp_path):
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        dry_run(tmp_path / "out", "--data-dir", str(tmp_path))
+    assert raised.value.stderr.splitlines()[-1].endswith("holds no cifar-10-batches-py; nothing is downloaded here")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_part_that_lacks_a_package_leaves_the_others_alone(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_RAY)
