@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Architecture", "Run", "Space", "UserError", "evaluate", "load", "load_space", "open_run", "train"]
-
 _HOMES = {
     "Architecture": "nas.architecture",
     "Run": "nas.search.run",
@@ -36,11 +34,32 @@ _HOMES = {
     "train": "nas.api",
 }
 
+_PACKAGES = ("cost", "search")
+
+# Spelt out for type checkers and star imports.
+__all__ = [
+    "Architecture",
+    "Run",
+    "Space",
+    "UserError",
+    "cost",
+    "evaluate",
+    "load",
+    "load_space",
+    "open_run",
+    "search",
+    "train",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted([*(name for name in globals() if name.startswith("__")), *__all__])
+
 
 def __getattr__(name: str) -> Any:
     # Imported when first used: torch, Ray and Optuna take seconds, and `nas --help` needs none of them.
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in ("cost", "search"):
+    if name in _PACKAGES:
         return importlib.import_module(f"nas.{name}")
     raise AttributeError(f"module 'nas' has no attribute {name!r}")

@@ -1,8 +1,10 @@
 """What the commands do, as functions: the command line is a thin layer over these."""
 
 import datetime
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from nas.report.page import write_report
 from nas.report.table import render
 from nas.search.cluster import Resources
 from nas.search.conductor import Progress
+from nas.search.display import Display
 from nas.search.memory import memory_bytes, too_large
 from nas.search.prepare import fit_space
 from nas.search.reproduce import Reproduction
@@ -73,8 +76,9 @@ def search(
     storage: str | None = None,
     resources: Resources | None = None,
     report_every: float = 0,
-    on_change: Callable[[Progress], None] = lambda progress: None,
-    say: Callable[[str], None] = lambda line: None,
+    progress: bool | None = None,
+    on_change: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Run:
     """Search a space for the networks with the best trade of the objectives; `nas search` in Python.
 
@@ -95,6 +99,7 @@ def search(
         keep: whose weights stay at the end: ``all`` trials', the ``front``'s (and queued networks'), or ``none``.
         out: the run's folder; default a fresh one under ``results/``.
         report_every: write the report again after so many seconds, while the search runs; 0: not at all.
+        progress: print how far the search is; default: in an interactive session, unless `on_change` is given.
         on_change: told the progress after every change.
         say: told in one line what happens around the trials.
 
@@ -135,15 +140,16 @@ def search(
         seed=seed,
     )
     folder = Path(out) if out is not None else fresh_folder(fitted.name, dataset)
-    return run_search(
-        settings,
-        out=folder,
-        dataset=data,
-        resources=resources,
-        storage=storage,
-        on_change=_reporting(folder, report_every, on_change),
-        say=say,
-    )
+    with _shown(progress, on_change, say) as (tell, speak):
+        return run_search(
+            settings,
+            out=folder,
+            dataset=data,
+            resources=resources,
+            storage=storage,
+            on_change=_reporting(folder, report_every, tell),
+            say=speak,
+        )
 
 
 def train(
@@ -269,11 +275,37 @@ def resume(
     path: str | Path,
     *,
     report_every: float = 0,
-    on_change: Callable[[Progress], None] = lambda progress: None,
+    progress: bool | None = None,
+    on_change: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Run:
     """Go on with a search that was interrupted, or extend one; see :func:`nas.search.search.resume`."""
-    return resume_search(Path(path), on_change=_reporting(Path(path), report_every, on_change), **options)
+    with _shown(progress, on_change, say) as (tell, speak):
+        return resume_search(Path(path), on_change=_reporting(Path(path), report_every, tell), say=speak, **options)
+
+
+@contextmanager
+def _shown(
+    progress: bool | None, on_change: Callable[[Progress], None] | None, say: Callable[[str], None] | None
+) -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
+    """Whom the progress and the lines around the trials are told to: the caller, else the screen where it is wanted."""
+    if not (is_interactive() and on_change is None if progress is None else progress):
+        yield on_change or (lambda progress: None), say or (lambda line: None)
+        return
+    with Display() as display:
+
+        def tell(state: Progress) -> None:
+            display(state)
+            if on_change is not None:
+                on_change(state)
+
+        yield tell, say or display.say
+
+
+def is_interactive() -> bool:
+    """Whether somebody types at a prompt or in a notebook."""
+    return hasattr(sys, "ps1") or "ipykernel" in sys.modules
 
 
 def _reporting(folder: Path, every: float, on_change: Callable[[Progress], None]) -> Callable[[Progress], None]:

@@ -3,20 +3,9 @@
 The package can be called: ``nas.cost(architecture)`` is :func:`nas.cost.analytic.cost`.
 """
 
-import sys
-from types import ModuleType
-from typing import Any
-
+from nas.callable_package import make_callable
 from nas.cost.analytic import Cost, cost
 
 __all__ = ["Cost", "cost"]
 
-
-class _Callable(ModuleType):
-    """Gives the package the call that users expect beside its contents."""
-
-    def __call__(self, *arguments: Any, **options: Any) -> Cost:
-        return cost(*arguments, **options)
-
-
-sys.modules[__name__].__class__ = _Callable
+make_callable(__name__, "nas.cost.analytic", "cost")

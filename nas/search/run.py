@@ -14,6 +14,7 @@ import datetime
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas import pareto
 from nas.architecture import Architecture
+from nas.cost.latency import Prediction, load_table
+from nas.cost.latency.layers import segments
 from nas.errors import UserError, printable
 from nas.files import remove_unfinished, write_atomic
 from nas.search.checked import check_confirmed, check_trial
 from nas.search.objectives import Objective, losses, parse_limit
+from nas.search.prepare import LATENCY_FILE, cost_function
 from nas.search.run_file import read_run_file
 from nas.search.settings import Settings
 from nas.search.study import STUDY_FILE, curve_of, may_stand_on_front, open_storage
+from nas.units import percent
 
 COLUMNS = (
     "trial",
@@ -203,27 +208,82 @@ class Run:
         order = [record.number for record in self.front_records]
         return self.trials.set_index("trial", drop=False).loc[order].reset_index(drop=True)
 
-    def best(self, limit: Mapping[str, str] | None = None) -> Record:
+    def best(self, limit: Mapping[str, str] | None = None, *, latency_table: str | Path | None = None) -> Record:
         """The most accurate network that was trained to the end, of those that may stand on the front.
 
         Args:
             limit: largest values by objective, such as ``{"size": "1MB", "latency": "5ms"}``.
+            latency_table: to predict latencies from where the search knew none; default the run's or its settings'.
 
         Raises:
-            UserError: no network keeps the limits.
+            UserError: no network keeps the limits, or nothing tells a limited figure.
         """
+        if limit is not None and not isinstance(limit, Mapping):
+            raise UserError(f'limit {limit!r}: give a mapping, such as {{"size": "1MB", "latency": "5ms"}}')
         limits = [parse_limit(f"{name}<={value}") for name, value in (limit or {}).items()]
+        ended = [record for record in self.records if record.state == "complete" and not record.beside]
+        costs = {record.number: record.costs for record in ended}
+        names = [item.objective.name for item in limits]
+        unknown = any("latency" not in known for known in costs.values())
+        if "latency" in names and (latency_table is not None or unknown):
+            costs = self._with_latencies(ended, latency_table)
+        for name in names:
+            if ended and not any(name in known for known in costs.values()):
+                raise UserError(f"{self.path}: {name} is known of none of its networks")
         kept = [
             record
-            for record in self.records
-            if record.state == "complete"
-            and not record.beside
-            and all(item.excess(record.costs) <= 0 for item in limits)
+            for record in ended
+            if all(name in costs[record.number] for name in names)
+            and all(item.excess(costs[record.number]) <= 0 for item in limits)
         ]
         if not kept:
             shown = ", ".join(map(str, limits)) or "none was trained to the end"
             raise UserError(f"{self.path}: no network keeps the limits ({shown})")
         return max(kept, key=lambda record: (record.accuracy or 0, -record.costs["params"]))
+
+    def _with_latencies(self, records: Sequence[Record], file: str | Path | None) -> dict[int, Mapping[str, float]]:
+        """Costs by trial number, with latencies predicted from the table given, else the run's or its settings'.
+
+        Raises:
+            UserError: no latency is known and there is no table, or the table cannot be used.
+        """
+        given = file or self.settings.latency_table
+        places = [Path(file)] if file is not None else [self.path / LATENCY_FILE, *([Path(given)] if given else [])]
+        path = next((place for place in places if place.is_file() or file is not None), None)
+        if path is None and any("latency" in record.costs for record in records):
+            return {record.number: record.costs for record in records}
+        if path is None:
+            raise UserError(
+                f"{self.path}: the search knew no latencies; calibrate the device (nas latency calibrate --space "
+                f"{self.settings.space.get('name', 'SPACE')}) and give its file as latency_table"
+            )
+        table = load_table(path)
+        table.check(num_classes=self.data.get("classes"))
+
+        def predict(architecture: Architecture) -> Prediction | None:
+            known = all(map(table.knows, segments(architecture, table.num_classes)))
+            return table.predict(architecture) if known else None
+
+        predicted = cost_function(table.num_classes, predict)
+        if file is not None:
+            return {record.number: predicted(record.architecture) for record in records}
+        return {record.number: {**predicted(record.architecture), **record.costs} for record in records}
+
+    def __repr__(self) -> str:
+        trained, front = sum(record.was_trained for record in self.records), self.front_records
+        best = f", the most accurate {self._percent(front[0].accuracy)} in validation" if front else ""
+        return (
+            f"<Run {self.path}: {self.settings.space.get('name', 'space')} on {self.settings.dataset}, {trained} of "
+            f"{self.settings.trials} trials done, {len(front)} on the front{best}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The front as a table, for notebooks."""
+        columns = ["id", "name", "accuracy", "test_accuracy", "params", "size_bytes", "latency_ms"]
+        return f"<p>{escape(repr(self))}</p>{self.front[columns].to_html(index=False)}"
+
+    def _percent(self, accuracy: float | None) -> str:
+        return percent(accuracy, self.data.get("validation"))
 
     def figure(self, name: str = "pareto", **axes: str) -> Any:
         """A figure of the report as a plotly figure, for notebooks; see :func:`nas.report.figures.figure`."""
@@ -248,7 +308,7 @@ class Run:
         files = {}
         for rank, record in enumerate(self.front_records, 1):
             figures = ", ".join(
-                f"{objective.name} {objective.show(value)}"
+                f"{objective.name} {objective.show(value) if objective.known else self._percent(value)}"
                 for objective in self.objectives
                 if (value := record.value(objective)) is not None
             )

@@ -1,6 +1,7 @@
 """A search from beginning to end: check, queue, train, confirm, write down."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 
 from nas.cost.analytic import cost as count
@@ -244,7 +246,7 @@ def _open_study(settings: Settings, prepared: Prepared, out: Path, storage: Base
     """The run's study, begun or as it stands."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     objectives = settings.parsed_objectives
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name=read_run_file(out)["study"],
         storage=storage,
         sampler=make_sampler(
@@ -258,6 +260,12 @@ def _open_study(settings: Settings, prepared: Prepared, out: Path, storage: Base
         directions=["maximize" if objective.maximise else "minimize" for objective in objectives],
         load_if_exists=True,
     )
+    names = [objective.title for objective in objectives]
+    if study.metric_names != names:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(names)  # optuna-dashboard calls them "Objective 0" otherwise
+    return study
 
 
 def _search_study(

@@ -1,0 +1,143 @@
+"""What a user of Python sees: names, signatures, a run's text, progress, limits asked afterwards."""
+
+import inspect
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import runs
+
+import nas
+from nas.api import _shown
+from nas.cost.latency import calibrate
+from nas.errors import UserError
+from nas.search.conductor import Progress
+from nas.search.run import Run
+from nas.search.settings import Settings
+from nas.training.recipe import Recipe
+
+SPACE = {
+    "name": "few",
+    "input": {"channels": 1, "resolution": 8},
+    "stem": {"channels": 8},
+    "stages": [{"block": "inverted_residual", "channels": 8, "expansion": {"choice": [1, 2, 3, 4]}}],
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Four networks, the larger the more accurate; latency is no objective."""
+    settings = Settings(space=SPACE, objectives=("accuracy", "size"), recipe=Recipe(epochs=1).to_dict(), trials=4)
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    study = runs.begin(folder, settings)
+    for _ in range(4):
+        candidate = study.propose()
+        assert candidate is not None
+        study.record_epoch(candidate.number, runs.epoch(1, study.costs(candidate.architecture)["size"] / 1e5))
+        study.complete(candidate.number)
+    return Run.open(folder)
+
+
+def test_the_package_lists_its_functions() -> None:
+    assert {"search", "train", "evaluate", "cost", "load", "load_space", "open_run", "Run"} <= set(dir(nas))
+    assert all(getattr(nas, name) is not None for name in nas.__all__)
+
+
+def test_search_and_cost_have_the_signatures_and_documents_of_their_functions() -> None:
+    from nas.api import search
+    from nas.cost.analytic import cost
+
+    for package, function in ((nas.search, search), (nas.cost, cost)):
+        assert callable(package)
+        assert inspect.signature(package) == inspect.signature(function)
+        assert inspect.getdoc(package) == inspect.getdoc(function)
+    assert "trials" in inspect.signature(nas.search).parameters
+    # The packages' own contents are there all the same.
+    assert nas.search.run.Run is Run
+    assert nas.cost.Cost is type(nas.cost(nas.load("han-e")))
+
+
+def test_listing_the_package_imports_nothing_heavy() -> None:
+    code = "import nas, sys; dir(nas); print([m for m in ('torch', 'ray', 'optuna') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_run_prints_what_it_is(run: Run) -> None:
+    said = repr(run)
+    assert str(run.path) in said
+    assert "few on digits, 4 of 4 trials done, 4 on the front" in said
+    assert f"{100 * max(r.accuracy or 0 for r in run.records):.1f} %" in said  # its images are not counted
+    table = run._repr_html_()
+    assert all(record.architecture.id in table for record in run.front_records)
+    assert "&lt;Run" in table
+
+
+def test_best_keeps_a_limit_on_latency_that_was_no_objective(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"the search knew no latencies; calibrate the device .*latency_table"
+    ) as caught:
+        run.best(limit={"latency": "3ms"})
+    assert "\n" not in str(caught.value)
+    file = tmp_path / "latency.json"
+    table = calibrate(nas.Space(SPACE), num_classes=10, networks=8, isolate=False)
+    table.save(file)
+    upper = {record.number: table.predict(record.architecture).high_ms for record in run.records}
+    second = sorted(upper.values())[1]
+    best = run.best(limit={"latency": f"{second * 1.0001:.9f}ms"}, latency_table=file)
+    allowed = [record for record in run.records if upper[record.number] <= second]
+    assert best.number == max(allowed, key=lambda record: record.accuracy or 0).number
+    # The run's own table serves, too, and so does its settings'.
+    named = Run(run.path, replace(run.settings, latency_table=str(file)), run.environment, run.study)
+    assert named.best(limit={"latency": "1s"}).number == run.best().number
+    with pytest.raises(UserError, match="no network keeps the limits"):
+        named.best(limit={"latency": "1us"})
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ({"speed": "3ms"}, "'speed' cannot be limited; allowed: size, latency"),
+        ({"accuracy": "90%"}, "'accuracy' cannot be limited"),
+        ({"size": "3 parsecs"}, "unknown unit 'parsecs'"),
+        ({"size": "much"}, "write it as FIGURE<=VALUE"),
+        ({"size": "1B"}, "no network keeps the limits"),
+        ("size<=1MB", "give a mapping, such as"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_one_line(run: Run, limit: object, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        run.best(limit=limit)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_an_interactive_search_prints_its_progress_and_names_the_study_s_metrics(tmp_path: Path) -> None:
+    """At a prompt progress is printed unasked. The study is one of an older nas, which did not name its metrics."""
+    settings = Settings(
+        space=SPACE,
+        train_size=100,
+        objectives=("accuracy", "size"),
+        recipe=Recipe(epochs=1, warmup_epochs=0).to_dict(),
+        trials=1,
+        published="none",
+    )
+    folder = tmp_path / "run"
+    assert runs.begin(folder, settings).study.metric_names is None
+    code = "import sys; sys.ps1 = '>>> '; from nas import api; print(api.resume(sys.argv[1]).study.metric_names)"
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    assert "1/1 trials" in done.stdout
+    assert done.stdout.rstrip().endswith("['Validation accuracy', 'Size']")
+    assert "ExperimentalWarning" not in done.stderr
+
+
+def test_a_script_is_told_nothing_unless_it_asks(capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[Progress] = []
+    for progress, on_change, printed in ((None, None, False), (True, None, True), (True, told.append, True)):
+        with _shown(progress, on_change, None) as (tell, say):
+            say("beginning")
+            tell(Progress(budget=3))
+        said = capsys.readouterr().out
+        assert ("0/3 trials" in said, "beginning" in said) == (printed, printed)
+    assert len(told) == 1
