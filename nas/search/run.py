@@ -279,8 +279,8 @@ class Run:
 
     def _repr_html_(self) -> str:
         """The front as a table, for notebooks."""
-        columns = ["id", "name", "accuracy", "test_accuracy", "params", "size_bytes", "latency_ms"]
-        return f"<p>{escape(repr(self))}</p>{self.front[columns].to_html(index=False)}"
+        hidden = ["trial", "state", "epochs", "seconds", "on_front", "reason"]
+        return f"<p>{escape(repr(self))}</p>{self.front.drop(columns=hidden).to_html(index=False)}"
 
     def _percent(self, accuracy: float | None) -> str:
         return percent(accuracy, self.data.get("validation"))
