@@ -6,6 +6,7 @@ from nas.search.prepare import fit_space, queued
 from nas.search.settings import Settings
 from nas.space import Space
 from nas.training.data import load_dataset
+from nas.training.recipe import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,16 @@ def test_a_space_is_fitted_to_the_images(digits):
 def test_a_choice_of_resolutions_stays(digits, small_space):
     document = {**small_space.document, "input": {"channels": 3, "resolution": {"choice": [4, 8]}}}
     assert fit_space(Space(document), digits).resolutions == (4, 8)
+
+
+def test_a_run_of_a_version_without_steps_is_the_same_search(small_space):
+    """Its recipe lacks the field, and means what it meant."""
+    settings = Settings(space=dict(small_space.document), recipe=RECIPES["search"].for_images(50_000).to_dict())
+    document = settings.to_dict()
+    del document["recipe"]["steps"]
+    assert settings.is_same_search(Settings.from_dict(document))
+    document["recipe"]["epochs"] = 8
+    assert not settings.is_same_search(Settings.from_dict(document))
 
 
 def test_published_networks_that_the_space_contains_are_queued(digits):
