@@ -163,6 +163,7 @@ def train(
     epochs: int | None = None,
     device: str | None = None,
     compile: bool | None = None,
+    threads: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
@@ -174,6 +175,8 @@ def train(
 
     In processes that torchrun started, they train it together.
     """
+    if threads is not None and threads < 1:
+        raise UserError(f"threads {threads}: at least 1 is needed")
     if resume and out is None:
         raise UserError("--resume needs --out: the folder of the training to go on with")
     plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
@@ -207,6 +210,7 @@ def train(
             device=place,
             ranks=ranks,
             compile=compile,
+            threads=threads,
             resume=resume,
             init=Path(init) if init is not None else None,
             on_epoch=on_epoch,

@@ -267,6 +267,9 @@ def train(
             show_default=False,
         ),
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Of the CPU (default: as many as make it faster).", show_default=False)
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The folder (default: fresh, under results/).")] = None,
     init: Annotated[
@@ -275,6 +278,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in --out.")] = False,
 ) -> None:
     """Train one network in full: checkpoint, metrics and config go to a folder."""
+    from nas.training.threads import wait_asleep
+
+    wait_asleep()
     from nas import api, screen
     from nas.training.distributed import launched_rank
 
@@ -289,6 +295,7 @@ def train(
         epochs=epochs,
         device=device,
         compile=compile,
+        threads=threads,
         seed=seed,
         out=out,
         resume=resume,

@@ -172,6 +172,17 @@ class Trainer:
             images_per_second=self._steps * self._batch / (trained - started),
         )
 
+    def time_step(self) -> float:
+        """Seconds of forward and backward of one batch, on a copy of the network."""
+        network = copy.deepcopy(self.network).train()
+        batch = self._normalise(self.dataset.train.images[: self._batch])
+        started = time.perf_counter()
+        with torch.random.fork_rng(devices=[]):
+            with mixed_precision(self.device, self._dtype):
+                logits = network(batch)
+            logits.float().sum().backward()
+        return time.perf_counter() - started
+
     def evaluate(self, part: PartName) -> Scores:
         """Scores of `evaluated_network` as it stands."""
         return evaluate(self.evaluated_network, self.dataset, part)

@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from nas.architecture import Architecture
@@ -39,6 +40,7 @@ from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch, Trainer
 from nas.training.recipe import Recipe
 from nas.training.scalars import scalars
+from nas.training.threads import available_cores, fewest_fast, own_threads
 from nas.training.weights import Initialised, initialise, save_weights
 
 MAX_METRICS = 100_000_000
@@ -71,6 +73,7 @@ def train(
     device: str = "cpu",
     ranks: Ranks = ALONE,
     compile: bool | None = None,
+    threads: int | None = None,
     init: Path | None = None,
     resume: bool = False,
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
@@ -86,10 +89,12 @@ def train(
         device: ``cpu`` or ``cuda``.
         ranks: processes that train it together, each of them here; the first one writes.
         compile: compile the network first; None: where the training is long enough to pay that back.
+        threads: of the CPU; None: as many as make steps faster, at most torch's; a resumed training has those it had.
         init: a checkpoint or safetensors; tensors of its that have the name and shape of ours are where ours start.
         resume: go on with the training in `out`; where it was killed before its first epoch's end, begin it again.
         on_epoch: called after every epoch with it and the number of all.
-        say: told in one line how long it trains, what the network began with, and whether it is compiled.
+        say: told in one line each how long it trains, with how many threads, what the network began with, and whether
+            it is compiled.
 
     Raises:
         UserError: `out` holds a training and `resume` is not given, or it holds none and is to be resumed, or cannot be
@@ -115,6 +120,10 @@ def train(
         say(COMPILING)
     evaluator = TrainingEvaluator(dataset, recipe, device=device)
     trainer = evaluator.trainer(architecture, seed, compile=compile, ranks=ranks, say=say)
+    if device != "cpu" or ranks.count > 1:
+        threads = torch.get_num_threads()
+    elif threads is None:
+        threads = _begun_threads(out) if resume else _fast_threads(trainer, recipe.all_steps(len(dataset.train)), say)
     rows: list[dict[str, Any]] = []
     initialised = None
     if state is not None:
@@ -125,8 +134,11 @@ def train(
             initialised = _initialise(trainer, init)
             say(str(initialised))
         if ranks.leads:
-            _begin(out, architecture, _describe(architecture, dataset, recipe, seed, init))
-    with scalars(out / "tensorboard", first_epoch=trainer.epoch + 1) if ranks.leads else nullcontext() as draw:
+            _begin(out, architecture, _describe(architecture, dataset, recipe, seed, init, threads))
+    with (
+        own_threads(threads) if device == "cpu" and ranks.count == 1 else nullcontext(),
+        scalars(out / "tensorboard", first_epoch=trainer.epoch + 1) if ranks.leads else nullcontext() as draw,
+    ):
         while not trainer.done:
             epoch = trainer.run_epoch()
             if draw is None:  # another process writes
@@ -138,14 +150,38 @@ def train(
             save_checkpoint(path, checkpoint)
             draw(epoch)
             on_epoch(epoch, recipe.epochs)
+        test_accuracy = trainer.evaluate("test").accuracy
     return Trained(
         checkpoint=path,
         model=out / MODEL,
         validation_accuracy=trainer.accuracy,
-        test_accuracy=trainer.evaluate("test").accuracy,
+        test_accuracy=test_accuracy,
         epochs=trainer.epoch,
         initialised=initialised,
     )
+
+
+def _fast_threads(trainer: Trainer, steps: int, say: Callable[[str], None]) -> int:
+    def time_step(count: int) -> float:
+        torch.set_num_threads(count)
+        return trainer.time_step()
+
+    most = torch.get_num_threads()
+    try:
+        threads, seconds = fewest_fast(time_step, min(most, len(available_cores())), steps)
+    finally:
+        torch.set_num_threads(most)
+    if seconds is not None:
+        epoch = seconds * steps / trainer.recipe.epochs
+        say(f"{threads} of {most} threads (--threads N: others), about {max(1, round(epoch))} s an epoch")
+    return threads
+
+
+def _begun_threads(out: Path) -> int:
+    """Those that the training in a folder has; another number would round otherwise."""
+    begun = read_yaml(out / "train.yaml") if (out / "train.yaml").exists() else None
+    threads = begun.get("threads") if isinstance(begun, dict) else None
+    return threads if isinstance(threads, int) and 1 <= threads <= 1024 else torch.get_num_threads()
 
 
 def _initialise(trainer: Trainer, path: Path) -> Initialised:
@@ -206,7 +242,9 @@ def begun_recipe(out: Path, epochs: int | None) -> Recipe | None:
     return recipe
 
 
-def _describe(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, init: Path | None) -> str:
+def _describe(
+    architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, init: Path | None, threads: int
+) -> str:
     document = {
         "architecture": architecture.name,
         "id": architecture.id,
@@ -215,6 +253,7 @@ def _describe(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed
         "seed": seed,
         "init": str(init) if init is not None else None,
         "steps": recipe.all_steps(len(dataset.train)),
+        "threads": threads,
         "recipe": recipe.to_dict(),
     }
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)

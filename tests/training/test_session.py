@@ -25,7 +25,7 @@ from nas.training import session
 from nas.training.checkpoint import load_checkpoint
 from nas.training.data import Dataset, Images, PartName
 from nas.training.evaluate import evaluate
-from nas.training.loop import Epoch
+from nas.training.evaluator import TrainingEvaluator
 from nas.training.recipe import Recipe
 from nas.training.session import Trained, train
 from nas.training.ship import export
@@ -302,3 +302,28 @@ def test_without_tensorboard_nothing_is_missed(
     monkeypatch.setattr("nas.training.scalars.find_spec", lambda name: None)
     train(TINY, digits, RECIPE.with_epochs(2), out=tmp_path)
     assert not (tmp_path / "tensorboard").exists()
+
+
+def test_threads_are_those_asked_for_and_on_resume_those_it_had(digits: Dataset, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def note(*_: Any) -> None:
+        seen.append(torch.get_num_threads())
+        if len(seen) == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(TINY, digits, RECIPE.with_epochs(2), out=tmp_path, threads=2, on_epoch=note)
+    assert torch.get_num_threads() == 1
+    train(TINY, digits, RECIPE.with_epochs(2), out=tmp_path, resume=True, on_epoch=note)
+    assert seen == [2, 2]
+    assert torch.get_num_threads() == 1
+
+
+def test_timing_a_step_leaves_the_training_as_it_is(digits: Dataset) -> None:
+    trainers = [TrainingEvaluator(digits, RECIPE).trainer(TINY, seed=1) for _ in range(2)]
+    assert trainers[0].time_step() > 0
+    one, other = (trainer.run_epoch() for trainer in trainers)
+    assert (one.loss, one.validation_accuracy) == (other.loss, other.validation_accuracy)
+    states = [trainer.network.state_dict() for trainer in trainers]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
