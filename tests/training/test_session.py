@@ -26,6 +26,7 @@ from nas.training.checkpoint import load_checkpoint
 from nas.training.data import Dataset, Images, PartName
 from nas.training.evaluate import evaluate
 from nas.training.evaluator import TrainingEvaluator
+from nas.training.loop import Epoch
 from nas.training.recipe import Recipe
 from nas.training.session import Trained, train
 from nas.training.ship import export
@@ -171,6 +172,7 @@ torch.set_num_threads(1)
 import nas
 from pathlib import Path
 from nas.training.data import load_dataset
+from nas.training.loop import Epoch
 from nas.training.recipe import Recipe
 from nas.training.session import train
 recipe = Recipe.from_dict({recipe.to_dict()!r})
