@@ -110,32 +110,32 @@ def _headline(run: Run, front: Sequence[Record]) -> list[str]:
 
 
 def references(run: Run) -> list[str]:
-    """How the networks that were asked for by name stand to the front, in plain words; a sentence per answer.
+    """How the networks that were asked for by name stand to the front, in one sentence; none where there is none.
 
     By the objectives, with accuracy on validation images, as the front itself.
     """
     asked = [record for record in run.records if record.origin and record.state == "complete" and record.twin is None]
-    said: dict[str, list[str]] = {"dominated": [], "not": [], "on": []}
-    for record in asked:
-        name = record.architecture.name
-        if record.on_front:
-            said["on"].append(name)
-        elif any(_dominates(run, other, record) for other in run.front_records):
-            said["dominated"].append(f"{name} ({record.beside})" if record.beside else name)
-        else:
-            said["not"].append(f"{name} ({record.beside})")
-    known = [o for o in run.objectives if all(o.name in r.costs or not o.known for r in asked)]
+    front = run.front_records
+    if not (asked and front):
+        return []
+    on = [record for record in asked if record.on_front]
+    dominated = [record for record in asked if not record.on_front and any(_dominates(run, o, record) for o in front)]
+    outside = [record for record in asked if record not in on and record not in dominated]
+    known = [o for o in run.objectives if not o.known or all(o.name in record.costs for record in asked)]
     good = listed([_GOOD[objective.name] for objective in known])
-    templates = {
-        "dominated": f"Dominated: {{names}}; for each the front holds a network that is at least as {good}.",
-        "not": f"Not dominated, and trained beside the front: {{names}}; nothing on the front is at once as {good}.",
-        "on": "Of the networks asked for by name, {names} {verb} on the front.",
-    }
-    return [
-        templates[key].format(names=listed(names), verb="stands" if len(names) == 1 else "stand")
-        for key, names in said.items()
-        if names
-    ]
+    parts = []
+    if on:
+        parts.append(f"{_named(on)} on the front")
+    if dominated:
+        parts.append(f"{_named(dominated)} dominated by the front")
+    if outside:
+        why = f"nothing on the front is at once as {good}"
+        parts.append(f"{_named(outside)} not dominated ({why}), but outside the space or the limits")
+    return [f"Of the networks asked for by name, {'; '.join(parts)}."]
+
+
+def _named(records: Sequence[Record]) -> str:
+    return f"{listed([record.architecture.name for record in records])} {'is' if len(records) == 1 else 'are'}"
 
 
 def _dominates(run: Run, record: Record, other: Record) -> bool:

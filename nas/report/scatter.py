@@ -66,7 +66,7 @@ def pareto(points: Sequence[Point], x: str, y: str, colour: str | None = None) -
             plane.trace(
                 name,
                 functools.partial(_stands_beside, kind),
-                {"size": 9, "symbol": symbol, "color": colour, "line": {"width": 1.2, "color": "var(--paper)"}},
+                {"size": 13, "symbol": symbol, "color": colour, "line": {"width": 1, "color": "var(--paper)"}},
                 lambda p: p.name,
                 "bottom center",
             )
@@ -182,6 +182,7 @@ class Plane:
                 "text": [escape(label(self.points[index])) for index in indices],
                 "textposition": label_at,
                 "textfont": {"size": 11},
+                "cliponaxis": False,  # a name at the edge stays whole
             }
         return trace
 

@@ -183,7 +183,7 @@ def _epoch(
     figures = cost(architecture, 10)
     early, late = (
         np.mean([getattr(stage, "expansion", 1) for stage in stages])
-        for stages in (architecture.stages[1:4], architecture.stages[4:])
+        for stages in (architecture.stages[1:4], architecture.stages[4:] or architecture.stages[-1:])
     )
     best = 0.99 - 0.25 * math.exp(-0.55 * math.log10(figures.params / 2e4) - 0.12 * early - 0.02 * late)
     reached = best * (1 - 0.85 * math.exp(-4.5 * epoch / epochs)) + rng.normal(0, 0.012)
