@@ -1,14 +1,13 @@
 """The `nas` command: options and output. What it does is in :mod:`nas.api`, how it ends in :mod:`nas.ending`."""
 
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.ending import errors, resumable, run_command
+from nas.ending import errors, resumable, run_command, same_command
 from nas.errors import UserError
 from nas.latency_cli import AsJson, console, latency_app
 from nas.resource_options import with_resources
@@ -96,7 +95,12 @@ def search(
     from nas.search.display import Display
 
     folder = resume or out or api.fresh_folder(Path(space).stem, dataset)
-    with resumable(f"nas search --resume {shlex.quote(str(folder))}"), Display(console) as display:
+
+    def again() -> str:
+        begun = (folder / "run.yaml").exists()
+        return shlex.join(["nas", "search", "--resume", str(folder)]) if begun else same_command(folder, out or resume)
+
+    with resumable(again), Display(console) as display:
         if resume is not None:
             run = api.resume(
                 resume,
@@ -225,8 +229,7 @@ def reproduce(
     from nas.search.display import Display
 
     folder = out or api.fresh_folder("reproduce", table)
-    again = shlex.join(["nas", *sys.argv[1:], *([] if out else ["--out", str(folder)])])
-    with resumable(again), Display(console) as display:
+    with resumable(lambda: same_command(folder, out)), Display(console) as display:
         done = api.reproduce(
             table,
             out=folder,
@@ -282,27 +285,34 @@ def train(
 
     wait_asleep()
     from nas import api, screen
+    from nas.catalog import load
     from nas.training.distributed import launched_rank
 
-    console.quiet = launched_rank() > 0  # one of torchrun's processes speaks for all
-    result = api.train(
-        architecture,
-        dataset=dataset,
-        data_dir=data_dir,
-        train_size=train_size,
-        resolution=resolution,
-        recipe=recipe,
-        epochs=epochs,
-        device=device,
-        compile=compile,
-        threads=threads,
-        seed=seed,
-        out=out,
-        resume=resume,
-        init=init,
-        say=lambda line: console.print(line, markup=False),
-        on_epoch=lambda epoch, epochs: screen.print_epoch(console, epoch, epochs),
-    )
+    console.quiet = errors.quiet = launched_rank() > 0  # one of torchrun's processes speaks for all
+    folder = out or api.fresh_folder(load(architecture).name, dataset)
+
+    def again() -> str:
+        return same_command(folder, out, resumes=(folder / "train.yaml").exists())
+
+    with resumable(again):
+        result = api.train(
+            architecture,
+            dataset=dataset,
+            data_dir=data_dir,
+            train_size=train_size,
+            resolution=resolution,
+            recipe=recipe,
+            epochs=epochs,
+            device=device,
+            compile=compile,
+            threads=threads,
+            seed=seed,
+            out=out if resume else folder,
+            resume=resume,
+            init=init,
+            say=lambda line: console.print(line, markup=False),
+            on_epoch=lambda epoch, epochs: screen.print_epoch(console, epoch, epochs),
+        )
     console.print(
         f"validation accuracy {result.validation_accuracy:.2%} · test accuracy {result.test_accuracy:.2%}\n"
         f"Weights:  {result.model}\n"

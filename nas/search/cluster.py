@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,7 +153,7 @@ def start_ray(resources: Resources) -> Workers:
     }
     if resources.address is None:
         gpus = torch.cuda.device_count()
-        with _clusters_off():
+        with _clusters_off(), _signals_kept():
             ray.init(
                 address="local",  # even where a cluster runs on this machine
                 num_cpus=len(available_cores()),
@@ -162,7 +164,8 @@ def start_ray(resources: Resources) -> Workers:
             )
     else:
         try:
-            ray.init(address=resources.address, **options)
+            with _signals_kept():
+                ray.init(address=resources.address, **options)
         except (ConnectionError, ValueError, RuntimeError, RayError) as error:
             line = str(error).splitlines()[0]
             raise UserError(f"--address {resources.address}: no Ray cluster answers ({line})") from error
@@ -187,6 +190,19 @@ def _clusters_off() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keeps whoever listens for signals listening: Ray ends the process on SIGTERM, after a dump of its stack."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                if callable(handler):  # else Ray's own serves better: it ends Ray's processes
+                    signal.signal(number, handler)
 
 
 @contextmanager

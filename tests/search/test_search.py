@@ -179,11 +179,24 @@ OPTIONS = ("--objectives", "accuracy,size", "--published", "none", "--epochs", 3
 def test_ctrl_c_ends_with_the_command_that_goes_on(tmp_path):
     process = commands.start(tmp_path, SPACE, *OPTIONS, "--trials", 30)
     commands.wait_for_epochs(tmp_path, 4, process)
-    os.kill(process.pid, signal.SIGINT)
+    began = commands.descendants(process)
+    for _ in range(3):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.2)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "nas search --resume run" in output
+    assert output.splitlines()[-2:] == ["nas: interrupted; go on with", "  nas search --resume run"]
     assert "Traceback" not in output
+    assert not psutil.wait_procs(began, timeout=5)[1]
+    process = commands.resume(tmp_path, "--trials", 60)
+    commands.wait_for_epochs(tmp_path, commands.epochs_in(tmp_path) + 1, process)
+    began = commands.descendants(process)
+    os.kill(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    assert output.splitlines()[-2:] == ["nas: interrupted; go on with", "  nas search --resume run"]
+    assert "SIGTERM" not in output  # Ray's dump of its stack begins with it
+    assert not psutil.wait_procs(began, timeout=5)[1]
     process = commands.resume(tmp_path, "--trials", 6)
     output, _ = process.communicate()
     assert process.returncode == 0, output
