@@ -30,8 +30,8 @@ import subprocess, sys, time
 import nas.ending
 nas.ending.PATIENCE = 1.0
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
-print(child.pid, flush=True)
 with nas.ending.interruptible(lambda: "the line"):
+    print(child.pid, flush=True)
     while True:
         try:
             time.sleep(60)
