@@ -31,9 +31,9 @@ import nas.ending
 nas.ending.PATIENCE = 1.0
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
 with nas.ending.interruptible(lambda: "the line"):
-    print(child.pid, flush=True)
     while True:
         try:
+            print(child.pid, flush=True)
             time.sleep(60)
         except BaseException:
             pass
@@ -68,7 +68,7 @@ def test_what_does_not_end_is_ended_with_all_that_it_started():
     child = psutil.Process(int(process.stdout.readline()))
     os.kill(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=20)
-    assert (process.returncode, output) == (143, "the line\n")
+    assert (process.returncode, output) == (143, f"{child.pid}\nthe line\n")
     assert not psutil.wait_procs([child], timeout=10)[1]
 
 
