@@ -122,13 +122,13 @@ def test_constraints_that_are_known_beforehand_are_facts_and_no_model() -> None:
 
     def proposals(constraint: bool) -> list[Params]:
         sampler = KnownCostSampler(
-            known={1: size}, search_space=SMALL, feasible=lambda p: size(p) <= 40.0, decided=["size<=40"]
+            known={1: size}, search_space=SMALL, feasible=lambda p: size(p) <= 25.0, decided=["size<=25"]
         )
         study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
         for _ in range(25):
             trial = study.ask(SMALL)
             if constraint:
-                trial.set_constraint("size<=40", size(trial.params) / 40.0 - 1.0)
+                trial.set_constraint("size<=25", size(trial.params) / 25.0 - 1.0)
             study.tell(trial, two(trial.params))
         return all_params(study)
 
@@ -145,16 +145,16 @@ def test_a_front_of_one_point_still_tells_candidates_apart(monkeypatch: pytest.M
         return scores[-1]
 
     monkeypatch.setattr(scoring.Score, "_scores", spy)
-    best = dict.fromkeys(SMALL, 1)
-
-    def objective(params: Params) -> tuple[float, float]:
-        return (-1000.0 if params == best else 0.01 * params["t0"]), size(params)
-
     study = optuna.create_study(
         directions=["minimize", "minimize"], sampler=KnownCostSampler(known={}, search_space=SMALL)
     )
-    study.enqueue_trial(best)
-    extend(study, 20, objective, SMALL)
+    study.enqueue_trial(dict.fromkeys(SMALL, 1))  # the best in both, by far: everything is surely dominated
+
+    def objective(params: Params) -> tuple[float, float]:
+        first, second, third, fourth = (params[name] - 1.0 for name in SMALL)
+        return 0.01 + first + second + third + fourth, 0.01 + 2.0 * first + second + third + 3.0 * fourth
+
+    extend(study, 30, objective, SMALL)
     assert len(scores) > 20
     for score in scores:
         assert np.isfinite(score).all()
