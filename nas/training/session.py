@@ -10,9 +10,11 @@
     tensorboard/        the curves, where TensorBoard is installed
 
 The result of a training, here as in a search, is the network as the recipe ends it. No epoch is picked by its
-validation accuracy: the best of 200 is in part the luckiest, and its accuracy would be told too high. A recipe whose
-last epochs are not its best asks for those with `restart_from_best`, or averages weights (`ema`). Every accuracy that
-is told, drawn or decided by is that of these weights in float32.
+validation accuracy: the best of many is in part the luckiest. On digits it had no better test accuracy than the last
+(+0.5 points, standard error 1.0, with the search's recipe; -0.2, 0.2 with a constant learning rate; n = 8 seeds, E of
+width 0.5), and with the constant rate its validation accuracy was 1.8 points (0.4) above its test accuracy. A recipe
+whose last epochs are not its best asks for those with `restart_from_best`, or averages weights (`ema`). Every accuracy
+that is told, drawn or decided by is that of these weights in float32.
 
 An epoch counts once `checkpoint.pt` knows it: it is written last. What a killed training wrote beyond that is written
 again, with the same values, when it goes on.
