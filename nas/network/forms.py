@@ -53,8 +53,8 @@ def fast_on_cpu(case: Case) -> str:
 
     oneDNN has fast kernels for the gradients of 3x3 kernels alone, and of strided convolutions in float32 alone. On one
     core of an AMD EPYC (Zen 4) that others used too, six networks at 32x32 trained 1.05 times as fast in bf16 by this
-    rule as in the forms that were measured to be fastest one by one (geometric mean, 0.93 to 1.30), and four in fp32
-    0.93 times (0.83 to 1.07), before the rule for large images (batch 32, the best of n = 5, interleaved).
+    rule as in the forms that were measured to be fastest one by one (geometric mean, 0.93 to 1.30), and 0.99 times in
+    fp32 (0.83 to 1.48), before its case of large images (batch 32, the best of n = 5, interleaved).
     """
     if case.operation == "pointwise per image":
         return usual(case)

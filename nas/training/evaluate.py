@@ -45,10 +45,11 @@ def evaluate(
     """Accuracy of `network` on a part of `dataset`, both on the same device; no augmentation. The network's mode is
     kept.
 
-    In float32 whatever the network was trained in: that is what ships, and torch and an exported model then agree. On
-    a CPU that trains in bfloat16 that makes an epoch 6% longer (E at 32x32, 15% of the images held out, one core of a
-    busy AMD EPYC, Zen 4; n = 3, spread 30%). Many images are judged by the folded network (`nas.network.fold`), 1.5 times as fast for E at 32x32 (512 images on one
-    core of an AMD EPYC, Zen 5; n = 3, spread 4%), where few would not repay the folding.
+    In float32 whatever the network was trained in: that is what ships, and torch and an exported model then agree. On a
+    CPU that trains in bfloat16 it makes an epoch 6% longer (E at 32x32, 15% of the images held out, one core of a busy
+    AMD EPYC, Zen 4; n = 3, spread 30%). Many images are judged by the folded network (`nas.network.fold`), 1.5 times as
+    fast for E at 32x32 (512 images on one core of an AMD EPYC, Zen 5; n = 3, spread 4%), where few would not repay the
+    folding.
     """
     images = dataset.part(part)
     device = dataset.device
