@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from nas.report.answer import ENDED
+from nas.report.clock import holds, most_at_once, stretches
 from nas.report.numbers import counted, show_seconds
 from nas.report.scatter import Document
 from nas.search.run import Record, Run
@@ -12,9 +13,9 @@ from nas.search.run import Record, Run
 
 @dataclass(frozen=True)
 class Spent:
-    """Worker time in seconds, by how trials ended: training, evaluation, and what else they held a worker for.
+    """Worker time in seconds, by how trials ended: training, evaluation, and what else their epochs took.
 
-    `idle` is what workers waited while others trained; `workers` the most that were busy at once.
+    `idle` is what workers waited for others, or for the driver; `workers` the most that were busy at once.
     """
 
     by_state: dict[str, tuple[float, float, float]]
@@ -27,34 +28,30 @@ class Spent:
 
 
 def time_spent(run: Run) -> Spent:
-    """Where the workers' time went."""
+    """Where the workers' time went: a trial's is what its worker measured, as in ``trials.csv``."""
     by_state: dict[str, tuple[float, float, float]] = {}
-    events: list[tuple[float, int]] = []
     for record in run.records:
-        if not record.was_trained or record.started is None or record.finished is None:
-            continue
-        training = math.fsum(epoch["seconds_train"] for epoch in record.curve)
-        evaluation = math.fsum(epoch["seconds_eval"] for epoch in record.curve)
-        held = max((record.finished - record.started).total_seconds(), training + evaluation)
-        before = by_state.get(record.state, (0.0, 0.0, 0.0))
-        parts = (training, evaluation, held - training - evaluation)
-        by_state[record.state] = (before[0] + parts[0], before[1] + parts[1], before[2] + parts[2])
-        events += [(record.started.timestamp(), 1), (record.finished.timestamp(), -1)]
-    busy, workers, last, stretches = 0, 0, 0.0, []
-    for moment, change in sorted(events):
-        stretches.append((moment - last, busy))
-        busy, last = busy + change, moment
-        workers = max(workers, busy)
-    # Where nothing ran at all the search itself was away: interrupted, and gone on with later.
-    idle = sum(length * (workers - running) for length, running in stretches if running)
-    return Spent(by_state, idle, workers)
+        if record.was_trained and record.curve:
+            training = math.fsum(epoch["seconds_train"] for epoch in record.curve)
+            evaluation = math.fsum(epoch["seconds_eval"] for epoch in record.curve)
+            before = by_state.get(record.state, (0.0, 0.0, 0.0))
+            parts = (training, evaluation, max(0.0, record.seconds - training - evaluation))
+            by_state[record.state] = (before[0] + parts[0], before[1] + parts[1], before[2] + parts[2])
+    held, workers = holds(run), most_at_once(run)
+    waiting = math.fsum(item.end - item.begin - item.seconds for item in held)
+    free = math.fsum(
+        (end - begin) * max(0, workers - busy)
+        for begin, end, busy in stretches([(item.begin, item.end) for item in held])
+        if busy
+    )
+    return Spent(by_state, waiting + free, workers)
 
 
 def time_figure(spent: Spent) -> Document:
     """Worker time by how trials ended, and what it was spent on."""
     states = [state for state in ENDED if state in spent.by_state]
     rows = [ENDED[state].capitalize() for state in states]
-    parts = (("Training", "var(--found)"), ("Evaluation", "var(--second)"), ("Set-up, saving, waiting", "var(--third)"))
+    parts = (("Training", "var(--found)"), ("Evaluation", "var(--second)"), ("Set-up, saving", "var(--third)"))
     unit, factor = ("minutes", 1 / 60) if spent.total > 600 else ("seconds", 1.0)
     bar = {"type": "bar", "orientation": "h", "hovertemplate": "%{fullData.name}: %{x:.3g} " + unit + "<extra></extra>"}
     traces = [
@@ -68,7 +65,7 @@ def time_figure(spent: Spent) -> Document:
         for index, (name, colour) in enumerate(parts)
     ]
     traces.append(
-        {**bar, "name": "Idle", "y": ["No trial"], "x": [spent.idle * factor], "marker": {"color": "var(--stopped)"}}
+        {**bar, "name": "Waiting", "y": ["No trial"], "x": [spent.idle * factor], "marker": {"color": "var(--stopped)"}}
     )
     return {
         "data": traces,
@@ -138,8 +135,8 @@ def time_sentence(spent: Spent) -> str:
     shares = (
         (training, "training"),
         (evaluation, "evaluation"),
-        (rest, "set-up, saving and waiting"),
-        (spent.idle, "idle"),
+        (rest, "set-up and saving"),
+        (spent.idle, "waiting"),
     )
     said = [f"{100 * part / spent.total:.0f} % {what}" for part, what in shares]
     return f"{show_seconds(spent.total)} of worker time on {counted(spent.workers, 'worker')}: {', '.join(said)}."

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas import pareto
+from nas.report.clock import holds, searched
 from nas.report.numbers import whole_ticks
 from nas.report.points import Point
 from nas.report.scatter import MARGIN, Document
@@ -80,8 +81,8 @@ def history(run: Run, volume: Volume | None = None) -> History | None:
     if volume is None or not closed:
         return None
     places = [volume.unit(record) for record in closed]
-    begin = min(record.started or record.finished or datetime.datetime.min for record in closed)
-    seconds = [((record.finished or begin) - begin).total_seconds() for record in closed]
+    held = holds(run)
+    seconds = [searched(held, record.finished.timestamp()) for record in closed if record.finished is not None]
     at = sorted({max(1, round(k)) for k in np.linspace(1, len(places), min(CHECKPOINTS, len(places)))})
     random = _random_order(volume, places, at)
     low, high = np.quantile(random, [0.1, 0.9], axis=0)

@@ -183,6 +183,12 @@ class Run:
         return self.study.user_attrs.get("exhausted") is True
 
     @property
+    def sessions(self) -> list[float]:
+        """When its drivers began to train, in POSIX seconds; empty where an older version did not write it down."""
+        known = self.study.user_attrs.get("sessions")
+        return [float(at) for at in known if isinstance(at, int | float)] if isinstance(known, list) else []
+
+    @property
     def is_judged(self) -> bool:
         """Whether what is found out at the end (test accuracy) is known of the whole front."""
         return all(

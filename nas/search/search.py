@@ -1,6 +1,7 @@
 """A search from beginning to end: check, queue, train, confirm, write down."""
 
 import functools
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
@@ -108,6 +109,8 @@ def search(
             say(f"trained beside the search, never on its front: {', '.join(beside)}")
         say(recipe.budget(len(prepared.dataset.train)))
         say(f"{workers.count} workers on {workers.device}, {workers.cpus} threads each")
+        sessions = study.study.user_attrs.get("sessions", [])
+        study.study.set_user_attr("sessions", [*sessions, round(time.time(), 3)])
         checkpoints = Checkpoints((out / "checkpoints").resolve(), settings.keep)
         train = functools.partial(
             run_trials,

@@ -1,5 +1,6 @@
 """How the search went: hypervolume, time, importance, trust."""
 
+import datetime
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -58,14 +59,52 @@ def test_random_order_is_the_expectation() -> None:
     assert history.random_mean == pytest.approx(exact, abs=0.1)  # of 100 orders drawn
 
 
+def seconds_in(run: Run) -> float:
+    return sum(epoch["seconds"] for record in run.records if record.was_trained for epoch in record.curve)
+
+
 def test_time_adds_up(run: Run) -> None:
     spent = time_spent(run)
-    held = sum((r.finished - r.started).total_seconds() for r in run.records if r.was_trained)
     assert spent.workers == WORKERS
-    assert spent.total == pytest.approx(held + spent.idle)
+    assert spent.total == pytest.approx(seconds_in(run) + spent.idle)
     shares = [int(word) for word in time_sentence(spent).replace(",", "").split() if word.isdigit()]
     assert "workers" in time_sentence(spent) and shares
     assert spent.idle > 0
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["says when it was resumed", "of an older version"])
+def test_a_pause_of_eight_hours_is_in_no_account_of_time(known: bool) -> None:
+    """As if there had been none, but for what interrupted trials waited; the same in table, bar and sentence."""
+    plain, paused = (invented_run(Path("results/paused"), trials=20, published="none") for _ in range(2))
+    begin = min(record.started for record in plain.records if record.started).timestamp()
+    end = max(record.finished for record in plain.records if record.finished).timestamp()
+    moment = (begin + end) / 2
+    pause = datetime.timedelta(hours=8)
+
+    def later(at: datetime.datetime) -> datetime.datetime:
+        return at + pause if at.timestamp() > moment else at
+
+    paused.records = [
+        replace(r, started=r.started and later(r.started), finished=r.finished and later(r.finished))
+        for r in paused.records
+    ]
+    assert any((r.finished - r.started) > pause for r in paused.records if r.finished and r.started)
+    for one, sessions in ((plain, [begin]), (paused, [begin, moment + pause.total_seconds()])):
+        if known:
+            one.study.set_user_attr("sessions", sessions)
+    expected, found = time_spent(plain), time_spent(paused)
+    assert found.by_state == expected.by_state
+    assert found.workers == WORKERS
+    longest = max(record.seconds for record in plain.records)  # where in it the pause was is not known
+    assert found.idle == pytest.approx(expected.idle, abs=longest)
+    by_title = {"complete": "Trained to the end", "stopped": "Stopped early"}
+    for state, title in by_title.items():
+        table = sum(r.seconds for r in paused.records if r.state == state)
+        assert sum(found.by_state[state]) == pytest.approx(table)
+        assert [row.time for row in state_rows(paused) if row.state == title]
+    history = progress.history(paused)
+    assert history is not None
+    assert history.seconds[-1] == pytest.approx(end - begin, rel=0.1)
 
 
 def test_states_count_every_trial(run: Run) -> None:
