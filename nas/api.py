@@ -13,15 +13,16 @@ import pandas as pd
 import torch
 
 from nas.architecture import Architecture
-from nas.catalog import by_paper, load, load_space, space_names
+from nas.catalog import by_paper, load, load_space, network_names, space_names
 from nas.cost.analytic import cost
+from nas.cost.compare import Trained as TrainedHere
 from nas.cost.compare import compare as compare_networks
 from nas.cost.profile import profile as profile_network
 from nas.errors import UserError
 from nas.hardware import check_device
 from nas.predict import Prediction
 from nas.predict import predict as classify
-from nas.published import CLASSES, Printed, printed_for
+from nas.published import Printed, printed_for
 from nas.report.comparison import write_comparison
 from nas.report.page import write_report
 from nas.report.table import render
@@ -43,7 +44,7 @@ from nas.training.distributed import joined
 from nas.training.evaluate import evaluate as evaluate_network
 from nas.training.loop import Epoch
 from nas.training.recipe import Recipe, load_recipe, steps_per_epoch
-from nas.training.session import Trained, begun_recipe
+from nas.training.session import CHECKPOINT, MODEL, Trained, begun_recipe
 from nas.training.session import train as train_network
 from nas.training.ship import Exported, check_classes, judge_onnx
 from nas.training.ship import export as export_network
@@ -385,11 +386,37 @@ def compare(
     """Networks side by side: costs, printed figures, and Han's derived columns; `nas compare` in Python.
 
     Args:
-        references: published names or YAML files.
-        dataset: whose printed figures are shown; its classes are counted for unless `num_classes` says otherwise.
+        references: published names, YAML files, folders of trainings, or of searches: then their fronts' networks.
+        dataset: whose printed figures are shown; its classes are counted for, unless `num_classes` says otherwise or
+            a network was trained on another number.
     """
-    classes = num_classes or CLASSES.get(dataset, 10)
-    return compare_networks([load(reference) for reference in references], dataset=dataset, num_classes=classes)
+    networks = [network for reference in references for network in _to_compare(reference)]
+    return compare_networks(networks, dataset=dataset, num_classes=num_classes)
+
+
+def _to_compare(reference: str | Path | Architecture) -> list[Architecture | TrainedHere]:
+    """The networks that a name, a file or a folder stands for.
+
+    Raises:
+        UserError: it stands for none.
+    """
+    if isinstance(reference, Architecture) or str(reference) in network_names() or not Path(reference).is_dir():
+        return [load(reference)]
+    folder = Path(reference)
+    if (folder / "run.yaml").is_file():
+        run = Run.open(folder)
+        if not run.front_records:
+            raise UserError(f"{folder}: no network of this run was trained to the end")
+        classes, images = run.data.get("classes"), run.data.get("validation")
+        return [TrainedHere(record.architecture, record.accuracy, classes, images) for record in run.front_records]
+    weights = next((file for name in (MODEL, CHECKPOINT) if (file := folder / name).is_file()), None)
+    if weights is not None:
+        saved = load_trained(weights)
+        architecture = Architecture.from_dict(saved.architecture, str(weights))
+        return [TrainedHere(architecture, saved.accuracy, len(saved.classes))]
+    if (folder / "architecture.yaml").is_file():
+        return [load(folder / "architecture.yaml")]
+    raise UserError(f"{folder}: no run and no training here (neither run.yaml nor architecture.yaml)")
 
 
 def export(

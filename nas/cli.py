@@ -179,10 +179,15 @@ def report(
         print(api.render_run(runs[0], form), end="")
 
 
-@app.command(epilog="Example: nas compare mobilenetv2-cifar han-e pydmobilenet-add-29-0.5")
+@app.command(epilog="Example: nas compare mobilenetv2-cifar han-e results/best")
 def compare(
     networks: Annotated[
-        list[str], typer.Argument(help="Published networks or YAML files.", metavar="NETWORK", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Published networks, YAML files, or folders of trainings and searches.",
+            metavar="NETWORK",
+            show_default=False,
+        ),
     ],
     dataset: Annotated[str, typer.Option(help="Whose printed figures are shown.")] = "cifar10",
     num_classes: Annotated[int | None, typer.Option(help="Default: the data set's.", show_default=False)] = None,
@@ -197,7 +202,7 @@ def compare(
     elif form == "json":
         print(table.to_json(orient="records", indent=2))
     elif form == "table":
-        screen.print_frame(console, table)
+        screen.print_comparison(console, table)
     else:
         raise UserError(f"unknown format {form!r}; allowed: table, csv, json")
 

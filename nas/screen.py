@@ -1,6 +1,5 @@
 """What the commands print: plain data in, tables on a console out."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +16,14 @@ from nas.cost.latency import Table as LatencyTable
 from nas.errors import printable
 from nas.predict import Prediction
 from nas.report.answer import origin_mark, references
+from nas.report.numbers import QUANTITIES, three_digits
 from nas.report.points import command, record_values, shown_name
 from nas.search.reproduce import Reproduction
 from nas.search.run import Run
 from nas.space import Space
 from nas.training.loop import Epoch
 from nas.training.ship import Exported
+from nas.units import percent
 
 
 def train_command(run: Run, rank: int) -> str:
@@ -40,14 +41,14 @@ def print_run(console: Console, run: Run, report: Path) -> None:
     columns = {"ms predicted": "latency", "ms measured": "measured_latency"}
     latencies = {record.number: record_values(record) for record in front}
     columns = {title: key for title, key in columns.items() if any(key in known for known in latencies.values())}
-    table = _table("", "Network", "Accuracy", "Test", "Size", "MACs", *columns, "")
+    table = _table("", "Network", "Validation", "Test", "Size", "MACs", *columns, "")
     for rank, record in enumerate(front, 1):
         test = record.confirmed.get("test_accuracy")
         table.add_row(
             str(rank),
             shown_name(run, record),
-            f"{record.accuracy or 0:.2%}",
-            "-" if test is None else f"{test:.2%}",
+            percent(record.accuracy, run.data.get("validation")),
+            percent(test, run.data.get("test")),
             megabytes(record.costs["size"]),
             millions(record.costs["macs"]),
             *(
@@ -104,20 +105,64 @@ def print_profile(console: Console, document: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def print_frame(console: Console, frame: pd.DataFrame) -> None:
-    """A data frame turned on its side: one line per column, one column per row."""
-    table = _table("", *(str(name) for name in frame["name"]))
-    for column in frame.columns.drop("name"):
-        table.add_row(column.replace("_", " "), *(_cell(value) for value in frame[column]))
-    console.print(table)
+COMPARED = {
+    "id": ("Id", ""),
+    "dataset": ("Data set", ""),
+    "params": ("Parameters", "params"),
+    "macs": ("MACs", "macs"),
+    "size_bytes": ("Size", "size"),
+    "peak_activation_bytes": ("Peak memory", "peak_memory"),
+    "accuracy": ("Validation here", "accuracy"),
+    "printed_accuracy": ("Printed: accuracy", "accuracy"),
+    "printed_params": ("  parameters", "params"),
+    "printed_macs": ("  MACs", "macs"),
+    "printed_size_bytes": ("  size", "size"),
+    "printed_latency_ms": ("  latency", "latency"),
+    "accuracy_per_size": ("  accuracy/size (% per 100 kB)", ""),
+    "time_per_size": ("  time/size (µs per kB)", ""),
+}
+"""Lines of a comparison: what stands at the left, and the quantity whose unit is chosen for the values."""
 
 
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def print_comparison(console: Console, frame: pd.DataFrame) -> None:
+    """Networks side by side, a line per figure with its unit; as many beside each other as the screen is wide for."""
+    names = [str(name) for name in frame["name"]]
+    lines: list[tuple[str, list[str]]] = []
+    for column, (title, key) in COMPARED.items():
+        known = [None if pd.isna(value) or value == "" else value for value in frame[column]]
+        if any(value is not None for value in known):
+            factor, unit = QUANTITIES[key].axis_unit(v for v in known if v is not None) if key else (1.0, "")
+            texts = ["-" if v is None else v if isinstance(v, str) else three_digits(v * factor) for v in known]
+            if column == "accuracy":
+                counts = [None if pd.isna(images) else int(images) for images in frame["validation_images"]]
+                texts = [
+                    "-" if v is None else percent(v, n).removesuffix(" %") for v, n in zip(known, counts, strict=True)
+                ]
+            lines.append((f"{title} ({unit})" if unit else title, texts))
+    widths = [max(map(len, (name, *(texts[at] for _, texts in lines)))) for at, name in enumerate(names)]
+    left = max(len(title) for title, _ in lines)
+    shown = 0
+    while shown < len(names):
+        end, room = shown + 1, console.width - left - 2 - widths[shown]
+        while end < len(names) and room >= widths[end] + 2:
+            room -= widths[end] + 2
+            end += 1
+        table = _table("", *names[shown:end])
+        for title, texts in lines:
+            table.add_row(title, *texts[shown:end])
+        for place in table.columns:
+            place.justify = "left" if place is table.columns[0] else "right"
+            place.no_wrap = end - shown > 1
+        console.print(table)
+        console.print()
+        shown = end
+    rows = frame.to_dict("records")
+    notes = {
+        f"{row['name']}: {'; '.join(filter(None, (row[key] for key in ('source', 'hardware', 'note'))))}"
+        for row in rows
+    }
+    for note in sorted(note for note in notes if not note.endswith(": ")):
+        console.print(note, markup=False, highlight=False)
 
 
 def print_latencies(console: Console, found: Sequence[Measurement]) -> None:

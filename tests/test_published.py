@@ -10,7 +10,7 @@ from checks import check_counts
 import nas
 from nas.catalog import by_paper, network_names, space_names
 from nas.cost.analytic import cost, layers
-from nas.cost.compare import compare
+from nas.cost.compare import Trained, compare
 from nas.files import parse_yaml
 from nas.published import CLASSES, Printed, read_all, read_table, table_names
 
@@ -198,7 +198,7 @@ def test_an_unknown_table_is_named() -> None:
 def test_a_network_that_no_paper_prints_has_a_row_too() -> None:
     space = nas.load_space("inverted_residual")
     architecture = space.sample(0)
-    table = compare([architecture, nas.load("han-e")], dataset="cifar10", accuracies={architecture.id: 0.9})
+    table = compare([Trained(architecture, 0.9, images=1_000), nas.load("han-e")], dataset="cifar10")
     assert table["name"].tolist() == ["inverted_residual", "han-e"]
     assert table["accuracy_per_size"].notna().all()
     assert table["printed_accuracy"].tolist()[1] == 0.9177

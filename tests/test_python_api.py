@@ -1,6 +1,7 @@
 """What a user of Python sees: names, signatures, a run's text, progress, limits asked afterwards."""
 
 import inspect
+import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,15 +9,20 @@ from pathlib import Path
 
 import pytest
 import runs
+from rich.console import Console
 
 import nas
+from nas import api
 from nas.api import _shown
 from nas.cost.latency import calibrate
 from nas.errors import UserError
+from nas.screen import print_comparison
 from nas.search.conductor import Progress
 from nas.search.run import Run
 from nas.search.settings import Settings
+from nas.training.checkpoint import save_checkpoint
 from nas.training.recipe import Recipe
+from nas.training.weights import save_weights
 
 SPACE = {
     "name": "few",
@@ -113,6 +119,7 @@ def test_a_limit_that_makes_no_sense_is_one_line(run: Run, limit: object, said: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_interactive_search_prints_its_progress_and_names_the_study_s_metrics(tmp_path: Path) -> None:
     """At a prompt progress is printed unasked. The study is one of an older nas, which did not name its metrics."""
     settings = Settings(
@@ -141,3 +148,44 @@ def test_a_script_is_told_nothing_unless_it_asks(capsys: pytest.CaptureFixture[s
         said = capsys.readouterr().out
         assert ("0/3 trials" in said, "beginning" in said) == (printed, printed)
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_comparison_fits_the_screen_and_hides_no_digit(run: Run, width: int) -> None:
+    table = api.compare(["mobilenetv2-cifar", "han-e", "pydmobilenet-add-29-0.5", run.path])
+    assert table["name"].tolist()[3:] == [record.architecture.name for record in run.front_records]
+    assert table["accuracy"].tolist()[3:] == [record.accuracy for record in run.front_records]
+    text = io.StringIO()
+    print_comparison(Console(file=text, width=width), table)
+    figures = text.getvalue().split("\n\n")[:-1]
+    lines = [line for block in figures for line in block.splitlines()]
+    assert max(map(len, lines)) <= width
+    for title, shown in {
+        "Parameters (M)": (f"{nas.cost(nas.load('mobilenetv2-cifar')).params / 1e6:.2f}", "0.104"),
+        "Printed: accuracy (%)": ("93.47", "91.77"),  # Han and Kwon, Table 3
+        "Size (MB)": (f"{nas.cost(nas.load('han-e')).size_bytes / 1e6:.2f}",),
+        "  latency (ms)": ("26.00", "13.00"),
+        "  time/size (µs per kB)": ("2.83",),
+    }.items():
+        words = [word for line in lines if line.startswith(title) for word in line[len(title) :].split()]
+        assert set(shown) <= set(words)
+        assert len(words) == len(table)  # one for each network, in one line each
+    assert sum(line.startswith("Id ") for line in lines) == len(figures)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "checkpoint.pt"])
+def test_a_training_s_folder_is_compared(tmp_path: Path, name: str) -> None:
+    network = nas.load("han-e").with_input(channels=1, resolution=8)
+    settings = Settings(space=SPACE, recipe=Recipe(epochs=1).to_dict())
+    checkpoint = runs.checkpoint_of(network, settings, epochs=1, accuracy=0.625)
+    (save_weights if name.endswith(".safetensors") else save_checkpoint)(tmp_path / name, checkpoint)
+    row = api.compare([tmp_path]).iloc[0]
+    assert (row["id"], row["accuracy"]) == (network.id, 0.625)
+    assert row["params"] == nas.cost(network, 10).params
+
+
+def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
+    for reference, said in ((tmp_path, "no run and no training here"), (tmp_path / "gone", "gone")):
+        with pytest.raises(UserError, match=said) as caught:
+            api.compare(["han-e", reference])
+        assert "\n" not in str(caught.value)

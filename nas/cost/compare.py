@@ -1,6 +1,7 @@
 """Networks side by side: what they cost, what the papers print of them, and Han's derived columns."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -17,6 +18,7 @@ COLUMNS = (
     "size_bytes",
     "peak_activation_bytes",
     "accuracy",
+    "validation_images",
     "printed_accuracy",
     "printed_params",
     "printed_macs",
@@ -29,15 +31,30 @@ COLUMNS = (
     "note",
 )
 
-_FIGURES = [column for column in COLUMNS if column.startswith(("accuracy", "printed_", "time_"))]
+_FIGURES = [column for column in COLUMNS if column.startswith(("accuracy", "validation_", "printed_", "time_"))]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that was trained here.
+
+    Attributes:
+        accuracy: validation top-1 in [0, 1] that it reached; None before the first epoch.
+        num_classes: that it was trained on; None where that is not known.
+        images: for validation; None where that is not known.
+    """
+
+    architecture: Architecture
+    accuracy: float | None = None
+    num_classes: int | None = None
+    images: int | None = None
 
 
 def compare(
-    architectures: Iterable[Architecture],
+    networks: Iterable[Architecture | Trained],
     *,
     dataset: str | None = None,
     num_classes: int | None = None,
-    accuracies: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """One row per network and data set that the papers print it for, in the order given; one row where they do not.
 
@@ -46,20 +63,23 @@ def compare(
     printed accuracy where there is one and ours otherwise, and the printed latency.
 
     Args:
-        architectures: the networks.
+        networks: the networks.
         dataset: only what is printed for this data set (default: all).
-        num_classes: classes to compute the costs for (default: the row's data set's, or 10).
-        accuracies: top-1 in [0, 1] that we reached, by architecture id.
+        num_classes: classes to compute the costs for (default: those that it was trained on here, else the row's data
+            set's, or 10).
 
     Returns:
         The columns of :data:`COLUMNS`; missing values are NaN or an empty text.
     """
     printed = [row for row in read_all() if row.name and dataset in (None, row.dataset)]
     rows = []
-    for architecture in architectures:
-        own: list[Printed | None] = [*_by_dataset(row for row in printed if row.name == architecture.name)]
+    for item in networks:
+        network = item if isinstance(item, Trained) else Trained(item)
+        own: list[Printed | None] = [*_by_dataset(row for row in printed if row.name == network.architecture.name)]
         for row in own or [None]:
-            rows.append(_row(architecture, row, dataset, num_classes, (accuracies or {}).get(architecture.id)))
+            classes = num_classes or network.num_classes
+            figures = _row(network.architecture, row, dataset, classes, network.accuracy)
+            rows.append({**figures, "validation_images": network.images})
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype(dict.fromkeys(_FIGURES, float))
 
