@@ -68,8 +68,8 @@ def interruptible(line: Callable[[], str]) -> Iterator[None]:
         errors.print(line(), markup=False)
         sys.exit(128 + caught[0])
     finally:
-        if not caught:
-            for number, handler in before.items():
+        for number, handler in before.items():
+            if not caught and signal.getsignal(number) is interrupt:  # else one within ends the process
                 signal.signal(number, handler)
 
 

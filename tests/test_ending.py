@@ -14,9 +14,10 @@ import pytest
 from nas.ending import same_command
 
 CLEANS_UP = """
-import sys, time
+import atexit, time
 from nas.ending import interruptible
-with interruptible(lambda: "the line"):
+atexit.register(time.sleep, 1)
+with interruptible(lambda: "another"), interruptible(lambda: "the line"):
     try:
         print("ready", flush=True)
         time.sleep(60)
@@ -56,9 +57,9 @@ def begin(*arguments, cwd=None):
 def test_any_number_of_signals_ends_in_one_line_and_in_order(number, code):
     process = begin("-c", CLEANS_UP)
     assert process.stdout.readline() == "ready\n"
-    for _ in range(8):
+    while process.poll() is None:
         os.kill(process.pid, number)
-        time.sleep(0.1)
+        time.sleep(0.05)
     output, _ = process.communicate(timeout=20)
     assert (process.returncode, output) == (code, "cleaned up\nthe line\n")
 
