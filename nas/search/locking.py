@@ -83,6 +83,27 @@ def _myself() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
 
 
+def _machine() -> str:
+    """Where process numbers are ours: this machine since its start, this container."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):  # Linux
+        parts += [
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            str(Path("/proc/self/ns/pid").readlink()),
+        ]
+    return " ".join(parts)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
 class StudyLease:
     """While it is entered, a study in a database is this driver's.
 
@@ -108,7 +129,7 @@ class StudyLease:
         self._row = [_ATTRIBUTES.c[name] == value for name, value in self._key.items()]
         self._study = study
         self._seconds = seconds
-        self._holder = {"holder": _myself(), "token": uuid.uuid4().hex}
+        self._holder = {"holder": _myself(), "machine": _machine(), "process": os.getpid(), "token": uuid.uuid4().hex}
         self._held = ""
         self._until = 0.0
         self._lost = False
@@ -163,9 +184,10 @@ class StudyLease:
             other = json.loads(value or "{}")
             left = float(other["until"]) - time.time()
             holder = str(other["holder"])
+            died = other["machine"] == _machine() and not _lives(int(other["process"]))
         except (ValueError, KeyError, TypeError):  # free, or nothing that a driver wrote
             return
-        if left > 0:
+        if left > 0 and not died:
             raise UserError(
                 f"study {self._study}: {holder}, is writing to this run; wait for it, or stop it "
                 f"(had it died, the run is free in {left:.0f} s)"
