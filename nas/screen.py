@@ -37,10 +37,11 @@ def print_run(console: Console, run: Run, report: Path) -> None:
     if not front:
         console.print(f"no network was trained to the end; see {run.path / 'trials.csv'}", markup=False)
         return
-    # Two columns, since the front is chosen by the predicted figure and the device shows the measured one.
-    columns = {"ms predicted": "latency", "ms measured": "measured_latency"}
     latencies = {record.number: record_values(record) for record in front}
-    columns = {title: key for title, key in columns.items() if any(key in known for known in latencies.values())}
+    measured = [figures for figures in latencies.values() if "measured_latency" in figures]
+    columns = {"ms, measured": "measured_latency"} if measured else {}
+    if len(measured) < len(front) and any("latency" in figures for figures in latencies.values()):
+        columns["ms, predicted"] = "latency"
     table = _table("", "Network", "Validation", "Test", "Size", "MACs", *columns, "")
     for rank, record in enumerate(front, 1):
         test = record.confirmed.get("test_accuracy")

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-FIRST = 2
-"""So many proposals are taken to be like the networks that were asked for."""
+FIRST = 5
+"""So many proposals more than there have been cost what an epoch of the networks that were asked for did."""
 
 
 @dataclass
@@ -93,15 +93,18 @@ class TimeLeft:
 
     def _left(self, training: _Training) -> float:
         """Of a running training; a proposal goes on for as long as those did that came as far."""
-        epochs = float(self.epochs - training.epochs)
-        if not training.asked:
-            # One more that went to the end: of few that have ended, most were stopped.
-            ended = [*self._lengths.items(), (self.epochs, 1)]
-            longer = [(length, count) for length, count in ended if length > training.epochs]
-            total = sum(length * count for length, count in longer)
-            epochs = total / max(sum(count for _, count in longer), 1) - training.epochs
-        own = training.seconds / training.epochs if training.epochs else self._per_epoch(training.macs)
-        return max(epochs, 0.0) * own
+        length = float(self.epochs) if training.asked else self._length(training.epochs)
+        # One epoch says little of the next: in the first one a network's way of computing is chosen.
+        mean = (training.seconds + self._per_epoch(training.macs)) / (training.epochs + 1)
+        return max(length - training.epochs, 0.0) * mean
+
+    def _length(self, epochs: int) -> float:
+        """Of a proposal that came so far, in epochs."""
+        # Two more than have ended, one stopped at once and one not at all: those that are stopped end first.
+        ended = [*self._lengths.items(), (1, 1), (self.epochs, 1)]
+        longer = [(length, count) for length, count in ended if length > epochs]
+        total = sum(length * count for length, count in longer)
+        return total / max(sum(count for _, count in longer), 1)
 
     def _per_proposal(self, left: dict[int, float], queue: list[float]) -> float:
         count, seconds = self._proposals
@@ -110,7 +113,7 @@ class TimeLeft:
                 count, seconds = count + 1, seconds + training.seconds + left[number]
         asked = [t.seconds + left[number] for number, t in self._running.items() if t.asked] + queue
         known = self._asked[0] + len(asked)
-        if known:  # while there are few, they are thought to be like those that were asked for
-            mean = (self._asked[1] + sum(asked)) / known
+        if known:
+            mean = (self._asked[1] + sum(asked)) / known * self._length(0) / self.epochs
             count, seconds = count + FIRST, seconds + FIRST * mean
         return seconds / count if count else 0.0

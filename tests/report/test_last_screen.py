@@ -1,6 +1,8 @@
 """The last screen of a search."""
 
+import copy
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,14 +18,27 @@ def screen_of(run: Run) -> str:
     return text.getvalue()
 
 
-def test_predicted_and_measured_latencies_have_columns_of_their_own(run: Run) -> None:
+def column(run: Run, title: str) -> list[str]:
+    """The cells under a title, by rank."""
     lines = screen_of(run).splitlines()
     head = next(line for line in lines if "Network" in line)
-    assert head.index("ms predicted") < head.index("ms measured")
-    for rank, record in enumerate(run.front_records, 1):
-        cells = lines[lines.index(head) + rank].split()
-        assert f"{record.costs['latency']:.3g}" in cells
-        assert f"{record.confirmed['latency_ms']:.3g}" in cells
+    ends = head.index(title) + len(title)
+    return [lines[lines.index(head) + rank][:ends].split()[-1] for rank in range(1, len(run.front_records) + 1)]
+
+
+def test_latencies_are_called_measured_or_predicted(run: Run) -> None:
+    measured = [f"{record.confirmed['latency_ms']:.3g}" for record in run.front_records]
+    predicted = [f"{record.costs['latency']:.3g}" for record in run.front_records]
+    assert column(run, "ms, measured") == measured
+    assert "predicted" not in screen_of(run)
+    some, none = copy.copy(run), copy.copy(run)
+    first = run.front_records[0].number
+    some.records = [replace(r, confirmed={}) if r.number == first else r for r in run.records]
+    assert column(some, "ms, measured") == ["-", *measured[1:]]
+    assert column(some, "ms, predicted") == predicted
+    none.records = [replace(record, confirmed={}) for record in run.records]
+    assert column(none, "ms, predicted") == predicted
+    assert "measured" not in screen_of(none)
 
 
 def test_no_column_for_latencies_that_nobody_asked_for() -> None:
