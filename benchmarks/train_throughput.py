@@ -38,9 +38,9 @@ from torch import Tensor, multiprocessing, nn
 from usual_layers import usual
 
 import nas
-from nas.network.forms import fast_on_cpu
-from nas.network.forms import usual as usual_form
-from nas.network.layers import CondConv2d, train_in_forms
+from nas.blocks.forms import fast_on_cpu
+from nas.blocks.forms import usual as usual_form
+from nas.blocks.layers import CondConv2d, train_in_forms
 from nas.training import loop
 from nas.training.allocator import keep_freed_memory
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare

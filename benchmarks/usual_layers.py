@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.network.layers import CondConv2d, Pyramid
+from nas.blocks.layers import CondConv2d, Pyramid
 
 
 class UsualCondConv2d(CondConv2d):

@@ -1,7 +1,7 @@
 """The architecture document: its schema, its canonical form and its id.
 
 An architecture is a document of plain values; nothing else in the program describes a network. The schema is written as
-pydantic models, one per block kind (:mod:`nas.stages`), so that a field exists only where it means something.
+pydantic models, one per block kind (:mod:`nas.blocks`), so that a field exists only where it means something.
 ``docs/space.md`` is the reference for people who write such files.
 
 From the document follow, without building anything:
@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from nas.blocks import KINDS, AnyStage, Block, Stage
+from nas.blocks.document import Activation, Norm, Part
 from nas.errors import UserError
 from nas.files import dump_flow
-from nas.geometry import strided
-from nas.stages import BLOCK_KINDS, Activation, AnyStage, Block, Head, Input, Norm, Part, Stage, Stem
+from nas.frame import Head, Input, Stem
 
 if TYPE_CHECKING:
     from nas.network.build import Network
 
-__all__ = ["Architecture", "Block", "dump_yaml", "scale", "strided", "unversioned", "versioned"]
+__all__ = ["Architecture", "Block", "dump_yaml", "scale", "unversioned", "versioned"]
 
 SCHEMA = 1
 """Version of architecture and space documents, as their files give it."""
@@ -56,7 +57,7 @@ class Architecture(Part):
     norm: Norm = "batch"
     """`batch`: BatchNorm after each convolution; `none`: a bias in its place (SqueezeNet)."""
     stem: Stem
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=100), BeforeValidator(_as_tuple)]
+    stages: Annotated[tuple[AnyStage, ...], Field(min_length=1, max_length=100), BeforeValidator(_as_tuple)]
     head: Head = Head()
 
     @classmethod
@@ -173,7 +174,7 @@ class Architecture(Part):
 
 
 @functools.lru_cache(maxsize=10_000)
-def canonical_stage(stage: AnyStage, in_channels: int, channels: int) -> dict[str, Any]:
+def canonical_stage(stage: Stage, in_channels: int, channels: int) -> dict[str, Any]:
     """A stage's canonical form, not to be changed, for these channels before and in it."""
     return stage.canonical(in_channels, channels)
 
@@ -227,7 +228,7 @@ def dump_yaml(document: Mapping[str, Any]) -> str:
 def _explain(error: ValidationError) -> str:
     """The first of pydantic's complaints as one line: path, what is wrong, what was given."""
     first = error.errors(include_url=False)[0]
-    location = [part for part in first["loc"] if part not in BLOCK_KINDS and part not in ("int", "float")]
+    location = [part for part in first["loc"] if part not in KINDS and part not in ("int", "float")]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     kind, given = first["type"], first["input"]
     if kind == "value_error":
@@ -235,9 +236,9 @@ def _explain(error: ValidationError) -> str:
     elif kind == "missing":
         message = "this field is missing"
     elif kind == "union_tag_invalid":
-        message = f"unknown block {first['ctx']['tag']!r}; allowed: {', '.join(BLOCK_KINDS)}"
+        message = f"unknown block {first['ctx']['tag']!r}; allowed: {', '.join(KINDS)}"
     elif kind == "union_tag_not_found":
-        message = f"a stage needs a 'block': {', '.join(BLOCK_KINDS)}"
+        message = f"a stage needs a 'block': {', '.join(KINDS)}"
     else:
         number = kind in ("int_type", "float_type") and "float" in (
             str(part) for e in error.errors() for part in e["loc"]

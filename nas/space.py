@@ -15,9 +15,9 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from nas.architecture import Architecture, dump_yaml, scale, unversioned, versioned
+from nas.blocks import AnyStage, Stage
 from nas.errors import UserError
 from nas.files import dump_flow
-from nas.stages import AnyStage, Stage
 
 Value = str | int | float | bool
 Location = tuple[str | int, ...]
@@ -29,7 +29,7 @@ MAX_STAGES = 20_000
 MAX_COMBINATIONS = 100_000
 """Up to as many choices within one stage are told apart exactly when a space's size is counted."""
 
-_STAGE: TypeAdapter[AnyStage] = TypeAdapter(Stage)
+_STAGE: TypeAdapter[Stage] = TypeAdapter(AnyStage)
 
 
 class Parameter(NamedTuple):
@@ -67,7 +67,7 @@ class Space:
             raise UserError(f"{where}: a space is a mapping of fields, this is a {type(document).__name__}")
         self.document = unversioned(document, where)
         self.parameters_by_name = {parameter.name: parameter for parameter in _find(self.document, where)}
-        self._stages: dict[Any, AnyStage] = {}
+        self._stages: dict[Any, Stage] = {}
         self._check(where)
 
     @property
@@ -240,7 +240,7 @@ class Space:
             )
         return known[index, states]
 
-    def _forms(self, index: int, state: _State) -> Iterator[tuple[dict[str, Value], dict[str, Any], AnyStage]]:
+    def _forms(self, index: int, state: _State) -> Iterator[tuple[dict[str, Value], dict[str, Any], Stage]]:
         """The choices of one stage, each with its canonical form, and the stage."""
         document = self._stage_documents(state.stages)[index]
         for values in _combinations(self._staged.get(index, [])):

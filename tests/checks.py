@@ -8,9 +8,9 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torchvision.ops import SqueezeExcitation
 
 import nas
+from nas.blocks.layers import CondConv2d
 from nas.cost.analytic import cost, layers
 from nas.cost.profile import profile
-from nas.network.layers import CondConv2d
 
 EVERYTHING: dict[str, Any] = {
     "name": "everything",

@@ -4,8 +4,7 @@ import functools
 from typing import NamedTuple
 
 from nas.architecture import Architecture, Block
-from nas.network.blocks import BLOCKS
-from nas.network.complexity import FLOAT_BYTES, Layer, Tally
+from nas.blocks.complexity import FLOAT_BYTES, Layer, Tally
 
 
 class Cost(NamedTuple):
@@ -21,7 +20,7 @@ class Cost(NamedTuple):
     size_bytes: int
     """The state dict: parameters and buffers in fp32 (BatchNorm's step counter in int64)."""
     peak_activation_bytes: int
-    """The largest sum of activation tensors alive at once, fp32, as :mod:`nas.network.complexity` defines it."""
+    """The largest sum of activation tensors alive at once, fp32, as :mod:`nas.blocks.complexity` defines it."""
 
 
 class PlacedLayer(NamedTuple):
@@ -72,7 +71,7 @@ def layers(architecture: Architecture, num_classes: int = 10) -> list[PlacedLaye
     stage, index = -1, 0
     for block in architecture.blocks():
         stage, index = (stage + 1, 0) if block.first else (stage, index + 1)
-        BLOCKS[block.spec.block].count(block, tally)
+        block.spec.count(block, tally)
         place(f"stages[{stage}]", index)
     count_head(architecture, num_classes, tally)
     place("head")
@@ -83,7 +82,7 @@ def layers(architecture: Architecture, num_classes: int = 10) -> list[PlacedLaye
 def count_block(block: Block) -> Tally:
     """One block's tally, not to be changed: a search meets the same blocks over and over, so each is counted once."""
     tally = Tally(block.in_channels, block.resolution)
-    BLOCKS[block.spec.block].count(block, tally)
+    block.spec.count(block, tally)
     return tally
 
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.architecture import Architecture
+from nas.blocks.layers import CondConv2d
 from nas.cost.analytic import cost, layers
 from nas.network.build import build
-from nas.network.layers import CondConv2d
 
 Rules = dict[type[nn.Module], Callable[..., None]]
 
@@ -98,7 +98,7 @@ def parts_table(architecture: Architecture, num_classes: int = 10) -> pd.DataFra
 
 
 def layers_table(architecture: Architecture, num_classes: int = 10) -> pd.DataFrame:
-    """The network layer by layer, as rows: where it stands, and the fields of :class:`nas.network.complexity.Layer`."""
+    """The network layer by layer, as rows: where it stands, and the fields of :class:`nas.blocks.complexity.Layer`."""
     return pd.DataFrame(
         {"part": placed.part, "block": placed.block, **placed.layer._asdict()}
         for placed in layers(architecture, num_classes)

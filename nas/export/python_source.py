@@ -15,11 +15,11 @@ from typing import Any
 from torch import nn
 from torchvision.ops import SqueezeExcitation
 
+from nas.blocks import ResidualBlock
+from nas.blocks.layers import ACTIVATIONS, CondConv2d, Pyramid
 from nas.export import plain_layers
 from nas.export.card import Card
-from nas.network.blocks import ResidualBlock
 from nas.network.build import Network
-from nas.network.layers import ACTIVATIONS, CondConv2d, Pyramid
 
 WIDTH = 120
 

@@ -3,8 +3,7 @@
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
-from nas.network.blocks import BLOCKS
-from nas.network.layers import ACTIVATIONS, conv_norm_act, max_pool
+from nas.blocks.layers import ACTIVATIONS, conv_norm_act, max_pool
 
 
 class Network(nn.Module):
@@ -29,7 +28,7 @@ class Network(nn.Module):
         if stem.pool == "max":
             self.stem.append(max_pool(stem.pool_stride, stem.padding))
         blocks = list(architecture.blocks())
-        self.blocks = nn.Sequential(*(BLOCKS[block.spec.block](block) for block in blocks))
+        self.blocks = nn.Sequential(*(block.spec.build(block) for block in blocks))
         channels = blocks[-1].out_channels
         self.head: nn.Module = nn.Identity()
         if architecture.head_channels:

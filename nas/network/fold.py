@@ -11,8 +11,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from nas.network.forms import add_kernels
-from nas.network.layers import CondConv2d, Pyramid
+from nas.blocks.forms import add_kernels
+from nas.blocks.layers import CondConv2d, Pyramid
 
 
 class Shifted(nn.Module):

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.blocks.forms import Choose, fast_on_cpu, usual
+from nas.blocks.layers import train_in_forms
 from nas.errors import UserError
-from nas.network.forms import Choose, fast_on_cpu, usual
-from nas.network.layers import train_in_forms
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.batch_norm import recalibrate_batch_norm, share_batch_norm
 from nas.training.compiling import Compiled

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from nas.blocks.layers import CondConv2d, Pyramid, norm_act
 from nas.catalog import load, load_space, network_names, space_names
 from nas.network.fold import fold
-from nas.network.layers import CondConv2d, Pyramid, norm_act
 
 
 def trained(module: nn.Module, seed: int = 0) -> nn.Module:

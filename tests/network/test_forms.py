@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.network.forms import Case, Choose, convolve_each, depthwise, forms_of, pointwise_each, usual
+from nas.blocks.forms import Case, Choose, convolve_each, depthwise, forms_of, pointwise_each, usual
 
 DEPTHWISE = Case("depthwise", "bfloat16", 8)
 EACH = DEPTHWISE._replace(operation="depthwise per image")

@@ -11,8 +11,8 @@ import torchvision
 from torch import Tensor, nn
 
 import nas
-from nas.network.forms import Case, fast_on_cpu, forms_of
-from nas.network.layers import DepthwiseConv2d, train_in_forms
+from nas.blocks.forms import Case, fast_on_cpu, forms_of
+from nas.blocks.layers import DepthwiseConv2d, train_in_forms
 
 OPERATIONS = ("depthwise", "depthwise per image", "pointwise per image")
 

@@ -8,7 +8,7 @@ from checks import EVERYTHING
 from torch import Tensor, nn
 
 import nas
-from nas.network.layers import CondConv2d, Pyramid
+from nas.blocks.layers import CondConv2d, Pyramid
 
 
 def image_by_image(layer: CondConv2d, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import nn
 from training_networks import small_network
 
 import nas
-from nas.network.forms import forms_of, usual
+from nas.blocks.forms import forms_of, usual
 from nas.training.augment import Draws, draw_epoch
 from nas.training.data import Dataset, Images
 from nas.training.graphs import Timing, pays

@@ -1,6 +1,6 @@
 """A network as a chain of segments (stem, blocks, tail), and each segment as its layers.
 
-Every block kind already describes its layers to a :class:`~nas.network.complexity.Tally`, for its MACs; a tally that
+Every block kind already describes its layers to a :class:`~nas.blocks.complexity.Tally`, for its MACs; a tally that
 writes them down as they are *folded* (:mod:`nas.network.fold`) knows the layers of any kind, those of tomorrow
 included, without building a module. Latency depends on nothing else, so segments with the same layers are one segment.
 """
@@ -9,10 +9,9 @@ import functools
 from typing import NamedTuple
 
 from nas.architecture import Architecture, Block
+from nas.blocks.complexity import FLOAT_BYTES, Tally
+from nas.blocks.geometry import Padding
 from nas.cost.analytic import count_head, count_stem
-from nas.geometry import Padding
-from nas.network.blocks import BLOCKS
-from nas.network.complexity import FLOAT_BYTES, Tally
 
 
 class Layer(NamedTuple):
@@ -65,7 +64,7 @@ def segments(architecture: Architecture, num_classes: int) -> list[Segment]:
 def block_segment(block: Block) -> Segment:
     """One block's layers; a search meets the same blocks over and over."""
     recorder = _Recorder(block.in_channels, block.resolution)
-    BLOCKS[block.spec.block].count(block, recorder)
+    block.spec.count(block, recorder)
     if block.shortcut != "none":
         recorder.move(2 * recorder.channels, recorder.channels)
     return Segment(block.activation, tuple(recorder.layers))

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy.optimize import nnls
 
+from nas.blocks.complexity import FLOAT_BYTES
 from nas.cost.latency.layers import Layer, Segment
 from nas.errors import UserError
-from nas.network.complexity import FLOAT_BYTES
 
 MEGA = 1e6
 LANES = 16

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.geometry import POOL_KERNEL, Padding
-from nas.network.forms import Choose, add_kernels, convolve_each, depthwise, pointwise_each
-from nas.stages import Norm
+from nas.blocks.document import Norm
+from nas.blocks.forms import Choose, add_kernels, convolve_each, depthwise, pointwise_each
+from nas.blocks.geometry import POOL_KERNEL, Padding
 
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
     "relu": nn.ReLU,
@@ -24,7 +24,7 @@ class Formed(nn.Module):
     """A layer that trains in one of several equal forms."""
 
     choose: Choose | None = None
-    """Names the form (:mod:`nas.network.forms`); None: the usual one."""
+    """Names the form (:mod:`nas.blocks.forms`); None: the usual one."""
 
     @property
     def choose_now(self) -> Choose | None:

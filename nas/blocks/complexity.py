@@ -1,7 +1,7 @@
 """Counting what a network costs while walking through it, without building it.
 
 A :class:`Tally` follows one image through the layers: it knows the current tensor's channels and side, and each method
-stands for one layer. The blocks in :mod:`nas.network.blocks` call it in a function beside their ``forward``.
+stands for one layer. The blocks (:mod:`nas.blocks`) call it in a method beside their layers.
 
 What counts: MACs are multiply-accumulates of convolutions and linear layers for one image (1 MAC = 2 FLOPs), the mixing
 of conditional convolution's experts included; normalisation, activation, pooling and addition count nothing.
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nas.geometry import POOL_KERNEL, Padding, convolved, pooled, strided
+from nas.blocks.geometry import POOL_KERNEL, Padding, convolved, pooled, strided
 
 FLOAT_BYTES = 4
 NORM_COUNTER_BYTES = 8  # BatchNorm's num_batches_tracked, one int64 per layer
@@ -77,7 +77,7 @@ class Tally:
         bias: bool | None = None,
         experts: int = 1,
     ) -> None:
-        """A convolution; with several experts a conditional one (:class:`nas.network.layers.CondConv2d`).
+        """A convolution; with several experts a conditional one (:class:`nas.blocks.layers.CondConv2d`).
 
         Args:
             bias: whether it has one (None: where the network has no norm).
@@ -101,7 +101,7 @@ class Tally:
     def pyramid(
         self, kernels: tuple[int, ...], combine: str, *, stride: int, experts: int = 1, depthwise: bool = True
     ) -> None:
-        """Parallel convolutions of one input, added or concatenated (:class:`nas.network.layers.Pyramid`)."""
+        """Parallel convolutions of one input, added or concatenated (:class:`nas.blocks.layers.Pyramid`)."""
         in_channels, size, held, reads_held = self.channels, self.size, self.held_bytes, self.reads_held
         for index, kernel in enumerate(sorted(kernels)):
             self.channels, self.size, self.reads_held = in_channels, size, reads_held

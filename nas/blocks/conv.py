@@ -1,0 +1,58 @@
+"""A plain convolution as a block."""
+
+from typing import Any, Literal
+
+from torch import nn
+
+from nas.blocks.complexity import Tally
+from nas.blocks.document import Count, Kernel
+from nas.blocks.geometry import Padding, convolved, least_convolved
+from nas.blocks.layers import conv_norm_act
+from nas.blocks.stage import Block, BlockShortcut, ResidualStage, Shortcut
+
+
+class Conv(ResidualStage):
+    """One standard convolution with norm and activation."""
+
+    block: Literal["conv"]
+    kernel: Kernel = 3
+    padding: Padding = "same"
+    experts: Count = 1
+
+    def canonical(self, in_channels: int, channels: int) -> dict[str, Any]:
+        document = super().canonical(in_channels, channels)
+        if self.kernel == 1:
+            document.pop("padding", None)
+        return document
+
+    def out_size(self, size: int, stride: int) -> int:
+        return convolved(size, self.kernel, stride, self.padding)
+
+    def least_size(self, out_size: int, stride: int) -> int:
+        return least_convolved(out_size, self.kernel, stride, self.padding)
+
+    def block_shortcut(self, in_channels: int, out_channels: int, stride: int) -> BlockShortcut:
+        if self.padding == "valid" and self.kernel > 1:
+            return "none"  # the body's output is smaller than its input
+        return super().block_shortcut(in_channels, out_channels, stride)
+
+    def _effective_shortcut(self, in_channels: int, channels: int) -> Shortcut:
+        if self.padding == "valid" and self.kernel > 1:
+            return "none"
+        return super()._effective_shortcut(in_channels, channels)
+
+    def body(self, block: Block) -> nn.Sequential:
+        return conv_norm_act(
+            block.in_channels,
+            block.out_channels,
+            self.kernel,
+            stride=block.stride,
+            padding=self.padding,
+            experts=self.experts,
+            activation=block.activation,
+            norm=block.norm,
+        )
+
+    def count_body(self, block: Block, tally: Tally) -> None:
+        tally.conv(block.out_channels, self.kernel, stride=block.stride, padding=self.padding, experts=self.experts)
+        tally.norm()

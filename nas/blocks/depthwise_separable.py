@@ -1,0 +1,36 @@
+"""MobileNetV1's block."""
+
+from typing import Literal
+
+from torch import nn
+
+from nas.blocks.complexity import Tally
+from nas.blocks.layers import norm_act
+from nas.blocks.pyramid import PyramidStage
+from nas.blocks.stage import Block
+
+
+class DepthwiseSeparable(PyramidStage):
+    """Howard et al. 2017, Figure 3: depthwise, then 1x1, each with norm and activation.
+
+    `intermediate: false` leaves out the norm and the activation between the two (Chollet 2017, section 4.7).
+    """
+
+    block: Literal["depthwise_separable"]
+    intermediate: bool = True
+
+    def body(self, block: Block) -> nn.Sequential:
+        pyramid = self.pyramid(block, block.in_channels)
+        first = norm_act(pyramid, pyramid.out_channels, block.activation, block.norm) if self.intermediate else pyramid
+        return nn.Sequential(
+            first,
+            *self.squeeze(pyramid.out_channels),
+            self.pointwise(block, pyramid.out_channels, block.out_channels, block.activation),
+        )
+
+    def count_body(self, block: Block, tally: Tally) -> None:
+        self.count_pyramid(block, tally)
+        if self.intermediate:
+            tally.norm()
+        self.count_squeeze(tally)
+        self.count_pointwise(block.out_channels, tally)

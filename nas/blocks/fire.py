@@ -1,0 +1,71 @@
+"""SqueezeNet's block."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas.blocks.complexity import Tally
+from nas.blocks.document import Ratio
+from nas.blocks.geometry import least_pooled, pooled
+from nas.blocks.layers import conv_norm_act, max_pool
+from nas.blocks.stage import Block, ResidualBlock, Stage, inner_channels
+
+
+class Fire(Stage):
+    """Iandola et al. 2016, Figure 1: 1x1 squeeze to t x output channels, then 1x1 and 3x3 side by side.
+
+    Each side gives half of the channels. Where strided, a 3x3 max-pool without padding comes first, and rounds its
+    size up.
+    """
+
+    block: Literal["fire"]
+    channels: Annotated[int, Field(ge=2, le=65_536)]
+    expansion: Ratio = 0.125
+
+    def out_size(self, size: int, stride: int) -> int:
+        return pooled(size, stride, "valid") if stride > 1 else size
+
+    def least_size(self, out_size: int, stride: int) -> int:
+        return least_pooled(out_size, stride, "valid") if stride > 1 else out_size
+
+    def build(self, block: Block) -> nn.Module:
+        return FireBlock(self.body(block), block, *self._widths(block))
+
+    def body(self, block: Block) -> nn.Sequential:
+        squeeze = conv_norm_act(block.in_channels, self._widths(block)[0], activation=block.activation, norm=block.norm)
+        return nn.Sequential(max_pool(block.stride, "valid"), squeeze) if block.stride > 1 else nn.Sequential(squeeze)
+
+    def count_body(self, block: Block, tally: Tally) -> None:
+        squeeze, half = self._widths(block)
+        if block.stride > 1:
+            tally.pool(block.stride, "valid")
+        tally.conv(squeeze)
+        tally.norm()
+        size = tally.size
+        with tally.holding(True):
+            tally.conv(half)
+            tally.norm()
+        with tally.beside(squeeze, size):
+            tally.conv(block.out_channels - half, 3)
+            tally.norm()
+        tally.channels = block.out_channels
+
+    def _widths(self, block: Block) -> tuple[int, int]:
+        """Return the channels of the squeeze and of the 1x1 expansion."""
+        return inner_channels(self.expansion, block.out_channels), block.out_channels // 2
+
+
+class FireBlock(ResidualBlock):
+    """The squeeze, and two expansions of it, concatenated."""
+
+    def __init__(self, body: nn.Sequential, block: Block, squeeze: int, half: int) -> None:
+        super().__init__(body, None)
+        activation, norm = block.activation, block.norm
+        self.expand1 = conv_norm_act(squeeze, half, activation=activation, norm=norm)
+        self.expand3 = conv_norm_act(squeeze, block.out_channels - half, 3, activation=activation, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        return torch.cat([self.expand1(x), self.expand3(x)], dim=1)

@@ -1,0 +1,52 @@
+"""MobileNetV2's block."""
+
+from typing import Any, Literal
+
+from torch import nn
+
+from nas.blocks.complexity import Tally
+from nas.blocks.document import Ratio
+from nas.blocks.layers import norm_act
+from nas.blocks.pyramid import PyramidStage
+from nas.blocks.stage import Block, Shortcut, inner_channels
+
+
+class InvertedResidual(PyramidStage):
+    """Sandler et al. 2018, Figure 4: 1x1 expansion to t x input channels, depthwise, SE, linear 1x1 projection.
+
+    At t = 1 the expansion is left out unless `keep_expansion` (Han and Kwon keep it).
+    """
+
+    block: Literal["inverted_residual"]
+    expansion: Ratio = 6
+    shortcut: Shortcut = "identity"
+    keep_expansion: bool = False
+
+    @property
+    def expands(self) -> bool:
+        return self.expansion != 1 or self.keep_expansion
+
+    def canonical(self, in_channels: int, channels: int) -> dict[str, Any]:
+        document = super().canonical(in_channels, channels)
+        if self.expansion != 1:
+            document.pop("keep_expansion", None)
+        return document
+
+    def body(self, block: Block) -> nn.Sequential:
+        hidden = inner_channels(self.expansion, block.in_channels)
+        pyramid = self.pyramid(block, hidden)
+        expand = [self.pointwise(block, block.in_channels, hidden, block.activation)] if self.expands else []
+        return nn.Sequential(
+            *expand,
+            norm_act(pyramid, pyramid.out_channels, block.activation, block.norm),
+            *self.squeeze(pyramid.out_channels),
+            self.pointwise(block, pyramid.out_channels, block.out_channels, None),
+        )
+
+    def count_body(self, block: Block, tally: Tally) -> None:
+        if self.expands:
+            self.count_pointwise(inner_channels(self.expansion, block.in_channels), tally)
+        self.count_pyramid(block, tally)
+        tally.norm()
+        self.count_squeeze(tally)
+        self.count_pointwise(block.out_channels, tally)

@@ -1,0 +1,103 @@
+"""ShuffleNet's block."""
+
+import math
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas.blocks.complexity import Tally
+from nas.blocks.document import Kernel, Ratio
+from nas.blocks.geometry import POOL_KERNEL
+from nas.blocks.layers import ACTIVATIONS, conv2d, conv_norm_act, norm_act
+from nas.blocks.stage import Block, BlockShortcut, ResidualBlock, Stage, inner_channels, make_shortcut
+
+
+class Shuffle(Stage):
+    """Zhang et al. 2017 (ShuffleNet v1), Figure 2: grouped 1x1 to t x output channels, shuffle, depthwise, grouped 1x1.
+
+    Where the shape stays the input is added; where it changes the input is average-pooled and concatenated, and the
+    body gives the channels that are missing (no shortcut where the output is not wider than the input). A 1x1
+    convolution whose channels `groups` does not divide has their greatest common divisor as groups. `group_first:
+    false` leaves the first 1x1 of the stage ungrouped, as the paper does in its Stage 2, whose input is thin.
+    """
+
+    block: Literal["shuffle"]
+    groups: Annotated[int, Field(ge=1, le=64)] = 3
+    expansion: Ratio = 0.25
+    kernel: Kernel = 3
+    group_first: bool = True
+
+    def canonical(self, in_channels: int, channels: int) -> dict[str, Any]:
+        document = super().canonical(in_channels, channels)
+        if math.gcd(self.groups, in_channels, inner_channels(self.expansion, channels)) == 1:
+            document.pop("group_first", None)
+        return document
+
+    def block_shortcut(self, in_channels: int, out_channels: int, stride: int) -> BlockShortcut:
+        return "identity" if stride == 1 and in_channels == out_channels else "none"
+
+    def build(self, block: Block) -> nn.Module:
+        return ShuffleBlock(self.body(block), block)
+
+    def body(self, block: Block) -> nn.Sequential:
+        hidden, branch, first, last = self._widths(block)
+        depthwise = conv2d(hidden, hidden, self.kernel, block.stride, hidden, bias=block.norm == "none")
+        return nn.Sequential(
+            conv_norm_act(block.in_channels, hidden, groups=first, activation=block.activation, norm=block.norm),
+            nn.ChannelShuffle(math.gcd(self.groups, hidden)),
+            norm_act(depthwise, hidden, None, block.norm),
+            conv_norm_act(hidden, branch, groups=last, activation=None, norm=block.norm),
+        )
+
+    def count(self, block: Block, tally: Tally) -> None:
+        if not _concatenates(block):
+            super().count(block, tally)
+            return
+        tally.biased = block.norm == "none"
+        in_channels, in_size = tally.channels, tally.size
+        with tally.holding(True):
+            self.count_body(block, tally)
+        with tally.beside(in_channels, in_size):
+            if block.stride > 1:
+                tally.pool(block.stride, "same", kind="average pool")
+        tally.channels = block.out_channels
+
+    def count_body(self, block: Block, tally: Tally) -> None:
+        hidden, branch, first, last = self._widths(block)
+        tally.conv(hidden, groups=first)
+        tally.norm()
+        tally.shuffle()
+        tally.conv(hidden, self.kernel, stride=block.stride, groups=hidden)
+        tally.norm()
+        tally.conv(branch, groups=last)
+        tally.norm()
+
+    def _widths(self, block: Block) -> tuple[int, int, int, int]:
+        """Return the channels inside, those that the body gives, and the groups of the first and of the last 1x1."""
+        hidden = inner_channels(self.expansion, block.out_channels)
+        branch = block.out_channels - block.in_channels if _concatenates(block) else block.out_channels
+        grouped = self.group_first or not block.first
+        first = math.gcd(self.groups, block.in_channels, hidden) if grouped else 1
+        return hidden, branch, first, math.gcd(self.groups, hidden, branch)
+
+
+class ShuffleBlock(ResidualBlock):
+    """The body beside its input, which is added or, average-pooled, concatenated; an activation at the end."""
+
+    def __init__(self, body: nn.Sequential, block: Block) -> None:
+        super().__init__(body, make_shortcut(block))
+        self.pool = nn.Identity() if block.stride == 1 else nn.AvgPool2d(POOL_KERNEL, block.stride, POOL_KERNEL // 2)
+        self.concat = _concatenates(block)
+        self.activation = ACTIVATIONS[block.activation](inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = super().forward(x)
+        if self.concat:
+            out = torch.cat([self.pool(x), out], dim=1)
+        return self.activation(out)
+
+
+def _concatenates(block: Block) -> bool:
+    return block.shortcut == "none" and block.out_channels > block.in_channels
