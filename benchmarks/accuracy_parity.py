@@ -102,7 +102,7 @@ def compare(
         for side, train in sides.items():
             torch.manual_seed(seed)
             started = time.perf_counter()
-            network = train(architecture.build(len(data.classes)), seed)
+            network = train(nas.build(architecture, len(data.classes)), seed)
             seconds[side].append(time.perf_counter() - started)
             accuracies[side].append(100 * evaluate(network, data, "test").accuracy)
     for side, values in accuracies.items():

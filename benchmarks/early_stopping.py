@@ -12,8 +12,8 @@ when a worker is free, epochs take as long as they took) and compares with train
 once with our rungs, which double, and once with rungs as far apart as the reduction (Li et al. 2020). The part that
 goes on is the mean over the orders.
 
-    python benchmarks/early_stopping.py record tests/search/fixtures/curves.json --data-dir DIR
-    python benchmarks/early_stopping.py replay tests/search/fixtures/curves.json
+    python benchmarks/early_stopping.py record tests/driver/fixtures/curves.json --data-dir DIR
+    python benchmarks/early_stopping.py replay tests/driver/fixtures/curves.json
 """
 
 import argparse
@@ -29,7 +29,7 @@ import numpy as np
 
 import nas
 from nas import pareto
-from nas.search.stopping import DominanceStopping, rungs
+from nas.driver.stopping import DominanceStopping, rungs
 from nas.training.recipe import RECIPES, Recipe
 
 OBJECTIVES = ("accuracy", "size", "macs")

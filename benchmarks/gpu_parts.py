@@ -105,7 +105,8 @@ def tests(given: Namespace, sizes: Sizes) -> Iterator[Row]:
 
 def memory(given: Namespace, sizes: Sizes) -> Iterator[Row]:
     """Less memory than a training wants: 1 is its peak. At 0.7 it halves its batches, at 0.1 it is given up."""
-    from nas.catalog import load
+    from nas.architecture.catalogue import load
+    from nas.network.build import build
     from nas.training.loop import Trainer
     from nas.training.recipe import RECIPES
 
@@ -116,7 +117,7 @@ def memory(given: Namespace, sizes: Sizes) -> Iterator[Row]:
     recipe = replace(RECIPES["search"].with_epochs(1), batch_size=sizes.large_batch)
 
     def attempt(limited: Callable[[Trainer], Any]) -> Row:
-        trainer = Trainer(architecture.build(len(dataset.classes)), dataset, recipe)
+        trainer = Trainer(build(architecture, len(dataset.classes)), dataset, recipe)
         try:
             with limited(trainer):
                 loss = trainer.run_epoch().loss
@@ -173,7 +174,7 @@ def _pretended_limits(share: float) -> Any:
 
 def latency(given: Namespace, sizes: Sizes) -> Iterator[Row]:
     """One image: by the card's events (on a CPU by the clock), and as a replayed CUDA graph; ms."""
-    from nas.cost.latency import Runtime, measure
+    from nas.latency import Runtime, measure
 
     chosen = networks(sizes.latencies, sizes.side)
     rows: list[Row] = [{"network": architecture.name or architecture.id} for architecture in chosen]
@@ -228,7 +229,7 @@ def _rates(architecture: Any, contestants: list[Any], crowd: list[Any], sizes: S
     """One network's row."""
     import train_throughput as rates
 
-    from nas.cost import cost
+    from nas.costs.analytic import cost
 
     figures = rates.measure(architecture, contestants, sizes.rounds)
     together = statistics.median(rates.measure_together(architecture, crowd, sizes.rounds))
@@ -250,7 +251,7 @@ def accuracy(given: Namespace, sizes: Sizes) -> Iterator[Row]:
     """Seconds from an untrained MobileNetV2-CIFAR until the test accuracy is at the mark (`time_to_accuracy.py`)."""
     import time_to_accuracy as race
 
-    from nas.catalog import load
+    from nas.architecture.catalogue import load
 
     architecture = load("mobilenetv2-cifar").with_input(channels=3, resolution=sizes.side)
     dataset = data(given).for_network(3, sizes.side, given.device)
@@ -292,7 +293,7 @@ def search(given: Namespace, sizes: Sizes) -> Iterator[Row]:
     yield {"what": "exit code", "value": process.returncode}
     if process.returncode:
         yield {"what": "said", "value": (complaints.strip().splitlines() or [""])[-1][:200]}
-    from nas.search.run import Run
+    from nas.driver.run import Run
 
     records = [record for record in Run.open(run).records if not record.untrained]
     for state in sorted({record.state for record in records}):

@@ -26,15 +26,15 @@ from machine import describe
 from scipy.stats import spearmanr
 from torch.utils.benchmark import Timer
 
-from nas.architecture import Architecture
-from nas.catalog import load, load_space
-from nas.cost.analytic import cost
-from nas.cost.latency import Measurement, Table, calibrate, measure
-from nas.cost.latency.chain import example, shipped
-from nas.cost.latency.engines import Engine, Runtime, prepare
-from nas.cost.latency.machine import LoadMeter, quiet_process
-from nas.cost.latency.measuring import GROUP
-from nas.space import Space
+from nas.architecture.catalogue import load, load_space
+from nas.architecture.document import Architecture
+from nas.architecture.space import Space
+from nas.costs.analytic import cost
+from nas.latency import Measurement, Table, calibrate, measure
+from nas.latency.engines import Engine, Runtime, prepare
+from nas.latency.machine import LoadMeter, quiet_process
+from nas.latency.measuring import GROUP
+from nas.latency.segments import example, shipped
 
 CLASSES = 10
 
@@ -211,7 +211,7 @@ def macs_linear(networks: Sequence[Architecture], truth: np.ndarray) -> tuple[np
 
 
 def no_context(table: Table, networks: Sequence[Architecture]) -> np.ndarray:
-    from nas.cost.latency.layers import segments
+    from nas.latency.layers import segments
 
     return np.array([sum(map(table.model, segments(item, CLASSES))) for item in networks])
 

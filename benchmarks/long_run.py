@@ -24,10 +24,10 @@ import psutil
 from machine import Output, parser
 
 import nas
-from nas.search.cluster import Resources
-from nas.search.conductor import Progress
-from nas.search.run import Run
-from nas.search.study import STUDY_FILE
+from nas.driver.cluster import Resources
+from nas.driver.conductor import Progress
+from nas.driver.run import Run
+from nas.driver.study import STUDY_FILE
 from nas.training.recipe import Recipe
 
 SPACE = {

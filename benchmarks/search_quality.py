@@ -43,7 +43,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from plotly.subplots import make_subplots
 
 from nas import pareto
-from nas.search.sampler.known_cost import KnownCostSampler
+from nas.driver.sampler.known_cost import KnownCostSampler
 
 Array: TypeAlias = NDArray[np.float64]
 Params: TypeAlias = dict[str, Any]

@@ -59,7 +59,7 @@ def progress(
 ) -> Iterator[tuple[float, float]]:
     """Train a fresh network; seconds so far and the accuracy, after every epoch."""
     torch.manual_seed(seed)
-    network = architecture.build(len(dataset.classes))
+    network = nas.build(architecture, len(dataset.classes))
     started = time.perf_counter()
     for epoch in Trainer(network, dataset, recipe, seed=seed).epochs():
         yield time.perf_counter() - started, epoch.validation_accuracy

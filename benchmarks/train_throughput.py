@@ -177,7 +177,7 @@ def short_name(architecture: nas.Architecture) -> str:
 
 def build(architecture: nas.Architecture, classes: int) -> nn.Module:
     torch.manual_seed(0)
-    return architecture.build(classes)
+    return nas.build(architecture, classes)
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def bytes_per_image(architecture: nas.Architecture, precision: int) -> int:
     """
     side = architecture.input.resolution
     with torch.device("meta"):
-        network = architecture.build(10).eval()
+        network = nas.build(architecture, 10).eval()
         image = torch.empty(1, architecture.input.channels, side, side)
     moved = 0
 

@@ -32,7 +32,7 @@ from optuna.storages.journal import JournalFileBackend
 from ray import tune
 
 import nas
-from nas.search.cluster import Resources
+from nas.driver.cluster import Resources
 from nas.training.recipe import RECIPES
 
 SPACE, RECIPE = "inverted_residual", RECIPES["search"].with_epochs(1)
@@ -51,7 +51,7 @@ def train_one(config: dict[str, Any]) -> None:
     dataset = load_dataset("digits", train_size=config["train_size"])
     data = dataset.for_network(architecture.input.channels, architecture.input.resolution, config["device"])
     torch.manual_seed(0)
-    trainer = Trainer(architecture.build(len(data.classes)), data, RECIPE)
+    trainer = Trainer(nas.build(architecture, len(data.classes)), data, RECIPE)
     for epoch in trainer.epochs():
         seconds = epoch.seconds_train + epoch.seconds_eval
         tune.report({"accuracy": epoch.validation_accuracy, "training": seconds, "ended": time.time()})

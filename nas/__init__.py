@@ -4,37 +4,40 @@
 >>> architecture = nas.load("han-e")
 >>> nas.cost(architecture).params
 889946
->>> network = architecture.build(num_classes=10)
-
-`nas.search` and `nas.cost` are packages that can be called.
+>>> network = nas.build(architecture, num_classes=10)
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.api import evaluate, open_run, train
-    from nas.architecture import Architecture
-    from nas.catalog import load, load_space
+    from nas.api import evaluate, open_run, search, train
+    from nas.architecture.catalogue import load, load_space
+    from nas.architecture.document import Architecture
+    from nas.architecture.space import Space
+    from nas.costs.analytic import cost
+    from nas.driver.run import Run
     from nas.errors import UserError
-    from nas.search.run import Run
-    from nas.space import Space
+    from nas.network.build import build
+    from nas.report.figures import figure
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Architecture": "nas.architecture",
-    "Run": "nas.search.run",
-    "Space": "nas.space",
+    "Architecture": "nas.architecture.document",
+    "Run": "nas.driver.run",
+    "Space": "nas.architecture.space",
     "UserError": "nas.errors",
+    "build": "nas.network.build",
+    "cost": "nas.costs.analytic",
     "evaluate": "nas.api",
-    "load": "nas.catalog",
-    "load_space": "nas.catalog",
+    "figure": "nas.report.figures",
+    "load": "nas.architecture.catalogue",
+    "load_space": "nas.architecture.catalogue",
     "open_run": "nas.api",
+    "search": "nas.api",
     "train": "nas.api",
 }
-
-_PACKAGES = ("cost", "search")
 
 # Spelt out for type checkers and star imports.
 __all__ = [
@@ -42,8 +45,10 @@ __all__ = [
     "Run",
     "Space",
     "UserError",
+    "build",
     "cost",
     "evaluate",
+    "figure",
     "load",
     "load_space",
     "open_run",
@@ -60,6 +65,4 @@ def __getattr__(name: str) -> Any:
     # Imported when first used: torch, Ray and Optuna take seconds, and `nas --help` needs none of them.
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _PACKAGES:
-        return importlib.import_module(f"nas.{name}")
     raise AttributeError(f"module 'nas' has no attribute {name!r}")

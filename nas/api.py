@@ -12,33 +12,35 @@ from typing import Any
 import pandas as pd
 import torch
 
-from nas.architecture import Architecture
-from nas.catalog import by_paper, load, load_space, network_names, space_names
-from nas.cost.analytic import cost
-from nas.cost.compare import Trained as TrainedHere
-from nas.cost.compare import compare as compare_networks
-from nas.cost.profile import profile as profile_network
+from nas.architecture.catalogue import by_paper, load, load_space, network_names, space_names
+from nas.architecture.document import Architecture
+from nas.architecture.reported import Printed, printed_for
+from nas.architecture.space import Space
+from nas.costs.analytic import cost
+from nas.costs.compare import Trained as TrainedHere
+from nas.costs.compare import compare as compare_networks
+from nas.costs.profile import profile as profile_network
+from nas.driver.cluster import Resources
+from nas.driver.conductor import Progress
+from nas.driver.display import Display
+from nas.driver.memory import memory_bytes, too_large
+from nas.driver.prepare import fit_space
+from nas.driver.reproduce import Reproduction
+from nas.driver.reproduce import reproduce as reproduce_table
+from nas.driver.run import Run
+from nas.driver.search import resume as resume_search
+from nas.driver.search import search as run_search
+from nas.driver.settings import Settings, check_published
+from nas.driver.stopping import first_rung
 from nas.errors import UserError
+from nas.export.command import Exported, check_classes, judge_onnx
+from nas.export.command import export as export_network
+from nas.export.predict import Prediction
+from nas.export.predict import predict as classify
 from nas.hardware import check_device
-from nas.predict import Prediction
-from nas.predict import predict as classify
-from nas.published import Printed, printed_for
 from nas.report.comparison import write_comparison
 from nas.report.page import write_report
 from nas.report.table import render
-from nas.search.cluster import Resources
-from nas.search.conductor import Progress
-from nas.search.display import Display
-from nas.search.memory import memory_bytes, too_large
-from nas.search.prepare import fit_space
-from nas.search.reproduce import Reproduction
-from nas.search.reproduce import reproduce as reproduce_table
-from nas.search.run import Run
-from nas.search.search import resume as resume_search
-from nas.search.search import search as run_search
-from nas.search.settings import Settings, check_published
-from nas.search.stopping import first_rung
-from nas.space import Space
 from nas.training.data import Dataset, decoded_resolution, load_again, load_dataset
 from nas.training.distributed import joined
 from nas.training.evaluate import evaluate as evaluate_network
@@ -46,8 +48,6 @@ from nas.training.loop import Epoch
 from nas.training.recipe import Recipe, load_recipe, steps_per_epoch
 from nas.training.session import CHECKPOINT, MODEL, Trained, begun_recipe
 from nas.training.session import train as train_network
-from nas.training.ship import Exported, check_classes, judge_onnx
-from nas.training.ship import export as export_network
 from nas.training.weights import card, load_trained, restored
 
 
@@ -87,7 +87,7 @@ def search(
         space: a shipped space's name or a YAML file.
         dataset: a name or ``imagefolder:PATH``.
         resolution: of the networks' input; default the space's, but no larger than the images.
-        objectives: see :data:`nas.search.objectives.OBJECTIVES`; accuracy is one of them.
+        objectives: see :data:`nas.driver.objectives.OBJECTIVES`; accuracy is one of them.
         limits: such as ``size<=4MB``.
         recipe: a preset's name or a recipe; `epochs` instead of those that it works out for the images.
         trials: how many networks are trained, stopped ones included.
@@ -109,7 +109,7 @@ def search(
 
     Raises:
         UserError: something given does not fit; nothing was written.
-        nas.search.search.SearchFailedError: trial after trial failed.
+        nas.driver.search.SearchFailedError: trial after trial failed.
     """
     chosen = load_space(space)
     side = decoded_resolution(dataset, resolution)
@@ -285,7 +285,7 @@ def resume(
     say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Run:
-    """Go on with a search that was interrupted, or extend one; see :func:`nas.search.search.resume`."""
+    """Go on with a search that was interrupted, or extend one; see :func:`nas.driver.search.resume`."""
     with _shown(progress, on_change, say) as (tell, speak):
         return resume_search(Path(path), on_change=_reporting(Path(path), report_every, tell), say=speak, **options)
 
@@ -429,7 +429,7 @@ def export(
     data_dir: str | Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Exported:
-    """A trained network in another form; `nas export` in Python. See :func:`nas.training.ship.export`."""
+    """A trained network in another form; `nas export` in Python. See :func:`nas.export.command.export`."""
     path = Path(out) if out is not None else None
     return export_network(Path(checkpoint), form=form, out=path, int8=int8, dataset=dataset, data_dir=data_dir, say=say)
 
@@ -441,12 +441,12 @@ def predict(
     top: int = 5,
     on_unreadable: Callable[[UserError], None] | None = None,
 ) -> list[Prediction]:
-    """The likeliest classes of images; `nas predict` in Python. See :func:`nas.predict.predict`."""
+    """The likeliest classes of images; `nas predict` in Python. See :func:`nas.export.predict.predict`."""
     return classify(model, images, top=top, on_unreadable=on_unreadable)
 
 
 def reproduce(table: str, *, out: str | Path | None = None, **options: Any) -> Reproduction:
-    """A paper's table, trained or timed here; `nas reproduce` in Python. See :func:`nas.search.reproduce.reproduce`."""
+    """A paper's table, trained or timed here; `nas reproduce` in Python. See :func:`nas.driver.reproduce.reproduce`."""
     done = reproduce_table(table, out=Path(out) if out is not None else fresh_folder("reproduce", table), **options)
     for run in done.runs:
         report(run, published="contained")
@@ -454,7 +454,7 @@ def reproduce(table: str, *, out: str | Path | None = None, **options: Any) -> R
 
 
 def open_run(path: str | Path) -> Run:
-    """A run on disk; see :class:`nas.search.run.Run`."""
+    """A run on disk; see :class:`nas.driver.run.Run`."""
     return Run.open(path)
 
 

@@ -1,4 +1,4 @@
-"""The `nas` command: options and output. What it does is in :mod:`nas.api`, how it ends in :mod:`nas.ending`."""
+"""The `nas` command: options and output. What it does is in :mod:`nas.api`, how it ends in :mod:`nas.exit`."""
 
 import shlex
 from dataclasses import asdict
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.ending import errors, resumable, run_command, same_command
 from nas.errors import UserError
+from nas.exit import errors, resumable, run_command, same_command
 from nas.latency_cli import AsJson, console, latency_app
 from nas.resource_options import with_resources
 
 if TYPE_CHECKING:
-    from nas.search.cluster import Resources
+    from nas.driver.cluster import Resources
 
 app = typer.Typer(
     name="nas",
@@ -91,8 +91,9 @@ def search(
     resources: "Resources",
 ) -> None:
     """Search a space: train its networks, keep the front, write a report."""
-    from nas import api, screen
-    from nas.search.display import Display
+    from nas import api
+    from nas.console import print_run
+    from nas.driver.display import Display
 
     folder = resume or out or api.fresh_folder(Path(space).stem, dataset)
 
@@ -142,7 +143,7 @@ def search(
                 on_change=display,
                 say=display.say,
             )
-    screen.print_run(console, run, api.report(run.path))
+    print_run(console, run, api.report(run.path))
 
 
 @app.command(epilog="Example: nas report results/RUN; nas report results/ONE results/TWO --out both.html")
@@ -194,7 +195,8 @@ def compare(
     form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
 ) -> None:
     """Networks side by side: costs, printed accuracy, accuracy and time per size."""
-    from nas import api, screen
+    from nas import api
+    from nas.console import print_comparison
 
     table = api.compare(networks, dataset=dataset, num_classes=num_classes)
     if form == "csv":
@@ -202,7 +204,7 @@ def compare(
     elif form == "json":
         print(table.to_json(orient="records", indent=2))
     elif form == "table":
-        screen.print_comparison(console, table)
+        print_comparison(console, table)
     else:
         raise UserError(f"unknown format {form!r}; allowed: table, csv, json")
 
@@ -230,8 +232,9 @@ def reproduce(
     resources: "Resources",
 ) -> None:
     """Train, or time, the networks of a paper's table, and write it again with our figures."""
-    from nas import api, screen
-    from nas.search.display import Display
+    from nas import api
+    from nas.console import print_reproduction
+    from nas.driver.display import Display
 
     folder = out or api.fresh_folder("reproduce", table)
     with resumable(lambda: same_command(folder, out)), Display(console) as display:
@@ -249,7 +252,7 @@ def reproduce(
             on_change=display,
             say=display.say,
         )
-    screen.print_reproduction(console, done)
+    print_reproduction(console, done)
 
 
 @app.command(epilog="Example: nas train results/RUN/front/01-0123456789ab.yaml --dataset digits")
@@ -289,8 +292,9 @@ def train(
     from nas.training.threads import wait_asleep
 
     wait_asleep()
-    from nas import api, screen
-    from nas.catalog import load
+    from nas import api
+    from nas.architecture.catalogue import load
+    from nas.console import print_epoch
     from nas.training.distributed import launched_rank
 
     console.quiet = errors.quiet = launched_rank() > 0  # one of torchrun's processes speaks for all
@@ -316,7 +320,7 @@ def train(
             resume=resume,
             init=init,
             say=lambda line: console.print(line, markup=False),
-            on_epoch=lambda epoch, epochs: screen.print_epoch(console, epoch, epochs),
+            on_epoch=lambda epoch, epochs: print_epoch(console, epoch, epochs),
         )
     console.print(
         f"validation accuracy {result.validation_accuracy:.2%} · test accuracy {result.test_accuracy:.2%}\n"
@@ -372,9 +376,10 @@ def export(
     data_dir: DataDir = None,
 ) -> None:
     """Write a trained network as ONNX, as a torch.export program, or as one Python file; checked against torch."""
-    from nas import api, screen
+    from nas import api
+    from nas.console import print_exported
 
-    screen.print_exported(
+    print_exported(
         console,
         api.export(checkpoint, form=form, out=out, int8=int8, dataset=dataset, data_dir=data_dir, say=_aside),
     )
@@ -390,14 +395,15 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """What a trained network sees in images: the likeliest classes with their probabilities."""
-    from nas import api, screen
+    from nas import api
+    from nas.console import print_predictions
 
     unread: list[UserError] = []
     predictions = api.predict(model, images, top=top, on_unreadable=unread.append)
     if as_json:
         console.print_json(data=[asdict(item) | {"image": str(item.image)} for item in predictions])
     else:
-        screen.print_predictions(console, predictions)
+        print_predictions(console, predictions)
     for error in unread:
         _aside(f"nas: {error}")
     if unread:
@@ -414,13 +420,14 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """What a network costs: parameters, MACs, size, memory; checked by thop and torch."""
-    from nas import api, screen
+    from nas import api
+    from nas.console import print_profile
 
     document = api.profile(architecture, num_classes=num_classes, resolution=resolution)
     if as_json:
         console.print_json(data=document)
         return
-    screen.print_profile(console, document)
+    print_profile(console, document)
 
 
 app.add_typer(latency_app, name="latency")
@@ -429,9 +436,10 @@ app.add_typer(latency_app, name="latency")
 @app.command(name="list", epilog="Example: nas list")
 def list_() -> None:
     """Shipped spaces, and published networks with their parameters and papers."""
-    from nas import api, screen
+    from nas import api
+    from nas.console import print_catalogue
 
-    screen.print_catalogue(console, *api.catalogue())
+    print_catalogue(console, *api.catalogue())
 
 
 def _aside(line: str) -> None:

@@ -57,9 +57,9 @@ def latency_measure(
     as_json: AsJson = False,
 ) -> None:
     """Measure networks as they are shipped: folded, pinned, repeats in turn, with spread and provenance."""
-    from nas import screen
-    from nas.catalog import load
-    from nas.cost.latency import Runtime, measure
+    from nas.architecture.catalogue import load
+    from nas.console import print_latencies
+    from nas.latency import Runtime, measure
 
     found = measure(
         [load(reference) for reference in architectures],
@@ -71,7 +71,7 @@ def latency_measure(
     if as_json:
         console.print_json(data=[item.to_dict() for item in found])
     else:
-        screen.print_latencies(console, found)
+        print_latencies(console, found)
 
 
 @latency_app.command(name="calibrate", epilog="Example: nas latency calibrate --space inverted_residual --out pi4.json")
@@ -88,8 +88,8 @@ def latency_calibrate(
     networks: Annotated[int, typer.Option(help="How many networks' blocks to time.")] = 64,
 ) -> None:
     """Time a space's blocks on this device and write the table that nas search --latency-table reads."""
-    from nas import screen
-    from nas.cost.latency import Runtime, calibrate
+    from nas.console import print_table_quality
+    from nas.latency import Runtime, calibrate
 
     table = calibrate(
         _fitted(space, channels, resolution),
@@ -100,7 +100,7 @@ def latency_calibrate(
         on_progress=lambda done, total: console.print(f"{done}/{total} networks timed"),
     )
     table.save(out)
-    screen.print_table_quality(console, table, out)
+    print_table_quality(console, table, out)
 
 
 @latency_app.command(
@@ -115,7 +115,7 @@ def latency_export_blocks(
     batch: Batch = 1,
 ) -> None:
     """Write a space's blocks as ONNX files, to be timed on a device without Python."""
-    from nas.cost.latency import export_blocks
+    from nas.latency import export_blocks
 
     count = export_blocks(_fitted(space, channels, resolution), folder, num_classes=num_classes, batch=batch)
     console.print(
@@ -139,8 +139,8 @@ def latency_import_timings(
     threads: Threads = 1,
 ) -> None:
     """Make a latency table from measured times of exported blocks."""
-    from nas import screen
-    from nas.cost.latency import import_timings
+    from nas.console import print_table_quality
+    from nas.latency import import_timings
 
     table = import_timings(
         timings,
@@ -150,12 +150,12 @@ def latency_import_timings(
         threads=threads,
     )
     table.save(out)
-    screen.print_table_quality(console, table, out)
+    print_table_quality(console, table, out)
 
 
 def _fitted(reference: str, channels: int | None, resolution: int | None) -> "nas.Space":
     """Load a space for images of these channels and this side; None: its own."""
-    from nas.catalog import load_space
+    from nas.architecture.catalogue import load_space
 
     space = load_space(reference)
     own = space.sample(0).input.channels

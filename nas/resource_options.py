@@ -18,7 +18,7 @@ def _options(
     max_failures: Annotated[int, typer.Option(help="End after so many failed trials in a row.")] = 5,
     epoch_timeout: Annotated[float, typer.Option(help="Seconds after which an epoch is given up; 0: never.")] = 3600,
 ) -> None:
-    """Named as the fields of :class:`nas.search.cluster.Resources`."""
+    """Named as the fields of :class:`nas.driver.cluster.Resources`."""
 
 
 def with_resources(command: Callable[..., None]) -> Callable[..., None]:
@@ -27,7 +27,7 @@ def with_resources(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        from nas.search.cluster import Resources
+        from nas.driver.cluster import Resources
 
         resources = Resources(**{name: given.pop(name) for name in options})
         command(**given, resources=resources)

@@ -9,8 +9,8 @@ from torchvision.ops import SqueezeExcitation
 
 import nas
 from nas.blocks.layers import CondConv2d
-from nas.cost.analytic import cost, layers
-from nas.cost.profile import profile
+from nas.costs.analytic import cost, layers
+from nas.costs.profile import profile
 
 EVERYTHING: dict[str, Any] = {
     "name": "everything",
@@ -61,7 +61,7 @@ def measured_peak(architecture: nas.Architecture, num_classes: int) -> int:
     """
     image = architecture.input
     with torch.device("meta"):
-        network = architecture.build(num_classes).eval()
+        network = nas.build(architecture, num_classes).eval()
         example = torch.empty(1, image.channels, image.resolution, image.resolution)
     graph = _Tracer().trace(network)
     ShapeProp(fx.GraphModule(network, graph)).propagate(example)
@@ -94,7 +94,7 @@ def measured_peak(architecture: nas.Architecture, num_classes: int) -> int:
 def check_counts(architecture: nas.Architecture, num_classes: int) -> None:
     counted = cost(architecture, num_classes)
     with torch.device("meta"):
-        network = architecture.build(num_classes)
+        network = nas.build(architecture, num_classes)
     state = network.state_dict().values()
     assert counted.params == sum(parameter.numel() for parameter in network.parameters())
     assert counted.size_bytes == sum(tensor.numel() * tensor.element_size() for tensor in state)

@@ -7,10 +7,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import nas
-from nas.search.prepare import cost_function
-from nas.search.run_file import describe_environment, read_run_file, write_run_file
-from nas.search.settings import Settings
-from nas.search.study import STUDY_FILE, SearchStudy
+from nas.driver.prepare import cost_function
+from nas.driver.run_file import describe_environment, read_run_file, write_run_file
+from nas.driver.settings import Settings
+from nas.driver.study import STUDY_FILE, SearchStudy
 from nas.training.checkpoint import Checkpoint
 
 
@@ -53,5 +53,5 @@ def checkpoint_of(
         recipe=settings.recipe,
         epoch=epochs,
         accuracy=accuracy,
-        weights=architecture.build(10).state_dict(),
+        weights=nas.build(architecture, 10).state_dict(),
     )

@@ -51,7 +51,7 @@ def lived_in(architecture: nas.Architecture, classes: int = 10) -> nn.Module:
     """A network in eval mode whose norms, biases and logits are not those of a fresh one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = architecture.build(classes).eval()
+        network = nas.build(architecture, classes).eval()
         for name, tensor in network.state_dict().items():
             if tensor.is_floating_point() and tensor.ndim == 1:
                 positive = name.endswith(("running_var", ".weight"))

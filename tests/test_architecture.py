@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nas
-from nas.architecture import scale
-from nas.cost.analytic import cost
+from nas.architecture.document import scale
+from nas.costs.analytic import cost
 from nas.files import parse_yaml
 
 BASE: dict[str, Any] = {
@@ -326,7 +326,7 @@ def test_the_least_resolution_is_the_least_that_torch_takes(stages: list[dict[st
     architecture = nas.Architecture.from_dict(document)
     least = architecture.least_resolution
     with torch.device("meta"):
-        network = architecture.build(2).eval()
+        network = nas.build(architecture, 2).eval()
         assert network(torch.empty(1, 3, least, least)).shape == (1, 2)
     nas.Architecture.from_dict(document).with_input(resolution=least)
     with pytest.raises(nas.UserError, match=f"too small for the strides; give at least {least}"):
@@ -344,7 +344,7 @@ def test_sizes_are_torchs(resolution: int) -> None:
     document = {"name": "sizes", "input": {"resolution": resolution}, "stem": stem, "stages": stages}
     architecture = nas.Architecture.from_dict(document)
     with torch.device("meta"):
-        network = architecture.build(2).eval()
+        network = nas.build(architecture, 2).eval()
         x = network.stem(torch.empty(1, 3, resolution, resolution))
         for block, module in zip(architecture.blocks(), network.blocks, strict=True):
             assert x.shape[2] == block.resolution

@@ -19,10 +19,10 @@ import nas
 from nas.errors import UserError
 from nas.export import Card, ExportError, to_onnx, to_program, to_python
 from nas.export.check import Normalised, compare
+from nas.export.command import export
 from nas.training.data import load_dataset
 from nas.training.recipe import load_recipe
 from nas.training.session import Trained
-from nas.training.ship import export
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

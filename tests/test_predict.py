@@ -15,12 +15,12 @@ from shipping import TINY, train_tiny
 
 import nas
 from nas.errors import UserError
-from nas.predict import load_model, predict
+from nas.export.command import export
+from nas.export.predict import load_model, predict
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.data import load_dataset
 from nas.training.recipe import load_recipe
 from nas.training.session import Trained, train
-from nas.training.ship import export
 
 pytest.importorskip("onnxruntime")
 
@@ -57,7 +57,7 @@ def shares(model: Path, images: list[Path]) -> torch.Tensor:
 def test_top_five_of_a_checkpoint_are_what_the_network_says(trained, digits):
     predictions = predict(trained.checkpoint, digits)
     saved = load_checkpoint(trained.checkpoint)
-    network = nas.Architecture.from_dict(saved.architecture).build(10).eval()
+    network = nas.build(nas.Architecture.from_dict(saved.architecture), 10).eval()
     network.load_state_dict(saved.weights)
     images = (load_dataset("digits").test.images[:40] / 255 - saved.mean[0]) / saved.std[0]
     with torch.inference_mode():

@@ -8,11 +8,11 @@ import torch
 from checks import check_counts
 
 import nas
-from nas.catalog import by_paper, network_names, space_names
-from nas.cost.analytic import cost, layers
-from nas.cost.compare import Trained, compare
+from nas.architecture.catalogue import by_paper, network_names, space_names
+from nas.architecture.reported import CLASSES, Printed, read_all, read_table, table_names
+from nas.costs.analytic import cost, layers
+from nas.costs.compare import Trained, compare
 from nas.files import parse_yaml
-from nas.published import CLASSES, Printed, read_all, read_table, table_names
 
 CONTAINED = {
     "inverted_residual": lambda name: name.startswith("han-") or name == "mobilenetv2-cifar",
@@ -85,7 +85,7 @@ def test_published_network(name: str) -> None:
 
     resolution = architecture.input.resolution
     with torch.device("meta" if counted.macs > 1e9 else "cpu"), torch.no_grad():
-        logits = architecture.build(num_classes).eval()(
+        logits = nas.build(architecture, num_classes).eval()(
             torch.rand(1, architecture.input.channels, resolution, resolution)
         )
     assert logits.shape == (1, num_classes)

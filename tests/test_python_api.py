@@ -14,12 +14,12 @@ from rich.console import Console
 import nas
 from nas import api
 from nas.api import _shown
-from nas.cost.latency import calibrate
+from nas.console import print_comparison
+from nas.driver.conductor import Progress
+from nas.driver.run import Run
+from nas.driver.settings import Settings
 from nas.errors import UserError
-from nas.screen import print_comparison
-from nas.search.conductor import Progress
-from nas.search.run import Run
-from nas.search.settings import Settings
+from nas.latency import calibrate
 from nas.training.checkpoint import save_checkpoint
 from nas.training.recipe import Recipe
 from nas.training.weights import save_weights
@@ -53,16 +53,10 @@ def test_the_package_lists_its_functions() -> None:
 
 def test_search_and_cost_have_the_signatures_and_documents_of_their_functions() -> None:
     from nas.api import search
-    from nas.cost.analytic import cost
+    from nas.costs.analytic import cost
 
-    for package, function in ((nas.search, search), (nas.cost, cost)):
-        assert callable(package)
-        assert inspect.signature(package) == inspect.signature(function)
-        assert inspect.getdoc(package) == inspect.getdoc(function)
+    assert nas.search is search and nas.cost is cost  # and no package of that name stands in their way
     assert "trials" in inspect.signature(nas.search).parameters
-    # The packages' own contents are there all the same.
-    assert nas.search.run.Run is Run
-    assert nas.cost.Cost is type(nas.cost(nas.load("han-e")))
 
 
 def test_listing_the_package_imports_nothing_heavy() -> None:

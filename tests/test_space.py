@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nas
-from nas.catalog import space_names
+from nas.architecture.catalogue import space_names
 
 SMALL: dict[str, Any] = {
     "name": "small",

@@ -30,7 +30,7 @@ print(run.trials.groupby("state").seconds.sum())
 
 # %% The report is a page of its own; every figure of it is one of plotly, too.
 print(api.report(run.path))
-figure = run.figure("pareto", x="macs", colour="params")
+figure = nas.figure(run, "pareto", x="macs", colour="params")
 figure.write_html(out / "pareto.html")
 
 # %% The most accurate network within limits.
@@ -38,7 +38,7 @@ best = run.best(limit={"size": "10MB"})
 print(best.architecture.to_yaml())
 
 # %% It is an ordinary `nn.Module`, with fresh weights or with those of the search.
-network = best.architecture.build(num_classes=10)
+network = nas.build(best.architecture, 10)
 print(f"{sum(weight.numel() for weight in network.parameters()):,} parameters")
 print(f"{nas.cost(best.architecture).macs:,} multiply-accumulates")
 

@@ -1,14 +1,13 @@
 """The network that is shipped, and the proof that what was written computes the same."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UserError
-from nas.export.card import Card
+from nas.training.card import Card
 
 BATCHES = (1, 7)
 """Batch sizes that every exported form is run with."""
@@ -51,21 +50,6 @@ class Normalised(nn.Module):
         return self.network((images - self.mean) / self.std)
 
 
-def restore(card: Card, weights: Mapping[str, Tensor]) -> nn.Module:
-    """The trained network in eval mode, on the CPU.
-
-    Raises:
-        UserError: the weights are another network's.
-    """
-    with torch.random.fork_rng(devices=[]):  # its fresh weights are drawn for nothing
-        network = card.architecture.build(len(card.classes))
-    try:
-        network.load_state_dict(dict(weights))
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(f"the weights do not fit {card.architecture.name}: {_first_reason(error)}") from error
-    return network.eval().requires_grad_(False)
-
-
 def compare(expected: nn.Module, got: Callable[[Tensor], Tensor], card: Card, *, tolerance: float, form: str) -> float:
     """Runs both on random images in [0, 1], in batches of 1 and 7.
 
@@ -88,8 +72,3 @@ def compare(expected: nn.Module, got: Callable[[Tensor], Tensor], card: Card, *,
             raise ExportError(f"{form}: differs from torch by {difference:.2g}, more than {tolerance:.0e}")
         worst = max(worst, difference)
     return worst
-
-
-def _first_reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[1] if len(lines) > 1 else (lines or [type(error).__name__])[0]

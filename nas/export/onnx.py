@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.export.card import Card
-from nas.export.check import ExportError, Normalised, Shipped, compare, restore
+from nas.export.check import ExportError, Normalised, Shipped, compare
 from nas.export.files import require, write
 from nas.files import check_size
 from nas.network.fold import fold
+from nas.training.card import Card
+from nas.training.weights import restore
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nas.export.card import Card
-from nas.export.check import ExportError, Normalised, Shipped, compare, restore
+from nas.export.check import ExportError, Normalised, Shipped, compare
 from nas.export.files import write
 from nas.network.fold import fold
+from nas.training.card import Card
+from nas.training.weights import restore
 
 TOLERANCE = 1e-5
 BATCH = "batch"

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.export.card import Card
-from nas.export.check import ExportError, Normalised, Shipped, compare, restore
+from nas.export.check import ExportError, Normalised, Shipped, compare
 from nas.export.files import write
 from nas.export.python_source import source
+from nas.training.card import Card
+from nas.training.weights import restore
 
 TOLERANCE = 1e-5
 

@@ -18,8 +18,8 @@ from torchvision.ops import SqueezeExcitation
 from nas.blocks import ResidualBlock
 from nas.blocks.layers import ACTIVATIONS, CondConv2d, Pyramid
 from nas.export import plain_layers
-from nas.export.card import Card
 from nas.network.build import Network
+from nas.training.card import Card
 
 WIDTH = 120
 

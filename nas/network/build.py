@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from nas.architecture import Architecture
+from nas.architecture.document import Architecture
 from nas.blocks.layers import ACTIVATIONS, conv_norm_act, max_pool
 
 

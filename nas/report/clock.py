@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nas.search.run import Run
+from nas.driver.run import Run
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nas import pareto
+from nas.driver.objectives import Objective
+from nas.driver.run import Run
 from nas.errors import UserError
 from nas.report import progress
 from nas.report.effort import time_spent
@@ -17,8 +19,6 @@ from nas.report.numbers import QUANTITIES, counted, listed, show, show_seconds
 from nas.report.page import page_data, render, write_page
 from nas.report.points import Point, known_quantities, run_points
 from nas.report.scatter import Document, Plane, pin_ring, regions
-from nas.search.objectives import Objective
-from nas.search.run import Run
 
 COLOURS = ("var(--found)", "var(--published)", "var(--second)", "var(--third)", "var(--failed)", "var(--stopped)")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.driver.run import Record, Run
 from nas.report.significance import Difference, over_seeds, paired, unpaired
-from nas.search.run import Record, Run
 
 LEAST_SEEDS = 3
 """With two seeds each, the interval of a difference is as wide as 20 points: their spread is hardly known."""

@@ -4,11 +4,11 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from nas.report.answer import ENDED
+from nas.driver.run import Record, Run
 from nas.report.clock import holds, most_at_once, stretches
 from nas.report.numbers import counted, show_seconds
 from nas.report.scatter import Document
-from nas.search.run import Record, Run
+from nas.report.summary import ENDED
 
 
 @dataclass(frozen=True)

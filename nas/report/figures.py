@@ -7,12 +7,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from nas.driver.objectives import Objective
+from nas.driver.run import Run
 from nas.errors import UserError
-from nas.report import effort, importance, progress, trust
+from nas.report import effort, importance, progress, reliability
 from nas.report.points import known_quantities, run_points
 from nas.report.scatter import Document, pareto
-from nas.search.objectives import Objective
-from nas.search.run import Run
 
 PAGE_ONLY = ("least_width", "narrow_height")
 """Words in a layout that the page's script reads and plotly does not know."""
@@ -75,9 +75,9 @@ FIGURES: Mapping[str, Callable[..., Document | None]] = {
     "hypervolume": _hypervolume,
     "curves": lambda run: progress.curves(run, run_points(run)),
     "time": _time,
-    "confirmed": lambda run: trust.confirmed_figure(run, run_points(run)),
-    "accuracy": lambda run: trust.accuracy_figure(run_points(run)),
-    "latency": lambda run: trust.latency_figure(run_points(run)),
+    "confirmed": lambda run: reliability.confirmed_figure(run, run_points(run)),
+    "accuracy": lambda run: reliability.accuracy_figure(run_points(run)),
+    "latency": lambda run: reliability.latency_figure(run_points(run)),
 }
 
 

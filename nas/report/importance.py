@@ -8,11 +8,11 @@ import numpy as np
 import optuna
 from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param_importances
 
+from nas.architecture.space import Value
+from nas.driver.objectives import OBJECTIVES
+from nas.driver.run import Record, Run
 from nas.report.numbers import QUANTITIES, listed
 from nas.report.scatter import SCALE, Document
-from nas.search.objectives import OBJECTIVES
-from nas.search.run import Record, Run
-from nas.space import Value
 
 LEAST_TRIALS = 12
 """With fewer networks an importance says more about chance than about the parameter."""

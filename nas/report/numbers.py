@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nas.search.objectives import OBJECTIVES
+from nas.driver.objectives import OBJECTIVES
 from nas.units import percent
 
 _BYTES = ((1e6, 1e-6, "MB"), (0.0, 1e-3, "kB"))

@@ -11,18 +11,18 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from nas.architecture.reported import Printed
+from nas.driver.run import Run
+from nas.driver.search import is_finished
 from nas.errors import UserError
 from nas.files import write_atomic
-from nas.published import Printed
-from nas.report import effort, importance, progress, schedules, trust
+from nas.report import effort, importance, progress, reliability, schedules
 from nas.report import points as point_table
-from nas.report.answer import ENDED, FrontRow, front_rows, summary
 from nas.report.figures import default_axes
 from nas.report.numbers import QUANTITIES, counted, show
 from nas.report.points import Point, command, known_quantities, run_points
 from nas.report.scatter import Document, axis_ticks, axis_unit, pareto, regions
-from nas.search.run import Run
-from nas.search.search import is_finished
+from nas.report.summary import ENDED, FrontRow, front_rows, summary
 from nas.units import accuracy_decimals
 
 REPORT_FILE = "report.html"
@@ -87,7 +87,7 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
             for part in (
                 "Architecture search",
                 environment.get("started", "")[:16].replace("T", " "),
-                trust.images_line(run),
+                reliability.images_line(run),
                 str(run.path),
             )
             if part
@@ -108,8 +108,8 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
         importance_note=importance.note(run, found),
         time_sentence=together(effort.time_sentence(effort.time_spent(run))),
         states=effort.state_rows(run),
-        trust=[together(sentence) for sentence in trust.sentences(run)],
-        facts=trust.facts(run),
+        trust=[together(sentence) for sentence in reliability.sentences(run)],
+        facts=reliability.facts(run),
         footer=f"Written by nas {environment.get('versions', {}).get('nas', '')}.",
     )
 
@@ -130,9 +130,9 @@ def run_figures(
         "history_seconds": progress.history_figure(reached, by_seconds=True) if reached else None,
         "curves": progress.curves(run, points),
         "time": effort.time_figure(spent) if spent.total else None,
-        "trust_confirmed": trust.confirmed_figure(run, points),
-        "trust_accuracy": trust.accuracy_figure(points),
-        "trust_latency": trust.latency_figure(points),
+        "trust_confirmed": reliability.confirmed_figure(run, points),
+        "trust_accuracy": reliability.accuracy_figure(points),
+        "trust_latency": reliability.latency_figure(points),
     }
     return {name: figure for name, figure in figures.items() if figure is not None}
 

@@ -5,11 +5,11 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nas import catalog
-from nas.architecture import Architecture, dump_yaml, scale, versioned
-from nas.published import Printed
+from nas.architecture import catalogue
+from nas.architecture.document import Architecture, dump_yaml, scale, versioned
+from nas.architecture.reported import Printed
+from nas.driver.run import Record, Run
 from nas.report.numbers import QUANTITIES
-from nas.search.run import Record, Run
 
 MOST_YAML = 400_000
 """So many characters of different lines of YAML are put into a page."""
@@ -52,7 +52,7 @@ def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> lis
     Latencies printed for other hardware are left out: they have no place on this machine's axis.
     """
     ranks = {record.number: rank for rank, record in enumerate(run.front_records, 1)}
-    names = set(catalog.network_names())
+    names = set(catalogue.network_names())
     points = [
         Point(
             name=shown_name(run, record),
@@ -221,7 +221,7 @@ def _printed_point(run: Run, row: Printed, names: Container[str], index: int) ->
     known = row.name in names
     return Point(
         name=row.name or row.printed_name,
-        architecture=catalog.load(row.name) if known else None,
+        architecture=catalogue.load(row.name) if known else None,
         command=command(run, row.name) if known else "",
         kind="printed",
         state="printed",

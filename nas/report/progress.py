@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas import pareto
+from nas.driver.objectives import Objective
+from nas.driver.run import Record, Run
 from nas.report.clock import holds, searched
 from nas.report.numbers import whole_ticks
 from nas.report.points import Point
 from nas.report.scatter import MARGIN, Document
-from nas.search.objectives import Objective
-from nas.search.run import Record, Run
 
 Numbers = NDArray[np.float64]
 

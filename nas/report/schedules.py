@@ -5,7 +5,7 @@ from statistics import fmean
 
 from scipy.stats import binomtest
 
-from nas.architecture import Architecture
+from nas.architecture.document import Architecture
 from nas.report.points import Point
 
 LEAST_NETWORKS = 6

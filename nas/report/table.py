@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
+from nas.driver.run import Run
 from nas.errors import UserError
-from nas.report.answer import FrontRow, front_rows, summary
-from nas.search.run import Run
+from nas.report.summary import FrontRow, front_rows, summary
 
 FORMATS = ("csv", "json", "md")
 

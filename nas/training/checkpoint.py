@@ -14,8 +14,8 @@ from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationErro
 from typing_extensions import TypedDict
 
 from nas.errors import UserError, first_mistake
-from nas.export.card import SplitFields
 from nas.files import check_extent, check_size, write_atomic
+from nas.training.card import SplitFields
 from nas.training.recipe import Recipe
 
 _FORMAT = "nas-checkpoint"

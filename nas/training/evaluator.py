@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import torch
 
-from nas.architecture import Architecture
+from nas.architecture.document import Architecture
 from nas.errors import UserError
+from nas.network.build import build
 from nas.training.allocator import give_back, keep_freed_memory
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.data import Dataset
@@ -95,7 +96,7 @@ class TrainingEvaluator:
         """A trainer at its start. The weights depend on the seed alone; the global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = architecture.build(len(self.dataset.classes))
+            network = build(architecture, len(self.dataset.classes))
         return Trainer(
             network,
             self._input(architecture),

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 import yaml
 
-from nas.architecture import Architecture
+from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.files import read_text, read_yaml, write_atomic
 from nas.training.checkpoint import load_checkpoint, save_checkpoint

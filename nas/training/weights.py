@@ -5,15 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from nas.architecture import Architecture
+from nas.architecture.document import Architecture
 from nas.errors import UserError
-from nas.export.card import Card
-from nas.export.check import restore
 from nas.files import check_size, parse_json, write_atomic
+from nas.network.build import build
+from nas.training.card import Card
 from nas.training.checkpoint import MAX_BYTES, Checkpoint, checked, load_checkpoint
 from nas.training.data import FOLDER_PREFIX
 
@@ -90,6 +91,21 @@ def restored(checkpoint: Checkpoint, where: str) -> nn.Module:
         return restore(card(checkpoint, where), checkpoint.weights)
     except UserError as error:
         raise error.at(where) from error
+
+
+def restore(card: Card, weights: Mapping[str, Tensor]) -> nn.Module:
+    """The trained network in eval mode, on the CPU.
+
+    Raises:
+        UserError: the weights are another network's.
+    """
+    with torch.random.fork_rng(devices=[]):  # its fresh weights are drawn for nothing
+        network = build(card.architecture, len(card.classes))
+    try:
+        network.load_state_dict(dict(weights))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(f"the weights do not fit {card.architecture.name}: {_first_reason(error)}") from error
+    return network.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -172,3 +188,8 @@ def _load_weights(path: Path) -> Checkpoint:
 def _some(names: tuple[str, ...], most: int = 4) -> str:
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _first_reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[1] if len(lines) > 1 else (lines or [type(error).__name__])[0]

@@ -8,8 +8,8 @@ import yaml
 from pages import PAGES, snippets
 
 import nas
-from nas.search.run import Run
-from nas.search.settings import Settings
+from nas.driver.run import Run
+from nas.driver.settings import Settings
 from nas.training.checkpoint import save_checkpoint
 from nas.training.recipe import Recipe
 

@@ -9,18 +9,18 @@ import yaml
 from pages import FILES, ROOT, named, plain_default, section, table, written_default
 
 import nas
-from nas.architecture import SCHEMA as DOCUMENT_SCHEMA
-from nas.cost.latency import Provenance
-from nas.cost.latency.table import SCHEMA as TABLE_SCHEMA
-from nas.cost.latency.table import HeldOut
+from nas.architecture.document import SCHEMA as DOCUMENT_SCHEMA
+from nas.driver.run import COLUMNS, STATES, Run
+from nas.driver.run_file import read_run_file
+from nas.driver.settings import SCHEMA, Settings
 from nas.export import Card
-from nas.search.run import COLUMNS, STATES, Run
-from nas.search.run_file import read_run_file
-from nas.search.settings import SCHEMA, Settings
+from nas.export.command import FORMS
+from nas.latency import Provenance
+from nas.latency.table import SCHEMA as TABLE_SCHEMA
+from nas.latency.table import HeldOut
 from nas.training.checkpoint import Checkpoint
 from nas.training.loop import Epoch
 from nas.training.recipe import RECIPES, Recipe
-from nas.training.ship import FORMS
 
 
 def check_defaults(rows: list[dict[str, str]], first: str, model: Any) -> None:
@@ -106,7 +106,7 @@ def test_versions_are_documented() -> None:
 
 
 def test_limits_in_the_study() -> None:
-    from nas.search.objectives import parse_limit
+    from nas.driver.objectives import parse_limit
 
     limit = parse_limit("size<=1MB")
     assert str(limit) == "size<=1MB" and limit.excess({"size": 2e6}) == 1.0  # as the page says

@@ -6,10 +6,10 @@ import re
 from pages import METHOD, ROOT, named, prose, section, snippets, table
 
 import nas
-from nas.cost.analytic import cost
-from nas.cost.profile import profile
-from nas.search.settings import Settings
-from nas.search.stopping import FEWEST_STEPS, first_rung, rungs
+from nas.costs.analytic import cost
+from nas.costs.profile import profile
+from nas.driver.settings import Settings
+from nas.driver.stopping import FEWEST_STEPS, first_rung, rungs
 from nas.training.recipe import RECIPES
 
 
@@ -37,12 +37,12 @@ def flat(text: str) -> str:
 
 
 def test_numbers_of_the_method() -> None:
-    from nas.cost.latency import calibration, fitting, measuring, summary, timing
-    from nas.cost.latency.cache import BUDGET_SECONDS
-    from nas.cost.latency.table import LATER
-    from nas.search.conductor import Conductor
-    from nas.search.sampler import KnownCostSampler
-    from nas.search.sampler.prediction import _MODEL_POINTS
+    from nas.driver.conductor import Conductor
+    from nas.driver.sampler import KnownCostSampler
+    from nas.driver.sampler.prediction import _MODEL_POINTS
+    from nas.latency import calibration, fitting, measuring, summary, timing
+    from nas.latency.cache import BUDGET_SECONDS
+    from nas.latency.table import LATER
     from nas.training.data import _VALIDATION_FLOOR
 
     defaults = {name: item.default for name, item in inspect.signature(KnownCostSampler).parameters.items()}

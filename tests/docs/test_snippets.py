@@ -11,7 +11,7 @@ from pages import PAGES, ROOT, Snippet, snippets
 
 import nas
 from nas import api
-from nas.search.run import Run
+from nas.driver.run import Run
 
 
 @pytest.mark.parametrize(

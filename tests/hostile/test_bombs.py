@@ -17,14 +17,14 @@ from mutations import bomb
 from valid import RECIPE, SPACE, write_run
 
 import nas
-from nas.cost.latency.table import load_table
+from nas.driver.run import Run
+from nas.driver.run_file import describe_environment, read_run_file, write_run_file
+from nas.driver.settings import Settings
+from nas.driver.study import STUDY_FILE
 from nas.errors import UserError
-from nas.predict import load_model
+from nas.export.predict import load_model
+from nas.latency.table import load_table
 from nas.preprocessing import decode_file
-from nas.search.run import Run
-from nas.search.run_file import describe_environment, read_run_file, write_run_file
-from nas.search.settings import Settings
-from nas.search.study import STUDY_FILE
 from nas.training.checkpoint import load_checkpoint
 from nas.training.folder import read_folder
 from nas.training.recipe import load_recipe

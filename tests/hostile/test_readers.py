@@ -28,16 +28,16 @@ from safetensors.torch import save as save_tensors
 from valid import IMAGES, RECIPE, write_all
 
 import nas
-from nas.cost.latency.exchange import import_timings
-from nas.cost.latency.table import load_table
+from nas.driver.run import Run
+from nas.driver.settings import Settings
+from nas.driver.study import SearchStudy
+from nas.driver.warm_start import earlier_run, take_along
 from nas.errors import UserError
-from nas.predict import predict
+from nas.export.predict import predict
+from nas.latency.exchange import import_timings
+from nas.latency.table import load_table
 from nas.preprocessing import decode_file
 from nas.report.table import render
-from nas.search.run import Run
-from nas.search.settings import Settings
-from nas.search.study import SearchStudy
-from nas.search.warm_start import earlier_run, take_along
 from nas.training.loop import TrainingError
 from nas.training.recipe import load_recipe
 from nas.training.weights import initialise
@@ -128,7 +128,7 @@ def read_model(name: str) -> Callable[[Path], object]:
 
 def read_weights(folder: Path) -> None:
     predict(folder / "a.safetensors", [folder / "a.png"])
-    initialise(nas.load(folder / "architecture.yaml").build(10), folder / "a.safetensors")
+    initialise(nas.build(nas.load(folder / "architecture.yaml"), 10), folder / "a.safetensors")
 
 
 def read_evaluated(folder: Path) -> None:

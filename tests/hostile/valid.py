@@ -12,12 +12,12 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 import nas
-from nas.cost.latency.exchange import import_timings
-from nas.cost.latency.layers import segments
-from nas.cost.latency.table import space_id
+from nas.driver.run import Run
+from nas.driver.settings import Settings
 from nas.export import Card
-from nas.search.run import Run
-from nas.search.settings import Settings
+from nas.latency.exchange import import_timings
+from nas.latency.layers import segments
+from nas.latency.table import space_id
 from nas.training.checkpoint import save_checkpoint
 from nas.training.recipe import Recipe
 

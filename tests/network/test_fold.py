@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from nas.architecture.catalogue import load, load_space, network_names, space_names
 from nas.blocks.layers import CondConv2d, Pyramid, norm_act
-from nas.catalog import load, load_space, network_names, space_names
+from nas.network.build import build
 from nas.network.fold import fold
 
 
@@ -40,7 +41,7 @@ def test_published_network_computes_the_same(name: str) -> None:
         architecture = architecture.with_input(resolution=32)
     image = architecture.input
     folded = assert_same(
-        trained(architecture.build(10)), torch.randn(2, image.channels, image.resolution, image.resolution)
+        trained(build(architecture, 10)), torch.randn(2, image.channels, image.resolution, image.resolution)
     )
     assert not any(isinstance(layer, nn.BatchNorm2d | nn.Dropout) for layer in folded.modules())
 
@@ -52,7 +53,7 @@ def test_every_published_network_computes_the_same(name: str) -> None:
     if architecture.input.resolution > 96:
         architecture = architecture.with_input(resolution=96)
     image = architecture.input
-    assert_same(trained(architecture.build(10)), torch.randn(2, image.channels, image.resolution, image.resolution))
+    assert_same(trained(build(architecture, 10)), torch.randn(2, image.channels, image.resolution, image.resolution))
 
 
 @pytest.mark.parametrize("name", space_names())
@@ -61,7 +62,7 @@ def test_drawn_network_computes_the_same(name: str, seed: int) -> None:
     architecture = load_space(name).sample(seed)
     image = architecture.input
     assert_same(
-        trained(architecture.build(10), seed), torch.randn(2, image.channels, image.resolution, image.resolution)
+        trained(build(architecture, 10), seed), torch.randn(2, image.channels, image.resolution, image.resolution)
     )
 
 
@@ -100,7 +101,7 @@ def test_norm_before_a_pointwise_convolution_is_folded_and_before_a_padded_one_i
 
 
 def test_the_original_is_left_alone() -> None:
-    network = trained(load("han-e").build(10)).train()
+    network = trained(build(load("han-e"), 10)).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     folded = fold(network)
     assert network.training and not folded.training

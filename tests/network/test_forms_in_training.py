@@ -64,7 +64,7 @@ def step(network: nn.Module, x: Tensor) -> list[Tensor]:
 def test_a_network_learns_the_same_in_every_form(form: str, seed: int) -> None:
     space = nas.load_space("inverted_residual").with_input(channels=3, resolution=8)
     torch.manual_seed(seed)
-    network = space.sample(seed).build(10).double()
+    network = nas.build(space.sample(seed), 10).double()
     x = torch.randn(4, 3, 8, 8, dtype=torch.double)
     expected = step(copy.deepcopy(network), x)
     position = 0 if form == "usual" else -1

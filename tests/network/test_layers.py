@@ -65,7 +65,7 @@ def test_conditional_convolution_mixes_kernels_per_image(
 def test_one_expert_is_an_ordinary_convolution() -> None:
     stage = {"block": "inverted_residual", "channels": 16, "experts": 1}
     document = {"name": "one", "stem": {"channels": 8}, "stages": [stage]}
-    network = nas.Architecture.from_dict(document).build(10)
+    network = nas.build(nas.Architecture.from_dict(document), 10)
     assert not any(isinstance(module, CondConv2d) for module in network.modules())
 
 
@@ -110,7 +110,9 @@ def test_a_pyramid_learns_as_its_branches_do(experts: int, bias: bool, depthwise
 def test_squeeze_and_excitation_is_torchvisions_between_depthwise_and_projection() -> None:
     torch.manual_seed(0)
     stage = {"block": "inverted_residual", "channels": 8, "expansion": 4, "se_ratio": 0.25}
-    network = nas.Architecture.from_dict({"name": "se", "stem": {"channels": 8}, "stages": [stage]}).build(10).eval()
+    network = nas.build(
+        nas.Architecture.from_dict({"name": "se", "stem": {"channels": 8}, "stages": [stage]}), 10
+    ).eval()
     expand, depthwise, squeeze, project = network.blocks[0].body
     theirs = torchvision.ops.SqueezeExcitation(32, 8)
     theirs.load_state_dict(squeeze.state_dict())
@@ -127,7 +129,7 @@ def assert_same(actual: Tensor, expected: Tensor) -> None:
 def test_every_block_works_in_every_mode(norm: str) -> None:
     """Memory formats, mixed precision and batch sizes give one network's one answer, and all weights learn."""
     torch.manual_seed(0)
-    network = nas.Architecture.from_dict({**EVERYTHING, "norm": norm}).build(10)
+    network = nas.build(nas.Architecture.from_dict({**EVERYTHING, "norm": norm}), 10)
     x = torch.randn(4, 3, 64, 64)
     network(x).square().sum().backward()
     missing = [name for name, parameter in network.named_parameters() if parameter.grad is None]
@@ -145,7 +147,7 @@ def test_every_block_works_in_every_mode(norm: str) -> None:
 
 def test_export_with_a_free_batch() -> None:
     torch.manual_seed(0)
-    network = nas.Architecture.from_dict(EVERYTHING).build(10).eval()
+    network = nas.build(nas.Architecture.from_dict(EVERYTHING), 10).eval()
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(network, (torch.randn(2, 3, 64, 64),), dynamic_shapes=({0: batch},))
     for n in (1, 7):
@@ -156,7 +158,7 @@ def test_export_with_a_free_batch() -> None:
 @pytest.mark.slow
 def test_compile() -> None:
     torch.manual_seed(0)
-    network = nas.Architecture.from_dict(EVERYTHING).build(10).eval()
+    network = nas.build(nas.Architecture.from_dict(EVERYTHING), 10).eval()
     compiled = torch.compile(network, backend="aot_eager")  # what can be traced; Inductor's kernels are torch's affair
     with torch.no_grad():
         for n in (2, 5):
@@ -168,13 +170,13 @@ def test_compile() -> None:
 @pytest.mark.parametrize("channels", [24, 30, 35])
 def test_a_shuffle_stage_takes_any_channels(groups: int, channels: int) -> None:
     stages = [{"block": "shuffle", "channels": channels, "repeats": 2, "stride": 2, "groups": groups}]
-    network = nas.Architecture.from_dict({"name": "shuffle", "stem": {"channels": 20}, "stages": stages}).build(10)
+    network = nas.build(nas.Architecture.from_dict({"name": "shuffle", "stem": {"channels": 20}, "stages": stages}), 10)
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_channel_shuffle_deals_the_groups_out() -> None:
     stages = [{"block": "shuffle", "channels": 12, "groups": 3, "expansion": 1}]
-    network = nas.Architecture.from_dict({"name": "shuffle", "stem": {"channels": 12}, "stages": stages}).build(10)
+    network = nas.build(nas.Architecture.from_dict({"name": "shuffle", "stem": {"channels": 12}, "stages": stages}), 10)
     (shuffle,) = [module for module in network.modules() if isinstance(module, nn.ChannelShuffle)]
     order = shuffle(torch.arange(12.0).view(1, 12, 1, 1)).flatten().int().tolist()
     assert order == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]  # Zhang et al., Figure 1 (c)

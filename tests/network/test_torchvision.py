@@ -20,7 +20,7 @@ import nas
 )
 def test_same_weights_same_output(name: str, theirs: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
-    reference, network = theirs().eval(), nas.load(name).build(1000).eval()
+    reference, network = theirs().eval(), nas.build(nas.load(name), 1000).eval()
     for module in reference.modules():
         if isinstance(module, nn.BatchNorm2d):  # away from their neutral start, so that they matter
             nn.init.uniform_(module.running_mean, -0.1, 0.1)

@@ -7,9 +7,9 @@ import pytest
 from browsers import Browser, chromium_with
 from studies import invented_run, trained_run
 
-from nas import catalog
-from nas.architecture import Architecture
-from nas.search.run import Run
+from nas.architecture import catalogue
+from nas.architecture.document import Architecture
+from nas.driver.run import Run
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def run() -> Run:
 @pytest.fixture(scope="session")
 def queued_run() -> Run:
     """With a network of the user's own, `mine`, trained beside the published ones."""
-    base = catalog.load("han-e").with_input(channels=1, resolution=8)
+    base = catalogue.load("han-e").with_input(channels=1, resolution=8)
     mine = Architecture.from_dict({**base.to_dict(), "name": "mine", "width": 0.5})
     return invented_run(Path("results/queued"), trials=40, own=[mine])
 

@@ -16,17 +16,17 @@ import numpy as np
 import optuna
 import runs
 
-from nas import catalog
-from nas.architecture import Architecture
-from nas.cost.analytic import cost
-from nas.cost.latency import Prediction
-from nas.search.conductor import Conductor
-from nas.search.prepare import cost_function, queued
-from nas.search.run import Record, Run
-from nas.search.run_file import describe_data, describe_environment
-from nas.search.settings import Settings
-from nas.search.stopping import DominanceStopping, rungs
-from nas.search.study import SearchStudy
+from nas.architecture import catalogue
+from nas.architecture.document import Architecture
+from nas.costs.analytic import cost
+from nas.driver.conductor import Conductor
+from nas.driver.prepare import cost_function, queued
+from nas.driver.run import Record, Run
+from nas.driver.run_file import describe_data, describe_environment
+from nas.driver.settings import Settings
+from nas.driver.stopping import DominanceStopping, rungs
+from nas.driver.study import SearchStudy
+from nas.latency import Prediction
 from nas.training.data import load_dataset
 from nas.training.evaluate import evaluate
 from nas.training.evaluator import TrainingEvaluator
@@ -106,7 +106,7 @@ def invented_run(
         dataset: only its name is used.
     """
     digits = load_dataset("digits")
-    space = catalog.load_space("inverted_residual").with_input(channels=1, resolution=8)
+    space = catalogue.load_space("inverted_residual").with_input(channels=1, resolution=8)
     settings = Settings(
         space=dict(space.document),
         dataset=dataset,

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from studies import invented_run
 
-from nas.screen import print_run
-from nas.search.run import Run
+from nas.console import print_run
+from nas.driver.run import Run
 
 
 def screen_of(run: Run) -> str:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from studies import invented_run
 
-from nas.report.answer import front_rows, latency, repeated_accuracy, summary
+from nas.driver.run import Record, Run
 from nas.report.distance import Distance, distance
 from nas.report.distance import test_difference as compare_on_test
 from nas.report.significance import Difference
-from nas.search.run import Record, Run
+from nas.report.summary import front_rows, latency, repeated_accuracy, summary
 
 
 def test_the_front_s_rows_say_what_the_records_hold(run: Run) -> None:

@@ -6,10 +6,10 @@ import pytest
 from browsers import chromium_with
 from studies import invented_run
 
-from nas.published import Printed
+from nas.architecture.reported import Printed
+from nas.driver.run import Run
 from nas.report.comparison import write_comparison
 from nas.report.page import write_report
-from nas.search.run import Run
 
 HOSTILE = '</script><img src=x onerror="window.hacked=1"><b>bold</b>\u2028 & "quoted"'
 

@@ -7,22 +7,22 @@ from pathlib import Path
 import pytest
 from studies import invented_run
 
-from nas import catalog
-from nas.architecture import Architecture
-from nas.published import Printed
-from nas.report.answer import front_rows, summary
+from nas.architecture import catalogue
+from nas.architecture.document import Architecture
+from nas.architecture.reported import Printed
+from nas.driver.run import Run
+from nas.driver.study import SearchStudy
 from nas.report.numbers import QUANTITIES, log_ticks, show, show_seconds, whole_ticks
 from nas.report.page import embed, render_page
 from nas.report.points import command, document, run_points, strip, yaml_lines
 from nas.report.scatter import dominated, pareto
 from nas.report.schedules import drawn, verdict
-from nas.search.run import Run
-from nas.search.study import SearchStudy
+from nas.report.summary import front_rows, summary
 
 
-@pytest.mark.parametrize("name", catalog.network_names())
+@pytest.mark.parametrize("name", catalogue.network_names())
 def test_yaml_lines_are_the_network_s_yaml(name: str) -> None:
-    network = catalog.load(name)
+    network = catalogue.load(name)
     assert "\n".join(yaml_lines(network, {})) + "\n" == network.to_yaml()
     assert len(strip(network)) == len(network.stages)
 
@@ -79,7 +79,7 @@ def test_schedules_hold_the_front_and_the_published_smallest_first(run: Run) -> 
 
 
 def test_a_preference_of_stages_needs_more_networks_than_chance_does(run: Run) -> None:
-    early = catalog.load("han-b")  # t = 3 3 3 3 then 6 6
+    early = catalogue.load("han-b")  # t = 3 3 3 3 then 6 6
     base = next(point for point in run_points(run) if point.kind == "found" and point.rank)
 
     def said(wide_early: int, wide_late: int) -> str:

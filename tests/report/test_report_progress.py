@@ -12,13 +12,13 @@ from scipy import stats
 from studies import WORKERS, invented_run
 
 from nas import pareto
+from nas.driver.run import Run
 from nas.errors import UserError
-from nas.report import importance, progress, trust
+from nas.report import importance, progress, reliability
 from nas.report.effort import state_rows, time_sentence, time_spent
 from nas.report.figures import FIGURES, figure
 from nas.report.page import status
 from nas.report.points import run_points
-from nas.search.run import Run
 
 
 def test_hypervolume_grows_to_that_of_the_front(run: Run) -> None:
@@ -152,18 +152,18 @@ def test_too_few_networks_are_said() -> None:
 
 
 def test_trust_says_what_was_not_read(run: Run) -> None:
-    said = trust.sentences(run)[0]
+    said = reliability.sentences(run)[0]
     pairs = [(r.accuracy, r.confirmed["test_accuracy"]) for r in run.records if "test_accuracy" in r.confirmed]
     signs = [np.sign((a - c) * (b - d)) for (a, b), (c, d) in itertools.combinations(pairs, 2)]
     assert f"order {signs.count(1)} of {len(signs)} pairs of networks alike and {signs.count(-1)} the other way" in said
     unread = invented_run(Path("results/unread"), trials=10, confirmed=False)
-    assert trust.sentences(unread)[0].startswith("The test set has not been read")
-    assert trust.accuracy_figure(run_points(unread)) is None
+    assert reliability.sentences(unread)[0].startswith("The test set has not been read")
+    assert reliability.accuracy_figure(run_points(unread)) is None
 
 
 def test_confirmed_accuracies_stand_against_those_of_the_search(run: Run) -> None:
     points = run_points(run)
-    made = trust.confirmed_figure(run, points)
+    made = reliability.confirmed_figure(run, points)
     assert made is not None
     drawn = made["data"][1]
     again = {r.number: r.confirmed["accuracies"] for r in run.records if "accuracies" in r.confirmed}
@@ -174,7 +174,9 @@ def test_confirmed_accuracies_stand_against_those_of_the_search(run: Run) -> Non
         assert spread == pytest.approx(100 * np.std(again[number], ddof=1))
     low, high = made["layout"]["yaxis"]["range"]
     assert low < min(np.array(drawn["y"]) - drawn["error_y"]["array"]) and high > max(drawn["x"])
-    assert trust.confirmed_figure(invented_run(Path("results/unsure"), trials=10, confirmed=False), points) is None
+    assert (
+        reliability.confirmed_figure(invented_run(Path("results/unsure"), trials=10, confirmed=False), points) is None
+    )
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -205,5 +207,5 @@ def test_pairs_of_the_front_are_told_apart_by_holm_s_procedure(run: Run) -> None
         rejected += 1
     uncorrected = sum(p_value <= 0.05 for p_value in p_values)
     assert rejected < uncorrected
-    said = " ".join(trust.sentences(run))
+    said = " ".join(reliability.sentences(run))
     assert f"Of the {len(pairs)} pairs on the front these trainings do not tell {len(pairs) - rejected} apart" in said

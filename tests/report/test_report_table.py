@@ -11,16 +11,16 @@ from PIL import Image
 from studies import SMALL, invented_run
 
 from nas import pareto
-from nas.cost.latency import calibrate
+from nas.architecture.space import Space
+from nas.driver.run import COLUMNS, Run
+from nas.driver.run_file import describe_data, read_run_file, write_run_file
 from nas.errors import UserError
+from nas.latency import calibrate
 from nas.report.comparison import caveats, common_objectives, common_volume, run_rows, shared_front, write_comparison
 from nas.report.page import write_report
 from nas.report.progress import losses_of
+from nas.report.reliability import facts
 from nas.report.table import render
-from nas.report.trust import facts
-from nas.search.run import COLUMNS, Run
-from nas.search.run_file import describe_data, read_run_file, write_run_file
-from nas.space import Space
 from nas.training.data import load_dataset
 
 

@@ -47,7 +47,7 @@ def epoch_of(trainer: Trainer) -> Draws:
 @pytest.mark.parametrize("form", range(4))
 def test_a_step_reads_no_value(digits: Dataset, optimizer: Any, pad_mode: Any, form: int) -> None:
     """What a graph captures runs without a synchronisation and without a tensor from the host, whatever the network."""
-    network = nas.Architecture.from_dict(EVERY_BLOCK).build(10)
+    network = nas.build(nas.Architecture.from_dict(EVERY_BLOCK), 10)
     images = Images(torch.zeros(64, 3, 64, 64, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64))
     dataset = on_meta(replace(digits, channels=3, resolution=64, train=images, mean=(0.5,) * 3, std=(0.2,) * 3))
     recipe = replace(EVERYTHING, optimizer=optimizer, pad_mode=pad_mode, batch_size=16)

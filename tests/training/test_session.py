@@ -21,6 +21,7 @@ from torch import Tensor
 
 import nas
 from nas.errors import UserError
+from nas.export.command import export
 from nas.training import session
 from nas.training.checkpoint import load_checkpoint
 from nas.training.data import Dataset, Images, PartName
@@ -29,7 +30,6 @@ from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch
 from nas.training.recipe import Recipe
 from nas.training.session import Trained, train
-from nas.training.ship import export
 from nas.training.weights import load_trained
 
 DOCUMENT: dict[str, Any] = {
@@ -66,7 +66,7 @@ def test_what_a_training_leaves(whole: Trained) -> None:
     assert {path.name for path in out.iterdir()} - {"tensorboard"} == expected
     assert [row["epoch"] for row in metrics(out)] == ["1", "2", "3", "4"]
     model, checkpoint = load_trained(whole.model), load_checkpoint(whole.checkpoint)
-    assert load_file(whole.model).keys() == TINY.build(10).state_dict().keys()  # by another reader
+    assert load_file(whole.model).keys() == nas.build(TINY, 10).state_dict().keys()  # by another reader
     assert all(torch.equal(tensor, model.weights[name]) for name, tensor in checkpoint.weights.items())
     for name in ("architecture", "classes", "mean", "std", "dataset", "split", "recipe", "epoch", "accuracy", "extra"):
         assert getattr(model, name) == getattr(checkpoint, name)
@@ -91,7 +91,7 @@ def test_every_accuracy_is_that_of_the_result_in_float32(name: str, digits: Data
     accuracies = [float(row["validation_accuracy"]) for row in metrics(tmp_path / "out")]
     assert accuracies[-1] == done.validation_accuracy == load_trained(done.model).accuracy
     assert (done.validation_accuracy > 0.5) == restart
-    network = TINY.build(10).eval()
+    network = nas.build(TINY, 10).eval()
     network.load_state_dict(load_file(done.model))
     session = onnxruntime.InferenceSession(export(done.model).model.files[0], providers=["CPUExecutionProvider"])
     again = nas.evaluate(done.model, device="cpu")
@@ -260,7 +260,7 @@ def test_init_of_a_variant_takes_what_fits(whole: Trained, digits: Dataset, tmp_
 
 
 def test_init_with_foreign_weights(digits: Dataset, tmp_path: Path) -> None:
-    stem = torch.randn_like(TINY.build(10).state_dict()["stem.0.weight"])
+    stem = torch.randn_like(nas.build(TINY, 10).state_dict()["stem.0.weight"])
     save_file({"stem.0.weight": stem}, tmp_path / "foreign.safetensors")
     once = Recipe(lr=1e-8, epochs=1, schedule="constant")
     done = train(TINY, digits, once, out=tmp_path / "out", init=tmp_path / "foreign.safetensors")

@@ -1,0 +1,241 @@
+"""The architecture document: its schema, its canonical form and its id.
+
+An architecture is a document of plain values; nothing else in the program describes a network. The schema is written as
+pydantic models, one per block kind (:mod:`nas.blocks`), so that a field exists only where it means something.
+``docs/space.md`` is the reference for people who write such files.
+
+From the document follow, without building anything:
+
+- the *blocks*: every block of the network with its channels, stride and input size worked out
+  (:meth:`Architecture.blocks`);
+- the *canonical form*: the document with the width folded into the channels and every field left out that has no
+  effect;
+- the *id*: a hash of the canonical form. Two documents with one id are one network.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from nas.architecture.frame import Head, Input, Stem
+from nas.blocks import KINDS, AnyStage, Block, Stage
+from nas.blocks.document import Activation, Norm, Part
+from nas.errors import UserError
+from nas.files import dump_flow
+
+__all__ = ["Architecture", "Block", "dump_yaml", "scale", "unversioned", "versioned"]
+
+SCHEMA = 1
+"""Version of architecture and space documents, as their files give it."""
+
+DIVISOR = 8
+"""A width multiplier rounds channels to multiples of this (MobileNetV2's rule)."""
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class Architecture(Part):
+    """A network, as a document. See the module's docstring; make one with :meth:`from_dict` or ``nas.load``."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w+][\w.+-]*$")]
+    source: Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]*$")] = (
+        ""
+    )
+    """Where it comes from, for people: paper and table, on one line."""
+    input: Input = Input()
+    width: Annotated[int | float, Field(gt=0, le=16, allow_inf_nan=False)] = 1
+    activation: Activation = "relu"
+    norm: Norm = "batch"
+    """`batch`: BatchNorm after each convolution; `none`: a bias in its place (SqueezeNet)."""
+    stem: Stem
+    stages: Annotated[tuple[AnyStage, ...], Field(min_length=1, max_length=100), BeforeValidator(_as_tuple)]
+    head: Head = Head()
+
+    @classmethod
+    def from_dict(cls, document: Any, where: str = "architecture") -> Self:
+        """Check a document.
+
+        Args:
+            document: plain dictionaries, lists and scalars, as YAML gives them.
+            where: what the error message calls the document, such as its path.
+
+        Raises:
+            UserError: one line that names the field and what is allowed.
+        """
+        if not isinstance(document, Mapping):
+            raise UserError(f"{where}: an architecture is a mapping of fields, this is a {type(document).__name__}")
+        try:
+            architecture = cls.model_validate(unversioned(document, where))
+        except ValidationError as error:
+            raise UserError(f"{where}: {_explain(error)}") from None
+        architecture._check_resolution(where)
+        return architecture
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document as it was given: only the fields that were set, as plain values."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def to_yaml(self) -> str:
+        """The document as a YAML file, its version first, one stage a line."""
+        return dump_yaml(versioned(self.to_dict()))
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Twelve hexadecimal digits; equal for equal networks, whatever their documents' names and spelling."""
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def canonical(self) -> dict[str, Any]:
+        """The shortest document of this network: width folded in, no field without effect, no name or source."""
+        stages = []
+        channels = self.stem_channels
+        for stage in self.stages:
+            document = canonical_stage(stage, channels, scale(stage.channels, self.width))
+            channels = document["channels"]
+            stages.append(dict(document))
+        return {**self.canonical_frame(), "stages": stages}
+
+    def canonical_frame(self) -> dict[str, Any]:
+        """The canonical form without its stages."""
+        frame = {
+            "input": self.input.model_dump(),
+            "activation": self.activation,
+            "stem": self.stem.canonical(self.stem_channels),
+            "head": self.head.without_defaults() | {"channels": self.head_channels},
+        }
+        return frame if self.norm == "batch" else {**frame, "norm": self.norm}
+
+    @property
+    def stem_channels(self) -> int:
+        return scale(self.stem.channels, self.width)
+
+    @property
+    def head_channels(self) -> int:
+        """The last convolution is widened, never thinned (MobileNetV2, section 3.3)."""
+        return scale(self.head.channels, max(1, self.width)) if self.head.channels else 0
+
+    def blocks(self) -> Iterator[Block]:
+        """The blocks from the stem to the head, each with its channels, stride and input size worked out."""
+        channels = self.stem_channels
+        resolution = self.stem.out_size(self.input.resolution)
+        for stage in self.stages:
+            out_channels = scale(stage.channels, self.width)
+            for index in range(stage.repeats):
+                stride = stage.stride if index == 0 else 1
+                shortcut = stage.block_shortcut(channels, out_channels, stride)
+                first = index == 0
+                yield Block(
+                    stage, channels, out_channels, stride, resolution, shortcut, first, self.activation, self.norm
+                )
+                resolution = stage.out_size(resolution, stride)
+                channels = out_channels
+
+    def with_input(self, *, channels: int | None = None, resolution: int | None = None) -> Self:
+        """The same network for other images.
+
+        Raises:
+            UserError: the resolution is too small for the strides.
+        """
+        image = {"channels": channels or self.input.channels, "resolution": resolution or self.input.resolution}
+        return type(self).from_dict({**self.to_dict(), "input": image}, self.name)
+
+    @property
+    def least_resolution(self) -> int:
+        """The smallest input side in pixels that the strides and the unpadded layers leave something of."""
+        size = 1
+        stride = self.stem.stride * self.stem.pool_stride
+        for stage in reversed(self.stages):
+            for index in reversed(range(stage.repeats)):
+                size = stage.least_size(size, stage.stride if index == 0 else 1)
+            stride *= stage.stride
+        return max(stride, self.stem.least_size(size))
+
+    def _check_resolution(self, where: str) -> None:
+        if self.input.resolution < self.least_resolution:
+            raise UserError(
+                f"{where}: input.resolution: {self.input.resolution} is too small for the strides; "
+                f"give at least {self.least_resolution} or smaller strides"
+            )
+
+
+@functools.lru_cache(maxsize=10_000)
+def canonical_stage(stage: Stage, in_channels: int, channels: int) -> dict[str, Any]:
+    """A stage's canonical form, not to be changed, for these channels before and in it."""
+    return stage.canonical(in_channels, channels)
+
+
+@functools.cache
+def scale(channels: int, width: float) -> int:
+    """Channels under a width multiplier: the nearest multiple of 8, at least 8 and never below 90% (MobileNetV2's
+    rule).
+
+    A width of 1 leaves the channels as they are written.
+    """
+    if width == 1:
+        return channels
+    rounded = max(DIVISOR, int(channels * width + DIVISOR / 2) // DIVISOR * DIVISOR)
+    return rounded if rounded >= 0.9 * channels * width else rounded + DIVISOR
+
+
+def versioned(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document as its file has it: with the version of the schema."""
+    return {"schema": SCHEMA, **document}
+
+
+def unversioned(document: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The document without the version, which says how a file is to be read and nothing of the network.
+
+    A document without one is of version 1.
+
+    Raises:
+        UserError: the version is a newer one, or none at all.
+    """
+    version = document.get("schema", 1)
+    if type(version) is not int or version < 1:
+        raise UserError(f"{where}: schema: a version is a whole number from 1 on, not {version!r}")
+    if version > SCHEMA:
+        raise UserError(f"{where}: schema {version}, this nas reads up to {SCHEMA}; use a newer nas")
+    return {key: value for key, value in document.items() if key != "schema"}
+
+
+def dump_yaml(document: Mapping[str, Any]) -> str:
+    """YAML with one line per field and one per stage, for reading and comparing by eye."""
+    lines = []
+    for key, value in document.items():
+        if key == "stages":
+            lines.append("stages:")
+            lines.extend(f"  - {dump_flow(stage)}" for stage in value)
+        else:
+            lines.append(f"{key}: {dump_flow(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _explain(error: ValidationError) -> str:
+    """The first of pydantic's complaints as one line: path, what is wrong, what was given."""
+    first = error.errors(include_url=False)[0]
+    location = [part for part in first["loc"] if part not in KINDS and part not in ("int", "float")]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    kind, given = first["type"], first["input"]
+    if kind == "value_error":
+        message = str(first["ctx"]["error"])
+    elif kind == "missing":
+        message = "this field is missing"
+    elif kind == "union_tag_invalid":
+        message = f"unknown block {first['ctx']['tag']!r}; allowed: {', '.join(KINDS)}"
+    elif kind == "union_tag_not_found":
+        message = f"a stage needs a 'block': {', '.join(KINDS)}"
+    else:
+        number = kind in ("int_type", "float_type") and "float" in (
+            str(part) for e in error.errors() for part in e["loc"]
+        )
+        text = "input should be a number" if number else first["msg"].split(" or instance of")[0]
+        text = text.replace("tuple", "list").replace("dictionary", "mapping of fields")
+        shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:57]}..."
+        message = f"{text[0].lower()}{text[1:]}, not {shown}"
+    return f"{path}: {message}" if path else message

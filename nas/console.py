@@ -1,0 +1,279 @@
+"""What the commands print: plain data in, tables on a console out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console, JustifyMethod
+from rich.markup import escape
+from rich.table import Table
+
+from nas.architecture.document import Architecture
+from nas.architecture.space import Space
+from nas.driver.reproduce import Reproduction
+from nas.driver.run import Run
+from nas.errors import printable
+from nas.export.command import Exported
+from nas.export.predict import Prediction
+from nas.latency import Measurement
+from nas.latency import Table as LatencyTable
+from nas.report.numbers import QUANTITIES, three_digits
+from nas.report.points import command, record_values, shown_name
+from nas.report.summary import origin_mark, references
+from nas.training.loop import Epoch
+from nas.units import percent
+
+
+def train_command(run: Run, rank: int) -> str:
+    """The command that trains a member of the front again; `rank` counts from 1."""
+    return command(run, str(run.front_file(rank, run.front_records[rank - 1])))
+
+
+def print_run(console: Console, run: Run, report: Path) -> None:
+    """The last screen of a search: the front, the report, what to do next."""
+    front = run.front_records
+    if not front:
+        console.print(f"no network was trained to the end; see {run.path / 'trials.csv'}", markup=False)
+        return
+    latencies = {record.number: record_values(record) for record in front}
+    measured = [figures for figures in latencies.values() if "measured_latency" in figures]
+    columns = {"ms, measured": "measured_latency"} if measured else {}
+    if len(measured) < len(front) and any("latency" in figures for figures in latencies.values()):
+        columns["ms, predicted"] = "latency"
+    table = _table("", "Network", "Validation", "Test", "Size", "MACs", *columns, "")
+    for rank, record in enumerate(front, 1):
+        test = record.confirmed.get("test_accuracy")
+        table.add_row(
+            str(rank),
+            shown_name(run, record),
+            percent(record.accuracy, run.data.get("validation")),
+            percent(test, run.data.get("test")),
+            megabytes(record.costs["size"]),
+            millions(record.costs["macs"]),
+            *(
+                f"{value:.3g}" if (value := latencies[record.number].get(key)) is not None else "-"
+                for key in columns.values()
+            ),
+            origin_mark(record) or "found",
+        )
+    found = sum(not origin_mark(record) for record in front)
+    networks = "1 network is" if len(front) == 1 else f"{len(front)} networks are"
+    console.print(f"\n{networks} on the front, {found} of them found by the search:", markup=False)
+    console.print(table)
+    for sentence in references(run):
+        console.print(sentence, markup=False, highlight=False)
+    console.print(f"Report:  {report}", markup=False)
+    console.print(f"Trials:  {run.path / 'trials.csv'}", markup=False)
+    console.print(f"Train the most accurate again:\n  {train_command(run, 1)}", markup=False)
+
+
+def print_epoch(console: Console, epoch: Epoch, epochs: int) -> None:
+    """One line per epoch of a training."""
+    console.print(
+        f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  loss {epoch.loss:.4f}  "
+        f"train {epoch.train_accuracy:7.2%}  validation {epoch.validation_accuracy:7.2%}  "
+        f"lr {epoch.lr:.2g}  {epoch.seconds_train + epoch.seconds_eval:.1f} s  {epoch.images_per_second:,.0f} images/s"
+    )
+
+
+def print_catalogue(console: Console, spaces: Sequence[Space], networks: Sequence[tuple[Architecture, int]]) -> None:
+    """Spaces with their sizes, networks by source with their parameters."""
+    table = _table("Space", "Networks", "Parameters to choose")
+    for space in spaces:
+        size = f"{space.size:,}" if space.size < 10**7 else f"{space.size:.1e}"
+        table.add_row(space.name, size, str(len(space.parameters_by_name)))
+    console.print(table)
+    table = _table("Published network", "Parameters", "Input", "Source")
+    for architecture, params in networks:
+        image = architecture.input
+        table.add_row(
+            architecture.name,
+            f"{params:,}",
+            f"{image.channels}x{image.resolution}x{image.resolution}",
+            architecture.source,
+        )
+    console.print(table)
+
+
+def print_profile(console: Console, document: Mapping[str, Any]) -> None:
+    """A network's costs, one figure a line."""
+    table = _table("", "")
+    for key, value in document.items():
+        if not isinstance(value, list | dict):
+            table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+    console.print(table)
+
+
+COMPARED = {
+    "id": ("Id", ""),
+    "dataset": ("Data set", ""),
+    "params": ("Parameters", "params"),
+    "macs": ("MACs", "macs"),
+    "size_bytes": ("Size", "size"),
+    "peak_activation_bytes": ("Peak memory", "peak_memory"),
+    "accuracy": ("Validation here", "accuracy"),
+    "printed_accuracy": ("Printed: accuracy", "accuracy"),
+    "printed_params": ("  parameters", "params"),
+    "printed_macs": ("  MACs", "macs"),
+    "printed_size_bytes": ("  size", "size"),
+    "printed_latency_ms": ("  latency", "latency"),
+    "accuracy_per_size": ("  accuracy/size (% per 100 kB)", ""),
+    "time_per_size": ("  time/size (µs per kB)", ""),
+}
+"""Lines of a comparison: what stands at the left, and the quantity whose unit is chosen for the values."""
+
+
+def print_comparison(console: Console, frame: pd.DataFrame) -> None:
+    """Networks side by side, a line per figure with its unit; as many beside each other as the screen is wide for."""
+    names = [str(name) for name in frame["name"]]
+    lines: list[tuple[str, list[str]]] = []
+    for column, (title, key) in COMPARED.items():
+        known = [None if pd.isna(value) or value == "" else value for value in frame[column]]
+        if any(value is not None for value in known):
+            factor, unit = QUANTITIES[key].axis_unit(v for v in known if v is not None) if key else (1.0, "")
+            texts = ["-" if v is None else v if isinstance(v, str) else three_digits(v * factor) for v in known]
+            if column == "accuracy":
+                counts = [None if pd.isna(images) else int(images) for images in frame["validation_images"]]
+                texts = [
+                    "-" if v is None else percent(v, n).removesuffix(" %") for v, n in zip(known, counts, strict=True)
+                ]
+            lines.append((f"{title} ({unit})" if unit else title, texts))
+    widths = [max(map(len, (name, *(texts[at] for _, texts in lines)))) for at, name in enumerate(names)]
+    left = max(len(title) for title, _ in lines)
+    shown = 0
+    while shown < len(names):
+        end, room = shown + 1, console.width - left - 2 - widths[shown]
+        while end < len(names) and room >= widths[end] + 2:
+            room -= widths[end] + 2
+            end += 1
+        table = _table("", *names[shown:end])
+        for title, texts in lines:
+            table.add_row(title, *texts[shown:end])
+        for place in table.columns:
+            place.justify = "left" if place is table.columns[0] else "right"
+            place.no_wrap = end - shown > 1
+        console.print(table)
+        console.print()
+        shown = end
+    rows = frame.to_dict("records")
+    notes = {
+        f"{row['name']}: {'; '.join(filter(None, (row[key] for key in ('source', 'hardware', 'note'))))}"
+        for row in rows
+    }
+    for note in sorted(note for note in notes if not note.endswith(": ")):
+        console.print(note, markup=False, highlight=False)
+
+
+def print_latencies(console: Console, found: Sequence[Measurement]) -> None:
+    """Measured latencies with their spread, what cannot be told apart, and where they were measured."""
+    table = _table("Network", "Latency", "95 % interval", "Median", "p90", "Runs")
+    notes = []
+    for item in found:
+        tied = [other.name for other in found if other is not item and item.tied(other)]
+        if item.noisy:
+            notes.append(f"{item.name}: {item.reason}")
+        elif tied:
+            notes.append(f"{item.name}: tied with {', '.join(tied)}")
+        table.add_row(
+            item.name,
+            f"{item.value_ms:.4g} ms",
+            f"{item.low_ms:.4g} to {item.high_ms:.4g}",
+            f"{item.median_ms:.4g}",
+            f"{item.p90_ms:.4g}",
+            str(item.repeats),
+        )
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False)
+    if found:
+        print_mapping(console, asdict(found[0].provenance))
+
+
+def print_table_quality(console: Console, table: LatencyTable, path: Path) -> None:
+    """How well a latency table predicts networks that it was not fitted to."""
+    held = table.held_out
+    console.print(
+        f"{path}: {table.space_name} on {table.provenance.device}; on {held.networks} held-out networks "
+        f"{held.within_10:.0%} are within 10 %, rank correlation {held.spearman:.3f}",
+        markup=False,
+    )
+
+
+def print_mapping(console: Console, values: Mapping[str, Any]) -> None:
+    """One value a line."""
+    table = _table("", "")
+    for key, value in values.items():
+        table.add_row(key.replace("_", " "), str(value))
+    console.print(table)
+
+
+def print_reproduction(console: Console, done: Reproduction) -> None:
+    """A paper's table again: printed figures and ours, and the ranks under both."""
+    table = _table("Network", "For", "Accuracy", "Here", "Test", "ms", "Here", "Rank by accuracy", "by latency")
+    for row in done.frame.to_dict("records"):
+        spread = "" if pd.isna(row["accuracy_spread"]) else f" ± {row['accuracy_spread']:.2%}"
+        table.add_row(
+            escape(row["printed_name"]),  # a name such as E[ours] is no markup
+            row["dataset"],
+            _known(row["printed_accuracy"], "{:.2%}"),
+            _known(row["accuracy"], "{:.2%}") + spread,
+            _known(row["test_accuracy"], "{:.2%}"),
+            _known(row["printed_latency_ms"], "{:.3g}"),
+            _known(row["latency_ms"], "{:.3g}"),
+            *(
+                f"{_known(row[f'printed_{name}_rank'])} / {_known(row[f'{name}_rank'])}"
+                for name in ("accuracy", "latency_ms")
+            ),
+        )
+    console.print(table)
+    for line in (f"Table:  {done.path / 'table.md'}", *(f"Report: {run / 'report.html'}" for run in done.runs)):
+        console.print(line, markup=False)
+
+
+def _known(value: Any, form: str = "{}") -> str:
+    return "-" if pd.isna(value) else form.format(value)
+
+
+def print_exported(console: Console, exported: Exported) -> None:
+    """What an export wrote, and how well it agrees."""
+    for file in exported.model.files:
+        console.print(f"{file}  {megabytes(file.stat().st_size)}", markup=False)
+    console.print(f"largest difference from torch: {exported.model.difference:.1g} of the largest logit", markup=False)
+    small = exported.quantised
+    if small is not None:
+        before, after = exported.accuracies
+        console.print(
+            f"{small.path}\nint8: size {megabytes(small.size_before)} -> {megabytes(small.size)}, validation accuracy "
+            f"{before.validation:.2%} -> {after.validation:.2%}, test accuracy {before.test:.2%} -> {after.test:.2%}, "
+            f"calibrated on {small.calibration_images} training images",
+            markup=False,
+        )
+
+
+def print_predictions(console: Console, predictions: Sequence[Prediction]) -> None:
+    """Each image with its likeliest classes."""
+    for prediction in predictions:
+        # Names of files are any bytes, and may look like an emoji's code.
+        console.print(printable(str(prediction.image)), markup=False, emoji=False)
+        for guess in prediction.guesses:
+            console.print(f"  {guess.probability:7.2%}  {printable(guess.label)}", markup=False, emoji=False)
+
+
+def megabytes(size: float) -> str:
+    """Bytes as people read them."""
+    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def millions(count: float) -> str:
+    """Counts as people read them."""
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        justify: JustifyMethod = "left" if index < 2 or column in ("Source", "") else "right"
+        table.add_column(column, justify=justify, overflow="fold")
+    return table

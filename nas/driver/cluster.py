@@ -1,0 +1,221 @@
+"""Ray, started on this machine or joined elsewhere, and how many workers it holds."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import ray
+import torch
+from ray._private import ray_constants
+from ray.exceptions import RayError, RayTaskError
+
+from nas.driver.ray_watchdog import HeadWatch, ray_addresses
+from nas.errors import UserError
+from nas.training.threads import available_cores, worker_environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What the search may use, and what it puts up with; not part of what it computes, so a resumed one may change it.
+
+    cpus_per_trial   threads of a worker; default 1 on a CPU (several networks at once beat several threads on one),
+                     and an equal share of the cores beside a GPU
+    gpus_per_trial   share of one GPU, and of its memory; default 1 where there is one, else 0
+    max_concurrent   workers at once; default as many as the cores or GPUs allow
+    address          of a running Ray cluster, ``auto`` for the one on this machine; default: Ray starts here
+    max_failures     after so many failed trials in a row the search ends
+    epoch_timeout    seconds after which an epoch is given up; 0: never
+    """
+
+    cpus_per_trial: int | None = None
+    gpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+    address: str | None = None
+    max_failures: int = 5
+    epoch_timeout: float = 3600.0
+
+    def __post_init__(self) -> None:
+        for name in ("cpus_per_trial", "max_concurrent", "max_failures"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name.replace('_', '-')} {value}: at least 1 is needed")
+        for name in ("gpus_per_trial", "epoch_timeout"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise UserError(f"{name.replace('_', '-')} {value}: 0 or more is needed")
+        share = self.gpus_per_trial
+        if share and not 0.01 <= share <= 1:
+            raise UserError(f"gpus-per-trial {share:g}: a network trains on one GPU; 0 or 0.01 to 1 is needed")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Resources, decided."""
+
+    count: int
+    cpus: int
+    gpus: float
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
+
+
+class Node(NamedTuple):
+    """One machine of the cluster."""
+
+    cpus: int
+    gpus: int
+
+
+class Card(NamedTuple):
+    """A GPU that workers train on."""
+
+    name: str
+    memory: int
+    """In bytes, all of it."""
+
+
+def decide(resources: Resources, nodes: Sequence[Node]) -> Workers:
+    """Count the workers that fit into the nodes, as Ray packs them: each on one node, its share of a GPU on one GPU.
+
+    Raises:
+        UserError: not even one fits.
+    """
+    share = resources.gpus_per_trial
+    if share is None:
+        share = 1.0 if any(node.gpus for node in nodes) else 0.0
+    slots = [node.gpus * int(1 / share + 1e-9) if share else node.cpus for node in nodes]
+    usable = [(node.cpus, places) for node, places in zip(nodes, slots, strict=True) if places]
+    if not usable:
+        raise UserError(f"gpus-per-trial {share:g}: there are 0 GPUs")
+    cpus = resources.cpus_per_trial or (min(max(1, own // places) for own, places in usable) if share else 1)
+    count = sum(min(places, own // cpus) for own, places in usable)
+    if not count:
+        most = max(own for own, _ in usable)
+        raise UserError(f"cpus-per-trial {cpus}: there are {most} cores{' beside a GPU' if share else ''}")
+    return Workers(count=min(count, resources.max_concurrent or count), cpus=cpus, gpus=share)
+
+
+def _card() -> Card:
+    properties = torch.cuda.get_device_properties(0)
+    return Card(properties.name, properties.total_memory)
+
+
+def card_of(workers: Workers, look: Callable[[], Card] = _card) -> Card | None:
+    """Ask a worker for the GPU that it trains on; None where the workers train on CPUs.
+
+    This process never asks its own CUDA: the head of a cluster may have no GPU, and where it has one, a CUDA context
+    of the driver's would take some 500 MB of it.
+
+    Raises:
+        UserError: Ray counts a GPU where torch sees none.
+    """
+    if not workers.gpus:
+        return None
+    try:
+        card: Card = ray.get(ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(look).remote())
+    except RayTaskError as error:
+        reason = (str(error.cause).splitlines() or [type(error.cause).__name__])[0]
+        raise UserError(
+            f"gpus-per-trial {workers.gpus:g}: torch sees no GPU on a worker's machine ({reason})"
+        ) from error
+    return card
+
+
+def start_ray(resources: Resources) -> Workers:
+    """Start Ray here (loopback, no dashboard) or join a cluster.
+
+    Raises:
+        UserError: there is no cluster at that address, or it cannot hold one worker.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the study is the record
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"  # its own snapshot of all trials would be read by nobody
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the progress display is ours
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the search at once; the study has all but one epoch
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # a trial's failure is a line in the study, with its reason
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a search tells nobody that it runs
+    # Ray's own guard against a full memory kills workers in a way that ends all of Tune; the system's kills one.
+    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    options: dict[str, Any] = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        # OpenMP reads its environment once, so it is set before a worker begins; the threads are set again in it.
+        "runtime_env": {"env_vars": worker_environment(resources.cpus_per_trial or 1)},
+    }
+    if resources.address is None:
+        gpus = torch.cuda.device_count()
+        with _clusters_off(), _signals_kept():
+            ray.init(
+                address="local",  # even where a cluster runs on this machine
+                num_cpus=len(available_cores()),
+                num_gpus=gpus,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                **options,
+            )
+    else:
+        try:
+            with _signals_kept():
+                ray.init(address=resources.address, **options)
+        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+            line = str(error).splitlines()[0]
+            raise UserError(f"--address {resources.address}: no Ray cluster answers ({line})") from error
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    try:
+        return decide(resources, [Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in found])
+    except UserError:
+        ray.shutdown()
+        raise
+
+
+@contextmanager
+def _clusters_off() -> Iterator[None]:
+    """Lets Ray listen on loopback alone.
+
+    On Linux it takes a loopback address to mean the machine's public one, and listens on all interfaces; on macOS,
+    where this constant (of an environment variable that is read with Ray's import) is off, it does as it is told.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keeps whoever listens for signals listening: Ray ends the process on SIGTERM, after a dump of its stack."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                if callable(handler):  # else Ray's own serves better: it ends Ray's processes
+                    signal.signal(number, handler)
+
+
+@contextmanager
+def ray_started(resources: Resources) -> Iterator[Workers]:
+    """Ray, started or joined as by :func:`start_ray`, and shut down at the end.
+
+    Raises:
+        UserError: see :func:`start_ray`.
+        nas.driver.ray_watchdog.RayLostError: it died.
+    """
+    workers = start_ray(resources)
+    with HeadWatch(ray_addresses()):  # over the end too, which hangs where the head is gone
+        try:
+            yield workers
+        finally:
+            ray.shutdown()

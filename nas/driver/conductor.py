@@ -1,0 +1,269 @@
+"""Leads a search: which network next, whether a trial goes on, when it is over. Knows nothing of Ray.
+
+The runner (:mod:`nas.driver.tuning`, on Ray Tune) asks :meth:`Conductor.next_candidate` whenever a worker is free,
+gives every epoch to :meth:`Conductor.report`, and says so when a worker is lost.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from nas import pareto
+from nas.architecture.document import Architecture
+from nas.driver.objectives import losses
+from nas.driver.stopping import DominanceStopping
+from nas.driver.study import Candidate, SearchStudy, curve_of, may_stand_on_front
+from nas.driver.time_left import TimeLeft
+
+
+@dataclass
+class Progress:
+    """Where the search stands."""
+
+    budget: int
+    done: int = 0
+    stopped: int = 0
+    failed: int = 0
+    running: int = 0
+    best_accuracy: float | None = None
+    front: int = 0
+    started: float = field(default_factory=time.monotonic)
+    ends: float | None = None
+    """When the last training is expected to end, on the clock of `started`; None while nothing is known."""
+    note: str = ""
+
+    @property
+    def closed(self) -> int:
+        return self.done + self.stopped + self.failed
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the last training is expected to end."""
+        return None if self.ends is None else max(0.0, self.ends - time.monotonic())
+
+    def expect(self, seconds: float | None) -> None:
+        """Set how long it will take from now on."""
+        self.ends = None if seconds is None else time.monotonic() + seconds
+
+
+class Conductor:
+    """See the module's docstring.
+
+    Args:
+        study: the record.
+        stopping: the early-stopping rule.
+        epochs: the full budget of a trial.
+        trials: how many networks are trained.
+        max_failures: after so many failures in a row the fault is not the networks', and the search ends.
+        on_change: called with the progress after every change.
+        discard: told the number of a trial whose weights are of no more use.
+    """
+
+    def __init__(
+        self,
+        study: SearchStudy,
+        *,
+        stopping: DominanceStopping,
+        epochs: int,
+        trials: int,
+        max_failures: int = 5,
+        on_change: Callable[[Progress], None] = lambda progress: None,
+        discard: Callable[[int], None] = lambda number: None,
+    ) -> None:
+        self.study = study
+        self.stopping = stopping
+        self.epochs = epochs
+        self.max_failures = max_failures
+        self.on_change = on_change
+        self.discard = discard
+        self.progress = Progress(budget=trials)
+        self.broken: str | None = None
+        """Why the search cannot go on, if so."""
+        self._failures_in_a_row = 0
+        self._points: dict[int, list[float]] = {}
+        self._front: set[int] = set()
+        self._time_left = TimeLeft(epochs)
+        waiting = study.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        queue = {t.number: Architecture.from_dict(t.user_attrs["document"], f"trial {t.number}") for t in waiting}
+        self._queue = {number: study.costs(architecture)["macs"] for number, architecture in queue.items()}
+        reopened = study.reopen()
+        self._recall()
+        self._waiting = [candidate for candidate in reopened if not self._ended_before(candidate.number)]
+
+    def next_candidate(self) -> Candidate | None:
+        """The next network to train, or None when the budget is spent, the space is, or the search is broken."""
+        if self.broken:
+            return None
+        if self._waiting:
+            candidate = self._waiting.pop(0)
+        else:
+            if self.progress.closed + self.progress.running >= self.progress.budget:
+                return None
+            proposed = self.study.propose()
+            if proposed is None:
+                self.study.study.set_user_attr("exhausted", True)
+                within = " that keep the limits" if self.study.limits else ""
+                self.progress.note = f"the space holds no more networks{within}"
+                self.progress.budget = self.progress.closed + self.progress.running
+                return None
+            candidate = proposed
+            asked = candidate.number in self._queue
+            self._time_left.start(candidate.number, self.study.costs(candidate.architecture)["macs"], asked=asked)
+            # What came before it in the queue and was not worth training has been passed over.
+            self._queue = {number: macs for number, macs in self._queue.items() if number > candidate.number}
+        self.progress.running += 1
+        self._changed()
+        return candidate
+
+    def report(self, number: int, result: Mapping[str, Any]) -> bool:
+        """Take in what a worker reported of a trial; returns whether the trial ends here."""
+        if "failure" in result:
+            self.lose(number, str(result["failure"]))
+            return True
+        before = self._front
+        # Written as one: a driver that dies leaves an epoch together with what followed from it, or neither.
+        with self.study.batch():
+            ends = self._take_in(number, _metrics(result["epoch"]))
+        if ends:
+            self._close(number)
+            self._failures_in_a_row = 0
+            self._discard_unneeded({number} | (before - self._front))
+        self._changed()
+        return ends
+
+    def _changed(self) -> None:
+        progress = self.progress
+        to_come = max(0, progress.budget - progress.closed - progress.running)
+        queue = list(self._queue.values())[:to_come]
+        progress.expect(self._time_left.seconds(queue, to_come - len(queue)))
+        self.on_change(progress)
+
+    def _take_in(self, number: int, epoch: Mapping[str, float]) -> bool:
+        done = int(epoch["epoch"])
+        if done <= self.study.epochs_done(number):
+            return False  # from the worker's checkpoint, for a driver that may not have heard of it
+        self.study.record_epoch(number, epoch)
+        self._time_left.epoch(number, epoch["seconds"])
+        return self._judge(number)
+
+    def _ended_before(self, number: int) -> bool:
+        """Judge a reopened trial by its last epoch: where the two are not written as one (a database, the journal of
+        an older version), the driver may have died between the epoch and the verdict."""
+        if not self.study.epochs_done(number):
+            return False
+        with self.study.batch():
+            ended = self._judge(number)
+        if ended:
+            self._time_left.close(number)
+        return ended
+
+    def _judge(self, number: int) -> bool:
+        """Close a trial that ends with its last epoch in the record; returns whether it does."""
+        done, values = self.study.epochs_done(number), self.study.last_values(number)
+        if done >= self.epochs:
+            self.study.complete(number)
+            self.progress.done += 1
+            if not self.study.is_beside(number):
+                self._note_front(number, values)
+        elif self._stops(number, done, losses(self.study.objectives, values)):
+            self.study.stop(number, f"dominated at epoch {done} of {self.epochs}", self.epochs)
+            self.progress.stopped += 1
+        else:
+            return False
+        return True
+
+    def _stops(self, number: int, epoch: int, values: list[float]) -> bool:
+        """Whether a proposal ends here. What was queued was asked for, and is what the proposals are compared with,
+        unless it stands beside the search: nothing in the space shall be stopped for what is outside it."""
+        if self.study.is_beside(number):
+            return False
+        return self.stopping.stops(number, epoch, values) and not self.study.is_queued(number)
+
+    def lose(self, number: int, reason: str) -> None:
+        """A trial broke, or its worker did."""
+        if number not in self.study.running():
+            return
+        self.study.fail(number, reason)
+        self._close(number)
+        self.progress.failed += 1
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= self.max_failures:
+            self.broken = f"{self._failures_in_a_row} trials in a row failed, the last with: {reason}"
+        self._discard_unneeded({number})
+        self._changed()
+
+    def _close(self, number: int) -> None:
+        self.progress.running -= 1
+        self._time_left.close(number)
+
+    def _discard_unneeded(self, numbers: set[int]) -> None:
+        """Called when the record knows why, so that a driver that dies here has not lost what it still needs."""
+        for number in numbers:
+            if not self.needs_weights(number):
+                self.discard(number)
+
+    def needs_weights(self, number: int) -> bool:
+        """Whether a trial's weights are still of use: it runs, stands on the front, or is a published network."""
+        return number in self.study.running() or number in self._front or self.study.is_queued(number)
+
+    def _note_front(self, number: int, values: list[float]) -> None:
+        self._points[number] = losses(self.study.objectives, values)
+        points = np.array(list(self._points.values()))
+        self.progress.best_accuracy = -float(points[:, self._accuracy_index].min())
+        self._front = {n for n, kept in zip(self._points, pareto.front_mask(points), strict=True) if kept}
+        self.progress.front = len(self._front)
+
+    @property
+    def _accuracy_index(self) -> int:
+        return next(i for i, objective in enumerate(self.study.objectives) if not objective.known)
+
+    def _recall(self) -> None:
+        """Rebuild rungs, front and counts from the study: a resumed search knows what the interrupted one did."""
+        for trial in self.study.study.get_trials(deepcopy=False):
+            for epoch in curve_of(trial.user_attrs) if "beside" not in trial.user_attrs else []:
+                costs = trial.user_attrs["costs"]
+                values = [costs[o.name] if o.known else epoch["accuracy"] for o in self.study.objectives]
+                self.stopping.record(trial.number, int(epoch["epoch"]), losses(self.study.objectives, values))
+            if may_stand_on_front(trial):
+                self._note_front(trial.number, list(trial.values))
+            if "untrained" in trial.user_attrs:
+                continue
+            self._recall_time(trial)
+            if trial.state == TrialState.COMPLETE:
+                self.progress.done += 1
+            elif trial.state == TrialState.PRUNED:
+                self.progress.stopped += 1
+            elif trial.state == TrialState.FAIL:
+                self.progress.failed += 1
+
+    def _recall_time(self, trial: FrozenTrial) -> None:
+        if "costs" in trial.user_attrs:
+            self._time_left.start(trial.number, trial.user_attrs["costs"]["macs"], asked="origin" in trial.user_attrs)
+            for epoch in curve_of(trial.user_attrs):
+                self._time_left.epoch(trial.number, epoch["seconds"], here=False)
+            if trial.state.is_finished():
+                self._time_left.close(trial.number)
+
+
+def training_seed(seed: int, candidate: Candidate) -> int:
+    """The seed of one training: the same in every run with the same seed, in whatever order it comes."""
+    text = f"{seed}:{candidate.architecture.id}:{candidate.seed_of}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def _metrics(epoch: Mapping[str, Any]) -> dict[str, float]:
+    """What the study keeps of an epoch."""
+    return {
+        "epoch": epoch["epoch"],
+        "accuracy": round(float(epoch["validation_accuracy"]), 6),
+        "train_accuracy": round(float(epoch["train_accuracy"]), 6),
+        "loss": round(float(epoch["loss"]), 6),
+        "seconds": round(float(epoch["seconds"]), 4),
+        "seconds_train": round(float(epoch["seconds_train"]), 4),
+        "seconds_eval": round(float(epoch["seconds_eval"]), 4),
+    }

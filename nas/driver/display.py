@@ -1,0 +1,87 @@
+"""The search's progress on the screen: a live line on a terminal, else a line now and then."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nas.driver.conductor import Progress
+
+PLAIN_EVERY_SECONDS = 10.0
+
+
+class Display:
+    """Shows a :class:`~nas.driver.conductor.Progress`. Use as a context manager and call with every change."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self._progress: Progress | None = None
+        self._last_line = 0.0
+        self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+        if self._progress is not None:
+            self.console.print(f"{describe(self._progress)}", highlight=False)
+
+    def say(self, line: str) -> None:
+        """A line above the progress."""
+        self.console.print(line, highlight=False)
+
+    def __call__(self, progress: Progress) -> None:
+        self._progress = progress
+        if not self.console.is_terminal and time.monotonic() - self._last_line > PLAIN_EVERY_SECONDS:
+            self._last_line = time.monotonic()
+            self.console.print(describe(progress), highlight=False)
+
+    def _render(self) -> Table | Text:
+        progress = self._progress
+        if progress is None:
+            return Text("starting the workers ...")
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(ProgressBar(total=progress.budget, completed=progress.closed, width=20), describe(progress))
+        return grid
+
+
+def describe(progress: Progress) -> str:
+    """The progress as one line."""
+    best = "-" if progress.best_accuracy is None else f"{progress.best_accuracy:.2%}"
+    parts = [
+        f"{progress.closed}/{progress.budget} trials",
+        f"{progress.done} done",
+        f"{progress.stopped} stopped",
+        f"{progress.failed} failed",
+        f"{progress.running} running",
+        f"best {best}",
+        f"front {progress.front}",
+        f"{duration(time.monotonic() - progress.started)} elapsed",
+    ]
+    if progress.closed < progress.budget:
+        left = progress.seconds_left
+        parts.append("time left unknown yet" if left is None else f"about {duration(left)} left")
+    if progress.note:
+        parts.append(progress.note)
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 45 s, 3:20 min, 2:05 h."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"

@@ -1,0 +1,189 @@
+"""What is checked and worked out before a search begins: data, space, costs, limits, the queue."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from nas.architecture.document import Architecture
+from nas.architecture.space import Space
+from nas.costs.analytic import cost
+from nas.driver import references
+from nas.driver.limits import check_limits
+from nas.driver.settings import Settings
+from nas.driver.study import CostFunction
+from nas.latency import Prediction, Table, load_table, measure, table_for
+from nas.latency.layers import segments
+from nas.training.data import Dataset, load_dataset
+
+LATENCY_FILE = "latency.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a search needs before it starts anything."""
+
+    dataset: Dataset
+    space: Space
+    costs: CostFunction
+    queue: Sequence["Queued"]
+    table: Table | None
+    """What latencies are predicted from; None where none are asked for."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.dataset.classes)
+
+
+def prepare(settings: Settings, *, run: Path, dataset: Dataset | None, say: Callable[[str], None]) -> Prepared:
+    """Check what can be checked, and work out what is known before a network is trained. Writes nothing.
+
+    Args:
+        settings: of the search.
+        run: its folder, which holds a latency table where the search is resumed.
+        dataset: the settings' data set, where the caller has read it already.
+        say: told in one line what takes time.
+
+    Raises:
+        UserError: something given does not fit.
+    """
+    dataset = dataset or load(settings)
+    if dataset.account:
+        say(dataset.account)
+    num_classes = len(dataset.classes)
+    space, limits = settings.open_space(), settings.parsed_limits
+    # The limits that need no latency first: a mistake in them should not wait for the calibration.
+    check_limits(space, [limit for limit in limits if limit.objective.name != "latency"], cost_function(num_classes))
+    queue = queued(settings, space, dataset)
+    if not settings.needs_latency:
+        return Prepared(dataset, space, cost_function(num_classes), queue, None)
+    table = latency_table(settings, space, num_classes, run, say)
+    here = settings.latency_table is None
+    costs = cost_function(
+        num_classes, latency_model(table, [item.architecture for item in queue], num_classes, here=here)
+    )
+    check_limits(space, limits, costs)
+    return Prepared(dataset, space, costs, queue, table)
+
+
+def load(settings: Settings) -> Dataset:
+    """The data set of a search."""
+    return load_dataset(
+        settings.dataset,
+        data_dir=settings.data_dir,
+        train_size=settings.train_size,
+        validation_fraction=settings.validation_fraction,
+        seed=settings.seed,
+        resolution=settings.image_resolution,
+    )
+
+
+def fit_space(space: Space, dataset: Dataset, resolution: int | None = None) -> Space:
+    """A space for a data set: its channels, and a resolution no larger than its images unless one is asked for."""
+    if resolution is None and len(space.resolutions) == 1:
+        resolution = min(space.resolutions[0], dataset.resolution)
+    return space.with_input(channels=dataset.channels, resolution=resolution)
+
+
+def cost_function(num_classes: int, latency: Callable[[Architecture], Prediction | None] | None = None) -> CostFunction:
+    """The known figures of a network, each network counted once.
+
+    Args:
+        num_classes: of the data set.
+        latency: predicts it, or knows none of this network; None leaves the latency out.
+    """
+
+    # Small: the keys are whole documents, and a sampler that prices thousands of them keeps the figures itself.
+    @functools.lru_cache(maxsize=1_000)
+    def costs(architecture: Architecture) -> dict[str, float]:
+        counts = cost(architecture, num_classes)
+        figures: dict[str, float] = {
+            "params": counts.params,
+            "macs": counts.macs,
+            "size": counts.size_bytes,
+            "peak_memory": counts.peak_activation_bytes,
+        }
+        if latency is not None and (predicted := latency(architecture)) is not None:
+            figures["latency"] = predicted.value_ms
+            figures["latency_high"] = predicted.high_ms
+        return figures
+
+    return costs
+
+
+def latency_table(settings: Settings, space: Space, num_classes: int, run: Path, say: Callable[[str], None]) -> Table:
+    """The table that a search predicts latencies from: the run's own where it is resumed, the user's, or this device's.
+
+    Raises:
+        UserError: the user's table cannot be read, or is for something else.
+    """
+    if (run / LATENCY_FILE).exists():
+        return load_table(run / LATENCY_FILE)
+    if settings.latency_table is not None:
+        table = load_table(Path(settings.latency_table))
+        table.check(space=space, num_classes=num_classes)
+        return table
+    say("timing the space's blocks on this device (once per space and device)")
+    table = table_for(space, num_classes=num_classes)
+    if table.complaint:
+        say(table.complaint)
+    return table
+
+
+def latency_model(
+    table: Table, queue: Sequence[Architecture], num_classes: int, *, here: bool
+) -> Callable[[Architecture], Prediction | None]:
+    """Predicts from the table. Queued networks with layers that it does not know are measured, here and now; where the
+    table is another device's, their latency stays unknown.
+    """
+    strange = {item.id: item for item in queue if not all(map(table.knows, segments(item, num_classes)))}
+    known: dict[str, Prediction | None] = dict.fromkeys(strange)
+    if here and strange:
+        figures = measure(list(strange.values()), num_classes=num_classes, max_seconds=5)
+        known |= {
+            id: Prediction(figure.value_ms, figure.low_ms, figure.high_ms)
+            for id, figure in zip(strange, figures, strict=True)
+        }
+    return lambda architecture: known[architecture.id] if architecture.id in known else table.predict(architecture)
+
+
+class Queued(NamedTuple):
+    """A network that is trained before any proposal."""
+
+    architecture: Architecture
+    origin: str
+    """``published`` or ``own``."""
+
+
+def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Queued]:
+    """The networks that are trained before any proposal, in this data set's input: the user's own, published ones.
+
+    A published network that the user queued is a published one, whatever its document calls it.
+
+    Raises:
+        UserError: one that was asked for by name does not fit the images.
+    """
+    if not settings.enqueue and settings.published == "none":
+        return []
+    published = references.published_here(space, dataset.channels)
+    known = {architecture.id for architecture in published.values()}
+    asked_for = [
+        Architecture.from_dict(document, "--enqueue").with_input(
+            channels=dataset.channels, resolution=space.resolutions[-1]
+        )
+        for document in settings.enqueue
+    ]
+    beside = references.chosen(
+        settings.published,
+        published,
+        trials=settings.trials,
+        space=space,
+        limits=settings.parsed_limits,
+        costs=cost_function(len(dataset.classes)),
+    )
+    unique: dict[str, Queued] = {}
+    for architecture in [*asked_for, *beside]:
+        origin = "published" if architecture.id in known else "own"
+        unique.setdefault(architecture.id, Queued(architecture, origin))
+    return list(unique.values())

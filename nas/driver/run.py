@@ -1,0 +1,394 @@
+"""A run's folder: what stands in it, writing it, and opening it again.
+
+::
+
+    run.yaml            what was asked for and on what machine; enough to run it again
+    study.journal       the Optuna study: the record (unless --storage names a database)
+    trials.csv          one row per trial
+    front/01-<id>.yaml  the networks of the front, most accurate first; loadable as they are
+    checkpoints/<n>.pt  weights of the front and of the published networks, by trial number
+    report.html
+"""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from nas import pareto
+from nas.architecture.document import Architecture
+from nas.driver.objectives import Objective, losses, parse_limit
+from nas.driver.prepare import LATENCY_FILE, cost_function
+from nas.driver.run_file import read_run_file
+from nas.driver.settings import Settings
+from nas.driver.study import STUDY_FILE, curve_of, may_stand_on_front, open_storage
+from nas.driver.validation import check_confirmed, check_trial
+from nas.errors import UserError, printable
+from nas.files import remove_unfinished, write_atomic
+from nas.latency import Prediction, load_table
+from nas.latency.layers import segments
+from nas.units import percent
+
+COLUMNS = (
+    "trial",
+    "id",
+    "name",
+    "state",
+    "accuracy",
+    "test_accuracy",
+    "params",
+    "macs",
+    "size_bytes",
+    "latency_predicted_ms",
+    "latency_measured_ms",
+    "epochs",
+    "seconds",
+    "on_front",
+    "reason",
+)
+"""Columns of ``trials.csv``."""
+
+STATES: Mapping[TrialState, str] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trial, as the report and the tables show it.
+
+    accuracy   validation, last epoch; of a stopped trial the last one reached; None before the first epoch
+    costs      known figures by objective name; ``latency`` is predicted, in ms
+    curve      one mapping per epoch: epoch, accuracy, train_accuracy, loss, seconds, seconds_train, seconds_eval
+    confirmed  what was found out after the search, as far as it was: test_accuracy and test_hits (one bit per test
+               image, most significant first, as hexadecimal text; set where it was judged right); latency_ms with
+               latency_low_ms, latency_high_ms and latency_noisy (why it is not to be trusted); accuracies, one per
+               seed, after epochs
+    untrained  no worker had it: over a limit, the twin of an earlier trial, or taken from an earlier run
+    origin     ``published`` or ``own`` (the user's) where it was queued; empty where the search found it
+    beside     why it may not stand on the front, such as ``outside the space``; empty where it may
+    """
+
+    number: int
+    architecture: Architecture
+    state: str
+    reason: str
+    accuracy: float | None
+    costs: Mapping[str, float]
+    curve: Sequence[Mapping[str, float]]
+    twin: int | None
+    untrained: bool
+    confirmed: Mapping[str, Any]
+    origin: str
+    beside: str
+    params: Mapping[str, Any]
+    started: datetime.datetime | None
+    finished: datetime.datetime | None
+    on_front: bool
+
+    @property
+    def published(self) -> bool:
+        """Whether it is a published network, trained here."""
+        return self.origin == "published"
+
+    @property
+    def was_trained(self) -> bool:
+        """Whether the trial is closed and was given to a worker: these count towards the budget."""
+        return self.state in ("complete", "stopped", "failed") and not self.untrained
+
+    @property
+    def was_taken_along(self) -> bool:
+        """Whether an earlier run trained it to the end: it may stand on the front, and costs this run nothing."""
+        return self.state == "complete" and self.untrained and self.twin is None
+
+    @property
+    def seconds(self) -> float:
+        """Worker time of all its epochs."""
+        return sum(epoch["seconds"] for epoch in self.curve)
+
+    def repeats(self, epochs: int) -> int:
+        """How often the network was trained again for so many epochs, trainings that failed included."""
+        return sum(len(self.confirmed.get(kind, {}).get(str(epochs), {})) for kind in ("repeats", "failed"))
+
+    def value(self, objective: Objective) -> float | None:
+        return self.costs.get(objective.name) if objective.known else self.accuracy
+
+
+class Run:
+    """A run on disk, finished or not. Open one with :meth:`open`.
+
+    Attributes:
+        path: its folder.
+        settings: what was asked for.
+        environment: machine and versions of the process that began it.
+        data: images per part (``train``, ``validation``, ``test``), ``classes``, ``resolution`` (side in pixels)
+            and ``own_validation``; empty in a run of an older nas.
+        records: all trials, in order.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        environment: Mapping[str, Any],
+        study: optuna.Study,
+        data: Mapping[str, int] | None = None,
+    ) -> None:
+        self.path = path
+        self.settings = settings
+        self.environment = environment
+        self.data = data or {}
+        self.study = study
+        self.records = _records(study, settings, str(path))
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Open a run's folder.
+
+        Raises:
+            UserError: there is no run, or its files are not what they should be.
+        """
+        path = Path(path)
+        document = read_run_file(path)
+        settings = Settings.from_dict(document.get("settings"), str(path / "run.yaml"))
+        storage = document.get("storage")
+        if storage is None and not (path / STUDY_FILE).is_file():
+            raise UserError(f"{path}: the run's record {STUDY_FILE} is missing")
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            study = optuna.load_study(study_name=document["study"], storage=open_storage(path, storage, create=False))
+        except KeyError as error:
+            raise UserError(f"{path}: its study does not stand in {storage or STUDY_FILE}") from error
+        return cls(path, settings, document.get("environment", {}), study, document.get("data"))
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        return self.settings.parsed_objectives
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the search ended before its budget because the space held no more networks to train."""
+        return self.study.user_attrs.get("exhausted") is True
+
+    @property
+    def sessions(self) -> list[float]:
+        """When its drivers began to train, in POSIX seconds; empty where an older version did not write it down."""
+        known = self.study.user_attrs.get("sessions")
+        return [float(at) for at in known if isinstance(at, int | float)] if isinstance(known, list) else []
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether what is found out at the end (test accuracy) is known of the whole front."""
+        return all(
+            "test_accuracy" in record.confirmed for record in self.records if record.on_front and not record.untrained
+        )
+
+    @property
+    def front_records(self) -> list[Record]:
+        """The front, most accurate first."""
+        return sorted(
+            (record for record in self.records if record.on_front),
+            key=lambda record: (-(record.accuracy or 0), record.costs["params"]),
+        )
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row per trial, in the columns of ``trials.csv``."""
+        return pd.DataFrame([_row(record) for record in self.records], columns=list(COLUMNS))
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The rows of the front, most accurate first."""
+        order = [record.number for record in self.front_records]
+        return self.trials.set_index("trial", drop=False).loc[order].reset_index(drop=True)
+
+    def best(self, limit: Mapping[str, str] | None = None, *, latency_table: str | Path | None = None) -> Record:
+        """The most accurate network that was trained to the end, of those that may stand on the front.
+
+        Args:
+            limit: largest values by objective, such as ``{"size": "1MB", "latency": "5ms"}``.
+            latency_table: to predict latencies from where the search knew none; default the run's or its settings'.
+
+        Raises:
+            UserError: no network keeps the limits, or nothing tells a limited figure.
+        """
+        if limit is not None and not isinstance(limit, Mapping):
+            raise UserError(f'limit {limit!r}: give a mapping, such as {{"size": "1MB", "latency": "5ms"}}')
+        limits = [parse_limit(f"{name}<={value}") for name, value in (limit or {}).items()]
+        ended = [record for record in self.records if record.state == "complete" and not record.beside]
+        costs = {record.number: record.costs for record in ended}
+        names = [item.objective.name for item in limits]
+        unknown = any("latency" not in known for known in costs.values())
+        if "latency" in names and (latency_table is not None or unknown):
+            costs = self._with_latencies(ended, latency_table)
+        for name in names:
+            if ended and not any(name in known for known in costs.values()):
+                raise UserError(f"{self.path}: {name} is known of none of its networks")
+        kept = [
+            record
+            for record in ended
+            if all(name in costs[record.number] for name in names)
+            and all(item.excess(costs[record.number]) <= 0 for item in limits)
+        ]
+        if not kept:
+            shown = ", ".join(map(str, limits)) or "none was trained to the end"
+            raise UserError(f"{self.path}: no network keeps the limits ({shown})")
+        return max(kept, key=lambda record: (record.accuracy or 0, -record.costs["params"]))
+
+    def _with_latencies(self, records: Sequence[Record], file: str | Path | None) -> dict[int, Mapping[str, float]]:
+        """Costs by trial number, with latencies predicted from the table given, else the run's or its settings'.
+
+        Raises:
+            UserError: no latency is known and there is no table, or the table cannot be used.
+        """
+        given = file or self.settings.latency_table
+        places = [Path(file)] if file is not None else [self.path / LATENCY_FILE, *([Path(given)] if given else [])]
+        path = next((place for place in places if place.is_file() or file is not None), None)
+        if path is None and any("latency" in record.costs for record in records):
+            return {record.number: record.costs for record in records}
+        if path is None:
+            raise UserError(
+                f"{self.path}: the search knew no latencies; calibrate the device (nas latency calibrate --space "
+                f"{self.settings.space.get('name', 'SPACE')}) and give its file as latency_table"
+            )
+        table = load_table(path)
+        table.check(num_classes=self.data.get("classes"))
+
+        def predict(architecture: Architecture) -> Prediction | None:
+            known = all(map(table.knows, segments(architecture, table.num_classes)))
+            return table.predict(architecture) if known else None
+
+        predicted = cost_function(table.num_classes, predict)
+        if file is not None:
+            return {record.number: predicted(record.architecture) for record in records}
+        return {record.number: {**predicted(record.architecture), **record.costs} for record in records}
+
+    def __repr__(self) -> str:
+        trained, front = sum(record.was_trained for record in self.records), self.front_records
+        best = f", the most accurate {self._percent(front[0].accuracy)} in validation" if front else ""
+        return (
+            f"<Run {self.path}: {self.settings.space.get('name', 'space')} on {self.settings.dataset}, {trained} of "
+            f"{self.settings.trials} trials done, {len(front)} on the front{best}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The front as a table, for notebooks."""
+        hidden = ["trial", "state", "epochs", "seconds", "on_front", "reason"]
+        return f"<p>{escape(repr(self))}</p>{self.front.drop(columns=hidden).to_html(index=False)}"
+
+    def _percent(self, accuracy: float | None) -> str:
+        return percent(accuracy, self.data.get("validation"))
+
+    def front_file(self, rank: int, record: Record) -> Path:
+        """Where a member of the front is written; `rank` counts from 1."""
+        return self.path / "front" / f"{rank:02d}-{record.architecture.id}.yaml"
+
+    def checkpoint(self, record: Record) -> Path:
+        """Where a trial's weights are, if they are kept."""
+        return self.path / "checkpoints" / f"{record.number}.pt"
+
+    def write_tables(self) -> None:
+        """Write ``trials.csv`` and the front's files; files of networks that are on the front no more go."""
+        folder = self.path / "front"
+        folder.mkdir(exist_ok=True)
+        for place in (self.path, folder):
+            remove_unfinished(place)
+        write_atomic(self.path / "trials.csv", self.trials.to_csv(index=False))
+        files = {}
+        for rank, record in enumerate(self.front_records, 1):
+            figures = ", ".join(
+                f"{objective.name} {objective.show(value) if objective.known else self._percent(value)}"
+                for objective in self.objectives
+                if (value := record.value(objective)) is not None
+            )
+            heading = f"# {printable(f'trial {record.number} of a search on {self.settings.dataset}: {figures}')}\n"
+            files[self.front_file(rank, record)] = heading + record.architecture.to_yaml()
+        for file, text in files.items():
+            write_atomic(file, text)
+        for file in folder.glob("*.yaml"):
+            if file not in files:
+                file.unlink()
+
+
+def _records(study: optuna.Study, settings: Settings, where: str) -> list[Record]:
+    objectives = settings.parsed_objectives
+    confirmed = study.user_attrs.get("confirmed", {})
+    check_confirmed(confirmed, where)
+    space = settings.open_space(f"{where}: ")
+    trials = [trial for trial in study.get_trials(deepcopy=False) if "document" in trial.user_attrs]
+    for trial in trials:
+        check_trial(trial, objectives, space, f"{where}: trial {trial.number}")
+    front = front_numbers(trials, objectives)
+    return [_record(trial, confirmed.get(str(trial.number), {}), trial.number in front, where) for trial in trials]
+
+
+def front_numbers(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> set[int]:
+    """Numbers of the trials on the front: those that may stand there and are dominated by none."""
+    complete = [trial for trial in trials if may_stand_on_front(trial)]
+    if not complete:
+        return set()
+    mask = pareto.front_mask(np.array([losses(objectives, trial.values) for trial in complete]))
+    return {trial.number for trial, on_front in zip(complete, mask, strict=True) if on_front}
+
+
+def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool, where: str) -> Record:
+    attributes = trial.user_attrs
+    curve = curve_of(attributes)
+    return Record(
+        number=trial.number,
+        architecture=Architecture.from_dict(attributes["document"], f"{where}: trial {trial.number}"),
+        state=STATES[trial.state],
+        reason=attributes.get("reason", ""),
+        accuracy=curve[-1]["accuracy"] if curve else attributes.get("accuracy"),
+        costs=attributes.get("costs", {}),
+        curve=curve,
+        twin=attributes.get("twin"),
+        untrained=attributes.get("untrained", False),
+        confirmed={**confirmed, **_repeats(confirmed.get("repeats", {}))},
+        origin=attributes.get("origin", ""),
+        beside=attributes.get("beside", ""),
+        params=trial.params,
+        started=trial.datetime_start,
+        finished=trial.datetime_complete,
+        on_front=on_front,
+    )
+
+
+def _repeats(by_epochs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """The accuracies of the longest trainings with several seeds."""
+    if not by_epochs:
+        return {}
+    epochs = max(by_epochs, key=int)
+    return {"epochs": int(epochs), "accuracies": list(by_epochs[epochs].values())}
+
+
+def _row(record: Record) -> dict[str, Any]:
+    costs = record.costs
+    return {
+        "trial": record.number,
+        "id": record.architecture.id,
+        "name": record.architecture.name,
+        "state": record.state,
+        "accuracy": record.accuracy,
+        "test_accuracy": record.confirmed.get("test_accuracy"),
+        "params": costs.get("params"),
+        "macs": costs.get("macs"),
+        "size_bytes": costs.get("size"),
+        "latency_predicted_ms": costs.get("latency"),
+        "latency_measured_ms": record.confirmed.get("latency_ms"),
+        "epochs": len(record.curve),
+        "seconds": round(record.seconds, 3),
+        "on_front": record.on_front,
+        "reason": record.reason or record.beside,
+    }

@@ -1,0 +1,133 @@
+"""``run.yaml``: what was asked for, and on what machine and versions."""
+
+import datetime
+import os
+import platform
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nas.driver.settings import SCHEMA, Settings
+from nas.driver.validation import check_run_file
+from nas.errors import UserError
+from nas.files import read_yaml, write_atomic
+from nas.training.data import PARTS, Dataset
+
+
+def read_run_file(path: Path) -> dict[str, Any]:
+    """``run.yaml`` of a run's folder, its version checked.
+
+    Raises:
+        UserError: it is missing, no YAML, or of a newer version.
+    """
+    file = path / "run.yaml"
+    if not file.is_file():
+        raise UserError(f"{path}: no run here (run.yaml is missing)")
+    document = read_yaml(file)
+    if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
+        raise UserError(f"{file}: not a run's file (no schema)")
+    if document["schema"] > SCHEMA:
+        raise UserError(f"{file}: schema {document['schema']}, this nas reads up to {SCHEMA}; use a newer nas")
+    check_run_file(document, str(file))
+    return document
+
+
+def write_run_file(
+    path: Path,
+    settings: Settings,
+    environment: Mapping[str, Any],
+    storage: str | None,
+    data: Mapping[str, int] | None = None,
+) -> None:
+    """Write ``run.yaml``; of one that is there already, the study and the environment stay.
+
+    Args:
+        path: the run's folder.
+        settings: what was asked for.
+        environment: of :func:`describe_environment`.
+        storage: Optuna's URL of the study, where it is in a database.
+        data: of :func:`describe_data`.
+    """
+    known = read_run_file(path) if (path / "run.yaml").exists() else {}
+    document = {
+        "schema": SCHEMA,
+        # Unlike any other in a database that many runs share, and the same when the folder gets another name.
+        "study": known.get("study", f"{path.resolve().name}-{uuid.uuid4().hex[:8]}"),
+        "storage": storage,
+        "settings": settings.to_dict(),
+        "environment": known.get("environment", dict(environment)),
+        "data": dict(data or known.get("data", {})),
+        # A run may be resumed on other machines: what was not repeatable on one of them is not in the run.
+        "not_repeatable": list(
+            dict.fromkeys([*known.get("not_repeatable", []), *not_repeatable(settings, environment)])
+        ),
+    }
+    write_atomic(path / "run.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
+
+
+def not_repeatable(settings: Settings, environment: Mapping[str, Any]) -> list[str]:
+    """What of a search comes out otherwise when it is run again with the same settings, one line each.
+
+    A training on the CPU is not among it: its seed follows from the search's and the network's id.
+    """
+    found = {
+        "which networks are tried, and where they are stopped: several workers finish in any order": (
+            environment["workers"] > 1
+        ),
+        "latencies, and what follows from them: times are measured": settings.needs_latency,
+        "trainings, bit for bit: a GPU adds in any order": environment["device"] != "cpu",
+    }
+    return [line for line, holds in found.items() if holds]
+
+
+def describe_data(dataset: Dataset) -> dict[str, int]:
+    """Images per part, classes, image side in pixels, and whether the data set has a validation part of its own:
+    intervals of accuracies follow from the first.
+    """
+    return {
+        **{part: len(dataset.part(part)) for part in PARTS},
+        "classes": len(dataset.classes),
+        "resolution": dataset.resolution,
+        "own_validation": dataset.own_validation,
+    }
+
+
+def describe_environment(device: str, workers: int = 1) -> dict[str, Any]:
+    """Machine and versions, for people and for comparing runs.
+
+    Args:
+        device: ``cpu``, or the GPU's name.
+        workers: how many train at once.
+    """
+    packages = ("nas", "torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
+    return {
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "device": device,
+        "workers": workers,
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,234 @@
+"""From observations to predictions: the scale on which an objective is modelled, and when its model is fitted anew.
+
+An error rate is skewed: a few broken networks, many good ones that differ little. Modelled as it is, the broken ones
+decide the fit. So ``log(y - shift)`` is tried beside ``y`` itself; the marginal likelihood of ``y`` chooses (Snelson
+et al., 2004, warped Gaussian processes).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import log_ndtr
+
+from nas.driver.sampler import ehvi
+from nas.driver.sampler.encoding import Array, IntArray
+from nas.driver.sampler.surrogate import Features, GaussianProcess, Kernel, fit_hyperparameters
+
+#: Strengths of the log scale: shift = min(y) - strength * interquartile range; infinity is y as it is.
+_WARPS = (np.inf, 1.0, 0.3)
+_FIT_POINTS = 200  # hyperparameters are fitted to at most so many observations: they need no more, and it is n^3
+_MODEL_POINTS = 300  # the posterior is conditioned on at most so many
+_SCALE_POINTS = 80
+_REFINEMENTS = 15
+_FIRST_FITS = 40  # up to here hyperparameters are fitted with every observation, then with every 20% more
+_GROWTH = 1.2
+_FEW = 4  # with fewer observations there is no scale to choose
+
+# A trial stopped h halvings before its end (see history.Partial) is off by an unknown multiple of h that all share,
+# plus its own deviation; both as variances in units of the standardised objective, per halving.
+_SHARED_LAG, _OWN_LAG = 0.5, 0.15
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Finished and stopped trials, oldest first.
+
+    Attributes:
+        features: Of n points.
+        values: One objective, minimised, shape (n,).
+        lags: Halvings before the end, shape (n,); 0 for trials that ran to their end.
+    """
+
+    features: Features
+    values: Array
+    lags: Array
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, index: IntArray) -> Observations:
+        features = Features(self.features.embedding[index], self.features.costs[index])
+        return Observations(features, self.values[index], self.lags[index])
+
+    @property
+    def covariance_of_lags(self) -> Array:
+        return _SHARED_LAG * np.outer(self.lags, self.lags) + np.diag(_OWN_LAG * self.lags)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A monotone map of one objective to zero mean and unit variance."""
+
+    shift: float | None
+    mean: float
+    std: float
+
+    @staticmethod
+    def of(values: Array, strength: float) -> Scale:
+        shift = None
+        if np.isfinite(strength):
+            low, high = np.percentile(values, [25, 75])
+            width = float(high - low) or float(np.ptp(values)) or 1.0
+            shift = float(values.min()) - strength * width
+        raw = values if shift is None else np.log(values - shift)
+        return Scale(shift, float(raw.mean()), float(raw.std()) or 1.0)
+
+    def forward(self, values: Array) -> Array:
+        raw = values if self.shift is None else np.log(values - self.shift)
+        return np.asarray((raw - self.mean) / self.std)
+
+    def log_slope(self, values: Array) -> float:
+        """Sum of the logarithms of the map's derivative: makes likelihoods on different scales comparable."""
+        own = 0.0 if self.shift is None else -float(np.log(values - self.shift).sum())
+        return own - len(values) * float(np.log(self.std))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is chosen by the marginal likelihood: the log scale's strength and the kernel's hyperparameters. The model's
+    own standardisation of the costs belongs to it."""
+
+    strength: float
+    theta: Array
+    center: Array
+    width: Array
+
+    def standardised(self, features: Features) -> Features:
+        return Features(features.embedding, (features.costs - self.center) / self.width)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Predictions at some points: normal, or ``shift + exp(normal)``; mean and std of the normal, shape (points,)."""
+
+    mean: Array
+    std: Array
+    shift: float | None
+
+    @property
+    def shortfall(self) -> ehvi.Shortfall:
+        if self.shift is None:
+            return ehvi.normal(self.mean, self.std)
+        return ehvi.shifted_lognormal(self.mean, self.std, self.shift)
+
+    @property
+    def median(self) -> Array:
+        return self.mean if self.shift is None else np.asarray(self.shift + np.exp(np.minimum(self.mean, 700.0)))
+
+    @property
+    def log_probability_of_holding(self) -> Array:
+        """Of a constraint, which holds at or below zero."""
+        assert self.shift is None
+        return np.asarray(log_ndtr(-self.mean / self.std))
+
+
+class Prediction:
+    """The posterior of one objective."""
+
+    def __init__(self, scale: Scale, fit: Fit, process: GaussianProcess) -> None:
+        self._scale = scale
+        self._fit = fit
+        self._process = process
+
+    def at(self, features: Features) -> Distribution:
+        mean, std = self._process.predict(self._fit.standardised(features))
+        scale = self._scale
+        return Distribution(scale.mean + scale.std * mean, scale.std * std, scale.shift)
+
+
+class Predictor:
+    """Fits predictions.
+
+    It remembers hyperparameters by the data that they were fitted to, so that a remembered fit and a new one are the
+    same: what it holds is a cache and not a state.
+    """
+
+    def __init__(self, group: IntArray, remembered: int = 32) -> None:
+        self._group = group
+        self._remembered = remembered
+        self._fits: OrderedDict[tuple[bytes, ...], Fit] = OrderedDict()
+
+    def __call__(self, seen: Observations, pending: Features, warps: tuple[float, ...] = _WARPS) -> Prediction:
+        """Posterior given ``seen``; at ``pending`` points (running trials) the uncertainty is lowered, the mean is not
+        changed (kriging believer, Ginsbourger et al., 2010).
+
+        Raises:
+            ValueError: Nothing has been seen.
+        """
+        if len(seen) == 0:
+            raise ValueError("a prediction needs at least one observation")
+        fit = self._fitted(seen.take(thin(fit_size(len(seen)), _FIT_POINTS)), warps)
+        used = seen.take(thin(len(seen), _MODEL_POINTS))
+        scale = Scale.of(used.values, fit.strength)
+        targets = scale.forward(used.values)
+        features = fit.standardised(used.features)
+        kernel = Kernel(fit.theta, self._group)
+        process = GaussianProcess(kernel, features, targets, used.covariance_of_lags)
+        if len(pending):
+            pending = fit.standardised(pending)
+            believed, _ = process.predict(pending)
+            both = Observations(
+                Features(
+                    np.concatenate([features.embedding, pending.embedding]),
+                    np.concatenate([features.costs, pending.costs]),
+                ),
+                np.concatenate([targets, believed]),
+                np.concatenate([used.lags, np.zeros(len(pending))]),
+            )
+            process = GaussianProcess(kernel, both.features, both.values, both.covariance_of_lags)
+        return Prediction(scale, fit, process)
+
+    def _fitted(self, seen: Observations, warps: tuple[float, ...]) -> Fit:
+        parts = (seen.features.embedding, seen.features.costs, seen.values, seen.lags, np.array(warps))
+        key = tuple(part.tobytes() for part in parts)
+        if key not in self._fits:
+            self._fits[key] = _fit(seen, warps, self._group)
+            if len(self._fits) > self._remembered:
+                self._fits.popitem(last=False)
+        self._fits.move_to_end(key)
+        return self._fits[key]
+
+
+def _fit(seen: Observations, warps: tuple[float, ...], group: IntArray) -> Fit:
+    width = seen.features.costs.std(axis=0)
+    width[width == 0.0] = 1.0
+    plain = Fit(np.inf, np.zeros(0), seen.features.costs.mean(axis=0), width)
+    seen = Observations(plain.standardised(seen.features), seen.values, seen.lags)
+    # The scale shows in fewer observations than the weights of many parameters, and n^3 is dear three times over.
+    some = seen.take(thin(len(seen), _SCALE_POINTS))
+    fits = [_fit_on_scale(some, strength, group) for strength in (warps if len(seen) >= _FEW else warps[:1])]
+    _, best = max(fits, key=lambda fit: fit[0])
+    if len(some) < len(seen):
+        _, best = _fit_on_scale(seen, best[0], group, start=best[1], iterations=_REFINEMENTS)
+    return replace(plain, strength=best[0], theta=best[1])
+
+
+def _fit_on_scale(
+    seen: Observations, strength: float, group: IntArray, start: Array | None = None, iterations: int = 30
+) -> tuple[float, tuple[float, Array]]:
+    """Evidence on the scale of the objective itself, and what reaches it."""
+    scale = Scale.of(seen.values, strength)
+    targets = scale.forward(seen.values)
+    theta, evidence = fit_hyperparameters(seen.features, targets, seen.covariance_of_lags, group, start, iterations)
+    return evidence + scale.log_slope(seen.values), (strength, theta)
+
+
+def fit_size(count: int) -> int:
+    """How many of the first observations hyperparameters are fitted to; a function of the count alone."""
+    if count <= _FIRST_FITS:
+        return count
+    exponent = int(np.floor(np.log(count / _FIRST_FITS) / np.log(_GROWTH) + 1e-9))
+    return min(int(_FIRST_FITS * _GROWTH**exponent), count)
+
+
+def thin(count: int, limit: int) -> IntArray:
+    """Positions of at most ``limit`` of ``count`` observations: the newest half, which lies near the front, and an even
+    choice of the older ones."""
+    if count <= limit:
+        return np.arange(count)
+    recent = limit // 2
+    older = np.linspace(0, count - recent - 1, limit - recent).round().astype(np.int64)
+    return np.concatenate([older, np.arange(count - recent, count)])

@@ -1,0 +1,231 @@
+"""What a candidate is worth: expected hypervolume improvement times the chance that the trial counts at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from optuna.trial import TrialState
+from scipy.special import ndtr
+
+from nas import pareto
+from nas.driver.sampler import ehvi
+from nas.driver.sampler.encoding import Array, Encoding, IntArray
+from nas.driver.sampler.history import Record
+from nas.driver.sampler.pool import Pool
+from nas.driver.sampler.prediction import Distribution, Observations, Prediction, Predictor
+from nas.driver.sampler.pricing import Pricing
+from nas.driver.sampler.surrogate import Features, Featurizer, square_distance
+
+_MARGIN = 0.1  # the reference point lies so far beyond the nadir, as a share of ideal to nadir
+_DECADE = 10.0  # costs that span more than this factor are compared on the log scale
+_LABEL_STD = 0.1  # of a label beside its prediction
+_LEAST_SUCCESS = 0.001  # a model that is sure of a failure may still be wrong
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What does not change from trial to trial.
+
+    Attributes:
+        signs: 1 for a minimised objective, -1 for a maximised one.
+        known: Indices of the known objectives, ascending.
+        decided: Names of the constraints that are known beforehand.
+    """
+
+    encoding: Encoding
+    signs: Array
+    known: tuple[int, ...]
+    pricing: Pricing
+    featurizer: Featurizer
+    predictor: Predictor
+    decided: frozenset[str]
+
+
+class View:
+    """The trials of one proposal on the scales of the model."""
+
+    def __init__(self, setting: Setting, placed: Sequence[Record], pool: Pool) -> None:
+        """
+        Args:
+            placed: Records that have a row.
+            pool: Some candidates, so that scales are known before there are trials.
+        """
+        self._setting = setting
+        self._placed = placed
+        rows = [r.row for r in placed if r.row is not None]
+        self._rows = np.stack(rows) if rows else np.zeros((0, len(setting.encoding.axes)))
+        priced = [setting.pricing(row, even_if_forbidden=True).costs for row in rows]
+        costs = np.stack(priced) if priced else np.zeros((0, len(setting.known)))
+        everything = np.concatenate([costs, pool.costs])
+        lowest, highest = everything.min(axis=0), everything.max(axis=0)
+        self._is_log = (lowest > 0.0) & (highest > _DECADE * lowest)
+        self._floor = np.where(self._is_log, 1e-6 * lowest, -np.inf)
+        std = self._scaled(everything).std(axis=0)
+        self._width = np.where(std > 0.0, std, 1.0)
+        self._features = Features(setting.featurizer.growing(self._rows), self._scaled(costs))
+        self._index = {record.number: i for i, record in enumerate(placed)}
+
+    def distance(self, pool: Pool) -> Array:
+        """To the nearest trial of any state, shape (points,); all costs together weigh as much as all parameters."""
+        if len(self._rows) == 0:
+            return np.ones(len(pool))
+        own, other = self.features(pool), self._features
+        square = square_distance(own.embedding, other.embedding) / max(2 * self._setting.featurizer.kernels, 1)
+        if len(self._setting.known):
+            square += square_distance(own.costs / self._width, other.costs / self._width) / len(self._setting.known)
+        return np.asarray(np.sqrt(square.min(axis=1)))
+
+    def success(self, pool: Pool) -> Array:
+        """Probability that a trial does not fail, shape (points,); 1 while none has failed."""
+        if self._failure is None:
+            return np.ones(len(pool))
+        label = self._failure.at(self.features(pool))
+        probability = ndtr((0.5 - label.mean) / np.hypot(label.std, _LABEL_STD))
+        return np.asarray(np.maximum(probability, _LEAST_SUCCESS))
+
+    @cached_property
+    def _failure(self) -> Prediction | None:
+        """Regression on labels, 1 for a failed trial: it learns which parameters or costs failures follow."""
+        finished = [r for r in self._placed if r.state.is_finished()]
+        labels = np.array([float(r.state == TrialState.FAIL) for r in finished])
+        if not labels.any():
+            return None
+        seen = Observations(self._features_of(finished), labels, np.zeros(len(labels)))
+        return self._setting.predictor(seen, self._features_of([]), warps=(np.inf,))
+
+    def features(self, pool: Pool) -> Features:
+        return Features(self._setting.featurizer(pool.rows), self._scaled(pool.costs))
+
+    def observations(self, observed: Sequence[Record], objective: int) -> Observations:
+        reached = [_reached(record) for record in observed]
+        values = np.array([values[objective] for values, _ in reached])
+        return Observations(self._features_of(observed), values, np.array([lag for _, lag in reached]))
+
+    def constraint(self, observed: Sequence[Record], name: str) -> Observations:
+        having = [r for r in observed if np.isfinite(r.constraints.get(name, np.nan))]
+        values = np.array([r.constraints[name] for r in having])
+        return Observations(self._features_of(having), values, np.zeros(len(having)))
+
+    def points(self, values: Array) -> Array:
+        """Objective values on the scale of the acquisition: wide positive costs as logarithms."""
+        points = values.copy()
+        points[:, list(self._setting.known)] = self._scaled(values[:, list(self._setting.known)])
+        return np.asarray(points)
+
+    def _scaled(self, costs: Array) -> Array:
+        scaled = costs.copy()
+        scaled[:, self._is_log] = np.log(np.maximum(costs, self._floor)[:, self._is_log])
+        return scaled
+
+    def _features_of(self, records: Sequence[Record]) -> Features:
+        index: IntArray = np.array([self._index[r.number] for r in records], dtype=np.int64)
+        return Features(self._features.embedding[index], self._features.costs[index])
+
+    def pending(self, running: Sequence[Record]) -> Features:
+        return self._features_of(running)
+
+
+class Score:
+    """Called with a pool, returns the logarithm of each candidate's score, shape (points,); -inf for no gain at all.
+
+    Attributes:
+        first: The scores of the pool that it was made with.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        view: View,
+        records: Sequence[Record],
+        observed: Sequence[Record],
+        running: Sequence[Record],
+        pool: Pool,
+    ) -> None:
+        """
+        Args:
+            records: All of them, those without a row as well: they may stand on the front.
+            observed: Those with values that the model learns from.
+            running: Their values are taken to be the predicted ones.
+            pool: Candidates that show how far the front may reach.
+        """
+        self._setting = setting
+        self._view = view
+        pending = view.pending(running)
+        data = {d: view.observations(observed, d) for d in range(len(setting.signs)) if d not in setting.known}
+        self._models = {d: setting.predictor(seen, pending) for d, seen in data.items()}
+        self._limits = {d: _reach(seen) for d, seen in data.items()}
+        complete = [r.values for r in records if r.values is not None and r.is_feasible]
+        points = view.points(np.stack(complete)) if complete else np.zeros((0, len(setting.signs)))
+        if len(pending):
+            points = np.concatenate([points, self._predicted(pending, self._at(pending))])
+        front = points[pareto.front_mask(points)]
+        features = view.features(pool)
+        distributions = self._at(features)
+        self._boxes = ehvi.open_boxes(front, _reference(front, self._predicted(features, distributions)))
+        self._constraints = self._constraint_models(observed, pending)
+        self.first = self._scores(pool, features, distributions)
+
+    def __call__(self, pool: Pool) -> Array:
+        features = self._view.features(pool)
+        return self._scores(pool, features, self._at(features))
+
+    def _at(self, features: Features) -> dict[int, Distribution]:
+        return {d: model.at(features) for d, model in self._models.items()}
+
+    def _scores(self, pool: Pool, features: Features, distributions: Mapping[int, Distribution]) -> Array:
+        objectives = [
+            distributions[d].shortfall
+            if d in distributions
+            else ehvi.known(features.costs[:, self._setting.known.index(d)])
+            for d in range(len(self._setting.signs))
+        ]
+        score = ehvi.log_expected_improvement(self._boxes, objectives) + np.log(self._view.success(pool))
+        for model in self._constraints:
+            score += model.at(features).log_probability_of_holding
+        return np.asarray(score)
+
+    def _predicted(self, features: Features, distributions: Mapping[int, Distribution]) -> Array:
+        """Medians of the unknown objectives beside the known ones, shape (points, objectives)."""
+        points = np.empty((len(features), len(self._setting.signs)))
+        for column, d in enumerate(self._setting.known):
+            points[:, d] = features.costs[:, column]
+        for d, distribution in distributions.items():
+            # Far from all data a log scale may predict the absurd, which must not move the reference point.
+            points[:, d] = np.clip(distribution.median, *self._limits[d])
+        return points
+
+    def _constraint_models(self, observed: Sequence[Record], pending: Features) -> list[Prediction]:
+        names = sorted({name for record in observed for name in record.constraints} - self._setting.decided)
+        data = [self._view.constraint(observed, name) for name in names]
+        return [self._setting.predictor(seen, pending, warps=(np.inf,)) for seen in data if len(seen)]
+
+
+def split(placed: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """Those that have values, final or not, and those that are to finish yet; a running trial may be both."""
+    observed = [r for r in placed if r.values is not None or r.partial is not None]
+    running = [r for r in placed if not r.state.is_finished()]
+    return observed, running
+
+
+def _reached(record: Record) -> tuple[Array, float]:
+    if record.values is not None:
+        return record.values, 0.0
+    assert record.partial is not None
+    return record.partial.values, record.partial.lag
+
+
+def _reach(seen: Observations) -> tuple[float, float]:
+    low, high = float(seen.values.min()), float(seen.values.max())
+    return low - (high - low), high + (high - low)
+
+
+def _reference(front: Array, predicted: Array) -> Array:
+    """Beyond the nadir of the front, seen and predicted: an end of the front still to be found has a gain too."""
+    both = np.concatenate([front, predicted])
+    both = both[pareto.front_mask(both)]
+    ideal, nadir = both.min(axis=0), both.max(axis=0)
+    span = np.where(nadir > ideal, nadir - ideal, np.maximum(np.abs(nadir), 1e-12))
+    return np.asarray(nadir + _MARGIN * span)

@@ -1,0 +1,291 @@
+"""A search from beginning to end: check, queue, train, confirm, write down."""
+
+import functools
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage
+
+from nas.costs.analytic import cost as count
+from nas.driver.checkpoints import Checkpoints
+from nas.driver.cluster import Resources, card_of, ray_started
+from nas.driver.conductor import Conductor, Progress
+from nas.driver.confirmation import Confirmation
+from nas.driver.final_evaluation import ThenTestImages, measure_latencies, to_judge
+from nas.driver.journal import RunJournal
+from nas.driver.locking import StudyLease, locked_folder
+from nas.driver.memory import memory_bytes, too_large
+from nas.driver.prepare import LATENCY_FILE, Prepared, prepare
+from nas.driver.run import Record, Run
+from nas.driver.run_file import describe_data, describe_environment, read_run_file, write_run_file
+from nas.driver.sampler.registry import make_sampler
+from nas.driver.settings import Settings
+from nas.driver.stopping import DominanceStopping
+from nas.driver.study import STUDY_FILE, SearchStudy, open_storage
+from nas.driver.tuning import run_trials
+from nas.driver.warm_start import earlier_run, take_along
+from nas.errors import UserError
+from nas.training.data import Dataset
+
+
+class SearchFailedError(RuntimeError):
+    """The search began and could not go on; what it did is in its folder."""
+
+
+def search(
+    settings: Settings,
+    *,
+    out: Path,
+    dataset: Dataset | None = None,
+    resources: Resources | None = None,
+    storage: str | None = None,
+    on_change: Callable[[Progress], None] = lambda progress: None,
+    say: Callable[[str], None] = lambda line: None,
+    measure_latency: bool = False,
+) -> Run:
+    """Search, and leave a run in a folder; where the folder holds this very search, unfinished, go on with it.
+
+    Args:
+        settings: what to search for.
+        out: the run's folder; created.
+        dataset: the settings' data set, where the caller has read it already.
+        resources: what may be used.
+        storage: an Optuna URL for the study instead of the journal file in `out`.
+        on_change: told the progress after every change.
+        say: told in one line what happens before and after the trials.
+        measure_latency: measure it at the end even where it is neither an objective nor a limit.
+
+    Raises:
+        UserError: something given does not fit, or `out` holds another run; nothing was written.
+        SearchFailedError: the trials fail for a reason that is not the networks'.
+        nas.driver.ray_watchdog.RayLostError: Ray died.
+    """
+    resources = resources or Resources()
+    with ExitStack() as stack:
+        stack.enter_context(locked_folder(out))
+        lease = None
+        if (out / "run.yaml").exists():
+            storage = read_run_file(out).get("storage")
+            if storage is not None:
+                lease = stack.enter_context(_lease(out, storage))
+            _match(settings, out)
+        earlier = earlier_run(settings)
+        prepared = prepare(settings, run=out, dataset=dataset, say=say)
+        recipe = settings.parsed_recipe
+        on_ray = stack.enter_context(ExitStack())
+        workers = on_ray.enter_context(ray_started(resources))
+        card = card_of(workers)
+        environment = describe_environment(card.name if card else "cpu", workers.count)
+        write_run_file(out, settings, environment, storage, describe_data(prepared.dataset))
+        if prepared.table:
+            prepared.table.save(out / LATENCY_FILE)
+        journal = None
+        if storage is None:
+            journal = stack.enter_context(closing(RunJournal(out / STUDY_FILE, writer=True)))
+        opened = _open_study(settings, prepared, out, open_storage(out, storage, journal=journal))
+        if storage is not None and lease is None:  # nobody knew of the study until now
+            lease = stack.enter_context(_lease(out, storage))
+        batch = journal.batch if journal else lease.batch if lease else nullcontext
+        memory = int(card.memory * workers.gpus) if card else memory_bytes("cpu")
+        study = _search_study(settings, prepared, opened, batch, memory)
+        if earlier is not None:
+            taken, over = take_along(earlier, study, out)
+            kept_off = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
+            say(f"{taken} networks taken along from {earlier.path}{kept_off if over else ''}")
+        for architecture, origin in prepared.queue:
+            study.enqueue(architecture, origin)
+        if beside := [
+            f"{architecture.name} ({why})"
+            for architecture, origin in prepared.queue
+            if (why := study.why_beside(architecture, prepared.costs(architecture), origin))
+        ]:
+            say(f"trained beside the search, never on its front: {', '.join(beside)}")
+        say(recipe.budget(len(prepared.dataset.train)))
+        say(f"{workers.count} workers on {workers.device}, {workers.cpus} threads each")
+        sessions = study.study.user_attrs.get("sessions", [])
+        study.study.set_user_attr("sessions", [*sessions, round(time.time(), 3)])
+        checkpoints = Checkpoints((out / "checkpoints").resolve(), settings.keep)
+        train = functools.partial(
+            run_trials,
+            dataset=prepared.dataset,
+            workers=workers,
+            seed=settings.seed,
+            checkpoints=checkpoints,
+            epoch_timeout=resources.epoch_timeout,
+        )
+        conductor = Conductor(
+            study,
+            stopping=DominanceStopping(settings.rungs, settings.reduction),
+            epochs=recipe.epochs,
+            trials=settings.trials,
+            max_failures=resources.max_failures,
+            on_change=on_change,
+            discard=checkpoints.discard,
+        )
+        checkpoints.sweep(conductor.needs_weights)
+        try:
+            train(ThenTestImages(conductor, study.study, lambda: untested(out), say), recipe=settings.recipe)
+        finally:
+            Run.open(out).write_tables()
+        _check(conductor, out)
+        if settings.confirm:
+            epochs = settings.confirm_epochs or recipe.epochs
+            judged = to_judge(Run.open(out))
+            say(f"training {len(judged)} networks again with {settings.confirm} seeds and {epochs} epochs")
+            confirmation = Confirmation(
+                study.study,
+                judged,
+                seeds=settings.confirm,
+                epochs=epochs,
+                max_failures=resources.max_failures,
+                on_change=on_change,
+            )
+            train(confirmation, recipe=recipe.with_epochs(epochs).to_dict())
+            _check(confirmation, out)
+        on_ray.close()
+        if measure_latency or (settings.needs_latency and settings.latency_table is None):
+            measure_latencies(Run.open(out), study.study, prepared.num_classes, say)
+    checkpoints.finish()
+    run = Run.open(out)
+    run.write_tables()
+    return run
+
+
+def resume(
+    path: Path,
+    *,
+    trials: int | None = None,
+    confirm: int | None = None,
+    confirm_epochs: int | None = None,
+    keep: str | None = None,
+    **options: Any,
+) -> Run:
+    """Go on with a run.
+
+    Args:
+        path: its folder.
+        trials: a new budget, at least as large as what is done.
+        confirm: train the front again with so many seeds.
+        confirm_epochs: of each of those trainings.
+        keep: whose weights stay from now on; see :class:`nas.driver.settings.Settings`.
+        options: as of :func:`search`, but settings, folder and storage.
+
+    Raises:
+        UserError: there is no run, or it is finished.
+    """
+    given = {"trials": trials, "confirm": confirm, "confirm_epochs": confirm_epochs, "keep": keep}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return search(replace(Run.open(path).settings, **changes), out=path, **options)
+
+
+def untested(out: Path) -> list[Record]:
+    """The networks that are judged whose weights are there."""
+    run = Run.open(out)
+    return [record for record in to_judge(run) if run.checkpoint(record).exists()]
+
+
+def is_finished(run: Run, settings: Settings) -> bool:
+    """Whether a run has all that the settings ask for: trials, what is read at the end, and repeats."""
+    epochs = settings.confirm_epochs or settings.parsed_recipe.epochs
+    return (
+        (run.is_exhausted or sum(record.was_trained for record in run.records) >= settings.trials)
+        and not any(record.state == "running" for record in run.records)
+        and run.is_judged
+        and all(record.repeats(epochs) >= settings.confirm for record in to_judge(run))
+    )
+
+
+def _match(settings: Settings, out: Path) -> None:
+    """Check that a folder's run is this search and has something left to do.
+
+    Raises:
+        UserError: the folder holds another search, or this one is finished.
+    """
+    run = Run.open(out)
+    if not settings.is_same_search(run.settings):
+        raise UserError(f"{out}: holds another run already; give another --out")
+    if is_finished(run, settings):
+        done = f"{sum(record.was_trained for record in run.records)} trials"
+        if run.is_exhausted:
+            raise UserError(f"{out}: this run is finished ({done}, and its space holds no more); give another --out")
+        raise UserError(
+            f"{out}: this run is finished ({done}); give another --out, or --resume {out} --trials N to go on"
+        )
+
+
+def _check(leader: Conductor | Confirmation, out: Path) -> None:
+    """Whether the trials could be trained.
+
+    Raises:
+        SearchFailedError: why they could not.
+    """
+    if leader.broken:
+        progress = leader.progress
+        counts = f"{progress.done} done, {progress.stopped} stopped early, {progress.failed} failed"
+        raise SearchFailedError(f"{leader.broken} ({counts}; they are in {out})")
+
+
+def _lease(out: Path, storage: str) -> StudyLease:
+    """The lease of a run's study in a database.
+
+    Raises:
+        UserError: the database or the study in it is missing.
+    """
+    study, database = read_run_file(out)["study"], open_storage(out, storage, create=False)
+    try:
+        return StudyLease(database, study)
+    except KeyError as error:
+        raise UserError(f"{out}: its study {study} is not in the database of its run.yaml") from error
+
+
+def _open_study(settings: Settings, prepared: Prepared, out: Path, storage: BaseStorage) -> optuna.Study:
+    """The run's study, begun or as it stands."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    objectives = settings.parsed_objectives
+    study = optuna.create_study(
+        study_name=read_run_file(out)["study"],
+        storage=storage,
+        sampler=make_sampler(
+            settings.sampler,
+            space=prepared.space,
+            objectives=objectives,
+            limits=settings.parsed_limits,
+            costs=prepared.costs,
+            seed=settings.seed,
+        ),
+        directions=["maximize" if objective.maximise else "minimize" for objective in objectives],
+        load_if_exists=True,
+    )
+    names = [objective.title for objective in objectives]
+    if study.metric_names != names:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(names)  # optuna-dashboard calls them "Objective 0" otherwise
+    return study
+
+
+def _search_study(
+    settings: Settings,
+    prepared: Prepared,
+    study: optuna.Study,
+    batch: Callable[[], AbstractContextManager[None]],
+    memory: int | None,
+) -> SearchStudy:
+    """The study as the search's record. Networks too large for a worker's memory are objected to."""
+    batch_size = settings.parsed_recipe.batch_size
+    return SearchStudy(
+        study,
+        space=prepared.space,
+        objectives=settings.parsed_objectives,
+        limits=settings.parsed_limits,
+        costs=prepared.costs,
+        objection=lambda architecture: too_large(count(architecture, prepared.num_classes), batch_size, memory),
+        batch=batch,
+    )

@@ -1,0 +1,405 @@
+"""The search's record: an Optuna study, written by the driver alone.
+
+What a trial's state means:
+
+COMPLETE  trained to the full budget; its values are those of the last epoch
+PRUNED    stopped early, or never trained (over a limit, or the same network as another trial); see its reason
+FAIL      NaN, out of memory, a dead worker: see its reason
+RUNNING   being trained, or left over from a driver that died
+
+Every trial carries user attributes: ``id``, ``name``, ``document`` (the architecture), ``costs`` (by objective),
+``origin`` (``published`` or ``own``, where it was queued rather than proposed), ``beside`` (why it may not stand on the
+front, though it was asked for by name: outside the space, over a limit),
+``epoch:1``, ``epoch:2`` and so on (a mapping each), ``reason``, ``twin`` (the number of an earlier trial of the same
+network), ``untrained`` (true where no worker ever had it: over a limit, a twin, taken from an earlier run) and, where
+it was stopped, ``partial`` (epoch, budget and values reached); one taken from an earlier run has its ``accuracy``. What
+is found out after the search about trials that are closed by then stands in the study's attribute ``confirmed``, by
+trial number.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from nas.architecture.document import Architecture
+from nas.architecture.space import Space, Value
+from nas.driver.journal import RunJournal
+from nas.driver.objectives import Limit, Objective, over_limits
+from nas.errors import UserError
+
+STUDY_FILE = "study.journal"
+EPOCH = "epoch:"
+MAX_UNTRAINED_IN_A_ROW = 300
+
+Costs = Mapping[str, float]
+CostFunction = Callable[[Architecture], Costs]
+"""The known figures of a network by objective name: params, macs, size, peak_memory, latency."""
+
+
+@runtime_checkable
+class Spendable(Protocol):
+    """A sampler that knows whether anything is left to propose."""
+
+    def is_spent(self, study: optuna.Study) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network to train.
+
+    number       of the trial, or of the training where it is none of the search's
+    seed_of      tells trainings of one network apart
+    checkpointed whether its state is kept
+    tested       whether it is trained already, and its weights are to judge the test images
+    """
+
+    number: int
+    architecture: Architecture
+    seed_of: str = ""
+    checkpointed: bool = True
+    tested: bool = False
+
+
+def open_storage(
+    folder: Path, url: str | None, *, journal: RunJournal | None = None, create: bool = True
+) -> BaseStorage:
+    """The journal file in the run's folder, or a database.
+
+    Args:
+        folder: the run's.
+        url: Optuna's URL of a database, or None for the file.
+        journal: the file, opened by its writer; default: opened for reading.
+        create: whether a database may be made, and tables in it. Whoever opens a run only reads: a folder of somebody
+            else's may name any file.
+
+    Raises:
+        UserError: the database cannot be reached, or the file holds what is no study.
+    """
+    if url is None:
+        try:
+            return JournalStorage(journal or RunJournal(folder / STUDY_FILE, writer=False))
+        except UserError:
+            raise
+        except Exception as error:  # Optuna plays back what a journal holds without looking at it
+            raise UserError(f"{folder / STUDY_FILE}: damaged: {type(error).__name__}: {error}") from error
+    try:
+        address = make_url(url)
+        shown = address.render_as_string(hide_password=True)
+        if not create and address.get_backend_name() == "sqlite" and not Path(address.database or "").is_file():
+            raise UserError(f"{folder}: its study should be in {shown}; there is no such file")
+        return RDBStorage(url, skip_table_creation=not create)
+    except UserError:
+        raise
+    except ArgumentError as error:
+        raise UserError(f"--storage {url!r}: not a database's URL, such as sqlite:///study.db") from error
+    except ImportError as error:
+        raise UserError(f"--storage {shown}: its driver is not installed: {error.__cause__ or error}") from error
+    except Exception as error:  # every database driver has errors of its own
+        raise UserError(f"--storage {shown}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+
+
+def curve_of(attributes: Mapping[str, Any]) -> list[dict[str, float]]:
+    """The epochs that a trial's attributes hold, in order."""
+    epochs: list[dict[str, float]] = []
+    while (epoch := attributes.get(f"{EPOCH}{len(epochs) + 1}")) is not None:
+        epochs.append(epoch)
+    return epochs
+
+
+def may_stand_on_front(trial: FrozenTrial) -> bool:
+    """Whether a trial competes for the front: trained to the end, in the space and its limits, each network once."""
+    return trial.state == TrialState.COMPLETE and not {"twin", "beside"} & trial.user_attrs.keys()
+
+
+class SearchStudy:
+    """Asks for networks, and writes down what became of them.
+
+    Args:
+        study: the Optuna study.
+        space: what is searched.
+        objectives: in the order of the study's values.
+        limits: proposals that break one are recorded but never trained; what was queued is trained beside the front.
+        costs: the known figures of a network.
+        objection: why a network cannot be trained at all, or None.
+        batch: makes what is written within it one write, where the storage can.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        *,
+        space: Space,
+        objectives: Sequence[Objective],
+        limits: Sequence[Limit],
+        costs: CostFunction,
+        objection: Callable[[Architecture], str | None] = lambda architecture: None,
+        batch: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.study = study
+        self.batch = batch
+        self._never = objection
+        self.space = space
+        self.objectives = tuple(objectives)
+        self.limits = tuple(limits)
+        self.costs = costs
+        self.distributions: dict[str, BaseDistribution] = {
+            name: CategoricalDistribution(parameter.values) for name, parameter in space.parameters_by_name.items()
+        }
+        self._open: dict[int, Trial] = {}
+        self._curves: dict[int, list[dict[str, float]]] = {}
+        self._costs: dict[int, Costs] = {}
+        self._by_id: dict[str, int] = {}
+        for trial in study.get_trials(deepcopy=False):
+            if "id" in trial.user_attrs and trial.state != TrialState.WAITING:
+                self._by_id.setdefault(trial.user_attrs["id"], trial.number)
+
+    def enqueue(self, architecture: Architecture, origin: str = "published") -> None:
+        """Queue a network to be trained before any proposal; it keeps its name. One that is known already is left out.
+
+        One outside the space or over a limit is trained beside the search: it never stands on the front, and no
+        sampler takes it for a point of the front.
+
+        Args:
+            architecture: the network.
+            origin: ``published`` or ``own``.
+        """
+        if any(t.user_attrs.get("id") == architecture.id for t in self.study.get_trials(deepcopy=False)):
+            return
+        attributes = {"id": architecture.id, "name": architecture.name, "document": architecture.to_dict()}
+        attributes["origin"] = origin
+        parameters = self.space.parameters(architecture) if self.space.contains(architecture) else {}
+        self.study.enqueue_trial(parameters, user_attrs=attributes)
+
+    def adopt(self, architecture: Architecture, accuracy: float, source: str, origin: str = "") -> int | None:
+        """Take along a network that an earlier run trained to the end under the same conditions.
+
+        Args:
+            architecture: the network; one that the space does not contain teaches the sampler nothing.
+            accuracy: what it reached there.
+            source: the run, for people.
+            origin: what it was there; see :meth:`enqueue`.
+
+        Returns:
+            The trial's number, or None where the network is known already.
+        """
+        if architecture.id in self._by_id:
+            return None
+        costs = self.costs(architecture)
+        inside = self.space.contains(architecture)
+        attributes = {
+            "id": architecture.id,
+            "name": architecture.name,
+            "document": architecture.to_dict(),
+            "costs": dict(costs),
+            "accuracy": accuracy,
+            "reason": f"taken from {source}",
+            "untrained": True,
+            **({"origin": origin} if origin else {}),
+            **({"beside": beside} if (beside := self.why_beside(architecture, costs, origin)) else {}),
+        }
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                values=self._values(costs, accuracy),
+                params=self.space.parameters(architecture) if inside else {},
+                distributions=self.distributions if inside else {},
+                user_attrs=attributes,
+                constraints=self._excesses(costs),
+            )
+        )
+        number = len(self.study.get_trials(deepcopy=False)) - 1
+        self._by_id[architecture.id] = number
+        return number
+
+    def reopen(self) -> list[Candidate]:
+        """The trials that a driver which is no more left RUNNING, to be trained on."""
+        candidates = []
+        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            trial = Trial(self.study, frozen._trial_id)
+            if "costs" not in frozen.user_attrs:  # it died between asking and describing
+                self._close_unused(trial)
+                continue
+            architecture = Architecture.from_dict(frozen.user_attrs["document"], f"trial {frozen.number}")
+            self._open[frozen.number] = trial
+            self._costs[frozen.number] = frozen.user_attrs["costs"]
+            self._curves[frozen.number] = curve_of(frozen.user_attrs)
+            self._by_id[architecture.id] = frozen.number
+            candidates.append(Candidate(frozen.number, architecture))
+        return candidates
+
+    def propose(self) -> Candidate | None:
+        """The next network worth training, or None where the space holds no more.
+
+        What was queued and breaks a limit or is known already is written down and passed over.
+        """
+        for _ in range(MAX_UNTRAINED_IN_A_ROW):
+            if self._is_spent():
+                return None
+            with self.batch():
+                candidate = self._propose_one()
+            if candidate is not None:
+                return candidate
+        return None
+
+    def _is_spent(self) -> bool:
+        """Whether nothing is queued and the space holds no more: asked before a trial exists, which would stay."""
+        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return False
+        if not self.distributions:
+            return self.space.architecture({}).id in self._by_id
+        sampler = self.study.sampler
+        return isinstance(sampler, Spendable) and sampler.is_spent(self.study)
+
+    def _propose_one(self) -> Candidate | None:
+        trial = self._ask()
+        architecture = self._describe(trial)
+        costs = self.costs(architecture)
+        self._costs[trial.number] = costs
+        trial.set_user_attr("costs", dict(costs))
+        if self._objection(trial, architecture, costs) is not None:
+            return None
+        self._by_id[architecture.id] = trial.number
+        self._open[trial.number] = trial
+        self._curves[trial.number] = []
+        return Candidate(trial.number, architecture)
+
+    def record_epoch(self, number: int, epoch: Mapping[str, float]) -> None:
+        """Write down the next epoch of a running trial."""
+        curve = self._curves[number]
+        curve.append(dict(epoch))
+        # An attribute per epoch: rewriting the whole curve every time would let the record grow with its square.
+        self._open[number].set_user_attr(f"{EPOCH}{len(curve)}", curve[-1])
+
+    def last_values(self, number: int) -> list[float]:
+        """A running trial's objective values at its last epoch in the record."""
+        return self._values(self._costs[number], self._curves[number][-1]["accuracy"])
+
+    def why_beside(self, architecture: Architecture, costs: Costs, origin: str) -> str:
+        """Why a network may be trained but not stand on the front, such as ``over the limit size<=1MB``; else empty.
+
+        Args:
+            origin: see :meth:`enqueue`. What an earlier run found elsewhere is none of those asked for by name: only
+                the limits count. A space without choices has no outside.
+        """
+        outside = bool(origin and self.distributions) and not self.space.contains(architecture)
+        unknown = [o.name for o in self.objectives if o.known and o.name not in costs]
+        said = ["outside the space"] if outside else []
+        said += [f"its {name} is not known" for name in unknown]
+        return ", ".join([*said, *filter(None, [over_limits(self.limits, costs)])])
+
+    def _values(self, costs: Costs, accuracy: float) -> list[float]:
+        # A cost that is not known is no better than any other: such a network stands beside the front.
+        return [costs.get(o.name, math.inf) if o.known else accuracy for o in self.objectives]
+
+    def complete(self, number: int) -> None:
+        """Close a trial that was trained to the full budget, with the values of its last epoch."""
+        values = self.last_values(number)
+        self._curves.pop(number)
+        self.study.tell(self._open.pop(number), values)
+
+    def stop(self, number: int, reason: str, budget: int) -> None:
+        """Close a trial that was stopped early; `budget` is how many epochs it would have had."""
+        curve = self._curves[number]
+        partial = {"epoch": len(curve), "budget": budget, "values": self.last_values(number)}
+        with self.batch():
+            self._open[number].set_user_attr("partial", partial)
+            self._close(number, TrialState.PRUNED, reason)
+
+    def fail(self, number: int, reason: str) -> None:
+        """Close a trial that broke."""
+        self._close(number, TrialState.FAIL, reason)
+
+    def running(self) -> list[int]:
+        """Numbers of the trials handed out and not closed yet."""
+        return list(self._open)
+
+    def epochs_done(self, number: int) -> int:
+        """How many epochs of a running trial are written down."""
+        return len(self._curves[number])
+
+    def is_queued(self, number: int) -> bool:
+        """Whether a trial was queued, and not proposed."""
+        return "fixed_params" in self._frozen(number).system_attrs
+
+    def is_beside(self, number: int) -> bool:
+        """Whether a trial takes no part in the competition for the front; see :meth:`why_beside`."""
+        return "beside" in self._frozen(number).user_attrs
+
+    def _ask(self) -> Trial:
+        # Waiting trials (the queue) come before proposals; a waiting one outside the space has no parameters at all,
+        # and asking it for some would make it a proposal with a published network's name.
+        waiting = next(iter(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))), None)
+        outside = waiting is not None and not waiting.system_attrs.get("fixed_params")
+        return self.study.ask({} if outside and self.distributions else self.distributions)
+
+    def _describe(self, trial: Trial) -> Architecture:
+        document = trial.user_attrs.get("document")
+        if document is not None:
+            architecture = Architecture.from_dict(document, f"trial {trial.number}")
+        else:
+            parameters: dict[str, Value] = trial.params
+            architecture = self.space.architecture(parameters)
+            architecture = architecture.model_copy(update={"name": f"{self.space.name[:80]}-{architecture.id}"})
+            trial.set_user_attr("name", architecture.name)
+            trial.set_user_attr("document", architecture.to_dict())
+        trial.set_user_attr("id", architecture.id)
+        return architecture
+
+    def _objection(self, trial: Trial, architecture: Architecture, costs: Costs) -> str | None:
+        """Close a trial that is not worth training and say why; None where it is."""
+        for name, excess in self._excesses(costs).items():
+            trial.set_constraint(name, excess)
+        origin = trial.user_attrs.get("origin", "")
+        if not origin and (broken := over_limits(self.limits, costs)):
+            return self._pass_over(trial, TrialState.PRUNED, broken)
+        if origin and (beside := self.why_beside(architecture, costs, origin)):
+            trial.set_user_attr("beside", beside)
+        reason = self._never(architecture)
+        if reason is not None:
+            return self._pass_over(trial, TrialState.FAIL, reason)
+        twin_number = self._by_id.get(architecture.id)
+        if twin_number is None:
+            return None
+        trial.set_user_attr("twin", twin_number)
+        twin = self._frozen(twin_number)
+        reason = f"same network as trial {twin_number}"
+        if twin.state == TrialState.COMPLETE:
+            trial.set_user_attr("reason", reason)
+            trial.set_user_attr("untrained", True)
+            self.study.tell(trial, twin.values)
+            return reason
+        if "partial" in twin.user_attrs:
+            trial.set_user_attr("partial", twin.user_attrs["partial"])
+        state = TrialState.FAIL if twin.state == TrialState.FAIL else TrialState.PRUNED
+        return self._pass_over(trial, state, reason)
+
+    def _excesses(self, costs: Costs) -> dict[str, float]:
+        return {str(limit): limit.excess(costs) for limit in self.limits if limit.objective.name in costs}
+
+    def _pass_over(self, trial: Trial, state: TrialState, reason: str) -> str:
+        trial.set_user_attr("reason", reason)
+        trial.set_user_attr("untrained", True)
+        self.study.tell(trial, state=state)
+        return reason
+
+    def _close_unused(self, trial: Trial) -> None:
+        self._pass_over(trial, TrialState.FAIL, "the driver died before the network was known")
+
+    def _close(self, number: int, state: TrialState, reason: str) -> None:
+        trial = self._open.pop(number)
+        self._curves.pop(number, None)
+        with self.batch():
+            trial.set_user_attr("reason", reason)
+            self.study.tell(trial, state=state)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]

@@ -1,0 +1,109 @@
+"""One trial as Ray Tune runs it: a worker process that trains one network after another."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from nas.architecture.document import Architecture
+from nas.errors import UserError
+from nas.training.cores import ClaimedCores, claim_cores
+from nas.training.data import Dataset
+from nas.training.evaluate import pack_hits
+from nas.training.evaluator import TrainingEvaluator
+from nas.training.loop import Epoch
+from nas.training.recipe import Recipe
+from nas.training.threads import available_cores, set_threads
+
+
+class NetworkTrainable(tune.Trainable):
+    """Trains the network of its configuration, an epoch per step, and reports ``epoch`` (a mapping) or ``failure``; or
+    lets one that is trained judge the test images, and reports ``test`` (accuracy and hits).
+
+    The process is reused from trial to trial (``reuse_actors=True``): imports, data and the device's context are paid
+    once. A network that cannot be trained is a result like any other, since an exception costs the process: Tune ends
+    it and starts another. That is right for an error after which the device is of no more use.
+
+    Configuration: ``number``, ``document``, ``seed``, ``checkpoint`` (path or None), ``tested``.
+    """
+
+    def setup(  # type: ignore[override]  # tune.with_parameters adds what follows the configuration
+        self,
+        config: dict[str, Any],
+        dataset: Dataset,
+        recipe: dict[str, Any],
+        device: str,
+        gpu_share: float,
+        threads: int,
+        epoch_timeout: float | None,
+    ) -> None:
+        set_threads(threads)
+        if device == "cuda" and gpu_share < 1:
+            # A share of the card is a share of its memory: else a large network would end its neighbours' trainings.
+            torch.cuda.set_per_process_memory_fraction(gpu_share)
+        self._threads = threads
+        self._on_cpu = device == "cpu"
+        self._cores: ClaimedCores | None = None
+        self._epochs: Iterator[Epoch] = iter(())
+        self._tested: Path | None = None
+        self._evaluator = TrainingEvaluator(
+            dataset, Recipe.from_dict(recipe), device=device, epoch_timeout=epoch_timeout
+        )
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._start(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        try:
+            if self._tested is not None:
+                scores = self._evaluator.test(self._tested)
+                return {"test": {"test_accuracy": scores.accuracy, "test_hits": pack_hits(scores.hits)}, "done": True}
+            epoch = next(self._epochs, None)
+        except torch.AcceleratorError:  # such as an illegal access: CUDA answers nothing else in this process any more
+            raise
+        except Exception as error:  # whatever else a network breaks is this trial's failure, never the worker's
+            self._epochs = iter(())
+            return {"failure": explain(error), "done": True}
+        if epoch is None:
+            return {"failure": "trained to the end already", "done": True}
+        done = epoch.epoch >= self._evaluator.recipe.epochs
+        return {"epoch": {**asdict(epoch), "seconds": time.perf_counter() - started}, "done": done}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the study and the run's own checkpoints are the record."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing; see :meth:`save_checkpoint`."""
+
+    def _start(self, config: dict[str, Any]) -> None:
+        self._pin()
+        checkpoint = config["checkpoint"]
+        self._tested = Path(checkpoint) if config["tested"] else None
+        self._epochs = self._train(config["document"], config["seed"], Path(checkpoint) if checkpoint else None)
+
+    def _pin(self) -> None:
+        """Stay on cores of one's own. A worker before this one may not quite have ended: so every trial asks again."""
+        if self._on_cpu and self._cores is None:
+            self._cores = claim_cores(self._threads, available_cores())
+            if self._cores is not None:
+                set_threads(self._threads, self._cores.numbers)
+
+    def _train(self, document: dict[str, Any], seed: int, checkpoint: Path | None) -> Iterator[Epoch]:
+        # A generator, so that an error in building the network too is raised in step() and not in Ray's set-up.
+        architecture = Architecture.from_dict(document)
+        yield from self._evaluator.run(architecture, seed=seed, checkpoint=checkpoint)
+
+
+def explain(error: BaseException) -> str:
+    """An exception as one line."""
+    text = (str(error).splitlines() or [""])[0][:200]
+    if isinstance(error, UserError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

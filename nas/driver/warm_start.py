@@ -1,0 +1,52 @@
+"""Taking along what an earlier run found out."""
+
+from pathlib import Path
+
+from nas.driver.run import Run
+from nas.driver.settings import Settings
+from nas.driver.study import SearchStudy
+from nas.errors import UserError
+from nas.training.checkpoint import load_checkpoint, save_checkpoint
+
+SAME = ("dataset", "train_size", "validation_fraction", "image_resolution", "parsed_recipe", "seed")
+"""Settings in which two runs must agree for their accuracies to be comparable (the seed splits the data)."""
+
+
+def earlier_run(settings: Settings) -> Run | None:
+    """The run that `warm_start` names.
+
+    Raises:
+        UserError: it is no run, or its networks were trained under other conditions.
+    """
+    if settings.warm_start is None:
+        return None
+    run = Run.open(settings.warm_start)
+    for name in SAME:
+        if getattr(run.settings, name) != getattr(settings, name):
+            name = name.removeprefix("parsed_")
+            raise UserError(
+                f"--warm-start {settings.warm_start}: its {name} is another one, so its accuracies cannot be compared"
+            )
+    return run
+
+
+def take_along(earlier: Run, study: SearchStudy, out: Path) -> tuple[int, int]:
+    """Enter the earlier run's finished networks into the study, their kept weights into the run.
+
+    Returns:
+        How many there were, and how many of them are over a limit of this search: the sampler learns from those too,
+        but they never stand on the front.
+    """
+    taken: list[int] = []
+    for record in earlier.records:
+        if record.state != "complete" or record.untrained or record.accuracy is None:
+            continue
+        number = study.adopt(record.architecture, record.accuracy, str(earlier.path), record.origin)
+        if number is not None:
+            taken.append(number)
+            if earlier.checkpoint(record).exists():
+                # Read before it is copied: it may be damaged, or no file that ends.
+                weights = load_checkpoint(earlier.checkpoint(record))
+                save_checkpoint(out / "checkpoints" / f"{number}.pt", weights)
+    trials = study.study.get_trials(deepcopy=False)
+    return len(taken), sum(any(excess > 0 for excess in trials[number].constraints.values()) for number in taken)

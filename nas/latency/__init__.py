@@ -1,0 +1,26 @@
+"""What a network takes on a device: measured, or predicted from a table that was calibrated there."""
+
+from nas.latency.cache import table_for
+from nas.latency.calibration import calibrate
+from nas.latency.engines import ENGINES, Engine, Runtime
+from nas.latency.exchange import export_blocks, import_timings
+from nas.latency.machine import Provenance
+from nas.latency.measuring import measure
+from nas.latency.summary import Measurement
+from nas.latency.table import Prediction, Table, load_table
+
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "Measurement",
+    "Prediction",
+    "Provenance",
+    "Runtime",
+    "Table",
+    "calibrate",
+    "export_blocks",
+    "import_timings",
+    "load_table",
+    "measure",
+    "table_for",
+]

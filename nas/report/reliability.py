@@ -1,0 +1,277 @@
+"""How far to trust a run: what search saw against what was confirmed, and how the run was made."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from nas.driver.confirmation import Confirmed, confirmed_networks, rank_correlation
+from nas.driver.prepare import LATENCY_FILE
+from nas.driver.run import Run
+from nas.errors import UserError
+from nas.latency import load_table
+from nas.report.distance import test_accuracy
+from nas.report.numbers import counted, listed
+from nas.report.points import Point, shown_name
+from nas.report.scatter import Document
+from nas.report.significance import agreement, holm, welch
+
+SYMBOLS = {"found": "circle", "own": "square", "published": "diamond"}
+
+LEAST_NETWORKS = 4
+"""With fewer networks the order of two lists agrees or not by chance."""
+
+
+def accuracy_figure(points: Sequence[Point]) -> Document | None:
+    """Validation against test accuracy of the networks whose test accuracy was read."""
+    return _against(points, "accuracy", "test_accuracy", 100, "Validation accuracy (%)", "Test accuracy (%)")
+
+
+def confirmed_figure(run: Run, points: Sequence[Point]) -> Document | None:
+    """The search's accuracy against that of trainings with other seeds, mean and sample standard deviation."""
+    indices = {point.number: index for index, point in enumerate(points)}
+    confirmed = [item for item in confirmed_networks(run.records) if item.record.number in indices]
+    if not confirmed:
+        return None
+    return _diagonal(
+        points,
+        [indices[item.record.number] for item in confirmed],
+        [100 * (item.record.accuracy or 0) for item in confirmed],
+        [100 * item.mean for item in confirmed],
+        "Validation accuracy in the search (%)",
+        "Validation accuracy, trained again (%)",
+        [100 * item.spread for item in confirmed],
+    )
+
+
+def latency_figure(points: Sequence[Point]) -> Document | None:
+    """Predicted against measured latency of the networks that were measured."""
+    return _against(points, "latency", "measured_latency", 1, "Predicted latency (ms)", "Measured latency (ms)")
+
+
+def sentences(run: Run) -> list[str]:
+    """What the figures say."""
+    said = []
+    pairs = [
+        (record.accuracy, test)
+        for record in run.records
+        if record.accuracy is not None and (test := test_accuracy(record)) is not None
+    ]
+    if pairs:
+        gap = 100 * fmean(test - validation for validation, test in pairs)
+        text = (
+            f"The test set was read once, after the search, for {counted(len(pairs), 'network')}: on average they get "
+            f"{abs(gap):.1f} points {'less' if gap < 0 else 'more'} of it right than of the validation images."
+        )
+        said.append(text + _agreement([a for a, _ in pairs], [b for _, b in pairs]))
+    else:
+        said.append(
+            "The test set has not been read: accuracies are those on validation images, which the search chose by."
+        )
+    said += _repeated(run)
+    latencies = [
+        (record.costs["latency"], record.confirmed["latency_ms"])
+        for record in run.records
+        if record.confirmed.get("latency_ms") and record.costs.get("latency")
+    ]
+    if latencies:
+        error = fmean(abs(predicted / measured - 1) for predicted, measured in latencies)
+        said.append(
+            f"Predicted latencies are {100 * error:.0f} % off the measured ones on average of {len(latencies)}."
+            + _agreement([a for a, _ in latencies], [b for _, b in latencies])
+        )
+    return said + _noisy(run)
+
+
+def _noisy(run: Run) -> list[str]:
+    """Which measured latencies are not to be trusted, and why."""
+    reasons = [reason for record in run.records if (reason := record.confirmed.get("latency_noisy"))]
+    if not reasons:
+        return []
+    measured = sum("latency_ms" in record.confirmed for record in run.records)
+    return [f"Of {counted(measured, 'measured latency', 'measured latencies')} {len(reasons)} are noisy: {reasons[0]}."]
+
+
+def _repeated(run: Run) -> list[str]:
+    """What trainings with other seeds say about the search's accuracies."""
+    confirmed = confirmed_networks(run.records)
+    if not confirmed:
+        return []
+    gap = 100 * fmean(item.mean - (item.record.accuracy or 0) for item in confirmed)
+    text = (
+        f"{counted(len(confirmed), 'network')} were trained again, {counted(confirmed[0].epochs, 'epoch')} each with "
+        f"other seeds: on average they get {abs(gap):.1f} points {'less' if gap < 0 else 'more'} of the validation "
+        "images right than in the search."
+    )
+    correlation = rank_correlation(confirmed)
+    if correlation is not None:
+        text += f" Rank correlation between the two (Spearman): {correlation:.2f}."
+    return [text + _not_told_apart(run, confirmed)]
+
+
+def _not_told_apart(run: Run, confirmed: Sequence[Confirmed]) -> str:
+    """Which pairs of the front its seeds cannot tell apart in accuracy."""
+    front = [item for item in confirmed if item.record.on_front and len(item.accuracies) > 1]
+    pairs = list(itertools.combinations(front, 2))
+    adjusted = holm([welch(a.accuracies, b.accuracies) for a, b in pairs])
+    tied = [
+        f"{shown_name(run, a.record)} and {shown_name(run, b.record)}"
+        for (a, b), p_value in zip(pairs, adjusted, strict=True)
+        if p_value > 0.05
+    ]
+    if not tied:
+        return ""
+    return (
+        f" Of the {counted(len(pairs), 'pair')} on the front these trainings do not tell {len(tied)} apart in accuracy "
+        f"(Welch's t-tests at 5 % over all pairs, by Holm's correction): {'; '.join(tied)}."
+    )
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """How the run was made, as (what, how)."""
+    settings, environment = run.settings, run.environment
+    recipe = settings.parsed_recipe
+    levels = settings.rungs
+    stopping = (
+        f"after epoch {listed([str(level) for level in levels])} one trial of {settings.reduction} goes on, "
+        "compared by dominance over all objectives, and every one that no other dominates"
+        if levels
+        else "none"
+    )
+    images = (
+        f"{settings.train_size:,} images drawn from the training set" if settings.train_size else "whole training set"
+    )
+    rows = [
+        ("Data", f"{settings.dataset}; {images}"),
+        ("Images", images_line(run)),
+        ("Split", _split(run)),
+        ("Objectives", ", ".join(settings.objectives)),
+        ("Limits", ", ".join(settings.limits) or "none"),
+        ("Sampler", f"{settings.sampler}, seed {settings.seed}"),
+        ("Budget", f"{counted(settings.trials, 'trial')} of {counted(recipe.epochs, 'epoch')}"),
+        ("Early stopping", stopping),
+        ("Recipe", _recipe(recipe.to_dict())),
+        ("Validation set", "read after every epoch of every trial; it steers the search"),
+        ("Test set", "kept apart; read once, after the search, for the front and the published networks beside it"),
+        ("Seeds", _seeds(run)),
+        ("Device", _join(environment, "device", "cpu")),
+        ("Latency", _latency(run)),
+        ("Machine", _join(environment, "platform", "cores") + (" cores" if environment.get("cores") else "")),
+        ("Started", str(environment.get("started", ""))),
+        ("Python", str(environment.get("python", ""))),
+        ("Versions", ", ".join(f"{name} {number}" for name, number in environment.get("versions", {}).items())),
+    ]
+    return [(what, how) for what, how in rows if how]
+
+
+def _seeds(run: Run) -> str:
+    several = max((len(record.confirmed.get("accuracies") or ()) for record in run.records), default=0)
+    if several > 1:
+        return f"front confirmed with up to {several} trainings each; the table gives their mean and spread"
+    return "each network trained once: differences of a point may be chance"
+
+
+def images_line(run: Run) -> str:
+    """Images per part, classes and image side; empty in a run of an older nas."""
+    data = run.data
+    if not {"train", "validation", "test", "classes", "resolution"} <= data.keys():
+        return ""
+    return (
+        f"{data['train']:,} training, {data['validation']:,} validation and {data['test']:,} test images, "
+        f"{counted(data['classes'], 'class', 'classes')}, {data['resolution']} × {data['resolution']} pixels"
+    )
+
+
+def _split(run: Run) -> str:
+    if run.data.get("own_validation"):
+        return "validation and training images as the folder divides them"
+    held_out = f"{100 * run.settings.validation_fraction:g} %"
+    return f"{held_out} of it held out for validation, stratified, seed {run.settings.seed}"
+
+
+def _latency(run: Run) -> str:
+    """Whose latencies they are, and how well the table predicts; empty where there is no table."""
+    path = run.path / LATENCY_FILE
+    if not path.exists():
+        return ""
+    try:
+        table = load_table(path)
+    except UserError as error:  # the rest of the report does not depend on it
+        return str(error)
+    where, held = table.provenance, table.held_out
+    text = (
+        f"{where.device}, {where.engine}, {counted(where.threads, 'thread')}, batch {where.batch}; of "
+        f"{held.networks} networks held out {100 * held.within_10:.0f} % are predicted to within 10 %"
+    )
+    return f"{text}; {table.complaint}" if table.complaint else text
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    parts = [f"{recipe['optimizer']}, learning rate {recipe['lr']:g}, {recipe['schedule'].replace('_', ' ')}"]
+    parts.append(f"batch {recipe['batch_size']}")
+    parts.append(f"weight decay {recipe['weight_decay']:g}")
+    return ", ".join(parts)
+
+
+def _join(environment: Mapping[str, Any], *keys: str) -> str:
+    found = [str(environment[key]) for key in keys if environment.get(key)]
+    return ", ".join(dict.fromkeys(found))
+
+
+def _agreement(first: Sequence[float], second: Sequence[float]) -> str:
+    found = agreement(first, second)
+    if found is None or len(first) < LEAST_NETWORKS:
+        return ""
+    ties = f", {found.tied} tied" if found.tied else ""
+    return (
+        f" The two order {found.same} of {found.pairs} pairs of networks alike and {found.opposite} the other way "
+        f"round{ties} (Kendall's tau-b {found.tau:.2f})."
+    )
+
+
+def _against(points: Sequence[Point], x: str, y: str, factor: float, x_title: str, y_title: str) -> Document | None:
+    shown = [i for i, p in enumerate(points) if p.kind != "printed" and x in p.values and y in p.values]
+    xs, ys = ([points[index].values[key] * factor for index in shown] for key in (x, y))
+    return _diagonal(points, shown, xs, ys, x_title, y_title) if shown else None
+
+
+def _diagonal(
+    points: Sequence[Point],
+    shown: Sequence[int],
+    xs: Sequence[float],
+    ys: Sequence[float],
+    x_title: str,
+    y_title: str,
+    spreads: Sequence[float] | None = None,
+) -> Document:
+    """Two figures of the same networks against each other, beside the line on which they are equal."""
+    reach = [y + sign * spread for sign in (-1, 1) for y, spread in zip(ys, spreads or [0.0] * len(ys), strict=True)]
+    low, high = min(*xs, *reach), max(*xs, *reach)
+    edge = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+    ends = [low - edge, high + edge]
+    kinds = [points[index].kind for index in shown]
+    networks: Document = {
+        "x": xs,
+        "y": ys,
+        "mode": "markers",
+        "marker": {
+            "size": 9,
+            "symbol": [SYMBOLS[kind] for kind in kinds],
+            "color": [f"var(--{kind})" for kind in kinds],
+        },
+        "hovertemplate": "%{x:.4g}, %{y:.4g}<extra></extra>",
+        "meta": {"role": "trust", "points": list(shown)},
+    }
+    if spreads is not None:
+        networks["error_y"] = {"array": list(spreads), "color": "var(--stopped)", "thickness": 1, "width": 4}
+    equal = {"x": ends, "y": ends, "mode": "lines", "hoverinfo": "skip"}
+    return {
+        "data": [{**equal, "line": {"color": "var(--stopped)", "width": 1, "dash": "dash"}}, networks],
+        "layout": {
+            "xaxis": {"title": {"text": x_title}, "range": ends},
+            "yaxis": {"title": {"text": y_title}, "range": ends},
+            "showlegend": False,
+            "hovermode": "closest",
+            "height": 340,
+        },
+    }

@@ -1,0 +1,140 @@
+"""What a shipped model says of itself, in its own file."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from nas.architecture.document import Architecture
+from nas.errors import UserError, first_mistake
+from nas.files import parse_json
+from nas.preprocessing import Crop, Preprocessing
+
+_VERSION = "1"
+_FORM = "float32 (batch, {channels}, {resolution}, {resolution}), {colours} in [0, 1], neither mean nor std applied"
+
+
+class SplitFields(TypedDict):
+    """How training and validation images were divided, as a file has to hold it."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow")  # type: ignore[misc]
+
+    seed: Annotated[int, Field(ge=0)]
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)]
+    train_size: Annotated[int, Field(ge=1)] | None
+
+
+_SPLIT = TypeAdapter(SplitFields)
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that a stranger needs to use a trained network.
+
+    `classes`: one name per logit. `mean`, `std`: per channel, of values in [0, 1]; the shipped forms apply them
+    themselves. `decoded_at`: the side in pixels at which the training data lay before they were resized to the
+    network's resolution; None where it is that resolution. `crop`: how an image was cut to a square. `dataset`: the
+    name of what it was trained on, empty where that is a folder of the user's; `split`: how it was divided.
+
+    Raises `UserError` where mean or std do not fit the architecture's channels.
+    """
+
+    architecture: Architecture
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    decoded_at: int | None = None
+    crop: Crop = "pixels"
+    dataset: str = ""
+    split: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        channels = self.architecture.input.channels
+        numbers = all(math.isfinite(value) for value in (*self.mean, *self.std))
+        if not len(self.mean) == len(self.std) == channels or not numbers or min(self.std) <= 0:
+            raise UserError(f"{self.architecture.name}: mean and std need {channels} values each, std above 0")
+        if not self.classes:
+            raise UserError(f"{self.architecture.name}: no class names")
+        try:
+            _ = self.preprocessing
+        except UserError as error:
+            raise error.at(self.architecture.name) from error
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, resolution, resolution) of one image."""
+        image = self.architecture.input
+        return image.channels, image.resolution, image.resolution
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image file becomes the network's input."""
+        channels, resolution, _ = self.shape
+        first = self.decoded_at or resolution
+        return Preprocessing(channels, (resolution,) if first == resolution else (first, resolution), self.crop)
+
+    def to_metadata(self) -> dict[str, str]:
+        """Strings, as ONNX and safetensors keep them. What is not a plain string is JSON."""
+        channels, resolution, _ = self.shape
+        colours = {1: "gray", 3: "RGB"}.get(channels, "values")
+        return {
+            "nas.version": _VERSION,
+            "name": self.architecture.name,
+            "id": self.architecture.id,
+            "architecture": json.dumps(self.architecture.to_dict()),
+            "classes": json.dumps(self.classes, ensure_ascii=False),
+            "mean": json.dumps(self.mean),
+            "std": json.dumps(self.std),
+            "channels": str(channels),
+            "resolution": str(resolution),
+            "decoded_at": str(self.decoded_at or resolution),
+            "crop": self.crop,
+            "preprocessing": self.preprocessing.text(),
+            "dataset": self.dataset,
+            "split": json.dumps(self.split),
+            "input": _FORM.format(channels=channels, resolution=resolution, colours=colours),
+            "normalisation": "inside: the model subtracts mean and divides by std",
+            "output": f"float32 (batch, {len(self.classes)}), logits; softmax gives the classes' probabilities",
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], where: str) -> "Card":
+        """The card of a file that `to_metadata` was written into.
+
+        Raises:
+            UserError: the file `where` is not one of ours, is of a newer version, or its card is damaged.
+        """
+        if "nas.version" not in metadata:
+            raise UserError(f"{where}: not exported by nas (it says neither classes nor mean nor std)")
+        if metadata["nas.version"] != _VERSION:
+            raise UserError(f"{where}: version {metadata['nas.version']}, this nas reads version {_VERSION}")
+        try:
+            read: dict[str, Any] = {
+                key: parse_json(metadata[key], f"{where}: {key}") for key in ("architecture", "classes", "mean", "std")
+            }
+            return cls(
+                architecture=Architecture.from_dict(read["architecture"], where),
+                classes=tuple(str(name) for name in read["classes"]),
+                mean=tuple(float(value) for value in read["mean"]),
+                std=tuple(float(value) for value in read["std"]),
+                decoded_at=int(metadata["decoded_at"]),
+                crop=metadata.get("crop", "box"),  # type: ignore[arg-type]  # checked there
+                dataset=metadata.get("dataset", ""),
+                split=_split(parse_json(metadata.get("split", "null"), f"{where}: split")),
+            )
+        except UserError as error:
+            raise error.at(where) from error
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise UserError(f"{where}: its metadata are damaged ({type(error).__name__}: {error})") from error
+
+
+def _split(value: Any) -> Mapping[str, Any] | None:
+    """How a data set was divided, from somebody else's file."""
+    try:
+        return None if value is None else dict(_SPLIT.validate_python(value))
+    except ValidationError as error:
+        raise UserError("split: {}: {}".format(*first_mistake(error))) from error

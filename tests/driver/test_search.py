@@ -1,0 +1,377 @@
+"""Whole searches on Ray, tiny ones, on the embedded digits."""
+
+import csv
+import json
+import os
+import signal
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import replace
+
+import commands
+import numpy as np
+import psutil
+import pytest
+import torch
+import yaml
+from commands import SPACE
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+import nas
+from nas.driver.conductor import training_seed
+from nas.driver.prepare import load
+from nas.driver.run import COLUMNS, Run
+from nas.driver.run_file import write_run_file
+from nas.driver.study import Candidate
+from nas.errors import UserError
+from nas.training.checkpoint import load_checkpoint
+from nas.training.data import load_dataset
+from nas.training.evaluator import TrainingEvaluator
+from nas.training.recipe import Recipe
+from nas.training.weights import restored
+
+
+def dominated(row, rows):
+    """By definition: another row is at least as good in both and better in one."""
+    own = (-float(row["accuracy"]), float(row["size_bytes"]))
+    others = [(-float(r["accuracy"]), float(r["size_bytes"])) for r in rows if r is not row]
+    return any(all(o <= s for o, s in zip(other, own, strict=True)) and other != own for other in others)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished search of eight trials."""
+    folder = tmp_path_factory.mktemp("search") / "run"
+    progress = []
+    run = nas.search(
+        nas.Space(SPACE),
+        objectives=("accuracy", "size"),
+        published="none",
+        trials=8,
+        epochs=3,
+        train_size=600,
+        out=folder,
+        on_change=lambda state: progress.append((state.closed, state.running)),
+    )
+    return run, progress
+
+
+def test_the_table_has_its_columns_and_the_front_follows_from_it(finished):
+    run, _ = finished
+    with (run.path / "trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    trained = [row for row in rows if not row["reason"].startswith("same network")]
+    assert len(trained) == 8
+    complete = [row for row in trained if row["state"] == "complete"]
+    assert complete
+    for row in trained:
+        assert (row["on_front"] == "True") == (row["state"] == "complete" and not dominated(row, complete))
+        assert int(row["epochs"]) == 3 or row["state"] == "stopped"
+
+
+def test_costs_in_the_table_are_those_of_the_built_networks(finished):
+    run, _ = finished
+    for record in run.records:
+        network = nas.build(record.architecture, 10)
+        assert record.costs["params"] == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_the_front_can_be_loaded_and_its_weights_judge_the_same(finished):
+    run, _ = finished
+    for rank, record in enumerate(run.front_records, 1):
+        assert nas.load(run.front_file(rank, record)).id == record.architecture.id
+        figures = nas.evaluate(run.checkpoint(record))
+        assert figures["validation_accuracy"] == pytest.approx(record.accuracy, abs=1e-6)
+        assert figures["test_accuracy"] == pytest.approx(record.confirmed["test_accuracy"], abs=1e-6)
+
+
+def test_the_test_set_is_kept_image_by_image(finished):
+    run, _ = finished
+    digits = load_dataset("digits", train_size=600)
+    for record in run.front_records:
+        network = restored(load_checkpoint(run.checkpoint(record)), "here").eval()
+        images = digits.for_network(record.architecture.input.channels, record.architecture.input.resolution)
+        normalised = (images.test.images.float() / 255 - images.mean[0]) / images.std[0]
+        with torch.inference_mode():
+            right = [bool(hit) for hit in network(normalised).argmax(1) == images.test.labels]
+        kept = [int(bit) for byte in bytes.fromhex(record.confirmed["test_hits"]) for bit in f"{byte:08b}"]
+        assert kept[: len(right)] == right
+        assert not any(kept[len(right) :])
+
+
+def test_run_yaml_counts_the_images(finished):
+    run, _ = finished
+    # Digits has 1,797 images of 8x8 in 10 classes, a fifth of each class for testing.
+    assert run.data["train"] == 600
+    assert run.data["test"] == 359
+    assert run.data["validation"] == len(load_dataset("digits", train_size=600).validation)
+    assert (run.data["classes"], run.data["resolution"]) == (10, 8)
+
+
+def test_only_weights_of_the_front_are_kept(finished):
+    run, _ = finished
+    kept = {path.name for path in (run.path / "checkpoints").iterdir()}
+    assert kept == {f"{record.number}.pt" for record in run.front_records}
+
+
+def test_progress_ends_with_all_trials(finished):
+    _, progress = finished
+    assert progress[-1] == (8, 0)
+    assert max(running for _, running in progress) >= 1
+
+
+def test_run_yaml_says_how_to_do_it_again(finished):
+    run, _ = finished
+    document = yaml.safe_load((run.path / "run.yaml").read_text())
+    assert document["schema"] == 1
+    assert document["settings"]["space"]["name"] == "tiny"
+    assert {"torch", "ray", "optuna"} <= document["environment"]["versions"].keys()
+
+
+def test_run_yaml_says_what_cannot_be_repeated(finished, tmp_path):
+    run, _ = finished
+    several = run.environment["workers"] > 1
+    found = yaml.safe_load((run.path / "run.yaml").read_text())["not_repeatable"]
+    assert [line.partition(":")[0] for line in found] == [
+        "which networks are tried, and where they are stopped"
+    ] * several
+    # Resumed elsewhere, the run is no more repeatable than its least repeatable part.
+    settings = replace(run.settings, objectives=("accuracy", "latency"))
+    for device, workers in (("cpu", 1), ("a GPU", 2), ("cpu", 1)):
+        write_run_file(tmp_path, settings, {"device": device, "workers": workers}, None)
+    found = yaml.safe_load((tmp_path / "run.yaml").read_text())["not_repeatable"]
+    assert [line.split()[0] for line in found] == ["latencies,", "which", "trainings,"]
+
+
+def test_a_trials_training_is_repeatable_from_its_seed(finished):
+    """Alone in another process, whatever order the workers had: the same curve, to the last digit that is kept."""
+    run, _ = finished
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        evaluator = TrainingEvaluator(load(run.settings), run.settings.parsed_recipe)
+        for record in [record for record in run.records if record.was_trained][-3:]:
+            seed = training_seed(run.settings.seed, Candidate(record.number, record.architecture))
+            again = list(evaluator.run(record.architecture, seed=seed))[: len(record.curve)]
+            curve = [(epoch["accuracy"], epoch["loss"]) for epoch in record.curve]
+            assert [(round(epoch.validation_accuracy, 6), round(epoch.loss, 6)) for epoch in again] == curve
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_finished_run_is_not_overwritten(finished):
+    run, _ = finished
+    before = (run.path / "trials.csv").read_bytes()
+    with pytest.raises(UserError, match="holds another run"):
+        nas.search(nas.Space(SPACE), objectives=("accuracy", "macs"), trials=8, epochs=3, out=run.path)
+    with pytest.raises(UserError, match="is finished"):
+        nas.api.resume(run.path)
+    assert (run.path / "trials.csv").read_bytes() == before
+
+
+OPTIONS = ("--objectives", "accuracy,size", "--published", "none", "--epochs", 3)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_the_command_that_goes_on(tmp_path):
+    process = commands.start(tmp_path, SPACE, *OPTIONS, "--trials", 30)
+    commands.wait_for_epochs(tmp_path, 4, process)
+    began = commands.descendants(process)
+    for _ in range(3):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert output.splitlines()[-2:] == ["nas: interrupted; go on with", "  nas search --resume run"]
+    assert "Traceback" not in output
+    assert not psutil.wait_procs(began, timeout=5)[1]
+    process = commands.resume(tmp_path, "--trials", 60)
+    commands.wait_for_epochs(tmp_path, commands.epochs_in(tmp_path) + 1, process)
+    began = commands.descendants(process)
+    os.kill(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    assert output.splitlines()[-2:] == ["nas: interrupted; go on with", "  nas search --resume run"]
+    assert "SIGTERM" not in output  # Ray's dump of its stack begins with it
+    assert not psutil.wait_procs(began, timeout=5)[1]
+    process = commands.resume(tmp_path, "--trials", 6)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    records = Run.open(tmp_path / "run").records
+    assert not [record for record in records if record.state == "running"]
+    assert sum(record.was_trained for record in records) >= 6
+
+
+def epochs_in(database):
+    """How many epochs a SQLite study holds."""
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            query = "SELECT COUNT(*) FROM trial_user_attributes WHERE key LIKE 'epoch:%'"
+            return connection.execute(query).fetchone()[0]
+    except sqlite3.OperationalError:  # not there yet
+        return 0
+
+
+@pytest.mark.slow
+def test_a_search_in_a_database_goes_on_after_a_kill(tmp_path):
+    database = tmp_path / "study.db"
+    process = commands.start(tmp_path, SPACE, *OPTIONS, "--trials", 6, "--storage", f"sqlite:///{database}")
+    while epochs_in(database) < 4:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = epochs_in(database)
+    process = commands.resume(tmp_path)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    records = Run.open(tmp_path / "run").records
+    assert epochs_in(database) > before
+    assert len([record for record in records if record.was_trained]) == 6
+    assert {record.state for record in records} <= {"complete", "stopped", "failed"}
+    # In a database what is asked and what is described are two writes: a kill between them costs a number.
+    assert all(record.untrained for record in records if record.state == "failed")
+    assert not (tmp_path / "run" / "study.journal").exists()
+
+
+@pytest.mark.slow
+def test_a_hundred_trials_leave_no_handles_and_few_files(tmp_path):
+    process = psutil.Process()
+    seen = {}
+
+    def watch(progress):
+        if progress.closed in (40, 100):
+            seen.setdefault(progress.closed, (process.num_fds(), process.memory_info().rss / 1e6))
+
+    stages = [SPACE["stages"][0], {**SPACE["stages"][1], "expansion": {"choice": [1, 2, 3, 4, 6]}}]
+    run = nas.search(
+        nas.Space({**SPACE, "stages": stages, "width": {"choice": [1, 2]}}),
+        objectives=("accuracy", "size"),
+        recipe=Recipe(epochs=1, batch_size=64),
+        published="none",
+        sampler="random",
+        trials=100,
+        train_size=64,
+        out=tmp_path / "run",
+        on_change=watch,
+    )
+    (handles, memory), (handles_later, memory_later) = seen[40], seen[100]
+    assert handles_later <= handles + 2
+    assert memory_later - memory < 20
+    front = {run.checkpoint(record).name for record in run.front_records}
+    files = [path for path in run.path.rglob("*") if path.is_file() and path.parent.name != "front"]
+    assert sorted(file.name for file in files if file.name not in front) == ["run.yaml", "study.journal", "trials.csv"]
+
+
+KILLS = 20
+MANY = {**SPACE, "name": "many", "width": {"choice": [0.5, 1, 1.4, 2]}}
+"""80 networks, so that every life of the search has some to train."""
+
+
+def entries(run):
+    """What a run's journal holds, from its text, without the half a line that a killed process may leave."""
+    journal = run / "study.journal"
+    return journal.read_text().split("\n")[:-1] if journal.exists() else []
+
+
+def recorded_epochs(run):
+    """Every epoch in the record, as (trial, epoch); none stands there twice."""
+    epochs = [
+        (log["trial_id"], int(key.removeprefix("epoch:")))
+        for log in map(json.loads, entries(run))
+        for key in (log.get("user_attr", ()) if "trial_id" in log else ())
+        if key.startswith("epoch:")
+    ]
+    assert len(epochs) == len(set(epochs))
+    return set(epochs)
+
+
+def optunas_trials(run, scratch):
+    """The trials as Optuna itself reads them."""
+    scratch.write_text("".join(f"{line}\n" for line in entries(run)))
+    storage = JournalStorage(JournalFileBackend(str(scratch)))
+    studies = storage.get_all_studies()
+    return storage.get_all_trials(studies[0]._study_id) if studies else []
+
+
+def check_whole(run, trials, epochs):
+    """What a killed search left can be read, and a trial can go on after its last epoch in the record."""
+    if (run / "run.yaml").exists():
+        assert yaml.safe_load((run / "run.yaml").read_text())["settings"]["space"]["name"] == "many"
+    if (run / "trials.csv").exists():
+        text = (run / "trials.csv").read_text()
+        rows = list(csv.reader(text.splitlines()))
+        assert text.endswith("\n")
+        assert {len(row) for row in rows} == {len(COLUMNS)}
+    for file in (run / "front").glob("*.yaml"):
+        assert nas.load(file).id in file.name
+    for trial in trials:
+        done = max((epoch for number, epoch in epochs if number == trial.number), default=0)
+        if trial.state.name == "RUNNING" and done:
+            weights = run / "checkpoints" / f"{trial.number}.pt"
+            assert torch.load(weights, weights_only=True)["epoch"] >= done
+
+
+def wait_for_moment(run, process, epochs, rng):
+    """One of: any moment of the start; soon after an epoch; while the tables are written, the test set is read, ..."""
+
+    def wait_until(happened):
+        while process.poll() is None and not happened():
+            time.sleep(0.005)
+
+    moment = rng.choice(["start", "epoch", "tables"])
+    table = run / "trials.csv"
+    before = table.stat().st_mtime_ns if table.exists() else 0
+    if moment == "start":
+        time.sleep(rng.uniform(0, 6))
+    elif moment == "epoch":
+        wait_until(lambda: len(recorded_epochs(run)) > epochs)
+        time.sleep(rng.uniform(0, 0.5))
+    else:
+        wait_until(lambda: table.exists() and table.stat().st_mtime_ns > before)
+        time.sleep(rng.choice([0, rng.uniform(0, 0.05), rng.uniform(0, 2)]))
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_again_and_again_loses_nothing(tmp_path):
+    """Twenty times, at any moment; each time with a few more trials to do, so that it gets to its end now and then."""
+    rng = np.random.default_rng(0)
+    run = tmp_path / "run"
+    orphans, epochs, budget, kills = [], set(), 2, 0
+    while kills < KILLS:
+        process = commands.start(tmp_path, MANY, *OPTIONS, "--trials", budget, "--seed", 3)
+        wait_for_moment(run, process, len(epochs), rng)
+        if process.poll() is None:
+            orphans += psutil.Process(process.pid).children(recursive=True)
+            os.kill(process.pid, signal.SIGKILL)  # the driver alone: Ray's processes find out by themselves
+            kills += 1
+        output, _ = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), output
+        known, epochs = epochs, recorded_epochs(run)
+        assert known <= epochs
+        trials = optunas_trials(run, tmp_path / "scratch")
+        check_whole(run, trials, epochs)
+        done = sum(trial.state.is_finished() and "untrained" not in trial.user_attrs for trial in trials)
+        budget = max(budget, done + 2)
+    process = commands.start(tmp_path, MANY, *OPTIONS, "--trials", budget, "--seed", 3)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    _, alive = psutil.wait_procs(orphans, timeout=60)
+    assert not alive
+
+    records = Run.open(run).records
+    trained = [record for record in records if record.was_trained]
+    assert len(trained) == budget
+    assert len({record.architecture.id for record in trained}) == budget
+    assert {record.state for record in records} <= {"complete", "stopped"}
+    for record in trained:
+        assert [epoch["epoch"] for epoch in record.curve] == list(range(1, len(record.curve) + 1))
+    with (run / "trials.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["state"] == "complete"]
+    front = {row["id"] for row in rows if not dominated(row, rows)}
+    assert {row["id"] for row in rows if row["on_front"] == "True"} == front
+    assert {file.stem.split("-")[1] for file in (run / "front").iterdir()} == front
+    assert not list(run.rglob(".*.tmp"))  # what killed writers left is gone

@@ -1,0 +1,93 @@
+"""The time that is left, as it would have been told while searches ran whose times were recorded.
+
+`recorded_search.json` is the first command of the README twice, on two cores that others used too: 8 networks asked for
+by name, then 24 proposals, 6 of them stopped early; and 6, much dearer than the 26 proposals, of which 16 were stopped.
+Seconds from the first training on.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from nas.driver.conductor import Progress
+from nas.driver.display import describe
+from nas.driver.time_left import TimeLeft
+
+RECORDS = json.loads((Path(__file__).parent / "recorded_search.json").read_text())
+
+
+def told(record: dict) -> list[tuple[float, float, float]]:
+    """Whenever a training ends: the time, what was said to be left, and what was."""
+    now = 0.0
+    left = TimeLeft(record["epochs"], clock=lambda: now)
+    trainings = record["trainings"]
+    events: list[tuple[float, int, int, float]] = []
+    for number, training in enumerate(trainings):
+        events.append((training["start"], 2, number, 0.0))
+        events.append((training["end"], 1, number, 0.0))
+        at = training["end"]
+        for seconds in reversed(training["seconds"]):
+            events.append((at, 0, number, seconds))
+            at -= seconds
+    end = max(training["end"] for training in trainings)
+    begun: set[int] = set()
+    said = []
+    for at, kind, number, seconds in sorted(events):
+        now = at
+        if kind == 2:
+            left.start(number, trainings[number]["macs"], asked=trainings[number]["asked"])
+            begun.add(number)
+        elif kind == 0:
+            left.epoch(number, seconds)
+        else:
+            left.close(number)
+            to_come = [training for index, training in enumerate(trainings) if index not in begun]
+            queue = [training["macs"] for training in to_come if training["asked"]]
+            seconds_left = left.seconds(queue, len(to_come) - len(queue))
+            assert seconds_left is not None
+            said.append((at, seconds_left, end - at))
+    return said
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=["few stopped", "many stopped"])
+def test_at_half_time_the_rest_is_told_within_a_tenth_of_the_search(record: dict) -> None:
+    said = told(record)
+    end = said[-1][0]
+    _, guess, rest = min(said, key=lambda told_at: abs(told_at[0] - end / 2))
+    assert abs(guess - rest) < 0.1 * end
+
+
+def test_networks_that_cost_more_than_the_proposals_do_not_foretell_their_time() -> None:
+    """Compared with the time per training so far, times the trainings to come."""
+    said = told(RECORDS[1])
+    count = len(said)
+    ours = [abs(guess - rest) for _, guess, rest in said]
+    simple = [abs(at / done * (count - done) - rest) for done, (at, _, rest) in enumerate(said, 1)]
+    assert sum(ours) < sum(simple) / 3
+
+
+def test_what_waits_is_priced_by_its_macs() -> None:
+    """One worker, seconds an exact line over MACs: the answer is exact as soon as two networks differ."""
+    now = 0.0
+    left = TimeLeft(2, clock=lambda: now)
+    assert left.seconds([1e6], 0) is None
+    for number, macs in enumerate((1e6, 5e6)):
+        left.start(number, macs, asked=True)
+        for _ in range(2):
+            seconds = 0.5 + 2 * macs / 1e6
+            now += seconds
+            left.epoch(number, seconds)
+        left.close(number)
+    assert left.seconds([3e6, 10e6], 0) == pytest.approx(2 * (0.5 + 6) + 2 * (0.5 + 20))
+    assert left.seconds([], 0) == 0
+
+
+def test_time_that_passes_between_two_reports_is_no_longer_left() -> None:
+    progress = Progress(budget=4, done=2)
+    assert "time left unknown yet" in describe(progress)
+    progress.expect(90.4)
+    assert "about 1:30 min left" in describe(progress)
+    progress.ends = time.monotonic() + 20.4
+    assert "about 20 s left" in describe(progress)

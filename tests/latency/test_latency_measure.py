@@ -1,0 +1,246 @@
+"""Measuring: networks timed in turn, and a busy machine that is never passed over in silence."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from timings import PROVENANCE
+from torch.utils.benchmark import Timer
+
+from nas.architecture.catalogue import load, load_space, published, space_names
+from nas.architecture.document import Architecture
+from nas.costs.analytic import cost
+from nas.errors import UserError
+from nas.latency import measure, timing
+from nas.latency.engines import Runtime, to_onnx
+from nas.latency.layers import segments
+from nas.latency.machine import LoadMeter, free_cores, quiet_process
+from nas.latency.measuring import time_until_sure
+from nas.latency.onnx_profile import own_shares, profiled
+from nas.latency.segments import example, segmented, shipped, split, whole
+from nas.latency.summary import summarize
+from nas.latency.timing import WARM_UP_RUNS, Probe, time_round
+
+SMALL = Architecture.from_dict(
+    {
+        "name": "small",
+        "input": {"channels": 1, "resolution": 8},
+        "stem": {"channels": 8},
+        "stages": [
+            {"block": "inverted_residual", "channels": 8, "expansion": 2, "se_ratio": 0.25, "kernels": [3, 5]},
+            {"block": "inverted_residual", "channels": 16, "stride": 2, "repeats": 2, "experts": 2},
+        ],
+    }
+)
+
+
+def test_runs_are_interleaved() -> None:
+    order: list[int] = []
+
+    def runner(index: int):
+        def run() -> list[int]:
+            order.append(index)
+            return [1000]
+
+        return run
+
+    timers = [partial(timing.visit, runner(index), Probe(), runs=2, single_thread=False) for index in range(3)]
+    rounds = [time_round(timers, number) for number in range(2)]
+    each = WARM_UP_RUNS + 2
+    visited = order[::each]
+    assert order == [index for index in visited for _ in range(each)]  # warming up and two runs at every visit
+    assert sorted(visited[:3]) == sorted(visited[3:]) == [0, 1, 2]
+    for number, visits in enumerate(rounds):
+        assert all(item.runs == [1000, 1000] for item in visits)
+        assert [visited[item.at] for item in visits] == [0, 1, 2]
+        assert {item.at // 3 for item in visits} == {number}
+
+
+def test_waits_a_bounded_time_and_says_so() -> None:
+    times = (round(1000 * 1.05**run) for run in range(10_000))  # slower and slower: never sure
+    slept: list[float] = []
+    start = time.monotonic()
+    timer = partial(timing.visit, lambda: [next(times)], Probe(), runs=4, single_thread=False)
+    traces, values, excuse = time_until_sure([timer], rounds=3, max_seconds=0.5, sleep=slept.append)
+    assert time.monotonic() - start < 5
+    assert "waited 0.5 s" in excuse
+    assert slept
+    assert summarize("a", "1", traces[0], values[0], PROVENANCE, excuse).noisy
+
+
+@pytest.fixture
+def busy_machine() -> Iterator[None]:
+    """Two busy processes on every core, so that there is no free one."""
+    code = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+    cores = sorted(os.sched_getaffinity(0))
+    workers = [subprocess.Popen([sys.executable, "-c", code, str(core)]) for core in cores for _ in range(2)]
+    time.sleep(0.5)
+    yield
+    for worker in workers:
+        worker.kill()
+        worker.wait()
+
+
+@pytest.mark.usefixtures("busy_machine")
+def test_a_busy_machine_is_noticed() -> None:
+    (found,) = measure([SMALL], max_seconds=1, isolate=False)
+    load = LoadMeter()
+    time.sleep(0.3)
+    assert load.foreign() > 0.5
+    assert found.noisy
+    assert "too noisy" in found.reason and "of the machine" in found.reason
+
+
+def test_measures_in_a_fresh_process_and_in_this_one() -> None:
+    seen: list[tuple[int, int]] = []
+    for isolate in (False, True):
+        found = measure(
+            [SMALL, load("han-e")],
+            max_seconds=0,
+            isolate=isolate,
+            resolution=16,
+            on_progress=lambda done, total: seen.append((done, total)),
+        )
+        assert [item.name for item in found] == ["small", "han-e"]
+        assert 0 < found[0].value_ms < found[1].value_ms
+        assert found[0].id == SMALL.with_input(resolution=16).id
+        assert found[0].provenance.threads == 1 and found[0].provenance.engine == "eager"
+    assert seen == [(2, 2)] * 2
+
+
+def test_measures_in_a_fresh_process_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("nas.latency.measuring.call", lambda *_, **__: calls.append("fresh") or [])
+    measure([SMALL])
+    assert calls == ["fresh"]
+
+
+def test_the_process_is_left_as_it_was() -> None:
+    before = torch.get_num_threads(), os.sched_getaffinity(0)
+    with quiet_process(1):
+        assert torch.get_num_threads() == 1 and len(os.sched_getaffinity(0)) == 1
+    assert (torch.get_num_threads(), os.sched_getaffinity(0)) == before
+    assert free_cores(1, before[1]) <= before[1]
+
+
+@pytest.mark.parametrize("name", ["han-e", "kuo-se-condconv", "mobilenetv1-full-conv", "squeezenet", "shufflenet-2"])
+def test_segments_are_the_network(name: str) -> None:
+    architecture = load(name)
+    if architecture.input.resolution > 32:
+        architecture = architecture.with_input(resolution=32)
+    network, images = shipped(architecture, 10), example(architecture, Runtime(batch=2))
+    modules = split(network)
+    assert len(modules) == len(segments(architecture, 10))
+    with torch.inference_mode():
+        tensor = images
+        for module in modules:
+            tensor = module(tensor)
+        torch.testing.assert_close(tensor, network(images))
+
+
+@pytest.mark.parametrize("name", space_names())
+@pytest.mark.parametrize("seed", range(3))
+def test_segments_hold_all_macs_and_weights(name: str, seed: int) -> None:
+    architecture = load_space(name).sample(seed)
+    found = [layer for segment in segments(architecture, 10) for layer in segment.layers]
+    counted = cost(architecture, 10)
+    total = sum(layer.macs for layer in found)
+    if any(getattr(block.spec, "combine", None) == "add" for block in architecture.blocks()):
+        assert total <= counted.macs  # an added pyramid is folded into one kernel
+    else:
+        assert total == counted.macs
+    assert sum(layer.weights for layer in found) <= 4 * counted.params
+
+
+def test_published_networks_have_segments() -> None:
+    for architecture in published():
+        assert all(segment.layers for segment in segments(architecture, 10))
+
+
+def test_onnxruntime_runs_the_same_network() -> None:
+    pytest.importorskip("onnxruntime")
+    found = measure([SMALL], Runtime("onnxruntime"), max_seconds=0, isolate=False)
+    assert found[0].value_ms > 0
+    assert "onnxruntime" in found[0].provenance.versions
+
+
+def test_onnxruntimes_profile_finds_the_block_that_takes_longest() -> None:
+    pytest.importorskip("onnxruntime")
+    document = {
+        "name": "one-large-block",
+        "input": {"channels": 3, "resolution": 32},
+        "stem": {"channels": 8},
+        "stages": [
+            {"block": "inverted_residual", "channels": 8, "expansion": 1},
+            {"block": "inverted_residual", "channels": 256, "expansion": 6, "kernels": [3, 7]},
+            {"block": "inverted_residual", "channels": 8, "expansion": 1, "stride": 2},
+        ],
+    }
+    architecture = Architecture.from_dict(document)
+    network, images = shipped(architecture, 10), example(architecture, Runtime())
+    with torch.inference_mode():
+        run, shares = profiled(to_onnx(network, images), images, len(split(network)), Runtime("onnxruntime"))
+        assert run()[0] > 0
+    assert len(shares) == len(split(network)) == 5
+    assert sum(shares) == pytest.approx(1)
+    macs = np.array([sum(layer.macs for layer in segment.layers) for segment in segments(architecture, 10)])
+    assert np.argsort(shares)[-1] == np.argmax(macs)
+    assert all(share > 0 for share in shares)
+
+
+def test_what_the_profiler_takes_is_taken_off_its_nodes() -> None:
+    own, nodes = np.array([10.0, 400.0, 90.0]), np.array([3, 10, 40])
+    np.testing.assert_allclose(own_shares(own + 3 * nodes, nodes, own.sum()), own / own.sum())
+    np.testing.assert_allclose(own_shares(own, nodes, 2 * own.sum()), own / own.sum())  # it took nothing
+
+
+def test_missing_engines_and_devices_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="unknown engine 'fast'"):
+        Runtime("fast").check()
+    with pytest.raises(UserError, match="device 'tpu': allowed are"):
+        Runtime(device="tpu").check()
+    with pytest.raises(UserError, match="on cpu and cuda"):
+        Runtime(device="mps").check()
+    with pytest.raises(UserError, match="CUDA graphs"):
+        Runtime("graph").check()
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="sees no GPU"):
+            Runtime(device="cuda").check()
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(UserError, match="pip install"):
+        Runtime("onnxruntime").check()
+    with pytest.raises(UserError, match="at least 1"):
+        measure([SMALL], Runtime(threads=0))
+
+
+@pytest.mark.slow
+def test_agrees_with_torch_benchmark() -> None:
+    """In one pinned process, with runs in turn, so that a busy machine hits both alike.
+
+    Its mean of five runs and ours, at their best.
+    """
+    architecture = load("han-e")
+    with quiet_process(1), torch.inference_mode():
+        network, images = shipped(architecture, 10), example(architecture, Runtime())
+        run = segmented(network, images, "channels_last")
+        images = images.contiguous(memory_format=torch.channels_last)
+        timer = Timer("network(images)", globals={"network": network, "images": images}, num_threads=1)
+        ours, theirs = [], []
+        for _ in range(150):
+            theirs.append(timer.timeit(2).mean * 1e9)  # warms up by itself
+            run()
+            ours.append(np.mean([sum(run()) for _ in range(2)]))
+    assert np.quantile(ours, 0.05) == pytest.approx(np.quantile(theirs, 0.05), rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_runs() -> None:
+    with quiet_process(1), torch.inference_mode():
+        run = whole(shipped(SMALL, 10), example(SMALL, Runtime()), "channels_last", Runtime("compiled"))
+        assert run()[0] > 0
