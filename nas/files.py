@@ -151,6 +151,16 @@ def cache_folder(subject: str) -> Path:
     return (Path(shared) if shared else Path.home() / ".cache") / "nas" / subject
 
 
+def shipped_folder(name: str) -> Path:
+    """Return a folder of files that come with the program, such as ``search_spaces``.
+
+    Installed, it is data of the package; in a checkout it lies beside the package.
+    """
+    package = Path(__file__).resolve().parent
+    installed = package / "data" / name
+    return installed if installed.is_dir() else package.parent / name
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what :func:`write_atomic` left in a folder when its process was killed; for the folder's one writer."""
     for file in folder.glob(".*.tmp"):

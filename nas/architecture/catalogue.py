@@ -1,14 +1,13 @@
 """The spaces and published networks that come with the package, by name, and the user's own files, by path."""
 
-from importlib import resources
 from pathlib import Path
 
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
 from nas.errors import UserError
-from nas.files import parse_yaml, read_yaml
+from nas.files import parse_yaml, read_yaml, shipped_folder
 
-ROOT = resources.files("search_spaces")
+ROOT = shipped_folder("search_spaces")
 
 PAPERS = ("Han and Kwon", "Hoang and Jo", "Kuo", "lecture")
 """The papers, as sources and printed tables name them."""
@@ -64,13 +63,11 @@ def by_paper() -> dict[str, list[Architecture]]:
     return papers
 
 
-def _names(folder: resources.abc.Traversable) -> list[str]:
+def _names(folder: Path) -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
-def _document(
-    reference: str | Path, kind: str, folder: resources.abc.Traversable, names: list[str]
-) -> tuple[object, str]:
+def _document(reference: str | Path, kind: str, folder: Path, names: list[str]) -> tuple[object, str]:
     if f"{reference}-224" in names:  # the lecture's "1.0 MobileNet" is its "1.0 MobileNet-224"
         reference = f"{reference}-224"
     if isinstance(reference, str) and reference in names:

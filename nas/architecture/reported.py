@@ -1,8 +1,8 @@
 """What the papers print: their tables of figures, one CSV each in ``results/published``, with what we compute beside
 it.
 
-The columns are described in ``results/published/README.md``. The tables lie beside the package, in the repository and
-in an installed copy alike; where they are missing there are simply no printed figures.
+The columns are described in ``results/published/README.md``. Where the tables are missing there are
+simply no printed figures.
 """
 
 import csv
@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.errors import UserError
+from nas.files import shipped_folder
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "svhn": 10, "stl10": 10, "imagenet": 1000, "imagenet-56-100": 100}
 """The papers' data sets, with the classes that the computed columns are for."""
 
-ROOT = Path(__file__).resolve().parent.parent / "results" / "published"
+ROOT = shipped_folder("results/published")
 
 
 @dataclass(frozen=True, slots=True)
