@@ -130,7 +130,7 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys,
 
 
 def test_every_option_of_a_search_reaches_it(monkeypatch):
-    known = set(inspect.signature(api.search).parameters) - {"space"}
+    known = set(inspect.signature(api.search).parameters) - {"space", "progress"}  # the command shows its own
     given = {}
 
     def search(_space, **options):

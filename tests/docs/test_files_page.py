@@ -66,7 +66,7 @@ def test_study_attributes_are_documented(workplace: Path) -> None:
             assert f"`{name}`" in text
             if name.startswith("epoch:"):
                 assert all(f"`{key}`" in text for key in value)
-    source = (ROOT / "nas" / "search" / "study.py").read_text()
+    source = (ROOT / "nas" / "driver" / "study.py").read_text()
     for name in re.findall(r"set_user_attr\(\s*\"(\w+)\"", source):
         assert f"`{name}`" in text
 

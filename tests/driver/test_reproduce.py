@@ -3,7 +3,7 @@
 import csv
 import itertools
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from nas.driver import final_evaluation, reproduce
 from nas.driver.run import Run
 from nas.driver.settings import Settings
 from nas.errors import UserError
+from nas.latency import Runtime
 from nas.network.build import build
 from nas.report.page import write_report
 from nas.training.data import load_dataset
@@ -144,15 +145,15 @@ def test_times_stand_beside_those_of_the_same_kind_of_device(tmp_path, monkeypat
     measured = reproduce.measure([catalogue.load("mobilenet-56-0.5").with_input(resolution=8)], max_seconds=0)[0]
     asked = []
 
-    def pretend(networks, **options):
-        asked.append(options)
-        named = [type(measured).from_dict({**measured.to_dict(), "value_ms": 1.0 + i}) for i in range(len(networks))]
+    def pretend(networks, runtime, **options):
+        asked.append((runtime, options))
+        named = [replace(measured, value_ms=1.0 + i) for i in range(len(networks))]
         return named[::-1]
 
     monkeypatch.setattr(reproduce, "measure", pretend)
     monkeypatch.setattr(reproduce.torch.cuda, "is_available", lambda: False)
     done = reproduce.reproduce("hoang-table5", out=tmp_path)
-    assert asked == [{"num_classes": 10, "device": "cpu", "batch": 128}]
+    assert asked == [(Runtime(device="cpu", batch=128), {"num_classes": 10})]
     rows = rows_of(tmp_path / "table.csv")
     assert [row["row"] for row in rows] == [row.row for row in read_table("hoang-table5")]
     timed = [row for row in rows if "Intel" in row["printed_hardware"]]
