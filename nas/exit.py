@@ -1,4 +1,4 @@
-"""How a command ends: in one line on stderr, and an exit code.
+"""End a command: one line on stderr, and an exit code.
 
 0 done, 1 the search or training failed, 2 wrong input, 130 interrupted (Ctrl-C), 143 terminated. `--debug` shows the
 traceback instead.

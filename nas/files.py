@@ -141,8 +141,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def cache_folder(subject: str) -> Path:
-    """Where what was found out about this machine is kept: ``$NAS_CACHE_DIR/<subject>``, or ``nas/<subject>`` in the
-    user's cache folder. Not created.
+    """Return the cache folder of a subject: ``$NAS_CACHE_DIR/<subject>``, or ``nas/<subject>`` in the user's.
+
+    It is not created.
     """
     own = os.environ.get("NAS_CACHE_DIR")
     if own:

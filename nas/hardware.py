@@ -1,4 +1,4 @@
-"""What this machine is, as far as its figures depend on it."""
+"""Describe this machine, as far as its figures depend on it."""
 
 import platform
 import re

@@ -23,7 +23,7 @@ Points: TypeAlias = NDArray[np.float64]
 
 
 def dominates(a: ArrayLike, b: ArrayLike) -> bool:
-    """Whether point ``a`` dominates point ``b``: no worse in every objective and better in at least one.
+    """Return whether point ``a`` dominates point ``b``: no worse in every objective and better in at least one.
 
     Raises:
         ValueError: The points differ in their number of objectives, or hold NaN.
@@ -35,7 +35,7 @@ def dominates(a: ArrayLike, b: ArrayLike) -> bool:
 
 
 def front_mask(points: ArrayLike) -> NDArray[np.bool_]:
-    """Which points no other point dominates; shape (points,). Every copy of a front point is on the front.
+    """Return which points no other point dominates; shape (points,). Every copy of a front point is on the front.
 
     Raises:
         ValueError: ``points`` is not two-dimensional, or holds NaN.

@@ -38,7 +38,7 @@ _CROPS = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image file becomes the input of a network.
+    """Steps that turn an image file into a network's input.
 
     Args:
         channels: 3 (RGB) or 1 (luminance); another number can be described, and read from no file.
@@ -140,7 +140,7 @@ def endings() -> frozenset[str]:
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file begins as an image of a common format does, whatever its name.
+    """Return whether a file begins as an image of a common format does, whatever its name.
 
     TIFF is left out: raw photographs begin so, and Pillow would read their thumbnails.
     """

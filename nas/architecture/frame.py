@@ -51,7 +51,7 @@ class Stem(Part):
 
 
 class Head(Part):
-    """What follows the last stage: a 1x1 convolution to `channels` (0: none), then the classifier.
+    """Layers after the last stage: a 1x1 convolution to `channels` (0: none), then the classifier.
 
     `linear`: global average pooling, dropout, linear layer. `conv`: dropout, 1x1 convolution with bias, activation,
     global average pooling (SqueezeNet).

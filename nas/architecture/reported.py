@@ -1,4 +1,4 @@
-"""What the papers print: their tables of figures, one CSV each in ``results/published``, with what we compute beside
+"""The papers' printed figures: their tables, one CSV each in ``results/published``, with what we compute beside
 it.
 
 The columns are described in ``results/published/README.md``. Where the tables are missing there are
@@ -58,7 +58,7 @@ class Printed:
 
     @property
     def figures(self) -> int:
-        """How many figures the row has."""
+        """Return how many figures the row has."""
         figures = (self.accuracy, self.params, self.macs, self.size_bytes, self.latency_ms)
         return sum(value is not None for value in figures)
 
@@ -94,7 +94,7 @@ def read_all(root: Path = ROOT) -> list[Printed]:
 
 
 def printed_for(dataset: str, root: Path = ROOT) -> list[Printed]:
-    """What the papers print of networks on a data set: one row with an accuracy per paper, network and accuracy.
+    """Return what the papers print of networks on a data set: one row with an accuracy per paper, network and accuracy.
 
     Several tables of one paper repeat each other; the first that has most of the figures stays.
     """

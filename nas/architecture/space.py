@@ -46,7 +46,7 @@ class Parameter(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What the next stage's canonical form depends on: the width, the chosen list of stages, the channels before it."""
+    """State that the next stage's canonical form depends on: width, chosen list of stages, channels before it."""
 
     width: float
     stages: Value | None
@@ -76,7 +76,7 @@ class Space:
 
     @functools.cached_property
     def size(self) -> int:
-        """How many different networks the space holds: choices that come to one canonical form count once.
+        """Return how many different networks the space holds: choices that come to one canonical form count once.
 
         Where one stage has more than 100,000 choices, all of the space's choices count.
         """
@@ -126,7 +126,7 @@ class Space:
         }
 
     def contains(self, architecture: Architecture) -> bool:
-        """Whether some choice of parameters gives this network (its name aside)."""
+        """Return whether some choice of parameters gives this network (its name aside)."""
         try:
             self.parameters(architecture)
         except UserError:

@@ -37,7 +37,7 @@ class DepthwiseConv2d(Formed, nn.Conv2d):
 
     @staticmethod
     def may_replace(conv: nn.Conv2d) -> bool:
-        """Whether this one has a group for each channel, and the usual padding and dilation."""
+        """Return whether this one has a group for each channel, and the usual padding and dilation."""
         square = {conv.stride[0]} == {*conv.stride} and {conv.padding[0]} == {*conv.padding}
         usual = square and conv.dilation == (1, 1) and conv.padding_mode == "zeros" and conv.kernel_size[0] > 1
         return usual and conv.groups == conv.in_channels == conv.out_channels > 1

@@ -21,7 +21,7 @@ class PyramidStage(ResidualStage):
 
     @property
     def depthwise(self) -> bool:
-        """Whether the pyramid's convolutions have a group per channel."""
+        """Return whether the pyramid's convolutions have a group per channel."""
         return True
 
     def canonical(self, in_channels: int, channels: int) -> dict[str, Any]:

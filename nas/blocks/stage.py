@@ -1,4 +1,4 @@
-"""What all block kinds share: a stage of the document, its blocks, and a block as a module with its costs.
+"""The common part of all block kinds: a stage of the document, its blocks, and a block as a module with its costs.
 
 A kind is one class in one file: its fields, what follows from them (the canonical form, the shortcuts, the sides of its
 outputs), the layers, and their count, which walks a :class:`~nas.blocks.complexity.Tally` through the same layers as

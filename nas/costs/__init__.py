@@ -1,1 +1,1 @@
-"""What a network costs before it is trained, in closed form."""
+"""Costs of a network before it is trained, in closed form."""

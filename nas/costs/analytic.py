@@ -1,4 +1,4 @@
-"""What a network costs, in closed form from its document: exact, without building a module, in microseconds."""
+"""Costs of a network, in closed form from its document: exact, without building a module, in microseconds."""
 
 import functools
 from typing import NamedTuple

@@ -28,7 +28,7 @@ Rules = dict[type[nn.Module], Callable[..., None]]
 
 
 def profile(architecture: Architecture, num_classes: int = 10) -> dict[str, Any]:
-    """What `nas profile --json` prints: plain values.
+    """Return what `nas profile --json` prints: plain values.
 
     Keys: ``name, id, source, resolution, num_classes``; the counts of :class:`nas.costs.analytic.Cost`; ``thop`` with
     its ``macs`` and ``params`` under our rules, whether it ``agrees``, and its ``own_macs`` without them;

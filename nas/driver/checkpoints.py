@@ -22,7 +22,7 @@ class Checkpoints:
         self.keep = keep
 
     def path(self, number: int) -> Path:
-        """Where a trial's state is written after every epoch."""
+        """Return where a trial's state is written after every epoch."""
         return self.folder / f"{number}.pt"
 
     def discard(self, number: int) -> None:

@@ -21,7 +21,7 @@ from nas.training.threads import available_cores, worker_environment
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What the search may use, and what it puts up with; not part of what it computes, so a resumed one may change it.
+    """Machine resources that a search may use, and its tolerance of failures; a resumed search may change them.
 
     cpus_per_trial   threads of a worker; default 1 on a CPU (several networks at once beat several threads on one),
                      and an equal share of the cores beside a GPU

@@ -23,7 +23,7 @@ from nas.driver.time_left import TimeLeft
 
 @dataclass
 class Progress:
-    """Where the search stands."""
+    """State of a running search."""
 
     budget: int
     done: int = 0
@@ -178,8 +178,11 @@ class Conductor:
         return True
 
     def _stops(self, number: int, epoch: int, values: list[float]) -> bool:
-        """Whether a proposal ends here. What was queued was asked for, and is what the proposals are compared with,
-        unless it stands beside the search: nothing in the space shall be stopped for what is outside it."""
+        """Return whether a proposal ends here.
+
+        Queued networks were asked for, and are what proposals are compared with, unless they stand beside the search:
+        nothing in the space shall be stopped for what is outside it.
+        """
         if self.study.is_beside(number):
             return False
         return self.stopping.stops(number, epoch, values) and not self.study.is_queued(number)
@@ -208,7 +211,7 @@ class Conductor:
                 self.discard(number)
 
     def needs_weights(self, number: int) -> bool:
-        """Whether a trial's weights are still of use: it runs, stands on the front, or is a published network."""
+        """Return whether a trial's weights are needed: it runs, is queued, or stands on the front."""
         return number in self.study.running() or number in self._front or self.study.is_queued(number)
 
     def _note_front(self, number: int, values: list[float]) -> None:
@@ -257,7 +260,7 @@ def training_seed(seed: int, candidate: Candidate) -> int:
 
 
 def _metrics(epoch: Mapping[str, Any]) -> dict[str, float]:
-    """What the study keeps of an epoch."""
+    """Return what the study keeps of an epoch."""
     return {
         "epoch": epoch["epoch"],
         "accuracy": round(float(epoch["validation_accuracy"]), 6),

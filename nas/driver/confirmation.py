@@ -147,7 +147,7 @@ class Confirmed:
 
 
 def confirmed_networks(records: Sequence[Record]) -> list[Confirmed]:
-    """What was confirmed."""
+    """Return what was confirmed."""
     found = []
     for record in records:
         if record.confirmed.get("accuracies"):

@@ -1,4 +1,4 @@
-"""What is found out when the trainings are over: test accuracy, and latency on this machine."""
+"""Evaluate the front when the trainings are over: test accuracy, and latency on this machine."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

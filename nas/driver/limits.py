@@ -17,7 +17,7 @@ SUGGESTED = 1_000
 
 
 def keeps(limits: Sequence[Limit], costs: Costs) -> bool:
-    """Whether costs keep all limits."""
+    """Return whether costs keep all limits."""
     return all(limit.excess(costs) <= 0 for limit in limits)
 
 
@@ -81,7 +81,7 @@ def _descend(space: Space, burden: Callable[[Mapping[str, Value]], Any], start: 
 
 
 def _suggestion(space: Space, limits: Sequence[Limit], costs: CostFunction, best: dict[str, Value]) -> str:
-    """How far the limits that the nearest network breaks have to be loosened to leave some networks."""
+    """Return how far the limits that the nearest network breaks have to be loosened to leave some networks."""
     figures = costs(space.architecture(best))
     kept = [limit for limit in limits if limit.excess(figures) <= 0]
     broken = [limit.loosened(1 + limit.excess(figures)) for limit in limits if limit not in kept]

@@ -84,7 +84,7 @@ def _myself() -> str:
 
 
 def _machine() -> str:
-    """Where process numbers are ours: this machine since its start, this container."""
+    """Return where process numbers are ours: this machine since its start, this container."""
     parts = [socket.gethostname()]
     with suppress(OSError):  # Linux
         parts += [

@@ -1,4 +1,4 @@
-"""Which networks are too large to be trained here: found out from the document, before anything is allocated."""
+"""Refuse networks that are too large to be trained here, from the document, before anything is allocated."""
 
 import os
 
@@ -29,7 +29,7 @@ def memory_bytes(device: str) -> int | None:
 
 
 def too_large(cost: Cost, batch: int, memory: int | None) -> str | None:
-    """Why a network cannot be trained in so much memory, or None where it might."""
+    """Return why a network cannot be trained in so much memory, or None where it might."""
     needed = training_bytes(cost, batch)
     if memory is None or needed <= memory:
         return None

@@ -1,4 +1,4 @@
-"""What a search optimises, and the limits that it keeps."""
+"""Objectives of a search, and the limits that it keeps."""
 
 import math
 import re
@@ -23,7 +23,7 @@ class Objective:
 
     @property
     def known(self) -> bool:
-        """Whether the figure follows from the document (or the device's latency table) without training."""
+        """Return whether the figure follows from the document (or the device's latency table) without training."""
         return self.name != "accuracy"
 
     def show(self, value: float) -> str:
@@ -83,14 +83,14 @@ class Limit:
         return f"{self.objective.name}<={self.value * self.objective.scale:g}{self.objective.unit}"
 
     def excess(self, costs: Mapping[str, float]) -> float:
-        """How far the costs break the limit, as a part of it; at most 0 where they keep it.
+        """Return how far the costs break the limit, as a part of it; at most 0 where they keep it.
 
         A predicted latency keeps a limit when the upper end of its interval does.
         """
         return self._held(costs) / self.value - 1
 
     def show(self, costs: Mapping[str, float]) -> str:
-        """What is held against the limit, as people read it; of a predicted latency also the prediction."""
+        """Return what is held against the limit, as people read it; of a predicted latency also the prediction."""
         value, held = costs[self.objective.name], self._held(costs)
         shown = self.objective.show(value)
         return shown if held == value else f"{shown} predicted, {self.objective.show(held)} at the upper end"
@@ -107,7 +107,7 @@ class Limit:
 
 
 def over_limits(limits: Sequence[Limit], costs: Mapping[str, float]) -> str:
-    """Which limits the costs break, or cannot be said to keep; empty where they keep all."""
+    """Return which limits the costs break, or cannot be said to keep; empty where they keep all."""
     unknown = [limit for limit in limits if limit.objective.name not in costs]
     broken = [limit for limit in limits if limit not in unknown and limit.excess(costs) > 0]
     said = [f"over the limit {limit}" for limit in broken] + [f"not known to keep {limit}" for limit in unknown]

@@ -1,4 +1,4 @@
-"""What is checked and worked out before a search begins: data, space, costs, limits, the queue."""
+"""Check and work out what a search needs before it begins: data, space, costs, limits, the queue."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ LATENCY_FILE = "latency.json"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a search needs before it starts anything."""
+    """Data, space, costs and queue of a search that is about to start."""
 
     dataset: Dataset
     space: Space

@@ -67,7 +67,7 @@ class HeadWatch:
 
 
 def ray_addresses() -> list[tuple[str, int]]:
-    """Where the head and this process's raylet answer. Ray must have been started."""
+    """Return where the head and this process's raylet answer. Ray must have been started."""
     context = ray.get_runtime_context()
     host, _, port = context.gcs_address.rpartition(":")
     raylets = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Which published networks a search trains beside what it finds: its references."""
+"""Choose the published networks that a search trains beside what it finds: its references."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

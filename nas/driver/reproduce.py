@@ -180,7 +180,7 @@ def _settings(
 
 
 def _is_finished(folder: Path, settings: Settings) -> bool:
-    """Whether the folder holds this very search with nothing left to do."""
+    """Return whether the folder holds this very search with nothing left to do."""
     if not (folder / "run.yaml").exists():
         return False
     run = Run.open(folder)

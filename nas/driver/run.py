@@ -99,17 +99,17 @@ class Record:
 
     @property
     def published(self) -> bool:
-        """Whether it is a published network, trained here."""
+        """Return whether it is a published network, trained here."""
         return self.origin == "published"
 
     @property
     def was_trained(self) -> bool:
-        """Whether the trial is closed and was given to a worker: these count towards the budget."""
+        """Return whether the trial is closed and was given to a worker: these count towards the budget."""
         return self.state in ("complete", "stopped", "failed") and not self.untrained
 
     @property
     def was_taken_along(self) -> bool:
-        """Whether an earlier run trained it to the end: it may stand on the front, and costs this run nothing."""
+        """Return whether an earlier run trained it to the end: it may stand on the front and costs this run nothing."""
         return self.state == "complete" and self.untrained and self.twin is None
 
     @property
@@ -118,7 +118,7 @@ class Record:
         return sum(epoch["seconds"] for epoch in self.curve)
 
     def repeats(self, epochs: int) -> int:
-        """How often the network was trained again for so many epochs, trainings that failed included."""
+        """Return how often the network was trained again for so many epochs, trainings that failed included."""
         return sum(len(self.confirmed.get(kind, {}).get(str(epochs), {})) for kind in ("repeats", "failed"))
 
     def value(self, objective: Objective) -> float | None:
@@ -178,18 +178,18 @@ class Run:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the search ended before its budget because the space held no more networks to train."""
+        """Return whether the search ended before its budget because the space held no more networks to train."""
         return self.study.user_attrs.get("exhausted") is True
 
     @property
     def sessions(self) -> list[float]:
-        """When its drivers began to train, in POSIX seconds; empty where an older version did not write it down."""
+        """Return when its drivers began to train, in POSIX seconds; empty in runs of older versions."""
         known = self.study.user_attrs.get("sessions")
         return [float(at) for at in known if isinstance(at, int | float)] if isinstance(known, list) else []
 
     @property
     def is_judged(self) -> bool:
-        """Whether what is found out at the end (test accuracy) is known of the whole front."""
+        """Return whether what is found out at the end (test accuracy) is known of the whole front."""
         return all(
             "test_accuracy" in record.confirmed for record in self.records if record.on_front and not record.untrained
         )
@@ -291,11 +291,11 @@ class Run:
         return percent(accuracy, self.data.get("validation"))
 
     def front_file(self, rank: int, record: Record) -> Path:
-        """Where a member of the front is written; `rank` counts from 1."""
+        """Return where a member of the front is written; `rank` counts from 1."""
         return self.path / "front" / f"{rank:02d}-{record.architecture.id}.yaml"
 
     def checkpoint(self, record: Record) -> Path:
-        """Where a trial's weights are, if they are kept."""
+        """Return where a trial's weights are, if they are kept."""
         return self.path / "checkpoints" / f"{record.number}.pt"
 
     def write_tables(self) -> None:

@@ -70,7 +70,7 @@ def write_run_file(
 
 
 def not_repeatable(settings: Settings, environment: Mapping[str, Any]) -> list[str]:
-    """What of a search comes out otherwise when it is run again with the same settings, one line each.
+    """Return what of a search comes out otherwise when it is run again with the same settings, one line each.
 
     A training on the CPU is not among it: its seed follows from the search's and the network's id.
     """

@@ -192,7 +192,7 @@ def untested(out: Path) -> list[Record]:
 
 
 def is_finished(run: Run, settings: Settings) -> bool:
-    """Whether a run has all that the settings ask for: trials, what is read at the end, and repeats."""
+    """Return whether a run has all that the settings ask for: trials, what is read at the end, and repeats."""
     epochs = settings.confirm_epochs or settings.parsed_recipe.epochs
     return (
         (run.is_exhausted or sum(record.was_trained for record in run.records) >= settings.trials)
@@ -221,7 +221,7 @@ def _match(settings: Settings, out: Path) -> None:
 
 
 def _check(leader: Conductor | Confirmation, out: Path) -> None:
-    """Whether the trials could be trained.
+    """Return whether the trials could be trained.
 
     Raises:
         SearchFailedError: why they could not.

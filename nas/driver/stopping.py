@@ -51,7 +51,7 @@ def rungs(epochs: int, first: int = 1) -> tuple[int, ...]:
 
 
 def survives(own: Sequence[float], others: Sequence[Sequence[float]], reduction: int) -> bool:
-    """Whether a trial goes on: no other dominates it, or it is among the best 1 / reduction of all.
+    """Return whether a trial goes on: no other dominates it, or it is among the best 1 / reduction of all.
 
     Args:
         own: the trial's values at the rung, every objective minimised.

@@ -1,4 +1,4 @@
-"""How long the rest of a search takes, from what its trainings took: what one costs is known before it is trained."""
+"""Estimate the rest of a search's time from its trainings: what a network costs is known before it is trained."""
 
 import time
 from collections import Counter

@@ -213,7 +213,7 @@ class _Stop(tune.Stopper):
 
 
 class _Faults(tune.Callback):
-    """What Tune tells a searcher too little about: which worker has a trial, and why one was lost."""
+    """Ray Tune's account of lost workers, which it does not pass on to a searcher: whose trial, and why."""
 
     def __init__(self, bridge: _Bridge) -> None:
         self.bridge = bridge
@@ -235,13 +235,13 @@ class _Forgetting(tune.Callback):
 
 
 def _error_of(trial: Trial) -> BaseException | None:
-    """What Ray said when a trial's worker was lost; Tune keeps it in a file beside its own records."""
+    """Return what Ray said when a trial's worker was lost; Tune keeps it in a file beside its own records."""
     file = trial.pickled_error_file
     return pickle.loads(Path(file).read_bytes()) if file else None
 
 
 def _is_the_nodes_fault(error: BaseException | None) -> bool:
-    """Whether a worker was lost with its whole node, or with the way there, and not by itself.
+    """Return whether a worker was lost with its whole node, or with the way there, and not by itself.
 
     Ray notices a dead worker at once and a dead node after some seconds; until then its workers are only out of reach.
     """

@@ -1,4 +1,4 @@
-"""What a run's files say, checked before anything relies on it: a run's folder may come from somebody else.
+"""Check a run's files before anything relies on them: a run's folder may come from somebody else.
 
 Optuna reads a journal without looking at what is in it, and nothing in a file is sure to have the type that it was
 written with. What is not mentioned here is not used, or checked where it is (the architecture, the settings).

@@ -1,4 +1,4 @@
-"""What a network takes on a device: measured, or predicted from a table that was calibrated there."""
+"""Latency of a network on a device: measured, or predicted from a table that was calibrated there."""
 
 from nas.latency.cache import table_for
 from nas.latency.calibration import calibrate

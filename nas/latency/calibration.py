@@ -195,7 +195,7 @@ class _Clock:
 
     @property
     def _is_profiled(self) -> bool:
-        """Whether a profiler tells how a network's time divides over its segments.
+        """Return whether a profiler tells how a network's time divides over its segments.
 
         Eager segments run one by one, with a clock between them. ONNX Runtime's profiler tells them apart. Of compiled
         networks and on a graphics card, which runs ahead of the clock, only the whole is timed.

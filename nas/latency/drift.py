@@ -21,7 +21,7 @@ PASSES = 5
 
 
 def slowness(times: Times, at: npt.NDArray[np.int64]) -> Times:
-    """How slow the machine was at every visit, 1 at its usual speed.
+    """Return how slow the machine was at every visit, 1 at its usual speed.
 
     A network's time over its own median says how slow the machine was, and the network's luck; the median over the
     visits around it, without its own, says how slow the machine was.
@@ -56,7 +56,7 @@ def slowness(times: Times, at: npt.NDArray[np.int64]) -> Times:
 
 
 def _certainty(drift: Times, luck: Times) -> float:
-    """How much of what the medians say is drift and not the luck of those who said it, in [0, 1] (Wiener's filter)."""
+    """Return the share of the medians' changes that is drift and not their own noise, in [0, 1] (Wiener's filter)."""
     luck_of_a_median = math.pi / 2 * float(np.nanvar(luck)) / (2 * NEIGHBOURS)
     variance = float(np.var(drift))
     return max(0.0, 1 - luck_of_a_median / variance) if variance > 0 else 0.0

@@ -29,7 +29,7 @@ Run = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a network is run.
+    """Engine, device, threads and batch of a network's run.
 
     Attributes:
         engine: see above.

@@ -52,7 +52,7 @@ class Chain(NamedTuple):
 
 @dataclass(frozen=True)
 class Fit:
-    """What is fitted to timed networks."""
+    """Layer prices, context and variances that were fitted to timed networks."""
 
     model: LayerModel
     context: Context

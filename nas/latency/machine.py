@@ -20,7 +20,7 @@ GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a figure comes from; without it, a latency means nothing."""
+    """Origin of a figure; without it, a latency means nothing."""
 
     device: str
     """The processor's or the graphics card's name."""
@@ -69,7 +69,7 @@ def describe(runtime: Runtime, *, layout: str, quantile: float, foreign_load: fl
 
 
 class LoadMeter:
-    """How busy others keep the machine, from the kernel's own accounts (0 where /proc does not exist).
+    """Measure how busy others keep the machine, by the kernel's own accounts (0 where /proc does not exist).
 
     Args:
         cores: look at these only (default: all).

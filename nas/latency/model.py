@@ -41,7 +41,7 @@ Prices = Mapping[str, Sequence[float]]
 
 
 class Quantities(NamedTuple):
-    """What a layer does, and pays for."""
+    """Work of a layer: what it does, and pays for."""
 
     calls: float
     macs: float
@@ -136,7 +136,7 @@ def fit(observations: Sequence[Observation], *, per_run: bool = False) -> LayerM
 
 @dataclass(frozen=True)
 class Context:
-    """What a network as a whole does to its layers: the more code and data it runs through, the colder the caches.
+    """Effect of a whole network on its layers: the more code and data it runs through, the colder the caches.
 
     One and the same block is 10 to 15% faster in a network of plain blocks than in one of many kinds (EPYC, eager); in
     ONNX Runtime, networks above 6 ms take 10% more than their layers' prices, those of 2 to 4 ms 5% less (Xeon). The

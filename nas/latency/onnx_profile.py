@@ -1,4 +1,4 @@
-"""How an ONNX Runtime run divides over a network's segments, by the runtime's own profiler.
+"""Divide an ONNX Runtime run over a network's segments, by the runtime's own profiler.
 
 The runtime fuses layers and changes the memory layout across segments, so a segment exported and timed alone is another
 program than the one inside the network. The profiler times every node of the running network; a node's name begins

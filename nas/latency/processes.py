@@ -1,4 +1,4 @@
-"""Where networks are made ready and wait to be timed in turn: each in a process of its own.
+"""Make networks ready and let them wait to be timed in turn: each in a process of its own.
 
 Memory is a matter of history: networks of a process that had built 24 or 32 others before took 12 to 15% longer than in
 a fresh one, whether those others still lived or not (eager torch, Xeon, 8 networks, n = 2). Whoever ships a network
@@ -60,7 +60,7 @@ def prepared(runner: Runner, about: Any, *, runs: int, runtime: Runtime) -> Prep
 
 
 def place_for(device: str) -> Place:
-    """Where the measuring process makes networks ready: in children, where what it uses survives a fork."""
+    """Return where the measuring process makes networks ready: in children, where what it uses survives a fork."""
     return in_children if device == "cpu" and sys.platform == "linux" else here
 
 
@@ -118,7 +118,7 @@ class _Child:
         return self.answer()
 
     def answer(self) -> Any:
-        """What it has done.
+        """Return what it has done.
 
         Raises:
             UserError: it raised one.

@@ -58,7 +58,7 @@ class Measurement:
         return (self.high_ms - self.low_ms) / self.value_ms
 
     def tied(self, other: "Measurement") -> bool:
-        """Whether the intervals overlap, so that neither is known to be faster."""
+        """Return whether the intervals overlap, so that neither is known to be faster."""
         return self.low_ms <= other.high_ms and other.low_ms <= self.high_ms
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a network takes at the machine's usual speed, in ns, with its interval."""
+    """A network's time at the machine's usual speed, in ns, with its interval."""
 
     value: float
     low: float
@@ -80,7 +80,7 @@ class Estimate:
     """``runs``: of whole runs; ``parts``: added over the network's parts, which fit between two disturbances."""
 
     def why_noisy(self) -> str:
-        """What is wrong with it; empty if nothing is."""
+        """Return what is wrong with it; empty if nothing is."""
         if self.clean < FEWEST:
             return f"too noisy: {self.clean} undisturbed visits, {FEWEST} are needed"
         width = (self.high - self.low) / self.value
@@ -90,7 +90,7 @@ class Estimate:
 
 
 def estimates(traces: Sequence[Trace]) -> list[Estimate]:
-    """What each of the networks that were timed in turn takes at the machine's usual speed.
+    """Return what each of the networks that were timed in turn takes at the machine's usual speed.
 
     Within a visit, which lasts some ms, disturbances only add: its value is the low quantile of its runs. Between
     visits, the machine is now faster and now slower: its drift is divided out (:mod:`nas.latency.drift`), and the

@@ -38,7 +38,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How well the table predicts networks that it was not fitted to (cross-validation over the timed networks)."""
+    """Errors of a table on networks that it was not fitted to (cross-validation over the timed networks)."""
 
     networks: int
     within_10: float
@@ -105,7 +105,7 @@ class Table:
         return total * self.context(total, weights, len(kinds)) if total > 0 else 0.0
 
     def knows(self, segment: Segment) -> bool:
-        """Whether every kind of the segment's layers was timed."""
+        """Return whether every kind of the segment's layers was timed."""
         return kinds_of([segment]) <= self.model.prices.keys()
 
     def _segment(self, segment: Segment) -> float:

@@ -57,12 +57,12 @@ class Visit(NamedTuple):
 
     @property
     def in_one_piece(self) -> bool:
-        """Whether half of the runs were left alone."""
+        """Return whether half of the runs were left alone."""
         return 2 * len(self.clean) >= len(self.runs)
 
     @property
     def value(self) -> float:
-        """What the network takes when nothing comes between, in ns.
+        """Return what the network takes when nothing comes between, in ns.
 
         On a busy core hardly any run of some milliseconds is left alone, but each of its parts is, often enough: where
         whole runs are too few, the parts' own low quantiles are added up.

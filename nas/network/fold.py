@@ -117,7 +117,7 @@ def _norm_after(layer: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
 
 
 def _is_pointwise(conv: nn.Conv2d) -> bool:
-    """Whether a shift of its input shifts every output pixel alike: no padding, one group."""
+    """Return whether a shift of its input shifts every output pixel alike: no padding, one group."""
     return conv.groups == 1 and conv.padding in ((0, 0), 0)
 
 

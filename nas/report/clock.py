@@ -1,4 +1,4 @@
-"""When a run's workers were held: one account of time for tables, bars and curves, with the run's pauses left out.
+"""Times at which a run's workers were held: one account for tables, bars and curves, pauses left out.
 
 A trial that an interrupted search left behind is finished by a later one, and its two timestamps have the pause between
 them. A driver writes down when it begins (`sessions`, in the study), which tells such trials from others.

@@ -119,7 +119,7 @@ def run_rows(
 
 
 def shared_front(runs: Sequence[Run], objectives: Sequence[Objective]) -> Counter[int]:
-    """How many networks each run has on the front of all runs together."""
+    """Return how many networks each run has on the front of all runs together."""
     ended = [
         (index, place)
         for index, run in enumerate(runs)
@@ -166,7 +166,7 @@ def histories_figure(runs: Sequence[Run], names: Sequence[str], volume: progress
 
 
 def caveats(runs: Sequence[Run]) -> list[str]:
-    """What makes the runs hard to compare."""
+    """Return what makes the runs hard to compare."""
     said = []
     if len({run.settings.dataset for run in runs}) > 1:
         said.append("The runs used different data sets: their accuracies cannot be compared.")

@@ -1,4 +1,4 @@
-"""How a network stands to the nearest published one: what it costs, and whether their accuracies can be told apart."""
+"""Compare a network with the nearest published one: its costs, and whether their accuracies can be told apart."""
 
 import math
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ _EQUAL = {
 
 @dataclass(frozen=True)
 class Distance:
-    """How a network stands to a published one.
+    """A network's costs and accuracy beside those of a published one.
 
     Attributes:
         rival: the published one.
@@ -50,7 +50,7 @@ class Distance:
 
     @property
     def is_win(self) -> bool:
-        """Whether it costs less and is not distinguishably less accurate."""
+        """Return whether it costs less and is not distinguishably less accurate."""
         return self.ratio < 1 / 1.05 and self.difference is not None and self.difference.high >= 0
 
     @property
@@ -68,7 +68,7 @@ class Distance:
 
 
 def distance(run: Run, record: Record) -> Distance | None:
-    """How a network stands to the nearest published one that was trained in the same run; None where there is none.
+    """Compare a network with the nearest published one that was trained in the same run; None where there is none.
 
     Of those that cannot be told from it in validation accuracy, the cheapest; where there are none, the one whose
     validation accuracy is nearest. Cost is the first objective beside accuracy, or the size.
@@ -93,7 +93,7 @@ def distance(run: Run, record: Record) -> Distance | None:
 
 
 def validation_difference(run: Run, record: Record, other: Record) -> Difference | None:
-    """What `record` gets more of the validation images right: over seeds where both have enough, else in the search.
+    """Return `record`'s lead in validation accuracy: over seeds where both have enough, else in the search.
 
     None where the run does not say how many images it has.
     """
@@ -109,7 +109,7 @@ def validation_difference(run: Run, record: Record, other: Record) -> Difference
 
 
 def test_difference(run: Run, record: Record, other: Record) -> Difference | None:
-    """What `record` gets more of the test images right, image by image where that is known; None where it is not."""
+    """Return `record`'s lead in test accuracy, image by image where that is known; None where it is not."""
     images = run.data.get("test")
     own, others = test_accuracy(record), test_accuracy(other)
     if images is None or own is None or others is None:
@@ -139,7 +139,7 @@ def test_accuracy(record: Record) -> float | None:
 
 
 def _test_hits(record: Record, images: int) -> NDArray[np.bool_] | None:
-    """Which test images the network judges right; None where that was not kept."""
+    """Return which test images the network judges right; None where that was not kept."""
     packed = bytes.fromhex(record.confirmed.get("test_hits", ""))
     if len(packed) != math.ceil(images / 8):
         return None

@@ -1,4 +1,4 @@
-"""Where the time of a search went, and how its trials ended."""
+"""Account of a search's time, and of how its trials ended."""
 
 import math
 from collections import Counter
@@ -28,7 +28,7 @@ class Spent:
 
 
 def time_spent(run: Run) -> Spent:
-    """Where the workers' time went: a trial's is what its worker measured, as in ``trials.csv``."""
+    """Return where the workers' time went: a trial's is what its worker measured, as in ``trials.csv``."""
     by_state: dict[str, tuple[float, float, float]] = {}
     for record in run.records:
         if record.was_trained and record.curve:
@@ -126,7 +126,7 @@ def _ending(record: Record) -> str:
 
 
 def time_sentence(spent: Spent) -> str:
-    """Where the time went, in words."""
+    """Return where the time went, in words."""
     if not spent.total:
         return ""
     training = sum(parts[0] for parts in spent.by_state.values())

@@ -1,4 +1,4 @@
-"""What mattered: the importance of every search parameter, and the trials as parallel coordinates."""
+"""Importance of every search parameter, and the trials as parallel coordinates."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ Importances = Mapping[str, Mapping[str, float]]
 
 
 def importances(run: Run) -> Importances:
-    """How much of the differences in each objective every parameter explains (a random forest's decrease of impurity).
+    """Return each parameter's share of the differences in each objective (a random forest's decrease of impurity).
 
     Accuracy is judged on the networks trained to the end, a cost on all whose cost is known. Objectives with fewer than
     :data:`LEAST_TRIALS` networks, or no differences, are left out.
@@ -65,7 +65,7 @@ def importances(run: Run) -> Importances:
 
 
 def note(run: Run, found: Importances) -> str:
-    """Why an objective is missing; empty where none is."""
+    """Return why an objective is missing; empty where none is."""
     missing = [QUANTITIES[o.name].title.lower() for o in run.objectives if o.name not in found]
     if not missing:
         return ""

@@ -160,7 +160,7 @@ def _schedule_row(run: Run, point: Point, index: int) -> dict[str, Any]:
 
 
 def status(run: Run) -> str:
-    """What to know of a run that is not finished; empty for one that is."""
+    """Return what to know of a run that is not finished; empty for one that is."""
     if is_finished(run, run.settings):
         return ""
     done = sum(record.was_trained for record in run.records)
@@ -178,7 +178,7 @@ def status(run: Run) -> str:
 def page_data(
     runs: Sequence[Run], points: Sequence[Point], figures: Mapping[str, Any], run_regions: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """What the page's script reads."""
+    """Return what the page's script reads."""
     document = point_table.document(points)
     # The colours span what was trained; a printed network of another family may lie outside.
     drawn = [point.architecture for point in points if point.architecture is not None and point.kind != "printed"]

@@ -179,7 +179,7 @@ def yaml_lines(architecture: Architecture, known: dict[str, str]) -> list[str]:
 
 
 def strip(architecture: Architecture) -> list[tuple[Any, ...]]:
-    """What is drawn of each stage: block, t, c, n, s, kernels, how they are combined, SE ratio, experts.
+    """Return what is drawn of each stage: block, t, c, n, s, kernels, how they are combined, SE ratio, experts.
 
     None where the block has no such thing or it is plain (3x3, no SE, one expert).
     """

@@ -1,4 +1,4 @@
-"""How a search went: hypervolume and learning curves."""
+"""Progress of a search: hypervolume and learning curves."""
 
 import datetime
 import math

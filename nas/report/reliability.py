@@ -1,4 +1,4 @@
-"""How far to trust a run: what search saw against what was confirmed, and how the run was made."""
+"""Reliability of a run's figures: the search's against confirmed ones, and how the run was made."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def latency_figure(points: Sequence[Point]) -> Document | None:
 
 
 def sentences(run: Run) -> list[str]:
-    """What the figures say."""
+    """Return what the figures say."""
     said = []
     pairs = [
         (record.accuracy, test)
@@ -84,7 +84,7 @@ def sentences(run: Run) -> list[str]:
 
 
 def _noisy(run: Run) -> list[str]:
-    """Which measured latencies are not to be trusted, and why."""
+    """Return which measured latencies are not to be trusted, and why."""
     reasons = [reason for record in run.records if (reason := record.confirmed.get("latency_noisy"))]
     if not reasons:
         return []
@@ -93,7 +93,7 @@ def _noisy(run: Run) -> list[str]:
 
 
 def _repeated(run: Run) -> list[str]:
-    """What trainings with other seeds say about the search's accuracies."""
+    """Return what trainings with other seeds say about the search's accuracies."""
     confirmed = confirmed_networks(run.records)
     if not confirmed:
         return []
@@ -110,7 +110,7 @@ def _repeated(run: Run) -> list[str]:
 
 
 def _not_told_apart(run: Run, confirmed: Sequence[Confirmed]) -> str:
-    """Which pairs of the front its seeds cannot tell apart in accuracy."""
+    """Return which pairs of the front its seeds cannot tell apart in accuracy."""
     front = [item for item in confirmed if item.record.on_front and len(item.accuracies) > 1]
     pairs = list(itertools.combinations(front, 2))
     adjusted = holm([welch(a.accuracies, b.accuracies) for a, b in pairs])
@@ -128,7 +128,7 @@ def _not_told_apart(run: Run, confirmed: Sequence[Confirmed]) -> str:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """How the run was made, as (what, how)."""
+    """Return how the run was made, as (what, how)."""
     settings, environment = run.settings, run.environment
     recipe = settings.parsed_recipe
     levels = settings.rungs

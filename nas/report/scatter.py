@@ -139,7 +139,7 @@ def axis_unit(points: Sequence[Point], key: str) -> tuple[float, str]:
 
 
 def axis_ticks(points: Sequence[Point], key: str) -> list[float] | None:
-    """Where a logarithmic axis is labelled, in its unit; None for a linear one, which plotly labels well itself."""
+    """Return the ticks of a logarithmic axis, in its unit; None for a linear one, which plotly labels well itself."""
     factor, _ = axis_unit(points, key)
     values = [point.values[key] * factor for point in points if point.values.get(key, 0) > 0]
     return log_ticks(min(values), max(values)) if QUANTITIES[key].log and values else None
@@ -187,7 +187,7 @@ class Plane:
         return trace
 
     def row(self, name: str, state: str, colour: str, symbol: str) -> Document:
-        """What did not reach the end stands in a row of its own below the plot, where its cost puts it."""
+        """Lay out what did not reach the end in a row of its own below the plot, where its cost puts it."""
         marker = {"symbol": symbol, "size": 9, "color": colour, "line": {"width": 1.4, "color": colour}}
         trace = self.trace(name, lambda point: point.state == state, marker)
         indices = trace["meta"]["points"]

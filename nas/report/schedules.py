@@ -41,7 +41,7 @@ def drawn(points: Sequence[Point]) -> list[int]:
 
 
 def verdict(points: Sequence[Point]) -> str:
-    """Whether the networks found on the front expand more in early or in late stages; empty where few were found.
+    """Say whether the networks found on the front expand more in early or in late stages; empty where few were found.
 
     A preference is stated where more of them share it than heads or tails would (sign test, 5 %).
     """

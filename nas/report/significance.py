@@ -1,4 +1,4 @@
-"""Whether accuracies differ by more than chance: intervals, tests, agreement of orders. Plain numbers in and out."""
+"""Tell differences of accuracy from chance: intervals, tests, agreement of orders. Plain numbers in and out."""
 
 import itertools
 import math
@@ -29,7 +29,7 @@ class Difference:
 
     @property
     def is_distinguishable(self) -> bool:
-        """Whether the interval leaves no difference out."""
+        """Return whether the interval leaves no difference out."""
         return self.low > 0 or self.high < 0
 
 
@@ -101,7 +101,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How two figures order the same networks: pairs in the same order, in the opposite one, and tied in either."""
+    """Pairs of networks that two figures order alike, in the opposite way, or tie."""
 
     same: int
     opposite: int

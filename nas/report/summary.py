@@ -110,7 +110,7 @@ def _headline(run: Run, front: Sequence[Record]) -> list[str]:
 
 
 def references(run: Run) -> list[str]:
-    """How the networks that were asked for by name stand to the front, in one sentence; none where there is none.
+    """Say in one sentence how the networks that were asked for by name stand to the front; none where there is none.
 
     By the objectives, with accuracy on validation images, as the front itself.
     """
@@ -139,7 +139,7 @@ def _named(records: Sequence[Record]) -> str:
 
 
 def _dominates(run: Run, record: Record, other: Record) -> bool:
-    """Whether a network is at least as good in every objective that is known of the other one."""
+    """Return whether a network is at least as good in every objective that is known of the other one."""
     for objective in run.objectives:
         own, others = record.value(objective), other.value(objective)
         if own is None or (others is not None and (own < others if objective.maximise else own > others)):
@@ -148,12 +148,12 @@ def _dominates(run: Run, record: Record, other: Record) -> bool:
 
 
 def origin_mark(record: Record) -> str:
-    """Where a network comes from that the search did not find; empty for one that it found."""
+    """Return where a network comes from that the search did not find; empty for one that it found."""
     return "earlier run" if record.was_taken_along else {"own": "your own"}.get(record.origin, record.origin)
 
 
 def repeated_accuracy(record: Record, images: int | None = None) -> str:
-    """What trainings with other seeds gave on the validation images, as mean and spread; empty where there are none.
+    """Return the validation accuracy over other seeds, as mean and spread; empty where there are none.
 
     Args:
         record: a trial.
