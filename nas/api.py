@@ -258,6 +258,8 @@ def evaluate(
         "dataset": data.name,
         "validation_accuracy": evaluate_network(network, images, "validation").accuracy,
         "test_accuracy": evaluate_network(network, images, "test").accuracy,
+        "validation_images": len(images.validation),
+        "test_images": len(images.test),
     }
 
 
@@ -273,6 +275,8 @@ def _evaluate_onnx(
         "dataset": name,
         "validation_accuracy": accuracies.validation,
         "test_accuracy": accuracies.test,
+        "validation_images": accuracies.validation_images,
+        "test_images": accuracies.test_images,
     }
 
 

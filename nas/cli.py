@@ -11,6 +11,7 @@ from nas.errors import UserError
 from nas.exit import errors, resumable, run_command, same_command
 from nas.latency_cli import AsJson, console, latency_app
 from nas.resource_options import with_resources
+from nas.units import percent
 
 if TYPE_CHECKING:
     from nas.driver.cluster import Resources
@@ -323,7 +324,8 @@ def train(
             on_epoch=lambda epoch, epochs: print_epoch(console, epoch, epochs),
         )
     console.print(
-        f"validation accuracy {result.validation_accuracy:.2%} · test accuracy {result.test_accuracy:.2%}\n"
+        f"validation accuracy {percent(result.validation_accuracy, result.validation_images)} · "
+        f"test accuracy {percent(result.test_accuracy, result.test_images)}\n"
         f"Weights:  {result.model}\n"
         f"Judge it, or ship it:\n  nas evaluate {result.model}\n  nas export {result.model}",
         markup=False,
@@ -351,8 +353,9 @@ def evaluate(
         console.print_json(data=result)
         return
     console.print(
-        f"{result['name']} on {result['dataset']}: validation accuracy {result['validation_accuracy']:.2%}, "
-        f"test accuracy {result['test_accuracy']:.2%}"
+        f"{result['name']} on {result['dataset']}: "
+        f"validation accuracy {percent(result['validation_accuracy'], result['validation_images'])}, "
+        f"test accuracy {percent(result['test_accuracy'], result['test_images'])}"
     )
 
 

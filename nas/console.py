@@ -73,7 +73,7 @@ def print_epoch(console: Console, epoch: Epoch, epochs: int) -> None:
     """One line per epoch of a training."""
     console.print(
         f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  loss {epoch.loss:.4f}  "
-        f"train {epoch.train_accuracy:7.2%}  validation {epoch.validation_accuracy:7.2%}  "
+        f"train {percent(epoch.train_accuracy):>7}  validation {percent(epoch.validation_accuracy):>7}  "
         f"lr {epoch.lr:.2g}  {epoch.seconds_train + epoch.seconds_eval:.1f} s  {epoch.images_per_second:,.0f} images/s"
     )
 
@@ -213,13 +213,13 @@ def print_reproduction(console: Console, done: Reproduction) -> None:
     """A paper's table again: printed figures and ours, and the ranks under both."""
     table = _table("Network", "For", "Accuracy", "Here", "Test", "ms", "Here", "Rank by accuracy", "by latency")
     for row in done.frame.to_dict("records"):
-        spread = "" if pd.isna(row["accuracy_spread"]) else f" ± {row['accuracy_spread']:.2%}"
+        spread = "" if pd.isna(row["accuracy_spread"]) else f" ± {done.percent(row, 'accuracy_spread')}"
         table.add_row(
             escape(row["printed_name"]),  # a name such as E[ours] is no markup
             row["dataset"],
             _known(row["printed_accuracy"], "{:.2%}"),
-            _known(row["accuracy"], "{:.2%}") + spread,
-            _known(row["test_accuracy"], "{:.2%}"),
+            done.percent(row, "accuracy") + spread,
+            done.percent(row, "test_accuracy"),
             _known(row["printed_latency_ms"], "{:.3g}"),
             _known(row["latency_ms"], "{:.3g}"),
             *(
@@ -246,7 +246,9 @@ def print_exported(console: Console, exported: Exported) -> None:
         before, after = exported.accuracies
         console.print(
             f"{small.path}\nint8: size {megabytes(small.size_before)} -> {megabytes(small.size)}, validation accuracy "
-            f"{before.validation:.2%} -> {after.validation:.2%}, test accuracy {before.test:.2%} -> {after.test:.2%}, "
+            f"{percent(before.validation, before.validation_images)} -> "
+            f"{percent(after.validation, after.validation_images)}, test accuracy "
+            f"{percent(before.test, before.test_images)} -> {percent(after.test, after.test_images)}, "
             f"calibrated on {small.calibration_images} training images",
             markup=False,
         )

@@ -61,8 +61,14 @@ def test_train_and_evaluate_agree(tmp_path):
     suggested = next(line for line in done.stdout.splitlines() if "nas evaluate" in line).split()
     assert suggested == ["nas", "evaluate", str(tmp_path / "e" / "model.safetensors")]
     figures = json.loads(run_nas(*suggested[1:], "--json").stdout)
-    assert f"validation accuracy {figures['validation_accuracy']:.2%}" in done.stdout
-    assert f"test accuracy {figures['test_accuracy']:.2%}" in done.stdout
+    assert (figures["validation_images"], figures["test_images"]) == (216, 359)  # an image: over 0.2 points
+    printed = [f"{part} accuracy {100 * figures[f'{part}_accuracy']:.0f} %" for part in ("validation", "test")]
+    assert " · ".join(printed) in done.stdout
+    judged = run_nas(*suggested[1:])
+    assert judged.stdout.split(": ")[1].strip() == ", ".join(printed)
+    said = done.stdout.splitlines()
+    begins = next(number for number, line in enumerate(said) if line.startswith("training epoch 1 of 2: "))
+    assert said[begins + 1].startswith("epoch 1/2 ")  # and nothing else between the two
 
 
 TRAINING = "name: x\nstem: {channels: 8}\nstages:\n"

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ from checks import EVERYTHING
 from documents import architectures
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
+from rich.console import Console
 from shipping import KINDS, TINY, card_of, expected_logits, lived_in, small, train_tiny
 
 import nas
+from nas.console import print_exported
 from nas.errors import UserError
 from nas.export import Card, ExportError, to_onnx, to_program, to_python
 from nas.export.check import Normalised, compare
@@ -280,6 +283,9 @@ def test_int8_is_smaller_and_about_as_accurate(trained, tmp_path):
     assert before.validation == pytest.approx(trained.validation_accuracy, abs=0.01)
     assert after.validation > before.validation - 0.02
     assert figures.calibration_images == 512
+    said = io.StringIO()
+    print_exported(Console(file=said, width=200), done)
+    assert f"test accuracy {100 * before.test:.0f} % -> {100 * after.test:.0f} %," in said.getvalue()  # few images
 
     # By ONNX Runtime alone, on images that took no part.
     test = load_dataset("digits").test

@@ -31,6 +31,8 @@ class Progress:
     failed: int = 0
     running: int = 0
     best_accuracy: float | None = None
+    images: int | None = None
+    """Of the validation part, which accuracies are counted on."""
     front: int = 0
     started: float = field(default_factory=time.monotonic)
     ends: float | None = None
@@ -59,6 +61,7 @@ class Conductor:
         stopping: the early-stopping rule.
         epochs: the full budget of a trial.
         trials: how many networks are trained.
+        images: in the validation part.
         max_failures: after so many failures in a row the fault is not the networks', and the search ends.
         on_change: called with the progress after every change.
         discard: told the number of a trial whose weights are of no more use.
@@ -71,6 +74,7 @@ class Conductor:
         stopping: DominanceStopping,
         epochs: int,
         trials: int,
+        images: int | None = None,
         max_failures: int = 5,
         on_change: Callable[[Progress], None] = lambda progress: None,
         discard: Callable[[int], None] = lambda number: None,
@@ -81,7 +85,7 @@ class Conductor:
         self.max_failures = max_failures
         self.on_change = on_change
         self.discard = discard
-        self.progress = Progress(budget=trials)
+        self.progress = Progress(budget=trials, images=images)
         self.broken: str | None = None
         """Why the search cannot go on, if so."""
         self._failures_in_a_row = 0

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.driver.conductor import Progress
+from nas.units import percent
 
 PLAIN_EVERY_SECONDS = 10.0
 
@@ -58,14 +59,13 @@ class Display:
 
 def describe(progress: Progress) -> str:
     """The progress as one line."""
-    best = "-" if progress.best_accuracy is None else f"{progress.best_accuracy:.2%}"
     parts = [
         f"{progress.closed}/{progress.budget} trials",
         f"{progress.done} done",
         f"{progress.stopped} stopped",
         f"{progress.failed} failed",
         f"{progress.running} running",
-        f"best {best}",
+        f"best {percent(progress.best_accuracy, progress.images)}",
         f"front {progress.front}",
         f"{duration(time.monotonic() - progress.started)} elapsed",
     ]

@@ -28,6 +28,7 @@ from nas.files import write_atomic
 from nas.latency import Runtime, measure
 from nas.training.data import FOLDER_PREFIX, NAMES, load_dataset
 from nas.training.recipe import Recipe, load_recipe
+from nas.units import percent
 
 TRAINED: Mapping[str, str] = {"han-table3": "han", "han-table5": "han", "hoang-table3": "hoang", "kuo-table3": "kuo"}
 TIMED = ("hoang-table5",)
@@ -71,6 +72,7 @@ class Reproduction:
     orders  Spearman's correlation of the printed order with ours, by column, data set and hardware that the rows are
             printed for; None for fewer than three rows with both figures, and where all are equal
     runs    folders of the runs; none where networks are only timed
+    images  number of images per part, such as ``validation``, by the data set that was trained on
     """
 
     table: str
@@ -78,6 +80,13 @@ class Reproduction:
     frame: pd.DataFrame
     orders: Mapping[tuple[str, ...], float | None]
     runs: Sequence[Path]
+    images: Mapping[str, Mapping[str, Any]]
+
+    def percent(self, row: Mapping[Any, Any], column: str) -> str:
+        """An accuracy of ours with the digits that its images support."""
+        if pd.isna(row[column]):
+            return "-"
+        return percent(row[column], self.images[row["trained_on"]].get("test" if "test" in column else "validation"))
 
 
 def reproduce(
@@ -252,7 +261,9 @@ def _write(table: str, folder: Path, cells: Sequence[Mapping[str, Any]], runs: S
             plain = len(both) > 2 and bool((both.nunique() > 1).all())
             if not both.empty:
                 orders[column, *map(str, where)] = float(stats.spearmanr(both).statistic) if plain else None
-    done = Reproduction(table, folder, frame, orders, [run.path for run in runs])
+    done = Reproduction(
+        table, folder, frame, orders, [run.path for run in runs], {run.settings.dataset: run.data for run in runs}
+    )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "table.csv", frame.to_csv(index=False))
     write_atomic(folder / "table.md", _markdown(done, runs))
@@ -279,7 +290,12 @@ def _markdown(done: Reproduction, runs: Sequence[Run]) -> str:
     for title, (column, form) in _SHOWN.items():
         for side, key in (("printed", f"printed_{column}"), ("here", column)):
             if key in frame and frame[key].notna().any():
-                columns[f"{title}, {side}"] = ["-" if pd.isna(item) else form.format(item) for item in frame[key]]
+                ours = side == "here" and "accuracy" in key and "rank" not in key
+                columns[f"{title}, {side}"] = (
+                    [done.percent(row, key) for row in frame.to_dict("records")]
+                    if ours
+                    else ["-" if pd.isna(item) else form.format(item) for item in frame[key]]
+                )
     lines = [f"Printed: {protocol}." for protocol in frame["protocol"].unique() if protocol]
     for settings in (run.settings for run in runs):
         how = f"{settings.train_size or 'all'} images, epochs: {settings.parsed_recipe.epochs}"

@@ -125,6 +125,7 @@ def search(
             stopping=DominanceStopping(settings.rungs, settings.reduction),
             epochs=recipe.epochs,
             trials=settings.trials,
+            images=len(prepared.dataset.validation),
             max_failures=resources.max_failures,
             on_change=on_change,
             discard=checkpoints.discard,

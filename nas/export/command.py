@@ -29,10 +29,12 @@ CALIBRATION_IMAGES = 512
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Top-1 accuracies in [0, 1]."""
+    """Top-1 accuracies in [0, 1], and the images that they were counted on."""
 
     validation: float
     test: float
+    validation_images: int
+    test_images: int
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ def check_classes(data: Dataset, classes: Sequence[str], where: str) -> None:
 
 
 def _judge(run: Callable[[Tensor], Tensor], data: Dataset) -> Accuracies:
-    return Accuracies(*(accuracy(run, part.images, part.labels) for part in (data.validation, data.test)))
+    validation, test = (accuracy(run, part.images, part.labels) for part in (data.validation, data.test))
+    return Accuracies(validation, test, len(data.validation), len(data.test))
 
 
 def _default_name(description: Card, form: str) -> str:

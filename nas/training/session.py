@@ -40,7 +40,7 @@ from nas.training.data import Dataset
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch, Trainer
-from nas.training.recipe import Recipe
+from nas.training.recipe import Recipe, steps_per_epoch
 from nas.training.scalars import scalars
 from nas.training.threads import available_cores, fewest_fast, own_threads
 from nas.training.weights import Initialised, initialise, save_weights
@@ -61,6 +61,8 @@ class Trained:
     model: Path
     validation_accuracy: float
     test_accuracy: float
+    validation_images: int
+    test_images: int
     epochs: int
     initialised: Initialised | None = None
 
@@ -95,8 +97,8 @@ def train(
         init: a checkpoint or safetensors; tensors of its that have the name and shape of ours are where ours start.
         resume: go on with the training in `out`; where it was killed before its first epoch's end, begin it again.
         on_epoch: called after every epoch with it and the number of all.
-        say: told in one line each how long it trains, with how many threads, what the network began with, and whether
-            it is compiled.
+        say: told in one line each how long it trains, with how many threads, what the network began with, whether it
+            is compiled, and that the first epoch has begun.
 
     Raises:
         UserError: `out` holds a training and `resume` is not given, or it holds none and is to be resumed, or cannot be
@@ -141,6 +143,9 @@ def train(
         own_threads(threads) if device == "cpu" and ranks.count == 1 else nullcontext(),
         scalars(out / "tensorboard", first_epoch=trainer.epoch + 1) if ranks.leads else nullcontext() as draw,
     ):
+        if not trainer.done:  # the first epoch may take minutes, and its line comes at its end
+            steps, batch = steps_per_epoch(len(dataset.train), recipe.batch_size, shares=ranks.count)
+            say(f"training epoch {trainer.epoch + 1} of {recipe.epochs}: {steps} steps of {batch * ranks.count} images")
         while not trainer.done:
             epoch = trainer.run_epoch()
             if draw is None:  # another process writes
@@ -158,6 +163,8 @@ def train(
         model=out / MODEL,
         validation_accuracy=trainer.accuracy,
         test_accuracy=test_accuracy,
+        validation_images=len(dataset.validation),
+        test_images=len(dataset.test),
         epochs=trainer.epoch,
         initialised=initialised,
     )

@@ -230,6 +230,9 @@ def test_a_table_is_trained_interrupted_resumed_and_written(tmp_path, monkeypatc
 
     text = (done.path / "table.md").read_text()
     assert all(f"| {row.printed_name} |" in text for row in printed)
+    for row in rows:  # few images: ours in whole per cent, the printed ones as printed
+        ours = [float(row[key]) for key in ("printed_accuracy", "accuracy", "accuracy_spread", "test_accuracy")]
+        assert "| {:.2%} | {:.0f} % | {:.0f} % | {:.0f} % |".format(ours[0], *(100 * own for own in ours[1:])) in text
     assert write_report(run).exists()
 
     record = (done.path / "study.journal").read_bytes()

@@ -84,6 +84,11 @@ def test_what_waits_is_priced_by_its_macs() -> None:
     assert left.seconds([], 0) == 0
 
 
+def test_the_best_accuracy_has_the_digits_of_its_images() -> None:
+    best = [describe(Progress(budget=1, best_accuracy=0.90909, images=images)) for images in (77, 10_000)]
+    assert [line.split(" · ")[5] for line in best] == ["best 91 %", "best 90.9 %"]
+
+
 def test_time_that_passes_between_two_reports_is_no_longer_left() -> None:
     progress = Progress(budget=4, done=2)
     assert "time left unknown yet" in describe(progress)
