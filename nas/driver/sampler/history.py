@@ -40,7 +40,7 @@ class Record:
     Attributes:
         params: Its parameters, external representation; of a waiting trial the enqueued ones.
         row: Its parameters as numbers; None when they are not (yet) a point of the space.
-        key: What it shares with trials of the same meaning; None when ``row`` is or does not tell everything.
+        key: What it shares with trials of the same meaning; None when ``row`` is.
         values: Minimised, finite; None unless it ran to its end.
         constraints: Optuna's, feasible at or below zero.
         beside: Whether it takes no part in the competition for the front: outside the space, or over a limit.
@@ -78,12 +78,7 @@ def make_record(
     """
     params = {**(proposed or {}), **trial.system_attrs.get("fixed_params", {}), **trial.params}
     row = encoding.encode(params)
-    key = None
-    if row is not None and identity is not None:
-        key = identity(params)
-    elif row is not None and len(params) == len(encoding.axes):
-        # With further, conditional parameters the same row may stand for many points.
-        key = encoding.key(row)
+    key = None if row is None else identity(params) if identity is not None else encoding.key(row)
     return Record(
         number=trial.number,
         state=trial.state,

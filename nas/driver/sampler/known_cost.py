@@ -13,7 +13,7 @@ Method
 3. Candidates are mutants and crossovers of the front and random draws, then mutants of the best of these. Known costs
    are exact, limits on them (``feasible``) are kept, and what the study has seen is never proposed again.
 4. The candidate with the largest expected hypervolume improvement is taken, in closed form for any mix of known and
-   unknown objectives (:mod:`nas.driver.sampler.acquisition`), times the probability that its constraints hold and
+   unknown objectives, times the probability that its constraints hold and
    that it does not fail.
 
 Trials of all states count: complete ones; stopped ones (PRUNED) as observations with a lag that the model estimates,
@@ -32,7 +32,8 @@ Assumptions, and when it does not help
   counts the same at 1 MB and at 100 MB should divide the space first.
 - Below about ten trials, or when every objective is cheap, any other sampler does as well. Beyond some thousand trials
   evolutionary methods are cheaper per trial: the model conditions on 300 of them.
-- Conditional parameters (those that not all trials have) are drawn at random; the model does not see them.
+- One process and one thread ask; parameters that not all trials have are drawn at random, and the model does not see
+  them.
 
 Sources: Emmerich et al. (2011) and Yang et al. (2019), expected hypervolume improvement; Duvenaud et al. (2011),
 additive Gaussian processes; Snelson et al. (2004), warped Gaussian processes; Ginsbourger et al. (2010), kriging
@@ -42,7 +43,6 @@ believer; Gardner et al. (2014), constraints; White et al. (2021), BANANAS, cand
 from __future__ import annotations
 
 import functools
-import threading
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -61,7 +61,7 @@ from threadpoolctl import ThreadpoolController
 from nas.driver.sampler.candidates import random_rows
 from nas.driver.sampler.encoding import Array, Encoding, make_axis
 from nas.driver.sampler.history import Params, Record, make_record, signs_of
-from nas.driver.sampler.pool import NothingAllowedError, SpaceExhaustedError
+from nas.driver.sampler.pool import SpaceExhaustedError
 from nas.driver.sampler.proposer import Proposer
 
 MAX_OBJECTIVES = 4
@@ -78,7 +78,7 @@ class KnownCostSampler(BaseSampler):
     """Spends trials only where they can change the front, given that some objectives are known beforehand.
 
     A proposal is a function of the seed, the number of the trial and the study so far; nothing else is remembered. A
-    study that was stopped between two trials and resumed goes on as it would have. ``n_jobs`` threads are safe.
+    study that was stopped between two trials and resumed goes on as it would have.
 
     Example::
 
@@ -143,7 +143,6 @@ class KnownCostSampler(BaseSampler):
         self._pool_size = pool_size
         self._has_warned = False
         self._is_exhausted = False
-        self._lock = threading.RLock()
         self._forget()
 
     def _forget(self) -> None:
@@ -153,17 +152,8 @@ class KnownCostSampler(BaseSampler):
         self._space: dict[str, BaseDistribution] | None = None
         self._proposer: Proposer | None = None
         self._records: dict[int, tuple[FrozenTrial, Record]] = {}
-        # Proposals whose parameters may not have reached the storage yet, for other threads of this process.
+        # ``study.ask()`` without distributions proposes; the storage gets a parameter when it is suggested.
         self._proposed: dict[int, Params] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        dropped = {"_lock", "_study_of_caches", "_intersection", "_space", "_proposer", "_records", "_proposed"}
-        return {name: value for name, value in self.__dict__.items() if name not in dropped}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.RLock()
-        self._forget()
 
     @property
     def is_exhausted(self) -> bool:
@@ -177,11 +167,10 @@ class KnownCostSampler(BaseSampler):
         """
         if self._given_space is None:
             return False
-        with self._lock:
-            self._attend(study)
-            signs = signs_of(study.directions)
-            proposer, encoding = self._proposer_for(self._given_space, signs)
-            return proposer.is_spent(self._read(study, None, encoding, signs))
+        self._attend(study)
+        signs = signs_of(study.directions)
+        proposer, encoding = self._proposer_for(self._given_space, signs)
+        return proposer.is_spent(self._read(study, None, encoding, signs))
 
     def reseed_rng(self) -> None:
         """Nothing to do: each trial has a generator of its own, derived from the seed and the number of the trial."""
@@ -191,11 +180,10 @@ class KnownCostSampler(BaseSampler):
         study: Study,
         trial: FrozenTrial,
     ) -> dict[str, BaseDistribution]:
-        if self._given_space is not None:
-            return dict(self._given_space)
-        with self._lock:
-            self._attend(study)
-            return self._intersection.calculate(study)
+        self._attend(study)
+        space = self._intersection.calculate(study) if self._given_space is None else dict(self._given_space)
+        # An enqueued trial that is complete needs no proposal; Optuna takes its values whatever is proposed.
+        return {} if space.keys() <= trial.system_attrs.get("fixed_params", {}).keys() else space
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -216,7 +204,7 @@ class KnownCostSampler(BaseSampler):
             return {}
         # The matrices are small: with a second thread a proposal takes four times as long (83 against 19 ms per trial
         # over 1,000 trials of 29 parameters on two cores), and the cores belong to the trainings.
-        with self._lock, _blas().limit(limits=1, user_api="blas"):
+        with _blas().limit(limits=1, user_api="blas"):
             self._attend(study)
             return self._sample(study, trial, search_space)
 
@@ -239,8 +227,7 @@ class KnownCostSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        with self._lock:
-            self._proposed.pop(trial.number, None)
+        self._proposed.pop(trial.number, None)
         if self._constraints_func is not None:
             _process_constraints_after_trial(self._constraints_func, study, trial, state)
 
@@ -255,24 +242,18 @@ class KnownCostSampler(BaseSampler):
         proposer, encoding = self._proposer_for(space, signs)
         rng = np.random.default_rng([self._seed, trial.number])
         records = self._read(study, trial.number, encoding, signs)
-        pins = _pins(trial, encoding)
         try:
-            row = proposer.propose(records, pins, rng)
+            row = proposer.propose(records, rng)
             self._is_exhausted = False
-        except (SpaceExhaustedError, NothingAllowedError) as error:
-            if pins:  # somebody wants this trial, seen or not, allowed or not
-                row = random_rows(encoding, 1, rng)[0]
-            elif isinstance(error, NothingAllowedError):
-                raise
-            else:
-                self._say_exhausted(encoding)
-                seen = [record.row for record in records if record.row is not None]
-                row = seen[int(rng.integers(len(seen)))]
+        except SpaceExhaustedError:
+            self._warn_exhausted(encoding)
+            seen = [record.row for record in records if record.row is not None]
+            row = seen[int(rng.integers(len(seen)))]
         params = encoding.decode(row)
         self._proposed[trial.number] = params
         return params
 
-    def _say_exhausted(self, encoding: Encoding) -> None:
+    def _warn_exhausted(self, encoding: Encoding) -> None:
         self._is_exhausted = True
         if not self._has_warned:
             self._has_warned = True
@@ -327,17 +308,6 @@ def _is_same_space(one: Mapping[str, BaseDistribution] | None, other: Mapping[st
         and one.keys() == other.keys()
         and all(type(d) is type(other[name]) and vars(d) == vars(other[name]) for name, d in one.items())
     )
-
-
-def _pins(trial: FrozenTrial, encoding: Encoding) -> dict[int, float]:
-    """Parameters of a partly enqueued trial: Optuna takes these whatever is proposed, so the rest has to suit them."""
-    fixed = trial.system_attrs.get("fixed_params", {})
-    pins = {}
-    for position, axis in enumerate(encoding.axes):
-        number = axis.encode(fixed[axis.name]) if axis.name in fixed else None
-        if number is not None:
-            pins[position] = number
-    return pins
 
 
 def _checked_known(known: Mapping[int, Callable[[Params], float]] | None) -> dict[int, Callable[[Params], float]]:

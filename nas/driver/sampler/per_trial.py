@@ -109,7 +109,7 @@ class PerTrialSampler(BaseSampler):
             if row is not None:
                 rows.append(row)
         seen = {self._pricing(row).key for row in rows}
-        return Source(self._encoding, self._pricing, seen, {}, rng, [*self._allowed, *rows])
+        return Source(self._encoding, self._pricing, seen, rng, [*self._allowed, *rows])
 
 
 def _in_space(study: Study) -> Study:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -49,7 +49,6 @@ class Source:
 
     Args:
         seen: Keys of all trials, of any state.
-        pins: Numbers that every row must hold, by position (those of a partly enqueued trial).
         known: Rows from which the walks begin, those of them that are allowed.
     """
 
@@ -58,14 +57,12 @@ class Source:
         encoding: Encoding,
         pricing: Pricing,
         seen: set[Hashable],
-        pins: Mapping[int, float],
         rng: np.random.Generator,
         known: Sequence[Array],
     ) -> None:
         self._encoding = encoding
         self._pricing = pricing
         self._taken = set(seen)
-        self._pins = pins
         self._rng = rng
         self._known = known
 
@@ -97,10 +94,9 @@ class Source:
         Raises:
             SpaceExhaustedError, NothingAllowedError: As :meth:`fresh`.
         """
-        row = self._pinned(wanted.copy())
-        if self._is_new(self._pricing(row)):
-            return row
-        return self._wandered(self.nearest_allowed(row))
+        if self._is_new(self._pricing(wanted)):
+            return wanted
+        return self._wandered(self.nearest_allowed(wanted))
 
     def nearest_allowed(self, row: Array) -> Array:
         """The row where it is allowed, else one that is, seen or not, and has much in common with it.
@@ -127,8 +123,7 @@ class Source:
     @cached_property
     def _allowed(self) -> Array:
         """The known rows that are allowed."""
-        rows = [self._pinned(row.copy()) for row in self._known]
-        return self._stacked([row for row in rows if self._pricing(row).is_allowed])
+        return self._stacked([row for row in self._known if self._pricing(row).is_allowed])
 
     def _towards(self, start: Array, target: Array, *, is_thorough: bool = False) -> Array:
         """The allowed row that is reached from an allowed one by taking over the target's parameters in random order.
@@ -159,7 +154,7 @@ class Source:
         for _ in range(_STEPS):
             if self._is_new(self._pricing(row)):
                 return row
-            step = self._pinned(candidates.mutate(self._encoding, row[None], self._rng)[0])
+            step = candidates.mutate(self._encoding, row[None], self._rng)[0]
             row = step if self._pricing(step).is_allowed else row
         return self._anywhere(1).rows[0]
 
@@ -170,7 +165,7 @@ class Source:
         for _ in range(_ROUNDS if len(reached) else 0):
             targets = candidates.random_rows(self._encoding, max(count // 8, 1), self._rng)
             starts = reached[self._rng.integers(0, len(reached), len(targets))]
-            ways = [self._towards(a, self._pinned(b)) for a, b in zip(starts, targets, strict=True)]
+            ways = [self._towards(a, b) for a, b in zip(starts, targets, strict=True)]
             reached = np.concatenate([reached, ways])
             mutants = self._admit(
                 candidates.mutate(self._encoding, reached[self._rng.integers(0, len(reached), count)], self._rng)
@@ -195,7 +190,7 @@ class Source:
             drawn = (self._encoding.point(index) for index in range(int(self._encoding.size)))
         else:
             drawn = (row for _ in range(_ATTEMPTS) for row in candidates.random_rows(self._encoding, 64, self._rng))
-        row = next((row for row in map(self._pinned, drawn) if self._pricing(row).is_allowed), None)
+        row = next((row for row in drawn if self._pricing(row).is_allowed), None)
         if row is None:
             raise NothingAllowedError("feasible refused every point that was tried: the limits leave nothing, it seems")
         return row[None]
@@ -209,7 +204,7 @@ class Source:
         while frontier and len(admitted) < count:
             row = frontier.pop(int(self._rng.integers(len(frontier))))
             for neighbour in candidates.neighbours(self._encoding, row, self._rng):
-                priced = self._pricing(self._pinned(neighbour))
+                priced = self._pricing(neighbour)
                 if priced.is_allowed and priced.key not in reached:
                     reached.add(priced.key)
                     frontier.append(neighbour)
@@ -220,7 +215,7 @@ class Source:
     def _listed(self, count: int) -> Pool:
         admitted: list[tuple[Array, Priced]] = []
         for index in self._rng.permutation(int(self._encoding.size)).tolist():
-            row = self._pinned(self._encoding.point(index))
+            row = self._encoding.point(index)
             priced = self._pricing(row)
             if self._is_new(priced):
                 admitted.append((row, priced))
@@ -231,7 +226,7 @@ class Source:
     def _admit(self, rows: Array) -> Pool:
         admitted = []
         for row in rows:
-            priced = self._pricing(self._pinned(row))
+            priced = self._pricing(row)
             if self._is_new(priced):
                 admitted.append((row, priced))
         return self._pool(admitted)
@@ -241,11 +236,6 @@ class Source:
             return False
         self._taken.add(priced.key)
         return True
-
-    def _pinned(self, row: Array) -> Array:
-        for position, number in self._pins.items():
-            row[position] = number
-        return row
 
     def _pool(self, admitted: list[tuple[Array, Priced]]) -> Pool:
         costs = [priced.costs for _, priced in admitted]

@@ -65,13 +65,7 @@ class Pricing:
         return Priced(key, is_allowed, costs)
 
     def _cost(self, objective: int, params: Params) -> float:
-        try:
-            cost = float(self._known[objective](params))
-        except KeyError as error:
-            raise ValueError(
-                f"known[{objective}] asks for the parameter {error}, which not every trial has; "
-                "give it a default, or pass a search_space that holds it"
-            ) from error
+        cost = float(self._known[objective](params))
         if not np.isfinite(cost):
             raise ValueError(f"known[{objective}] must be finite, got {cost} for {params}")
         return cost

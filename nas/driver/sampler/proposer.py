@@ -58,12 +58,11 @@ class Proposer:
         self._startup_trials = startup_trials
         self._pool_size = pool_size
 
-    def propose(self, records: Sequence[Record], pins: Mapping[int, float], rng: np.random.Generator) -> Array:
+    def propose(self, records: Sequence[Record], rng: np.random.Generator) -> Array:
         """The row of the next point.
 
         Args:
             records: Of all other trials, by number.
-            pins: Numbers that the row must hold, by position.
 
         Raises:
             SpaceExhaustedError: All points have been seen.
@@ -72,7 +71,7 @@ class Proposer:
         setting = self._setting
         placed = [record for record in records if record.row is not None]
         observed, running = split(placed)
-        source = self._source(records, pins, rng)
+        source = self._source(records, rng)
         pool = source.fresh(self._parents(placed), self._pool_size // 2)
         view = View(setting, placed, pool)
         started = {record.number for record in [*observed, *running]}
@@ -89,14 +88,14 @@ class Proposer:
             scores = view.distance(pool)
         return np.asarray(pool.rows[int(np.argmax(scores))])
 
-    def _source(self, records: Sequence[Record], pins: Mapping[int, float], rng: np.random.Generator) -> Source:
+    def _source(self, records: Sequence[Record], rng: np.random.Generator) -> Source:
         seen = {record.key for record in records if record.key is not None}
         known = [*self._allowed, *(record.row for record in records if record.row is not None)]
-        return Source(self._setting.encoding, self._setting.pricing, seen, pins, rng, known)
+        return Source(self._setting.encoding, self._setting.pricing, seen, rng, known)
 
     def is_spent(self, records: Sequence[Record]) -> bool:
         """Whether no allowed point is left that has not been seen."""
-        return self._source(records, {}, np.random.default_rng(0)).is_spent()
+        return self._source(records, np.random.default_rng(0)).is_spent()
 
     def _parents(self, placed: Sequence[Record]) -> Array:
         """Rows of the best trials, shape (parents, parameters)."""

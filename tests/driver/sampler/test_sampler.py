@@ -130,32 +130,6 @@ def test_float_int_log_and_step_parameters_stay_in_their_distributions() -> None
         assert params["wide"] % 10 == 0
 
 
-def test_define_by_run_with_a_conditional_parameter() -> None:
-    def objective(trial: optuna.Trial) -> tuple[float, float]:
-        t = trial.suggest_int("t", 1, 8)
-        kind = trial.suggest_categorical("kind", ["plain", "deep"])
-        depth = trial.suggest_int("depth", 1, 4) if kind == "deep" else 1
-        return 1.0 / (t + depth), float(t)
-
-    sampler = KnownCostSampler(known={1: lambda params: float(params["t"])})
-    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
-    study.optimize(objective, n_trials=40)
-    assert not sampler.is_exhausted  # although its 16 points of t and kind have been seen: depth is not among them
-    assert len({trial.params["t"] for trial in study.best_trials}) >= 5
-
-
-def test_a_known_function_that_needs_more_than_all_trials_have_is_named() -> None:
-    def objective(trial: optuna.Trial) -> tuple[float, float]:
-        if trial.number % 2:
-            return 1.0, float(trial.suggest_int("extra", 0, 3) + trial.suggest_int("t", 0, 3))
-        return 1.0, float(trial.suggest_int("t", 0, 3))
-
-    sampler = KnownCostSampler(known={1: lambda params: float(params["t"] + params["extra"])})
-    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
-    with pytest.raises(ValueError, match=r"known\[1\] asks for the parameter 'extra'"):
-        study.optimize(objective, n_trials=10)
-
-
 # --- arguments ---
 
 
