@@ -39,7 +39,7 @@ def flat(text: str) -> str:
 def test_numbers_of_the_method() -> None:
     from nas.driver.conductor import Conductor
     from nas.driver.sampler import KnownCostSampler
-    from nas.driver.sampler.prediction import _MODEL_POINTS
+    from nas.driver.sampler.surrogate import _MODEL_POINTS
     from nas.latency import calibration, fitting, measuring, summary, timing
     from nas.latency.cache import BUDGET_SECONDS
     from nas.latency.table import LATER

@@ -34,7 +34,7 @@ class Partial:
 
 
 @dataclass(frozen=True)
-class Record:
+class EncodedTrial:
     """One trial.
 
     Attributes:
@@ -57,18 +57,23 @@ class Record:
     beside: bool = False
 
     @property
+    def reached(self) -> Partial | None:
+        """Values that the model learns from, final or not."""
+        return self.partial if self.values is None else Partial(self.values, 0.0)
+
+    @property
     def is_feasible(self) -> bool:
         return not self.beside and all(value <= 0.0 for value in self.constraints.values())
 
 
-def make_record(
+def encode_trial(
     trial: FrozenTrial,
     encoding: Encoding,
     signs: Array,
     identity: Identity | None,
     last_step: int,
     proposed: Params | None = None,
-) -> Record:
+) -> EncodedTrial:
     """Read one trial.
 
     Args:
@@ -79,7 +84,7 @@ def make_record(
     params = {**(proposed or {}), **trial.system_attrs.get("fixed_params", {}), **trial.params}
     row = encoding.encode(params)
     key = None if row is None else identity(params) if identity is not None else encoding.key(row)
-    return Record(
+    return EncodedTrial(
         number=trial.number,
         state=trial.state,
         params=params,

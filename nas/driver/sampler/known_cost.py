@@ -8,8 +8,8 @@ Method
 1. The first ``startup_trials`` are spread over the space and over the known costs (farthest point among random ones).
 2. Each unknown objective gets a Gaussian process on all trials: main effects of the parameters, pairwise
    interactions, a rest, and a function of the log costs. The marginal likelihood weighs them and chooses the scale of
-   the objective (as it is, or a logarithm). See :mod:`nas.driver.sampler.surrogate` and
-   :mod:`nas.driver.sampler.prediction`.
+   the objective (as it is, or a logarithm). See :mod:`nas.driver.sampler.gp` and
+   :mod:`nas.driver.sampler.surrogate`.
 3. Candidates are mutants and crossovers of the front and random draws, then mutants of the best of these. Known costs
    are exact, limits on them (``feasible``) are kept, and what the study has seen is never proposed again.
 4. The candidate with the largest expected hypervolume improvement is taken, in closed form for any mix of known and
@@ -60,7 +60,7 @@ from threadpoolctl import ThreadpoolController
 
 from nas.driver.sampler.candidates import random_rows
 from nas.driver.sampler.encoding import Array, Encoding, make_axis
-from nas.driver.sampler.history import Params, Record, make_record, signs_of
+from nas.driver.sampler.history import EncodedTrial, Params, encode_trial, signs_of
 from nas.driver.sampler.pool import SpaceExhaustedError
 from nas.driver.sampler.proposer import Proposer
 
@@ -151,7 +151,7 @@ class KnownCostSampler(BaseSampler):
         self._intersection = IntersectionSearchSpace(include_pruned=True)
         self._space: dict[str, BaseDistribution] | None = None
         self._proposer: Proposer | None = None
-        self._records: dict[int, tuple[FrozenTrial, Record]] = {}
+        self._records: dict[int, tuple[FrozenTrial, EncodedTrial]] = {}
         # ``study.ask()`` without distributions proposes; the storage gets a parameter when it is suggested.
         self._proposed: dict[int, Params] = {}
 
@@ -281,7 +281,7 @@ class KnownCostSampler(BaseSampler):
             )
         return self._proposer, self._encoding
 
-    def _read(self, study: Study, left_out: int | None, encoding: Encoding, signs: Array) -> list[Record]:
+    def _read(self, study: Study, left_out: int | None, encoding: Encoding, signs: Array) -> list[EncodedTrial]:
         # Not Optuna's per-thread cache: it would not show what parallel trials have been given since.
         trials = study.get_trials(deepcopy=False)
         last_step = max((max(t.intermediate_values) for t in trials if t.intermediate_values), default=0)
@@ -294,7 +294,7 @@ class KnownCostSampler(BaseSampler):
                 records.append(cached[1])
                 continue
             proposed = self._proposed.get(other.number)
-            record = make_record(other, encoding, signs, self._identity, last_step, proposed)
+            record = encode_trial(other, encoding, signs, self._identity, last_step, proposed)
             if other.state in (TrialState.COMPLETE, TrialState.FAIL):  # a stopped one depends on ``last_step``
                 self._records[other.number] = (other, record)
             records.append(record)

@@ -17,8 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.driver.sampler.encoding import Array, Encoding
 from nas.driver.sampler.history import Identity, Params
-from nas.driver.sampler.pool import Source, SpaceExhaustedError
-from nas.driver.sampler.pricing import Pricing
+from nas.driver.sampler.pool import KnownFunctions, Source, SpaceExhaustedError
 
 
 class PerTrialSampler(BaseSampler):
@@ -54,7 +53,7 @@ class PerTrialSampler(BaseSampler):
         self._seed = seed
         self._space = dict(search_space)
         self._encoding = Encoding.of(search_space)
-        self._pricing = Pricing(self._encoding, {}, np.ones(0), feasible, identity)
+        self._functions = KnownFunctions(self._encoding, {}, np.ones(0), feasible, identity)
         self._allowed = [row for params in allowed if (row := self._encoding.encode(params)) is not None]
         self._current: tuple[int, BaseSampler] | None = None
 
@@ -82,7 +81,7 @@ class PerTrialSampler(BaseSampler):
         try:
             return self._encoding.decode(source.closest(row))
         except SpaceExhaustedError:
-            return drawn if self._pricing(row).is_allowed else self._encoding.decode(source.nearest_allowed(row))
+            return drawn if self._functions.is_allowed(row) else self._encoding.decode(source.nearest_allowed(row))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -108,8 +107,8 @@ class PerTrialSampler(BaseSampler):
             row = self._encoding.encode({**other.system_attrs.get("fixed_params", {}), **other.params})
             if row is not None:
                 rows.append(row)
-        seen = {self._pricing(row).key for row in rows}
-        return Source(self._encoding, self._pricing, seen, rng, [*self._allowed, *rows])
+        seen = {self._functions.point(row)[0] for row in rows}
+        return Source(self._encoding, self._functions, seen, rng, [*self._allowed, *rows])
 
 
 def _in_space(study: Study) -> Study:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import itertools
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from nas.driver.sampler import candidates
 from nas.driver.sampler.encoding import Array, Encoding
-from nas.driver.sampler.pricing import Priced, Pricing
+from nas.driver.sampler.history import Identity, Params
 
+_REMEMBERED = 20_000  # points of about 1 kB each
 #: Spaces of up to so many points are listed when nothing unseen is met otherwise.
 MAX_LISTED = 10_000
 _ATTEMPTS = 100
@@ -41,6 +43,60 @@ class Pool:
         return Pool(np.concatenate([self.rows, other.rows]), np.concatenate([self.costs, other.costs]))
 
 
+class KnownFunctions:
+    """The user's functions of the parameters, each called once per row. A cache: forgetting costs nothing but time.
+
+    Args:
+        known: Objective index -> exact value, in the study's direction.
+        signs: 1 for a minimised objective, -1 for a maximised one.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        known: Mapping[int, Callable[[Params], float]],
+        signs: Array,
+        feasible: Callable[[Params], bool] | None,
+        identity: Identity | None,
+    ) -> None:
+        self._encoding = encoding
+        self._known = dict(sorted(known.items()))
+        self._signs = signs
+        self._feasible = feasible
+        self._identity = identity
+        self.is_limited = feasible is not None
+        self._point = lru_cache(_REMEMBERED)(self._point_of)
+        self._cost = lru_cache(_REMEMBERED)(self._cost_of)
+
+    def point(self, row: Array) -> tuple[Hashable, bool]:
+        """Key that points of one meaning share, and whether the point is allowed."""
+        return self._point(row.tobytes())
+
+    def is_allowed(self, row: Array) -> bool:
+        return self.point(row)[1]
+
+    def costs(self, rows: Array) -> Array:
+        """Known objectives, minimised, shape (rows, known objectives)."""
+        costs = [self._cost(row.tobytes()) for row in rows] if self._known else []
+        return np.stack(costs) if costs else np.zeros((len(rows), len(self._known)))
+
+    def _point_of(self, row: bytes) -> tuple[Hashable, bool]:
+        numbers = np.frombuffer(row)
+        params = self._encoding.decode(numbers)
+        key = self._identity(params) if self._identity is not None else self._encoding.key(numbers)
+        return key, self._feasible is None or bool(self._feasible(params))
+
+    def _cost_of(self, row: bytes) -> Array:
+        params = self._encoding.decode(np.frombuffer(row))
+        costs = []
+        for objective, function in self._known.items():
+            cost = float(function(params))
+            if not np.isfinite(cost):
+                raise ValueError(f"known[{objective}] must be finite, got {cost} for {params}")
+            costs.append(self._signs[objective] * cost)
+        return np.array(costs)
+
+
 class Source:
     """Draws the candidates of one proposal.
 
@@ -55,13 +111,13 @@ class Source:
     def __init__(
         self,
         encoding: Encoding,
-        pricing: Pricing,
+        functions: KnownFunctions,
         seen: set[Hashable],
         rng: np.random.Generator,
         known: Sequence[Array],
     ) -> None:
         self._encoding = encoding
-        self._pricing = pricing
+        self._functions = functions
         self._taken = set(seen)
         self._rng = rng
         self._known = known
@@ -79,7 +135,7 @@ class Source:
             pool = self._admit(candidates.propose(self._encoding, rows_from, count, self._rng))
             if len(pool):
                 break
-        if self._pricing.is_limited and len(pool) < count // 2:
+        if self._functions.is_limited and len(pool) < count // 2:
             pool = pool.joined(self._walked(count - len(pool)))
         return pool if len(pool) else self._anywhere(count)
 
@@ -94,7 +150,7 @@ class Source:
         Raises:
             SpaceExhaustedError, NothingAllowedError: As :meth:`fresh`.
         """
-        if self._is_new(self._pricing(wanted)):
+        if self._is_new(wanted):
             return wanted
         return self._wandered(self.nearest_allowed(wanted))
 
@@ -104,7 +160,7 @@ class Source:
         Raises:
             NothingAllowedError: As :meth:`fresh`.
         """
-        if self._pricing(row).is_allowed:
+        if self._functions.is_allowed(row):
             return row
         if not len(self._allowed):
             return self._anything_allowed()[0]
@@ -123,7 +179,7 @@ class Source:
     @cached_property
     def _allowed(self) -> Array:
         """The known rows that are allowed."""
-        return self._stacked([row for row in self._known if self._pricing(row).is_allowed])
+        return self._stacked([row for row in self._known if self._functions.is_allowed(row)])
 
     def _towards(self, start: Array, target: Array, *, is_thorough: bool = False) -> Array:
         """The allowed row that is reached from an allowed one by taking over the target's parameters in random order.
@@ -141,21 +197,21 @@ class Source:
         inside, outside = 0, len(order) + 1
         while outside - inside > 1:
             middle = (inside + outside) // 2
-            inside, outside = (middle, outside) if self._pricing(after(middle)).is_allowed else (inside, middle)
+            inside, outside = (middle, outside) if self._functions.is_allowed(after(middle)) else (inside, middle)
         row = after(inside)
         for position in order[inside + 1 :] if is_thorough else ():
             step = row.copy()
             step[position] = target[position]
-            row = step if self._pricing(step).is_allowed else row
+            row = step if self._functions.is_allowed(step) else row
         return row
 
     def _wandered(self, row: Array) -> Array:
         """The first unseen row of a walk through what is allowed; one from elsewhere where the walk meets none."""
         for _ in range(_STEPS):
-            if self._is_new(self._pricing(row)):
+            if self._is_new(row):
                 return row
             step = candidates.mutate(self._encoding, row[None], self._rng)[0]
-            row = step if self._pricing(step).is_allowed else row
+            row = step if self._functions.is_allowed(step) else row
         return self._anywhere(1).rows[0]
 
     def _walked(self, count: int) -> Pool:
@@ -190,59 +246,45 @@ class Source:
             drawn = (self._encoding.point(index) for index in range(int(self._encoding.size)))
         else:
             drawn = (row for _ in range(_ATTEMPTS) for row in candidates.random_rows(self._encoding, 64, self._rng))
-        row = next((row for row in drawn if self._pricing(row).is_allowed), None)
+        row = next((row for row in drawn if self._functions.is_allowed(row)), None)
         if row is None:
             raise NothingAllowedError("feasible refused every point that was tried: the limits leave nothing, it seems")
         return row[None]
 
     def _flooded(self, known: Array, count: int) -> Pool:
         """What can be reached from known rows through what is allowed, one changed parameter at a time."""
-        admitted: list[tuple[Array, Priced]] = []
         frontier = list(known)
-        reached = {self._pricing(row).key for row in frontier}
-        admitted += [(row, priced) for row in frontier if self._is_new(priced := self._pricing(row))]
+        reached = {self._functions.point(row)[0] for row in frontier}
+        admitted = [row for row in frontier if self._is_new(row)]
         while frontier and len(admitted) < count:
             row = frontier.pop(int(self._rng.integers(len(frontier))))
             for neighbour in candidates.neighbours(self._encoding, row, self._rng):
-                priced = self._pricing(neighbour)
-                if priced.is_allowed and priced.key not in reached:
-                    reached.add(priced.key)
+                key, is_allowed = self._functions.point(neighbour)
+                if is_allowed and key not in reached:
+                    reached.add(key)
                     frontier.append(neighbour)
-                    if self._is_new(priced):
-                        admitted.append((neighbour, priced))
+                    if self._is_new(neighbour):
+                        admitted.append(neighbour)
         return self._pool(admitted[:count])
 
     def _listed(self, count: int) -> Pool:
-        admitted: list[tuple[Array, Priced]] = []
-        for index in self._rng.permutation(int(self._encoding.size)).tolist():
-            row = self._encoding.point(index)
-            priced = self._pricing(row)
-            if self._is_new(priced):
-                admitted.append((row, priced))
-                if len(admitted) == count:
-                    break
-        return self._pool(admitted)
+        order = self._rng.permutation(int(self._encoding.size)).tolist()
+        unseen = (row for index in order if self._is_new(row := self._encoding.point(index)))
+        return self._pool(list(itertools.islice(unseen, count)))
 
     def _admit(self, rows: Array) -> Pool:
-        admitted = []
-        for row in rows:
-            priced = self._pricing(row)
-            if self._is_new(priced):
-                admitted.append((row, priced))
-        return self._pool(admitted)
+        return self._pool([row for row in rows if self._is_new(row)])
 
-    def _is_new(self, priced: Priced) -> bool:
-        if not priced.is_allowed or priced.key in self._taken:
+    def _is_new(self, row: Array) -> bool:
+        key, is_allowed = self._functions.point(row)
+        if not is_allowed or key in self._taken:
             return False
-        self._taken.add(priced.key)
+        self._taken.add(key)
         return True
 
-    def _pool(self, admitted: list[tuple[Array, Priced]]) -> Pool:
-        costs = [priced.costs for _, priced in admitted]
-        return Pool(
-            self._stacked([row for row, _ in admitted]),
-            np.stack(costs) if costs else np.zeros((0, self._pricing.count)),
-        )
+    def _pool(self, admitted: list[Array]) -> Pool:
+        rows = self._stacked(admitted)
+        return Pool(rows, self._functions.costs(rows))
 
     def _stacked(self, rows: list[Array]) -> Array:
         return np.stack(rows) if rows else np.zeros((0, len(self._encoding.axes)))

@@ -7,13 +7,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from nas import pareto
+from nas.driver.sampler.acquisition import Acquisition, Setting, View
 from nas.driver.sampler.encoding import Array, Encoding
-from nas.driver.sampler.history import Identity, Params, Record
-from nas.driver.sampler.pool import Source
-from nas.driver.sampler.prediction import Predictor
-from nas.driver.sampler.pricing import Pricing
-from nas.driver.sampler.scoring import Score, Setting, View, split
-from nas.driver.sampler.surrogate import Featurizer
+from nas.driver.sampler.gp import Featurizer
+from nas.driver.sampler.history import EncodedTrial, Identity, Params
+from nas.driver.sampler.pool import KnownFunctions, Source
+from nas.driver.sampler.surrogate import SurrogateFitter
 
 _ROUNDS = 2  # of local search around the best candidates
 _LEADERS = 6
@@ -49,16 +48,16 @@ class Proposer:
             encoding=encoding,
             signs=signs,
             known=tuple(sorted(known)),
-            pricing=Pricing(encoding, known, signs, feasible, identity),
+            functions=KnownFunctions(encoding, known, signs, feasible, identity),
             featurizer=featurizer,
-            predictor=Predictor(featurizer.group),
+            predictor=SurrogateFitter(featurizer.group),
             decided=frozenset(decided),
         )
         self._allowed = [row for params in allowed if (row := encoding.encode(params)) is not None]
         self._startup_trials = startup_trials
         self._pool_size = pool_size
 
-    def propose(self, records: Sequence[Record], rng: np.random.Generator) -> Array:
+    def propose(self, records: Sequence[EncodedTrial], rng: np.random.Generator) -> Array:
         """The row of the next point.
 
         Args:
@@ -70,14 +69,15 @@ class Proposer:
         """
         setting = self._setting
         placed = [record for record in records if record.row is not None]
-        observed, running = split(placed)
+        observed = [record for record in placed if record.reached is not None]
+        running = [record for record in placed if not record.state.is_finished()]  # these may have values as well
         source = self._source(records, rng)
         pool = source.fresh(self._parents(placed), self._pool_size // 2)
         view = View(setting, placed, pool)
         started = {record.number for record in [*observed, *running]}
         if len(observed) < 2 or len(started) < self._startup_trials:
             return np.asarray(pool.rows[int(np.argmax(view.distance(pool) * view.success(pool)))])
-        score = Score(setting, view, records, observed, running, pool)
+        score = Acquisition(setting, view, records, observed, running, pool)
         scores = score.first
         for _ in range(_ROUNDS):
             leaders = pool.rows[np.argsort(-scores, kind="stable")[:_LEADERS]]
@@ -88,16 +88,16 @@ class Proposer:
             scores = view.distance(pool)
         return np.asarray(pool.rows[int(np.argmax(scores))])
 
-    def _source(self, records: Sequence[Record], rng: np.random.Generator) -> Source:
+    def _source(self, records: Sequence[EncodedTrial], rng: np.random.Generator) -> Source:
         seen = {record.key for record in records if record.key is not None}
         known = [*self._allowed, *(record.row for record in records if record.row is not None)]
-        return Source(self._setting.encoding, self._setting.pricing, seen, rng, known)
+        return Source(self._setting.encoding, self._setting.functions, seen, rng, known)
 
-    def is_spent(self, records: Sequence[Record]) -> bool:
+    def is_spent(self, records: Sequence[EncodedTrial]) -> bool:
         """Whether no allowed point is left that has not been seen."""
         return self._source(records, np.random.default_rng(0)).is_spent()
 
-    def _parents(self, placed: Sequence[Record]) -> Array:
+    def _parents(self, placed: Sequence[EncodedTrial]) -> Array:
         """Rows of the best trials, shape (parents, parameters)."""
         good = [(r.row, r.values) for r in placed if r.row is not None and r.values is not None and r.is_feasible]
         if not good:

@@ -1,6 +1,7 @@
 """The samplers by name, ready for a search."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -43,7 +44,16 @@ def make_sampler(
     With any of them a proposal is a function of the seed, the trial's number and the study so far: a search that was
     stopped between two trials and resumed goes on as it would have.
     """
-    priced = _Priced(space, costs)
+    names = tuple(space.parameters_by_name)
+
+    @lru_cache(maxsize=MAX_CACHED)
+    def described(values: tuple[Any, ...]) -> _Described:
+        architecture = space.architecture(dict(zip(names, values, strict=True)))
+        return _Described(architecture.id, costs(architecture))
+
+    def describe(parameters: Parameters) -> _Described:
+        return described(tuple(parameters[name] for name in names))
+
     # Of some spaces one network in 10^9 keeps a limit: nobody meets that by drawing.
     allowed = [easiest(space, limits, costs)] if limits else []
     distributions = {
@@ -52,13 +62,13 @@ def make_sampler(
     }
 
     def feasible(parameters: Parameters) -> bool:
-        return keeps(limits, priced(parameters).costs)
+        return keeps(limits, describe(parameters).costs)
 
     def identity(parameters: Parameters) -> str:
-        return priced(parameters).id
+        return describe(parameters).id
 
     def known(objective: Objective) -> Callable[[Parameters], float]:
-        return lambda parameters: priced(parameters).costs[objective.name]
+        return lambda parameters: describe(parameters).costs[objective.name]
 
     if name == "known-cost":
         return KnownCostSampler(
@@ -80,24 +90,6 @@ def make_sampler(
     )
 
 
-class _Candidate(NamedTuple):
+class _Described(NamedTuple):
     id: str
     costs: Costs
-
-
-class _Priced:
-    """What a parameter choice is and costs. The sampler asks for each of these in turn, and often again later."""
-
-    def __init__(self, space: Space, costs: CostFunction) -> None:
-        self._space = space
-        self._costs = costs
-        self._known: dict[tuple[Any, ...], _Candidate] = {}
-
-    def __call__(self, parameters: Parameters) -> _Candidate:
-        key = tuple(parameters[name] for name in self._space.parameters_by_name)
-        if key not in self._known:
-            if len(self._known) >= MAX_CACHED:
-                self._known.clear()
-            architecture = self._space.architecture(parameters)
-            self._known[key] = _Candidate(architecture.id, self._costs(architecture))
-        return self._known[key]

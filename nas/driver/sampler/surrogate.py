@@ -1,267 +1,234 @@
-"""A Gaussian process over mixed parameters whose structure is chosen by its marginal likelihood.
+"""From observations to predictions: the scale on which an objective is modelled, and when its model is fitted anew.
 
-The kernel is built on one similarity, a weighted mean over the parameters,
-
-    k(x, x') = sum_p w_p s_p(x, x') / sum_p w_p,
-
-where ``s_p`` compares one parameter: equal or not; for ordered ones also how near. On it stand, each with its own
-variance: main effects ``k``, pairwise interactions ``k^2`` (Duvenaud et al., 2011, additive Gaussian processes), and
-the rest ``exp(g (k - 1))``, which is an exponential kernel of the weighted Hamming distance. A linear and a smooth
-function of known quantities (log costs) are added where there are any.
-
-Because every ``s_p`` has a small feature table, a kernel matrix is one matrix product, and the gradient of the marginal
-likelihood towards all weights is another one.
+An error rate is skewed: a few broken networks, many good ones that differ little. Modelled as it is, the broken ones
+decide the fit. So ``log(y - shift)`` is tried beside ``y`` itself; the marginal likelihood of ``y`` chooses (Snelson
+et al., 2004, warped Gaussian processes).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import cho_solve, solve_triangular
-from scipy.optimize import minimize
+from scipy.special import log_ndtr
 
-from nas.driver.sampler.encoding import Array, Axis, Encoding, IntArray
+from nas.driver.sampler import ehvi
+from nas.driver.sampler.encoding import Array, IntArray
+from nas.driver.sampler.gp import Features, GaussianProcess, Kernel, fit_hyperparameters
 
-_KNOTS = 21  # of a continuous axis: its kernels are smooth enough that more changes nothing
-_JITTER = 1e-8
+#: Strengths of the log scale: shift = min(y) - strength * interquartile range; infinity is y as it is.
+_WARPS = (np.inf, 1.0, 0.3)
+_FIT_POINTS = 200  # hyperparameters are fitted to at most so many observations: they need no more, and it is n^3
+_MODEL_POINTS = 300  # the posterior is conditioned on at most so many
+_SCALE_POINTS = 80
+_REFINEMENTS = 15
+_FIRST_FITS = 40  # up to here hyperparameters are fitted with every observation, then with every 20% more
+_GROWTH = 1.2
+_FEW = 4  # with fewer observations there is no scale to choose
+
+# A trial stopped h halvings before its end (see history.Partial) is off by an unknown multiple of h that all share,
+# plus its own deviation; both as variances in units of the standardised objective, per halving.
+_SHARED_LAG, _OWN_LAG = 0.5, 0.15
 
 
 @dataclass(frozen=True)
-class Features:
-    """What the model sees of a set of points.
+class Observations:
+    """Finished and stopped trials, oldest first.
 
     Attributes:
-        embedding: Shape (points, width); the inner products of one group of columns are one sub-kernel.
-        costs: Standardised known quantities, shape (points, costs); zero columns when there are none.
+        features: Of n points.
+        values: One objective, minimised, shape (n,).
+        lags: Halvings before the end, shape (n,); 0 for trials that ran to their end.
     """
 
-    embedding: Array
-    costs: Array
+    features: Features
+    values: Array
+    lags: Array
 
     def __len__(self) -> int:
-        return len(self.embedding)
+        return len(self.values)
 
-
-class Featurizer:
-    """Rows of an encoding -> features; the tables are built once per space."""
-
-    def __init__(self, encoding: Encoding) -> None:
-        tables = [(i, table) for i, axis in enumerate(encoding.axes) for table in _tables(axis)]
-        self._axes = encoding.axes
-        self._tables = tables
-        #: Which sub-kernel each embedding column belongs to.
-        self.group = np.repeat(np.arange(len(tables)), [table.shape[1] for _, table in tables])
-
-        self._last: tuple[Array, Array] = np.zeros((0, len(self._axes))), np.zeros((0, len(self.group)))
+    def take(self, index: IntArray) -> Observations:
+        features = Features(self.features.embedding[index], self.features.costs[index])
+        return Observations(features, self.values[index], self.lags[index])
 
     @property
-    def kernels(self) -> int:
-        return len(self._tables)
-
-    def growing(self, rows: Array) -> Array:
-        """As a call, for rows that from time to time get more at their end: what is known already is kept."""
-        old, embedding = self._last
-        if len(old) > len(rows) or not np.array_equal(old, rows[: len(old)]):
-            old, embedding = old[:0], embedding[:0]
-        if len(old) < len(rows):
-            embedding = np.concatenate([embedding, self(rows[len(old) :])])
-        self._last = rows, embedding
-        return embedding
-
-    def __call__(self, rows: Array) -> Array:
-        """Shape (points, width)."""
-        embedding = np.empty((len(rows), len(self.group)))
-        start = 0
-        for i, table in self._tables:
-            stop = start + table.shape[1]
-            if self._axes[i].is_continuous:
-                embedding[:, start:stop] = _interpolate(rows[:, i], table)
-            else:
-                embedding[:, start:stop] = table[rows[:, i].astype(np.int64)]
-            start = stop
-        return embedding
-
-
-def _tables(axis: Axis) -> list[Array]:
-    """Feature tables of one parameter's sub-kernels; ``table @ table.T`` is the similarity of its levels."""
-    if axis.is_continuous:
-        knots = np.linspace(0.0, 1.0, _KNOTS)
-        return [_root(_matern(np.abs(knots[:, None] - knots), length)) for length in (0.7, 0.2)]
-    assert axis.levels is not None
-    if len(axis.levels) < 2:
-        return []
-    same = np.eye(len(axis.levels))
-    if axis.positions is None or len(axis.levels) == 2:
-        return [same]
-    positions = np.array(axis.positions)
-    return [same, _root(_matern(np.abs(positions[:, None] - positions), 1.0))]
-
-
-def _matern(distance: Array, length: float) -> Array:
-    scaled = np.sqrt(5.0) * distance / length
-    return np.asarray((1.0 + scaled + scaled**2 / 3.0) * np.exp(-scaled))
-
-
-def _root(matrix: Array) -> Array:
-    """A factor with few columns: eigenvectors whose share is beyond rounding."""
-    values, vectors = np.linalg.eigh(matrix)
-    kept = values > 1e-6 * values[-1]
-    root = vectors[:, kept] * np.sqrt(values[kept])
-    return np.asarray(root / np.linalg.norm(root, axis=1, keepdims=True))
-
-
-def _interpolate(coordinates: Array, table: Array) -> Array:
-    scaled = np.clip(coordinates, 0.0, 1.0) * (len(table) - 1)
-    lower = np.minimum(scaled.astype(np.int64), len(table) - 2)
-    share = (scaled - lower)[:, None]
-    mixed = (1.0 - share) * table[lower] + share * table[lower + 1]
-    return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True))
-
-
-# Hyperparameters, all as logarithms, in this order, followed by one weight per sub-kernel. The priors are wide normal
-# ones for standardised targets.
-_MAIN, _PAIRS, _REST, _DECAY, _LINEAR, _SMOOTH, _LENGTH, _NOISE = range(8)
-_PRIOR_MEAN = np.log([0.5, 0.2, 0.1, 4.0, 0.5, 0.2, 1.0, 0.02])
-_PRIOR_STD = np.array([1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 0.5, 1.5])
-_WEIGHT_STD = 1.0
-
-
-def default_hyperparameters(kernels: int) -> Array:
-    return np.concatenate([_PRIOR_MEAN, np.zeros(kernels)])
+    def covariance_of_lags(self) -> Array:
+        return _SHARED_LAG * np.outer(self.lags, self.lags) + np.diag(_OWN_LAG * self.lags)
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """The kernel of one set of hyperparameters (logarithms)."""
+class Scale:
+    """A monotone map of one objective to zero mean and unit variance."""
 
+    shift: float | None
+    mean: float
+    std: float
+
+    @staticmethod
+    def of(values: Array, strength: float) -> Scale:
+        shift = None
+        if np.isfinite(strength):
+            low, high = np.percentile(values, [25, 75])
+            width = float(high - low) or float(np.ptp(values)) or 1.0
+            shift = float(values.min()) - strength * width
+        raw = values if shift is None else np.log(values - shift)
+        return Scale(shift, float(raw.mean()), float(raw.std()) or 1.0)
+
+    def forward(self, values: Array) -> Array:
+        raw = values if self.shift is None else np.log(values - self.shift)
+        return np.asarray((raw - self.mean) / self.std)
+
+    def log_slope(self, values: Array) -> float:
+        """Sum of the logarithms of the map's derivative: makes likelihoods on different scales comparable."""
+        own = 0.0 if self.shift is None else -float(np.log(values - self.shift).sum())
+        return own - len(values) * float(np.log(self.std))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is chosen by the marginal likelihood: the log scale's strength and the kernel's hyperparameters. The model's
+    own standardisation of the costs belongs to it."""
+
+    strength: float
     theta: Array
-    group: IntArray
+    center: Array
+    width: Array
 
-    @cached_property
-    def _scale(self) -> Array:
-        weights = np.exp(self.theta[8:])
-        return np.asarray(np.sqrt(weights / weights.sum())[self.group]) if len(weights) else np.zeros(0)
+    def standardised(self, features: Features) -> Features:
+        return Features(features.embedding, (features.costs - self.center) / self.width)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Predictions at some points: normal, or ``shift + exp(normal)``; mean and std of the normal, shape (points,)."""
+
+    mean: Array
+    std: Array
+    shift: float | None
 
     @property
-    def noise(self) -> float:
-        return float(np.exp(self.theta[_NOISE]))
+    def shortfall(self) -> ehvi.Shortfall:
+        if self.shift is None:
+            return ehvi.normal(self.mean, self.std)
+        return ehvi.shifted_lognormal(self.mean, self.std, self.shift)
 
-    def project(self, features: Features) -> Features:
-        return Features(features.embedding * self._scale, features.costs)
+    @property
+    def median(self) -> Array:
+        return self.mean if self.shift is None else np.asarray(self.shift + np.exp(np.minimum(self.mean, 700.0)))
 
-    def matrix(self, a: Features, b: Features) -> Array:
-        """Shape (len(a), len(b)), of *projected* features."""
-        t = np.exp(self.theta[:8])
-        k = a.embedding @ b.embedding.T
-        matrix = np.exp(t[_DECAY] * (k - 1.0))
-        matrix *= t[_REST]
-        matrix += k * (t[_MAIN] + t[_PAIRS] * k)
-        if a.costs.shape[1]:
-            matrix += t[_LINEAR] * (a.costs @ b.costs.T)
-            matrix += t[_SMOOTH] * np.exp(-0.5 / t[_LENGTH] ** 2 * square_distance(a.costs, b.costs))
-        return np.asarray(matrix)
-
-    def diagonal(self, a: Features) -> Array:
-        t = np.exp(self.theta[:8])
-        diagonal = np.full(len(a), t[_MAIN] + t[_PAIRS] + t[_REST])
-        if a.costs.shape[1]:
-            diagonal += t[_SMOOTH] + t[_LINEAR] * (a.costs**2).sum(axis=1)
-        return np.asarray(diagonal)
+    @property
+    def log_probability_of_holding(self) -> Array:
+        """Of a constraint, which holds at or below zero."""
+        assert self.shift is None
+        return np.asarray(log_ndtr(-self.mean / self.std))
 
 
-def square_distance(a: Array, b: Array) -> Array:
-    """Squared Euclidean distances, shape (len(a), len(b))."""
-    return np.asarray(np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2.0 * a @ b.T, 0.0))
+class Surrogate:
+    """The posterior of one objective."""
+
+    def __init__(self, scale: Scale, fit: Fit, process: GaussianProcess) -> None:
+        self._scale = scale
+        self._fit = fit
+        self._process = process
+
+    def at(self, features: Features) -> Posterior:
+        mean, std = self._process.predict(self._fit.standardised(features))
+        scale = self._scale
+        return Posterior(scale.mean + scale.std * mean, scale.std * std, scale.shift)
 
 
-def fit_hyperparameters(
-    features: Features, targets: Array, extra: Array, group: IntArray, start: Array | None = None, iterations: int = 30
-) -> tuple[Array, float]:
-    """Maximum a posteriori hyperparameters and their log posterior.
+class SurrogateFitter:
+    """Fits predictions.
 
-    Args:
-        features: Of the observations.
-        targets: Standardised, shape (n,).
-        extra: Covariance that is added as it is, shape (n, n): that of stopped trials.
+    It remembers hyperparameters by the data that they were fitted to, so that a remembered fit and a new one are the
+    same: what it holds is a cache and not a state.
     """
-    kernels = int(group.max()) + 1 if len(group) else 0
-    prior_mean = default_hyperparameters(kernels)
-    prior_std = np.concatenate([_PRIOR_STD, np.full(kernels, _WEIGHT_STD)])
-    embedding, costs = features.embedding, features.costs
-    n = len(targets)
-    square = square_distance(costs, costs)
-    linear = costs @ costs.T
-    has_costs = costs.shape[1] > 0
-    one_hot = np.zeros((len(group), kernels))
-    one_hot[np.arange(len(group)), group] = 1.0
 
-    def negative_log_posterior(theta: Array) -> tuple[float, Array]:
-        t = np.exp(theta[:8])
-        weights = np.exp(theta[8:])
-        total = weights.sum()
-        k = (embedding * (weights / total)[group]) @ embedding.T if kernels else np.zeros((n, n))
-        rest = t[_REST] * np.exp(t[_DECAY] * (k - 1.0))
-        main, pairs = t[_MAIN] * k, t[_PAIRS] * k * k
-        matrix = rest + main + pairs + extra
-        if has_costs:
-            smooth = t[_SMOOTH] * np.exp(-0.5 * square / t[_LENGTH] ** 2)
-            matrix = matrix + smooth + t[_LINEAR] * linear
-        matrix.flat[:: n + 1] += t[_NOISE] + _JITTER
-        try:
-            lower = np.linalg.cholesky(matrix)
-        except np.linalg.LinAlgError:
-            return 1e10, np.zeros_like(theta)
-        inverse = cho_solve((lower, True), np.eye(n), check_finite=False)
-        alpha = inverse @ targets
-        deviation = (theta - prior_mean) / prior_std
-        value = 0.5 * targets @ alpha + np.log(np.diag(lower)).sum() + 0.5 * deviation @ deviation
-        slope = 0.5 * (inverse - np.outer(alpha, alpha))  # of the value towards each entry of the matrix
-        gradient = deviation / prior_std
-        gradient[_MAIN] += np.vdot(slope, main)
-        gradient[_PAIRS] += np.vdot(slope, pairs)
-        gradient[_REST] += np.vdot(slope, rest)
-        gradient[_DECAY] += np.vdot(slope, rest * (k - 1.0)) * t[_DECAY]
-        gradient[_NOISE] += np.trace(slope) * t[_NOISE]
-        if has_costs:
-            gradient[_LINEAR] += np.vdot(slope, linear) * t[_LINEAR]
-            gradient[_SMOOTH] += np.vdot(slope, smooth)
-            gradient[_LENGTH] += np.vdot(slope, smooth * square) / t[_LENGTH] ** 2
-        if kernels:
-            towards_k = slope * (t[_MAIN] + 2.0 * t[_PAIRS] * k + t[_DECAY] * rest)
-            per_column = ((towards_k @ embedding) * embedding).sum(axis=0)
-            share = weights / total
-            gradient[8:] += share * (per_column @ one_hot - np.vdot(towards_k, k))
-        return float(value), gradient
+    def __init__(self, group: IntArray, remembered: int = 32) -> None:
+        self._group = group
+        self._remembered = remembered
+        self._fits: OrderedDict[tuple[bytes, ...], Fit] = OrderedDict()
 
-    result = minimize(
-        negative_log_posterior,
-        prior_mean if start is None else start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=list(zip(prior_mean - 4.0 * prior_std, prior_mean + 4.0 * prior_std, strict=True)),
-        options={"maxiter": iterations, "maxcor": 12},
-    )
-    return np.asarray(result.x), -float(result.fun)
+    def __call__(self, seen: Observations, pending: Features, warps: tuple[float, ...] = _WARPS) -> Surrogate:
+        """Posterior given ``seen``; at ``pending`` points (running trials) the uncertainty is lowered, the mean is not
+        changed (kriging believer, Ginsbourger et al., 2010).
+
+        Raises:
+            ValueError: Nothing has been seen.
+        """
+        if len(seen) == 0:
+            raise ValueError("a prediction needs at least one observation")
+        fit = self._fitted(seen.take(thin(fit_size(len(seen)), _FIT_POINTS)), warps)
+        used = seen.take(thin(len(seen), _MODEL_POINTS))
+        scale = Scale.of(used.values, fit.strength)
+        targets = scale.forward(used.values)
+        features = fit.standardised(used.features)
+        kernel = Kernel(fit.theta, self._group)
+        process = GaussianProcess(kernel, features, targets, used.covariance_of_lags)
+        if len(pending):
+            pending = fit.standardised(pending)
+            believed, _ = process.predict(pending)
+            both = Observations(
+                Features(
+                    np.concatenate([features.embedding, pending.embedding]),
+                    np.concatenate([features.costs, pending.costs]),
+                ),
+                np.concatenate([targets, believed]),
+                np.concatenate([used.lags, np.zeros(len(pending))]),
+            )
+            process = GaussianProcess(kernel, both.features, both.values, both.covariance_of_lags)
+        return Surrogate(scale, fit, process)
+
+    def _fitted(self, seen: Observations, warps: tuple[float, ...]) -> Fit:
+        parts = (seen.features.embedding, seen.features.costs, seen.values, seen.lags, np.array(warps))
+        key = tuple(part.tobytes() for part in parts)
+        if key not in self._fits:
+            self._fits[key] = _fit(seen, warps, self._group)
+            if len(self._fits) > self._remembered:
+                self._fits.popitem(last=False)
+        self._fits.move_to_end(key)
+        return self._fits[key]
 
 
-class GaussianProcess:
-    """Posterior given hyperparameters. Targets are standardised by the caller."""
+def _fit(seen: Observations, warps: tuple[float, ...], group: IntArray) -> Fit:
+    width = seen.features.costs.std(axis=0)
+    width[width == 0.0] = 1.0
+    plain = Fit(np.inf, np.zeros(0), seen.features.costs.mean(axis=0), width)
+    seen = Observations(plain.standardised(seen.features), seen.values, seen.lags)
+    # The scale shows in fewer observations than the weights of many parameters, and n^3 is dear three times over.
+    some = seen.take(thin(len(seen), _SCALE_POINTS))
+    fits = [_fit_on_scale(some, strength, group) for strength in (warps if len(seen) >= _FEW else warps[:1])]
+    _, best = max(fits, key=lambda fit: fit[0])
+    if len(some) < len(seen):
+        _, best = _fit_on_scale(seen, best[0], group, start=best[1], iterations=_REFINEMENTS)
+    return replace(plain, strength=best[0], theta=best[1])
 
-    def __init__(self, kernel: Kernel, features: Features, targets: Array, extra: Array) -> None:
-        self._kernel = kernel
-        self._features = kernel.project(features)
-        matrix = kernel.matrix(self._features, self._features) + extra
-        matrix.flat[:: len(targets) + 1] += kernel.noise + _JITTER
-        self._lower = np.linalg.cholesky(matrix)
-        self._alpha = cho_solve((self._lower, True), targets, check_finite=False)
 
-    def predict(self, features: Features) -> tuple[Array, Array]:
-        """Mean and standard deviation of the noise-free function, each of shape (points,)."""
-        projected = self._kernel.project(features)
-        cross = self._kernel.matrix(self._features, projected)
-        mean = self._alpha @ cross
-        solved = solve_triangular(self._lower, cross, lower=True, check_finite=False, overwrite_b=True)
-        variance = self._kernel.diagonal(projected) - np.einsum("ij,ij->j", solved, solved)
-        return np.asarray(mean), np.sqrt(np.maximum(variance, 1e-10))
+def _fit_on_scale(
+    seen: Observations, strength: float, group: IntArray, start: Array | None = None, iterations: int = 30
+) -> tuple[float, tuple[float, Array]]:
+    """Evidence on the scale of the objective itself, and what reaches it."""
+    scale = Scale.of(seen.values, strength)
+    targets = scale.forward(seen.values)
+    theta, evidence = fit_hyperparameters(seen.features, targets, seen.covariance_of_lags, group, start, iterations)
+    return evidence + scale.log_slope(seen.values), (strength, theta)
+
+
+def fit_size(count: int) -> int:
+    """How many of the first observations hyperparameters are fitted to; a function of the count alone."""
+    if count <= _FIRST_FITS:
+        return count
+    exponent = int(np.floor(np.log(count / _FIRST_FITS) / np.log(_GROWTH) + 1e-9))
+    return min(int(_FIRST_FITS * _GROWTH**exponent), count)
+
+
+def thin(count: int, limit: int) -> IntArray:
+    """Positions of at most ``limit`` of ``count`` observations: the newest half, which lies near the front, and an even
+    choice of the older ones."""
+    if count <= limit:
+        return np.arange(count)
+    recent = limit // 2
+    older = np.linspace(0, count - recent - 1, limit - recent).round().astype(np.int64)
+    return np.concatenate([older, np.arange(count - recent, count)])

@@ -27,7 +27,7 @@ from invented_problem import (
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from nas.driver.sampler import scoring
+from nas.driver.sampler import acquisition
 from nas.driver.sampler.known_cost import KnownCostSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -138,13 +138,13 @@ def test_constraints_that_are_known_beforehand_are_facts_and_no_model() -> None:
 def test_a_front_of_one_point_still_tells_candidates_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every prediction is many deviations behind the best trial; the expected gains are far below the least float."""
     scores: list[np.ndarray] = []
-    scored = scoring.Score._scores
+    scored = acquisition.Acquisition._scores
 
-    def spy(self: scoring.Score, *arguments: Any) -> np.ndarray:
+    def spy(self: acquisition.Acquisition, *arguments: Any) -> np.ndarray:
         scores.append(scored(self, *arguments))
         return scores[-1]
 
-    monkeypatch.setattr(scoring.Score, "_scores", spy)
+    monkeypatch.setattr(acquisition.Acquisition, "_scores", spy)
     study = optuna.create_study(
         directions=["minimize", "minimize"], sampler=KnownCostSampler(known={}, search_space=SMALL)
     )

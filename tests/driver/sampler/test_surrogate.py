@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from nas.driver.sampler import candidates, prediction, surrogate
+from nas.driver.sampler import candidates, gp, surrogate
 from nas.driver.sampler.encoding import Encoding
-from nas.driver.sampler.surrogate import Features
+from nas.driver.sampler.gp import Features
 
 SPACE: dict[str, BaseDistribution] = {
     "a": CategoricalDistribution(["x", "y", "z"]),
@@ -19,11 +19,11 @@ SPACE: dict[str, BaseDistribution] = {
 }
 
 
-def data(count: int, seed: int = 0) -> tuple[Encoding, surrogate.Featurizer, Features, np.ndarray]:
+def data(count: int, seed: int = 0) -> tuple[Encoding, gp.Featurizer, Features, np.ndarray]:
     encoding = Encoding.of(SPACE)
     rng = np.random.default_rng(seed)
     rows = candidates.random_rows(encoding, count, rng)
-    featurizer = surrogate.Featurizer(encoding)
+    featurizer = gp.Featurizer(encoding)
     values = rows[:, 0] + np.sqrt(rows[:, 1]) + np.sin(3.0 * rows[:, 3]) + rows[:, 0] * rows[:, 4]
     values = values + 0.1 * rng.standard_normal(count)
     return encoding, featurizer, Features(featurizer(rows), rng.normal(size=(count, 2))), values
@@ -38,9 +38,9 @@ def test_the_gradient_is_the_slope(monkeypatch: pytest.MonkeyPatch) -> None:
         caught["function"], caught["start"] = function, start
         raise InterruptedError
 
-    monkeypatch.setattr(surrogate, "minimize", catch)
+    monkeypatch.setattr(gp, "minimize", catch)
     with pytest.raises(InterruptedError):
-        surrogate.fit_hyperparameters(features, targets, 0.1 * np.eye(20), featurizer.group)
+        gp.fit_hyperparameters(features, targets, 0.1 * np.eye(20), featurizer.group)
     function = caught["function"]
     theta = np.asarray(caught["start"]) + 0.3 * np.random.default_rng(1).standard_normal(len(caught["start"]))  # type: ignore[arg-type]
     _, gradient = function(theta)  # type: ignore[operator]
@@ -54,8 +54,8 @@ def test_the_gradient_is_the_slope(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_predictions_are_close_and_their_intervals_hold() -> None:
     _, featurizer, features, values = data(160)
     train, test = np.arange(100), np.arange(100, 160)
-    seen = prediction.Observations(features, values, np.zeros(160))
-    predictor = prediction.Predictor(featurizer.group)
+    seen = surrogate.Observations(features, values, np.zeros(160))
+    predictor = surrogate.SurrogateFitter(featurizer.group)
     nothing = Features(features.embedding[:0], features.costs[:0])
     model = predictor(seen.take(train), nothing, warps=(np.inf,))
     found = model.at(seen.take(test).features)
@@ -66,10 +66,10 @@ def test_predictions_are_close_and_their_intervals_hold() -> None:
 
 def test_pending_points_lower_the_uncertainty_and_keep_the_mean() -> None:
     _, featurizer, features, values = data(40)
-    seen = prediction.Observations(features, values, np.zeros(40)).take(np.arange(30))
+    seen = surrogate.Observations(features, values, np.zeros(40)).take(np.arange(30))
     later = Features(features.embedding[30:], features.costs[30:])
     nothing = Features(features.embedding[:0], features.costs[:0])
-    predictor = prediction.Predictor(featurizer.group)
+    predictor = surrogate.SurrogateFitter(featurizer.group)
     without, believed = predictor(seen, nothing).at(later), predictor(seen, later).at(later)
     np.testing.assert_allclose(believed.mean, without.mean, atol=1e-3)
     assert np.all(believed.std < without.std)
@@ -78,9 +78,9 @@ def test_pending_points_lower_the_uncertainty_and_keep_the_mean() -> None:
 def test_a_skewed_objective_is_modelled_on_a_log_scale() -> None:
     _, featurizer, features, values = data(60)
     nothing = Features(features.embedding[:0], features.costs[:0])
-    skewed = prediction.Observations(features, np.exp(2.0 * values), np.zeros(60))
-    plain = prediction.Observations(features, values, np.zeros(60))
-    predictor = prediction.Predictor(featurizer.group)
+    skewed = surrogate.Observations(features, np.exp(2.0 * values), np.zeros(60))
+    plain = surrogate.Observations(features, values, np.zeros(60))
+    predictor = surrogate.SurrogateFitter(featurizer.group)
     assert predictor(skewed, nothing).at(features).shift is not None
     assert predictor(plain, nothing, warps=(np.inf,)).at(features).shift is None
 
@@ -89,14 +89,14 @@ def test_the_lag_of_stopped_trials_is_estimated() -> None:
     """Half of the trials stopped early, all of them one unit too high: predictions are of the full budget."""
     _, featurizer, features, values = data(120)
     lags = np.where(np.arange(120) % 2 == 0, 1.0, 0.0)
-    seen = prediction.Observations(features, values + lags * values.std(), lags)
+    seen = surrogate.Observations(features, values + lags * values.std(), lags)
     nothing = Features(features.embedding[:0], features.costs[:0])
-    found = prediction.Predictor(featurizer.group)(seen, nothing, warps=(np.inf,)).at(features)
+    found = surrogate.SurrogateFitter(featurizer.group)(seen, nothing, warps=(np.inf,)).at(features)
     assert abs(np.mean(found.mean - values)) < 0.25 * values.std()
 
 
 def test_hyperparameters_are_fitted_at_counts_that_depend_on_the_count_alone() -> None:
-    sizes = [prediction.fit_size(count) for count in range(1, 1001)]
+    sizes = [surrogate.fit_size(count) for count in range(1, 1001)]
     assert all(size <= count for count, size in enumerate(sizes, start=1))
     assert sizes == sorted(sizes)
     assert len(set(sizes[40:])) < 25

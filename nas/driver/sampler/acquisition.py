@@ -13,11 +13,10 @@ from scipy.special import ndtr
 from nas import pareto
 from nas.driver.sampler import ehvi
 from nas.driver.sampler.encoding import Array, Encoding, IntArray
-from nas.driver.sampler.history import Record
-from nas.driver.sampler.pool import Pool
-from nas.driver.sampler.prediction import Distribution, Observations, Prediction, Predictor
-from nas.driver.sampler.pricing import Pricing
-from nas.driver.sampler.surrogate import Features, Featurizer, square_distance
+from nas.driver.sampler.gp import Features, Featurizer, square_distance
+from nas.driver.sampler.history import EncodedTrial
+from nas.driver.sampler.pool import KnownFunctions, Pool
+from nas.driver.sampler.surrogate import Observations, Posterior, Surrogate, SurrogateFitter
 
 _MARGIN = 0.1  # the reference point lies so far beyond the nadir, as a share of ideal to nadir
 _DECADE = 10.0  # costs that span more than this factor are compared on the log scale
@@ -38,16 +37,16 @@ class Setting:
     encoding: Encoding
     signs: Array
     known: tuple[int, ...]
-    pricing: Pricing
+    functions: KnownFunctions
     featurizer: Featurizer
-    predictor: Predictor
+    predictor: SurrogateFitter
     decided: frozenset[str]
 
 
 class View:
     """The trials of one proposal on the scales of the model."""
 
-    def __init__(self, setting: Setting, placed: Sequence[Record], pool: Pool) -> None:
+    def __init__(self, setting: Setting, placed: Sequence[EncodedTrial], pool: Pool) -> None:
         """
         Args:
             placed: Records that have a row.
@@ -57,15 +56,14 @@ class View:
         self._placed = placed
         rows = [r.row for r in placed if r.row is not None]
         self._rows = np.stack(rows) if rows else np.zeros((0, len(setting.encoding.axes)))
-        priced = [setting.pricing(row, even_if_forbidden=True).costs for row in rows]
-        costs = np.stack(priced) if priced else np.zeros((0, len(setting.known)))
+        costs = setting.functions.costs(self._rows)
         everything = np.concatenate([costs, pool.costs])
         lowest, highest = everything.min(axis=0), everything.max(axis=0)
         self._is_log = (lowest > 0.0) & (highest > _DECADE * lowest)
         self._floor = np.where(self._is_log, 1e-6 * lowest, -np.inf)
         std = self._scaled(everything).std(axis=0)
         self._width = np.where(std > 0.0, std, 1.0)
-        self._features = Features(setting.featurizer.growing(self._rows), self._scaled(costs))
+        self._features = Features(setting.featurizer(self._rows), self._scaled(costs))
         self._index = {record.number: i for i, record in enumerate(placed)}
 
     def distance(self, pool: Pool) -> Array:
@@ -87,27 +85,27 @@ class View:
         return np.asarray(np.maximum(probability, _LEAST_SUCCESS))
 
     @cached_property
-    def _failure(self) -> Prediction | None:
+    def _failure(self) -> Surrogate | None:
         """Regression on labels, 1 for a failed trial: it learns which parameters or costs failures follow."""
         finished = [r for r in self._placed if r.state.is_finished()]
         labels = np.array([float(r.state == TrialState.FAIL) for r in finished])
         if not labels.any():
             return None
-        seen = Observations(self._features_of(finished), labels, np.zeros(len(labels)))
-        return self._setting.predictor(seen, self._features_of([]), warps=(np.inf,))
+        seen = Observations(self.features_of(finished), labels, np.zeros(len(labels)))
+        return self._setting.predictor(seen, self.features_of([]), warps=(np.inf,))
 
     def features(self, pool: Pool) -> Features:
         return Features(self._setting.featurizer(pool.rows), self._scaled(pool.costs))
 
-    def observations(self, observed: Sequence[Record], objective: int) -> Observations:
-        reached = [_reached(record) for record in observed]
-        values = np.array([values[objective] for values, _ in reached])
-        return Observations(self._features_of(observed), values, np.array([lag for _, lag in reached]))
+    def observations(self, observed: Sequence[EncodedTrial], objective: int) -> Observations:
+        reached = [record.reached for record in observed if record.reached is not None]
+        values = np.array([partial.values[objective] for partial in reached])
+        return Observations(self.features_of(observed), values, np.array([partial.lag for partial in reached]))
 
-    def constraint(self, observed: Sequence[Record], name: str) -> Observations:
+    def constraint(self, observed: Sequence[EncodedTrial], name: str) -> Observations:
         having = [r for r in observed if np.isfinite(r.constraints.get(name, np.nan))]
         values = np.array([r.constraints[name] for r in having])
-        return Observations(self._features_of(having), values, np.zeros(len(having)))
+        return Observations(self.features_of(having), values, np.zeros(len(having)))
 
     def points(self, values: Array) -> Array:
         """Objective values on the scale of the acquisition: wide positive costs as logarithms."""
@@ -120,15 +118,13 @@ class View:
         scaled[:, self._is_log] = np.log(np.maximum(costs, self._floor)[:, self._is_log])
         return scaled
 
-    def _features_of(self, records: Sequence[Record]) -> Features:
+    def features_of(self, records: Sequence[EncodedTrial]) -> Features:
+        """Features of trials."""
         index: IntArray = np.array([self._index[r.number] for r in records], dtype=np.int64)
         return Features(self._features.embedding[index], self._features.costs[index])
 
-    def pending(self, running: Sequence[Record]) -> Features:
-        return self._features_of(running)
 
-
-class Score:
+class Acquisition:
     """Called with a pool, returns the logarithm of each candidate's score, shape (points,); -inf for no gain at all.
 
     Attributes:
@@ -139,9 +135,9 @@ class Score:
         self,
         setting: Setting,
         view: View,
-        records: Sequence[Record],
-        observed: Sequence[Record],
-        running: Sequence[Record],
+        records: Sequence[EncodedTrial],
+        observed: Sequence[EncodedTrial],
+        running: Sequence[EncodedTrial],
         pool: Pool,
     ) -> None:
         """
@@ -153,7 +149,7 @@ class Score:
         """
         self._setting = setting
         self._view = view
-        pending = view.pending(running)
+        pending = view.features_of(running)
         data = {d: view.observations(observed, d) for d in range(len(setting.signs)) if d not in setting.known}
         self._models = {d: setting.predictor(seen, pending) for d, seen in data.items()}
         self._limits = {d: _reach(seen) for d, seen in data.items()}
@@ -172,10 +168,10 @@ class Score:
         features = self._view.features(pool)
         return self._scores(pool, features, self._at(features))
 
-    def _at(self, features: Features) -> dict[int, Distribution]:
+    def _at(self, features: Features) -> dict[int, Posterior]:
         return {d: model.at(features) for d, model in self._models.items()}
 
-    def _scores(self, pool: Pool, features: Features, distributions: Mapping[int, Distribution]) -> Array:
+    def _scores(self, pool: Pool, features: Features, distributions: Mapping[int, Posterior]) -> Array:
         objectives = [
             distributions[d].shortfall
             if d in distributions
@@ -187,7 +183,7 @@ class Score:
             score += model.at(features).log_probability_of_holding
         return np.asarray(score)
 
-    def _predicted(self, features: Features, distributions: Mapping[int, Distribution]) -> Array:
+    def _predicted(self, features: Features, distributions: Mapping[int, Posterior]) -> Array:
         """Medians of the unknown objectives beside the known ones, shape (points, objectives)."""
         points = np.empty((len(features), len(self._setting.signs)))
         for column, d in enumerate(self._setting.known):
@@ -197,24 +193,10 @@ class Score:
             points[:, d] = np.clip(distribution.median, *self._limits[d])
         return points
 
-    def _constraint_models(self, observed: Sequence[Record], pending: Features) -> list[Prediction]:
+    def _constraint_models(self, observed: Sequence[EncodedTrial], pending: Features) -> list[Surrogate]:
         names = sorted({name for record in observed for name in record.constraints} - self._setting.decided)
         data = [self._view.constraint(observed, name) for name in names]
         return [self._setting.predictor(seen, pending, warps=(np.inf,)) for seen in data if len(seen)]
-
-
-def split(placed: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """Those that have values, final or not, and those that are to finish yet; a running trial may be both."""
-    observed = [r for r in placed if r.values is not None or r.partial is not None]
-    running = [r for r in placed if not r.state.is_finished()]
-    return observed, running
-
-
-def _reached(record: Record) -> tuple[Array, float]:
-    if record.values is not None:
-        return record.values, 0.0
-    assert record.partial is not None
-    return record.partial.values, record.partial.lag
 
 
 def _reach(seen: Observations) -> tuple[float, float]:

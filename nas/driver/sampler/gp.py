@@ -1,0 +1,255 @@
+"""A Gaussian process over mixed parameters whose structure is chosen by its marginal likelihood.
+
+The kernel is built on one similarity, a weighted mean over the parameters,
+
+    k(x, x') = sum_p w_p s_p(x, x') / sum_p w_p,
+
+where ``s_p`` compares one parameter: equal or not; for ordered ones also how near. On it stand, each with its own
+variance: main effects ``k``, pairwise interactions ``k^2`` (Duvenaud et al., 2011, additive Gaussian processes), and
+the rest ``exp(g (k - 1))``, which is an exponential kernel of the weighted Hamming distance. A linear and a smooth
+function of known quantities (log costs) are added where there are any.
+
+Because every ``s_p`` has a small feature table, a kernel matrix is one matrix product, and the gradient of the marginal
+likelihood towards all weights is another one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import cho_solve, solve_triangular
+from scipy.optimize import minimize
+
+from nas.driver.sampler.encoding import Array, Axis, Encoding, IntArray
+
+_KNOTS = 21  # of a continuous axis: its kernels are smooth enough that more changes nothing
+_JITTER = 1e-8
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the model sees of a set of points.
+
+    Attributes:
+        embedding: Shape (points, width); the inner products of one group of columns are one sub-kernel.
+        costs: Standardised known quantities, shape (points, costs); zero columns when there are none.
+    """
+
+    embedding: Array
+    costs: Array
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+
+class Featurizer:
+    """Rows of an encoding -> features; the tables are built once per space."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        tables = [(i, table) for i, axis in enumerate(encoding.axes) for table in _tables(axis)]
+        self._axes = encoding.axes
+        self._tables = tables
+        #: Which sub-kernel each embedding column belongs to.
+        self.group = np.repeat(np.arange(len(tables)), [table.shape[1] for _, table in tables])
+
+    @property
+    def kernels(self) -> int:
+        return len(self._tables)
+
+    def __call__(self, rows: Array) -> Array:
+        """Shape (points, width)."""
+        embedding = np.empty((len(rows), len(self.group)))
+        start = 0
+        for i, table in self._tables:
+            stop = start + table.shape[1]
+            if self._axes[i].is_continuous:
+                embedding[:, start:stop] = _interpolate(rows[:, i], table)
+            else:
+                embedding[:, start:stop] = table[rows[:, i].astype(np.int64)]
+            start = stop
+        return embedding
+
+
+def _tables(axis: Axis) -> list[Array]:
+    """Feature tables of one parameter's sub-kernels; ``table @ table.T`` is the similarity of its levels."""
+    if axis.is_continuous:
+        knots = np.linspace(0.0, 1.0, _KNOTS)
+        return [_root(_matern(np.abs(knots[:, None] - knots), length)) for length in (0.7, 0.2)]
+    assert axis.levels is not None
+    if len(axis.levels) < 2:
+        return []
+    same = np.eye(len(axis.levels))
+    if axis.positions is None or len(axis.levels) == 2:
+        return [same]
+    positions = np.array(axis.positions)
+    return [same, _root(_matern(np.abs(positions[:, None] - positions), 1.0))]
+
+
+def _matern(distance: Array, length: float) -> Array:
+    scaled = np.sqrt(5.0) * distance / length
+    return np.asarray((1.0 + scaled + scaled**2 / 3.0) * np.exp(-scaled))
+
+
+def _root(matrix: Array) -> Array:
+    """A factor with few columns: eigenvectors whose share is beyond rounding."""
+    values, vectors = np.linalg.eigh(matrix)
+    kept = values > 1e-6 * values[-1]
+    root = vectors[:, kept] * np.sqrt(values[kept])
+    return np.asarray(root / np.linalg.norm(root, axis=1, keepdims=True))
+
+
+def _interpolate(coordinates: Array, table: Array) -> Array:
+    scaled = np.clip(coordinates, 0.0, 1.0) * (len(table) - 1)
+    lower = np.minimum(scaled.astype(np.int64), len(table) - 2)
+    share = (scaled - lower)[:, None]
+    mixed = (1.0 - share) * table[lower] + share * table[lower + 1]
+    return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True))
+
+
+# Hyperparameters, all as logarithms, in this order, followed by one weight per sub-kernel. The priors are wide normal
+# ones for standardised targets.
+_MAIN, _PAIRS, _REST, _DECAY, _LINEAR, _SMOOTH, _LENGTH, _NOISE = range(8)
+_PRIOR_MEAN = np.log([0.5, 0.2, 0.1, 4.0, 0.5, 0.2, 1.0, 0.02])
+_PRIOR_STD = np.array([1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 0.5, 1.5])
+_WEIGHT_STD = 1.0
+
+
+def default_hyperparameters(kernels: int) -> Array:
+    return np.concatenate([_PRIOR_MEAN, np.zeros(kernels)])
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The kernel of one set of hyperparameters (logarithms)."""
+
+    theta: Array
+    group: IntArray
+
+    @cached_property
+    def _scale(self) -> Array:
+        weights = np.exp(self.theta[8:])
+        return np.asarray(np.sqrt(weights / weights.sum())[self.group]) if len(weights) else np.zeros(0)
+
+    @property
+    def noise(self) -> float:
+        return float(np.exp(self.theta[_NOISE]))
+
+    def project(self, features: Features) -> Features:
+        return Features(features.embedding * self._scale, features.costs)
+
+    def matrix(self, a: Features, b: Features) -> Array:
+        """Shape (len(a), len(b)), of *projected* features."""
+        t = np.exp(self.theta[:8])
+        k = a.embedding @ b.embedding.T
+        matrix = np.exp(t[_DECAY] * (k - 1.0))
+        matrix *= t[_REST]
+        matrix += k * (t[_MAIN] + t[_PAIRS] * k)
+        if a.costs.shape[1]:
+            matrix += t[_LINEAR] * (a.costs @ b.costs.T)
+            matrix += t[_SMOOTH] * np.exp(-0.5 / t[_LENGTH] ** 2 * square_distance(a.costs, b.costs))
+        return np.asarray(matrix)
+
+    def diagonal(self, a: Features) -> Array:
+        t = np.exp(self.theta[:8])
+        diagonal = np.full(len(a), t[_MAIN] + t[_PAIRS] + t[_REST])
+        if a.costs.shape[1]:
+            diagonal += t[_SMOOTH] + t[_LINEAR] * (a.costs**2).sum(axis=1)
+        return np.asarray(diagonal)
+
+
+def square_distance(a: Array, b: Array) -> Array:
+    """Squared Euclidean distances, shape (len(a), len(b))."""
+    return np.asarray(np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2.0 * a @ b.T, 0.0))
+
+
+def fit_hyperparameters(
+    features: Features, targets: Array, extra: Array, group: IntArray, start: Array | None = None, iterations: int = 30
+) -> tuple[Array, float]:
+    """Maximum a posteriori hyperparameters and their log posterior.
+
+    Args:
+        features: Of the observations.
+        targets: Standardised, shape (n,).
+        extra: Covariance that is added as it is, shape (n, n): that of stopped trials.
+    """
+    kernels = int(group.max()) + 1 if len(group) else 0
+    prior_mean = default_hyperparameters(kernels)
+    prior_std = np.concatenate([_PRIOR_STD, np.full(kernels, _WEIGHT_STD)])
+    embedding, costs = features.embedding, features.costs
+    n = len(targets)
+    square = square_distance(costs, costs)
+    linear = costs @ costs.T
+    has_costs = costs.shape[1] > 0
+    one_hot = np.zeros((len(group), kernels))
+    one_hot[np.arange(len(group)), group] = 1.0
+
+    def negative_log_posterior(theta: Array) -> tuple[float, Array]:
+        t = np.exp(theta[:8])
+        weights = np.exp(theta[8:])
+        total = weights.sum()
+        k = (embedding * (weights / total)[group]) @ embedding.T if kernels else np.zeros((n, n))
+        rest = t[_REST] * np.exp(t[_DECAY] * (k - 1.0))
+        main, pairs = t[_MAIN] * k, t[_PAIRS] * k * k
+        matrix = rest + main + pairs + extra
+        if has_costs:
+            smooth = t[_SMOOTH] * np.exp(-0.5 * square / t[_LENGTH] ** 2)
+            matrix = matrix + smooth + t[_LINEAR] * linear
+        matrix.flat[:: n + 1] += t[_NOISE] + _JITTER
+        try:
+            lower = np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError:
+            return 1e10, np.zeros_like(theta)
+        inverse = cho_solve((lower, True), np.eye(n), check_finite=False)
+        alpha = inverse @ targets
+        deviation = (theta - prior_mean) / prior_std
+        value = 0.5 * targets @ alpha + np.log(np.diag(lower)).sum() + 0.5 * deviation @ deviation
+        slope = 0.5 * (inverse - np.outer(alpha, alpha))  # of the value towards each entry of the matrix
+        gradient = deviation / prior_std
+        gradient[_MAIN] += np.vdot(slope, main)
+        gradient[_PAIRS] += np.vdot(slope, pairs)
+        gradient[_REST] += np.vdot(slope, rest)
+        gradient[_DECAY] += np.vdot(slope, rest * (k - 1.0)) * t[_DECAY]
+        gradient[_NOISE] += np.trace(slope) * t[_NOISE]
+        if has_costs:
+            gradient[_LINEAR] += np.vdot(slope, linear) * t[_LINEAR]
+            gradient[_SMOOTH] += np.vdot(slope, smooth)
+            gradient[_LENGTH] += np.vdot(slope, smooth * square) / t[_LENGTH] ** 2
+        if kernels:
+            towards_k = slope * (t[_MAIN] + 2.0 * t[_PAIRS] * k + t[_DECAY] * rest)
+            per_column = ((towards_k @ embedding) * embedding).sum(axis=0)
+            share = weights / total
+            gradient[8:] += share * (per_column @ one_hot - np.vdot(towards_k, k))
+        return float(value), gradient
+
+    result = minimize(
+        negative_log_posterior,
+        prior_mean if start is None else start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=list(zip(prior_mean - 4.0 * prior_std, prior_mean + 4.0 * prior_std, strict=True)),
+        options={"maxiter": iterations, "maxcor": 12},
+    )
+    return np.asarray(result.x), -float(result.fun)
+
+
+class GaussianProcess:
+    """Posterior given hyperparameters. Targets are standardised by the caller."""
+
+    def __init__(self, kernel: Kernel, features: Features, targets: Array, extra: Array) -> None:
+        self._kernel = kernel
+        self._features = kernel.project(features)
+        matrix = kernel.matrix(self._features, self._features) + extra
+        matrix.flat[:: len(targets) + 1] += kernel.noise + _JITTER
+        self._lower = np.linalg.cholesky(matrix)
+        self._alpha = cho_solve((self._lower, True), targets, check_finite=False)
+
+    def predict(self, features: Features) -> tuple[Array, Array]:
+        """Mean and standard deviation of the noise-free function, each of shape (points,)."""
+        projected = self._kernel.project(features)
+        cross = self._kernel.matrix(self._features, projected)
+        mean = self._alpha @ cross
+        solved = solve_triangular(self._lower, cross, lower=True, check_finite=False, overwrite_b=True)
+        variance = self._kernel.diagonal(projected) - np.einsum("ij,ij->j", solved, solved)
+        return np.asarray(mean), np.sqrt(np.maximum(variance, 1e-10))
