@@ -12,10 +12,10 @@ from scipy.special import ndtr
 
 from nas import pareto
 from nas.driver.sampler import ehvi
+from nas.driver.sampler.candidates import KnownFunctions, Pool
 from nas.driver.sampler.encoding import Array, Encoding, IntArray
 from nas.driver.sampler.gp import Features, Featurizer, square_distance
 from nas.driver.sampler.history import EncodedTrial
-from nas.driver.sampler.pool import KnownFunctions, Pool
 from nas.driver.sampler.surrogate import Observations, Posterior, Surrogate, SurrogateFitter
 
 _MARGIN = 0.1  # the reference point lies so far beyond the nadir, as a share of ideal to nadir
@@ -25,13 +25,16 @@ _LEAST_SUCCESS = 0.001  # a model that is sure of a failure may still be wrong
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What does not change from trial to trial.
+class Problem:
+    """One search space of one study, and how it is searched.
 
     Attributes:
         signs: 1 for a minimised objective, -1 for a maximised one.
         known: Indices of the known objectives, ascending.
+        allowed: Rows that keep the limits.
         decided: Names of the constraints that are known beforehand.
+        startup_trials: Trials that are spread over the space before the model decides.
+        pool_size: Candidates that are drawn and priced for one proposal.
     """
 
     encoding: Encoding
@@ -39,31 +42,34 @@ class Setting:
     known: tuple[int, ...]
     functions: KnownFunctions
     featurizer: Featurizer
-    predictor: SurrogateFitter
+    fit: SurrogateFitter
+    allowed: tuple[Array, ...]
     decided: frozenset[str]
+    startup_trials: int
+    pool_size: int
 
 
 class View:
     """The trials of one proposal on the scales of the model."""
 
-    def __init__(self, setting: Setting, placed: Sequence[EncodedTrial], pool: Pool) -> None:
+    def __init__(self, problem: Problem, placed: Sequence[EncodedTrial], pool: Pool) -> None:
         """
         Args:
             placed: Records that have a row.
             pool: Some candidates, so that scales are known before there are trials.
         """
-        self._setting = setting
+        self._problem = problem
         self._placed = placed
         rows = [r.row for r in placed if r.row is not None]
-        self._rows = np.stack(rows) if rows else np.zeros((0, len(setting.encoding.axes)))
-        costs = setting.functions.costs(self._rows)
+        self._rows = np.stack(rows) if rows else np.zeros((0, len(problem.encoding.axes)))
+        costs = problem.functions.costs(self._rows)
         everything = np.concatenate([costs, pool.costs])
         lowest, highest = everything.min(axis=0), everything.max(axis=0)
         self._is_log = (lowest > 0.0) & (highest > _DECADE * lowest)
         self._floor = np.where(self._is_log, 1e-6 * lowest, -np.inf)
         std = self._scaled(everything).std(axis=0)
         self._width = np.where(std > 0.0, std, 1.0)
-        self._features = Features(setting.featurizer(self._rows), self._scaled(costs))
+        self._features = Features(problem.featurizer(self._rows), self._scaled(costs))
         self._index = {record.number: i for i, record in enumerate(placed)}
 
     def distance(self, pool: Pool) -> Array:
@@ -71,9 +77,9 @@ class View:
         if len(self._rows) == 0:
             return np.ones(len(pool))
         own, other = self.features(pool), self._features
-        square = square_distance(own.embedding, other.embedding) / max(2 * self._setting.featurizer.kernels, 1)
-        if len(self._setting.known):
-            square += square_distance(own.costs / self._width, other.costs / self._width) / len(self._setting.known)
+        square = square_distance(own.embedding, other.embedding) / max(2 * self._problem.featurizer.kernels, 1)
+        if len(self._problem.known):
+            square += square_distance(own.costs / self._width, other.costs / self._width) / len(self._problem.known)
         return np.asarray(np.sqrt(square.min(axis=1)))
 
     def success(self, pool: Pool) -> Array:
@@ -92,10 +98,10 @@ class View:
         if not labels.any():
             return None
         seen = Observations(self.features_of(finished), labels, np.zeros(len(labels)))
-        return self._setting.predictor(seen, self.features_of([]), warps=(np.inf,))
+        return self._problem.fit(seen, self.features_of([]), warps=(np.inf,))
 
     def features(self, pool: Pool) -> Features:
-        return Features(self._setting.featurizer(pool.rows), self._scaled(pool.costs))
+        return Features(self._problem.featurizer(pool.rows), self._scaled(pool.costs))
 
     def observations(self, observed: Sequence[EncodedTrial], objective: int) -> Observations:
         reached = [record.reached for record in observed if record.reached is not None]
@@ -110,7 +116,7 @@ class View:
     def points(self, values: Array) -> Array:
         """Objective values on the scale of the acquisition: wide positive costs as logarithms."""
         points = values.copy()
-        points[:, list(self._setting.known)] = self._scaled(values[:, list(self._setting.known)])
+        points[:, list(self._problem.known)] = self._scaled(values[:, list(self._problem.known)])
         return np.asarray(points)
 
     def _scaled(self, costs: Array) -> Array:
@@ -133,7 +139,7 @@ class Acquisition:
 
     def __init__(
         self,
-        setting: Setting,
+        problem: Problem,
         view: View,
         records: Sequence[EncodedTrial],
         observed: Sequence[EncodedTrial],
@@ -147,14 +153,14 @@ class Acquisition:
             running: Their values are taken to be the predicted ones.
             pool: Candidates that show how far the front may reach.
         """
-        self._setting = setting
+        self._problem = problem
         self._view = view
         pending = view.features_of(running)
-        data = {d: view.observations(observed, d) for d in range(len(setting.signs)) if d not in setting.known}
-        self._models = {d: setting.predictor(seen, pending) for d, seen in data.items()}
+        data = {d: view.observations(observed, d) for d in range(len(problem.signs)) if d not in problem.known}
+        self._models = {d: problem.fit(seen, pending) for d, seen in data.items()}
         self._limits = {d: _reach(seen) for d, seen in data.items()}
         complete = [r.values for r in records if r.values is not None and r.is_feasible]
-        points = view.points(np.stack(complete)) if complete else np.zeros((0, len(setting.signs)))
+        points = view.points(np.stack(complete)) if complete else np.zeros((0, len(problem.signs)))
         if len(pending):
             points = np.concatenate([points, self._predicted(pending, self._at(pending))])
         front = points[pareto.front_mask(points)]
@@ -175,8 +181,8 @@ class Acquisition:
         objectives = [
             distributions[d].shortfall
             if d in distributions
-            else ehvi.known(features.costs[:, self._setting.known.index(d)])
-            for d in range(len(self._setting.signs))
+            else ehvi.known(features.costs[:, self._problem.known.index(d)])
+            for d in range(len(self._problem.signs))
         ]
         score = ehvi.log_expected_improvement(self._boxes, objectives) + np.log(self._view.success(pool))
         for model in self._constraints:
@@ -185,8 +191,8 @@ class Acquisition:
 
     def _predicted(self, features: Features, distributions: Mapping[int, Posterior]) -> Array:
         """Medians of the unknown objectives beside the known ones, shape (points, objectives)."""
-        points = np.empty((len(features), len(self._setting.signs)))
-        for column, d in enumerate(self._setting.known):
+        points = np.empty((len(features), len(self._problem.signs)))
+        for column, d in enumerate(self._problem.known):
             points[:, d] = features.costs[:, column]
         for d, distribution in distributions.items():
             # Far from all data a log scale may predict the absurd, which must not move the reference point.
@@ -194,9 +200,9 @@ class Acquisition:
         return points
 
     def _constraint_models(self, observed: Sequence[EncodedTrial], pending: Features) -> list[Surrogate]:
-        names = sorted({name for record in observed for name in record.constraints} - self._setting.decided)
+        names = sorted({name for record in observed for name in record.constraints} - self._problem.decided)
         data = [self._view.constraint(observed, name) for name in names]
-        return [self._setting.predictor(seen, pending, warps=(np.inf,)) for seen in data if len(seen)]
+        return [self._problem.fit(seen, pending, warps=(np.inf,)) for seen in data if len(seen)]
 
 
 def _reach(seen: Observations) -> tuple[float, float]:

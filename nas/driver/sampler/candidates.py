@@ -1,11 +1,26 @@
-"""Where new points come from when a space is too large to list: random draws, mutation and crossover of good points."""
+"""Candidates that are worth scoring: allowed, not seen in the study, each drawn once, their exact costs known.
+
+They are random draws, mutants and crossovers of good points; where limits refuse most, ends of walks within them.
+"""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from nas.driver.sampler.encoding import Array, Encoding
+from nas.driver.sampler.history import Identity, Params
 
+_REMEMBERED = 20_000  # points of about 1 kB each
+#: Spaces of up to so many points are listed when nothing unseen is met otherwise.
+MAX_LISTED = 10_000
+_ATTEMPTS = 100
+_WALK_STEPS = 32  # of a walk that looks for something unseen
+_ROUNDS = 4  # of walks that fill a pool
 _STEP = 0.15  # of a continuous coordinate's mutation, in units of its range
 
 
@@ -53,7 +68,7 @@ def cross(encoding: Encoding, mothers: Array, fathers: Array, rng: np.random.Gen
     return np.asarray(children)
 
 
-def propose(encoding: Encoding, parents: Array, count: int, rng: np.random.Generator) -> Array:
+def draw(encoding: Encoding, parents: Array, count: int, rng: np.random.Generator) -> Array:
     """About half mutants, a quarter crossovers, a quarter random draws; random draws only without parents."""
     if len(parents) == 0:
         return random_rows(encoding, count, rng)
@@ -78,3 +93,272 @@ def neighbours(encoding: Encoding, row: Array, rng: np.random.Generator) -> Arra
             changed.append(row.copy())
             changed[-1][position] = number
     return np.asarray(rng.permutation(changed)) if changed else np.zeros((0, len(row)))
+
+
+class SpaceExhaustedError(Exception):
+    """Every allowed point that could be found has been seen."""
+
+
+class NothingAllowedError(ValueError):
+    """No allowed point could be found, seen or not."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Attributes: rows: Shape (points, parameters). costs: Shape (points, known objectives), minimised."""
+
+    rows: Array
+    costs: Array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def joined(self, other: Pool) -> Pool:
+        return Pool(np.concatenate([self.rows, other.rows]), np.concatenate([self.costs, other.costs]))
+
+
+class KnownFunctions:
+    """The user's functions of the parameters, each called once per row. A cache: forgetting costs nothing but time.
+
+    Args:
+        known: Objective index -> exact value, in the study's direction.
+        signs: 1 for a minimised objective, -1 for a maximised one.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        known: Mapping[int, Callable[[Params], float]],
+        signs: Array,
+        feasible: Callable[[Params], bool] | None,
+        identity: Identity | None,
+    ) -> None:
+        self._encoding = encoding
+        self._known = dict(sorted(known.items()))
+        self._signs = signs
+        self._feasible = feasible
+        self._identity = identity
+        self.is_limited = feasible is not None
+        self._point = lru_cache(_REMEMBERED)(self._point_of)
+        self._cost = lru_cache(_REMEMBERED)(self._cost_of)
+
+    def point(self, row: Array) -> tuple[Hashable, bool]:
+        """Key that points of one meaning share, and whether the point is allowed."""
+        return self._point(row.tobytes())
+
+    def is_allowed(self, row: Array) -> bool:
+        return self.point(row)[1]
+
+    def costs(self, rows: Array) -> Array:
+        """Known objectives, minimised, shape (rows, known objectives)."""
+        costs = [self._cost(row.tobytes()) for row in rows] if self._known else []
+        return np.stack(costs) if costs else np.zeros((len(rows), len(self._known)))
+
+    def _point_of(self, row: bytes) -> tuple[Hashable, bool]:
+        numbers = np.frombuffer(row)
+        params = self._encoding.decode(numbers)
+        key = self._identity(params) if self._identity is not None else self._encoding.key(numbers)
+        return key, self._feasible is None or bool(self._feasible(params))
+
+    def _cost_of(self, row: bytes) -> Array:
+        params = self._encoding.decode(np.frombuffer(row))
+        costs = []
+        for objective, function in self._known.items():
+            cost = float(function(params))
+            if not np.isfinite(cost):
+                raise ValueError(f"known[{objective}] must be finite, got {cost} for {params}")
+            costs.append(self._signs[objective] * cost)
+        return np.array(costs)
+
+
+class Source:
+    """Draws the candidates of one proposal.
+
+    Where limits refuse most of a space, it does not draw until they are met: it walks, from points that keep them, one
+    parameter at a time, and never steps outside.
+
+    Args:
+        seen: Keys of all trials, of any state.
+        known: Rows from which the walks begin, those of them that are allowed.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        functions: KnownFunctions,
+        seen: set[Hashable],
+        rng: np.random.Generator,
+        known: Sequence[Array],
+    ) -> None:
+        self._encoding = encoding
+        self._functions = functions
+        self._taken = set(seen)
+        self._rng = rng
+        self._known = known
+
+    def fresh(self, parents: Array, count: int) -> Pool:
+        """At least one candidate.
+
+        Raises:
+            SpaceExhaustedError: There is no unseen one: surely in a listed space; elsewhere none that is reached from
+                the known ones by changing one parameter after the other without leaving what is allowed.
+            NothingAllowedError: There is no allowed one, as far as chance can tell.
+        """
+        nobody = parents[:0]
+        for rows_from in (parents, nobody, nobody):
+            pool = self._admit(draw(self._encoding, rows_from, count, self._rng))
+            if len(pool):
+                break
+        if self._functions.is_limited and len(pool) < count // 2:
+            pool = pool.joined(self._walked(count - len(pool)))
+        return pool if len(pool) else self._anywhere(count)
+
+    def near(self, leaders: Array, count: int) -> Pool:
+        """Mutants of the leaders; possibly none."""
+        parents = leaders[self._rng.integers(0, len(leaders), count)]
+        return self._admit(mutate(self._encoding, parents, self._rng))
+
+    def closest(self, wanted: Array) -> Array:
+        """The wanted row where it is allowed and unseen, else one near to it that is.
+
+        Raises:
+            SpaceExhaustedError, NothingAllowedError: As :meth:`fresh`.
+        """
+        if self._is_new(wanted):
+            return wanted
+        return self._wandered(self.nearest_allowed(wanted))
+
+    def nearest_allowed(self, row: Array) -> Array:
+        """The row where it is allowed, else one that is, seen or not, and has much in common with it.
+
+        Raises:
+            NothingAllowedError: As :meth:`fresh`.
+        """
+        if self._functions.is_allowed(row):
+            return row
+        if not len(self._allowed):
+            return self._anything_allowed()[0]
+        differences = (self._allowed != row).sum(axis=1)
+        nearest = self._allowed[self._rng.choice(np.flatnonzero(differences == differences.min()))]
+        return self._towards(nearest, row, is_thorough=True)
+
+    def is_spent(self) -> bool:
+        """Whether nothing allowed and unseen is left."""
+        try:
+            self._wandered(self._rng.choice(self._allowed if len(self._allowed) else self._anything_allowed()))
+        except (SpaceExhaustedError, NothingAllowedError):
+            return True
+        return False
+
+    @cached_property
+    def _allowed(self) -> Array:
+        """The known rows that are allowed."""
+        return self._stacked([row for row in self._known if self._functions.is_allowed(row)])
+
+    def _towards(self, start: Array, target: Array, *, is_thorough: bool = False) -> Array:
+        """The allowed row that is reached from an allowed one by taking over the target's parameters in random order.
+
+        Args:
+            is_thorough: Also take over what comes after the first parameter that leads outside.
+        """
+        order = self._rng.permutation(np.flatnonzero(start != target))
+
+        def after(steps: int) -> Array:
+            row = start.copy()
+            row[order[:steps]] = target[order[:steps]]
+            return row
+
+        inside, outside = 0, len(order) + 1
+        while outside - inside > 1:
+            middle = (inside + outside) // 2
+            inside, outside = (middle, outside) if self._functions.is_allowed(after(middle)) else (inside, middle)
+        row = after(inside)
+        for position in order[inside + 1 :] if is_thorough else ():
+            step = row.copy()
+            step[position] = target[position]
+            row = step if self._functions.is_allowed(step) else row
+        return row
+
+    def _wandered(self, row: Array) -> Array:
+        """The first unseen row of a walk through what is allowed; one from elsewhere where the walk meets none."""
+        for _ in range(_WALK_STEPS):
+            if self._is_new(row):
+                return row
+            step = mutate(self._encoding, row[None], self._rng)[0]
+            row = step if self._functions.is_allowed(step) else row
+        return self._anywhere(1).rows[0]
+
+    def _walked(self, count: int) -> Pool:
+        """About so many allowed candidates: ends of ways from known rows to random ones, and mutants of both."""
+        pool = self._pool([])
+        reached = self._allowed
+        for _ in range(_ROUNDS if len(reached) else 0):
+            targets = random_rows(self._encoding, max(count // 8, 1), self._rng)
+            starts = reached[self._rng.integers(0, len(reached), len(targets))]
+            ways = [self._towards(a, b) for a, b in zip(starts, targets, strict=True)]
+            reached = np.concatenate([reached, ways])
+            mutants = self._admit(
+                mutate(self._encoding, reached[self._rng.integers(0, len(reached), count)], self._rng)
+            )
+            pool = pool.joined(self._admit(np.stack(ways))).joined(mutants)
+            reached = np.concatenate([reached, mutants.rows])
+            if len(pool) >= count:
+                break
+        return pool
+
+    def _anywhere(self, count: int) -> Pool:
+        """Candidates found by system and not by chance."""
+        known = self._allowed if len(self._allowed) else self._anything_allowed()
+        pool = self._listed(count) if self._encoding.size <= MAX_LISTED else self._flooded(known, count)
+        if len(pool):
+            return pool
+        raise SpaceExhaustedError
+
+    def _anything_allowed(self) -> Array:
+        """Allowed rows from all of the space, seen or not, where none is known."""
+        if self._encoding.size <= MAX_LISTED:
+            drawn = (self._encoding.point(index) for index in range(int(self._encoding.size)))
+        else:
+            drawn = (row for _ in range(_ATTEMPTS) for row in random_rows(self._encoding, 64, self._rng))
+        row = next((row for row in drawn if self._functions.is_allowed(row)), None)
+        if row is None:
+            raise NothingAllowedError("feasible refused every point that was tried: the limits leave nothing, it seems")
+        return row[None]
+
+    def _flooded(self, known: Array, count: int) -> Pool:
+        """What can be reached from known rows through what is allowed, one changed parameter at a time."""
+        frontier = list(known)
+        reached = {self._functions.point(row)[0] for row in frontier}
+        admitted = [row for row in frontier if self._is_new(row)]
+        while frontier and len(admitted) < count:
+            row = frontier.pop(int(self._rng.integers(len(frontier))))
+            for neighbour in neighbours(self._encoding, row, self._rng):
+                key, is_allowed = self._functions.point(neighbour)
+                if is_allowed and key not in reached:
+                    reached.add(key)
+                    frontier.append(neighbour)
+                    if self._is_new(neighbour):
+                        admitted.append(neighbour)
+        return self._pool(admitted[:count])
+
+    def _listed(self, count: int) -> Pool:
+        order = self._rng.permutation(int(self._encoding.size)).tolist()
+        unseen = (row for index in order if self._is_new(row := self._encoding.point(index)))
+        return self._pool(list(itertools.islice(unseen, count)))
+
+    def _admit(self, rows: Array) -> Pool:
+        return self._pool([row for row in rows if self._is_new(row)])
+
+    def _is_new(self, row: Array) -> bool:
+        key, is_allowed = self._functions.point(row)
+        if not is_allowed or key in self._taken:
+            return False
+        self._taken.add(key)
+        return True
+
+    def _pool(self, admitted: list[Array]) -> Pool:
+        rows = self._stacked(admitted)
+        return Pool(rows, self._functions.costs(rows))
+
+    def _stacked(self, rows: list[Array]) -> Array:
+        return np.stack(rows) if rows else np.zeros((0, len(self._encoding.axes)))

@@ -1,4 +1,4 @@
-"""A study as the sampler sees it: one record per trial, every objective minimised."""
+"""A study's trials as the sampler sees them: parameters as rows of numbers, every objective minimised."""
 
 from __future__ import annotations
 

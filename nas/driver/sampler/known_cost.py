@@ -58,11 +58,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import ThreadpoolController
 
-from nas.driver.sampler.candidates import random_rows
-from nas.driver.sampler.encoding import Array, Encoding, make_axis
+from nas.driver.sampler.acquisition import Problem
+from nas.driver.sampler.candidates import KnownFunctions, SpaceExhaustedError, random_rows
+from nas.driver.sampler.encoding import Encoding, make_axis
+from nas.driver.sampler.gp import Featurizer
 from nas.driver.sampler.history import EncodedTrial, Params, encode_trial, signs_of
-from nas.driver.sampler.pool import SpaceExhaustedError
-from nas.driver.sampler.proposer import Proposer
+from nas.driver.sampler.proposer import propose, source_of
+from nas.driver.sampler.surrogate import SurrogateFitter
 
 MAX_OBJECTIVES = 4
 _LEAST_POOL = 16
@@ -150,8 +152,8 @@ class KnownCostSampler(BaseSampler):
         self._study_of_caches: tuple[BaseStorage, int] | None = None
         self._intersection = IntersectionSearchSpace(include_pruned=True)
         self._space: dict[str, BaseDistribution] | None = None
-        self._proposer: Proposer | None = None
-        self._records: dict[int, tuple[FrozenTrial, EncodedTrial]] = {}
+        self._problem: Problem | None = None
+        self._encoded: dict[int, tuple[FrozenTrial, EncodedTrial]] = {}
         # ``study.ask()`` without distributions proposes; the storage gets a parameter when it is suggested.
         self._proposed: dict[int, Params] = {}
 
@@ -168,18 +170,13 @@ class KnownCostSampler(BaseSampler):
         if self._given_space is None:
             return False
         self._attend(study)
-        signs = signs_of(study.directions)
-        proposer, encoding = self._proposer_for(self._given_space, signs)
-        return proposer.is_spent(self._read(study, None, encoding, signs))
+        problem = self._problem_of(study, self._given_space)
+        return source_of(problem, self._read(study, None, problem), np.random.default_rng(0)).is_spent()
 
     def reseed_rng(self) -> None:
         """Nothing to do: each trial has a generator of its own, derived from the seed and the number of the trial."""
 
-    def infer_relative_search_space(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-    ) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         self._attend(study)
         space = self._intersection.calculate(study) if self._given_space is None else dict(self._given_space)
         # An enqueued trial that is complete needs no proposal; Optuna takes its values whatever is proposed.
@@ -209,24 +206,14 @@ class KnownCostSampler(BaseSampler):
             return self._sample(study, trial, search_space)
 
     def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """A uniform draw, for what is not in the common search space."""
         rng = np.random.default_rng([self._seed, trial.number, zlib.crc32(param_name.encode())])
         encoding = Encoding((make_axis(param_name, param_distribution),))
         return encoding.decode(random_rows(encoding, 1, rng)[0])[param_name]
 
-    def after_trial(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         self._proposed.pop(trial.number, None)
         if self._constraints_func is not None:
             _process_constraints_after_trial(self._constraints_func, study, trial, state)
@@ -238,18 +225,17 @@ class KnownCostSampler(BaseSampler):
             self._study_of_caches = (study._storage, study._study_id)
 
     def _sample(self, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        signs = signs_of(study.directions)
-        proposer, encoding = self._proposer_for(space, signs)
+        problem = self._problem_of(study, space)
         rng = np.random.default_rng([self._seed, trial.number])
-        records = self._read(study, trial.number, encoding, signs)
+        trials = self._read(study, trial.number, problem)
         try:
-            row = proposer.propose(records, rng)
+            row = propose(problem, trials, rng)
             self._is_exhausted = False
         except SpaceExhaustedError:
-            self._warn_exhausted(encoding)
-            seen = [record.row for record in records if record.row is not None]
+            self._warn_exhausted(problem.encoding)
+            seen = [other.row for other in trials if other.row is not None]
             row = seen[int(rng.integers(len(seen)))]
-        params = encoding.decode(row)
+        params = problem.encoding.decode(row)
         self._proposed[trial.number] = params
         return params
 
@@ -263,42 +249,40 @@ class KnownCostSampler(BaseSampler):
                 stacklevel=2,
             )
 
-    def _proposer_for(self, space: dict[str, BaseDistribution], signs: Array) -> tuple[Proposer, Encoding]:
-        if self._proposer is None or not _is_same_space(self._space, space):
-            self._space = space
-            self._encoding = Encoding.of(space)
-            self._records = {}
-            self._proposer = Proposer(
-                encoding=self._encoding,
-                known=self._known,
+    def _problem_of(self, study: Study, space: dict[str, BaseDistribution]) -> Problem:
+        if self._problem is None or not _is_same_space(self._space, space):
+            encoding, signs = Encoding.of(space), signs_of(study.directions)
+            featurizer = Featurizer(encoding)
+            self._space, self._encoded = space, {}
+            self._problem = Problem(
+                encoding=encoding,
                 signs=signs,
-                feasible=self._feasible,
-                identity=self._identity,
-                allowed=self._allowed,
+                known=tuple(sorted(self._known)),
+                functions=KnownFunctions(encoding, self._known, signs, self._feasible, self._identity),
+                featurizer=featurizer,
+                fit=SurrogateFitter(featurizer.group),
+                allowed=tuple(row for params in self._allowed if (row := encoding.encode(params)) is not None),
                 decided=self._decided,
                 startup_trials=self._startup_trials,
                 pool_size=self._pool_size,
             )
-        return self._proposer, self._encoding
+        return self._problem
 
-    def _read(self, study: Study, left_out: int | None, encoding: Encoding, signs: Array) -> list[EncodedTrial]:
-        # Not Optuna's per-thread cache: it would not show what parallel trials have been given since.
+    def _read(self, study: Study, left_out: int | None, problem: Problem) -> list[EncodedTrial]:
         trials = study.get_trials(deepcopy=False)
         last_step = max((max(t.intermediate_values) for t in trials if t.intermediate_values), default=0)
-        records = []
-        for other in trials:
-            if other.number == left_out:
+        found = []
+        for trial in trials:
+            if trial.number == left_out:
                 continue
-            cached = self._records.get(other.number)
-            if cached is not None and cached[0] is other:
-                records.append(cached[1])
-                continue
-            proposed = self._proposed.get(other.number)
-            record = encode_trial(other, encoding, signs, self._identity, last_step, proposed)
-            if other.state in (TrialState.COMPLETE, TrialState.FAIL):  # a stopped one depends on ``last_step``
-                self._records[other.number] = (other, record)
-            records.append(record)
-        return records
+            cached, encoded = self._encoded.get(trial.number, (None, None))
+            if encoded is None or cached is not trial:
+                proposed = self._proposed.get(trial.number)
+                encoded = encode_trial(trial, problem.encoding, problem.signs, self._identity, last_step, proposed)
+                if trial.state in (TrialState.COMPLETE, TrialState.FAIL):  # a stopped one depends on ``last_step``
+                    self._encoded[trial.number] = trial, encoded
+            found.append(encoded)
+        return found
 
 
 def _is_same_space(one: Mapping[str, BaseDistribution] | None, other: Mapping[str, BaseDistribution]) -> bool:

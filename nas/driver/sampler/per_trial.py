@@ -15,9 +15,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.driver.sampler.candidates import KnownFunctions, Source, SpaceExhaustedError
 from nas.driver.sampler.encoding import Array, Encoding
 from nas.driver.sampler.history import Identity, Params
-from nas.driver.sampler.pool import KnownFunctions, Source, SpaceExhaustedError
 
 
 class PerTrialSampler(BaseSampler):
