@@ -222,7 +222,7 @@ def _ours(record: Record, run: Run) -> dict[str, Any]:
         "macs": record.costs.get("macs"),
         "size_bytes": record.costs.get("size"),
     }
-    if "latency_ms" in record.confirmed:  # as nas.driver.judge measures
+    if "latency_ms" in record.confirmed:  # as nas.driver.final_evaluation measures
         cells |= {"batch": 1, "hardware": f"{run.environment.get('cpu', 'cpu')}, eager, 1 thread"}
     if record.state == "complete" and record.accuracy is not None:
         repeats = record.confirmed.get("repeats", {}).get(str(len(record.curve)), {})
