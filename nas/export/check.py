@@ -14,12 +14,12 @@ BATCHES = (1, 7)
 
 
 class ExportError(RuntimeError):
-    """What was exported does not compute what the network computes: a bug, here or in a library."""
+    """Raised where an exported model does not compute what the network computes: a bug, here or in a library."""
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """What an export wrote.
+    """Files of an exported model, and their agreement with torch.
 
     `files`: the model first, then what must lie beside it. `difference`: the largest one of a logit from torch's, as
     part of the largest logit (of 1 where that is smaller).
@@ -51,7 +51,7 @@ class Normalised(nn.Module):
 
 
 def compare(expected: nn.Module, got: Callable[[Tensor], Tensor], card: Card, *, tolerance: float, form: str) -> float:
-    """Runs both on random images in [0, 1], in batches of 1 and 7.
+    """Run both on random images in [0, 1], in batches of 1 and 7.
 
     Returns:
         The largest difference, see :class:`Shipped`.

@@ -1,4 +1,4 @@
-"""From a training's file to the forms that others run: what `nas export` does."""
+"""Export of a training's file to the forms that others run; `nas export`."""
 
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -39,13 +39,13 @@ class Accuracies:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export gave. Without `int8`, `quantised` is None and the accuracies are empty."""
+    """Results of an export. Without `int8`, `quantised` is None and the accuracies are empty."""
 
     card: Card
     model: Shipped
     quantised: Quantised | None = None
     accuracies: tuple[Accuracies, ...] = ()
-    """Of the float model and of the int8 one, by the same runtime."""
+    """Accuracies of the float model and of the int8 one, by the same runtime."""
 
 
 def export(
@@ -101,7 +101,7 @@ def judge_onnx(
     data_dir: str | Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Card, str, Accuracies]:
-    """Accuracies of an exported ONNX model, fp32 or int8, by ONNX Runtime.
+    """Measure the accuracies of an exported ONNX model, fp32 or int8, by ONNX Runtime.
 
     Args:
         path: the model.
@@ -127,7 +127,7 @@ def judge_onnx(
 def load_for(
     description: Card, dataset: str, data_dir: str | Path | None, where: str, say: Callable[[str], None]
 ) -> Dataset:
-    """A data set divided as for a network's training, and in the network's format.
+    """Load a data set divided as for a network's training, and in the network's format.
 
     Args:
         description: the network's.

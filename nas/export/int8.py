@@ -40,8 +40,8 @@ _OPERATIONS = [
     "Relu",
     "Clip",
 ]
-"""What works on whole images. The rest is the routing of conditional convolutions: a handful of numbers per image, for
-which the nodes around it would weigh more than what they save.
+"""Operators that work on whole images. The rest is the routing of conditional convolutions: a handful of numbers per
+image, for which the nodes around it would weigh more than what they save.
 """
 
 
@@ -75,7 +75,7 @@ def quantise(model: Path, path: Path, images: Tensor) -> Quantised:
 
 
 def accuracy(run: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> float:
-    """Top-1 accuracy in [0, 1].
+    """Measure the top-1 accuracy in [0, 1].
 
     Args:
         run: float32 (N, C, R, R) in [0, 1] -> logits (N, classes).
@@ -89,7 +89,7 @@ def accuracy(run: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) ->
 
 
 def _quantise(model: Path, images: Tensor) -> bytes:
-    """The int8 model's bytes, with the metadata of the float one."""
+    """Return the int8 model's bytes, with the metadata of the float one."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -129,7 +129,7 @@ def _quantise(model: Path, images: Tensor) -> bytes:
 
 
 def _normalisation(model: Any) -> list[str]:
-    """The nodes from the input up to the first convolution: a few thousand operations, exact in float."""
+    """List the nodes from the input up to the first convolution: a few thousand operations, exact in float."""
     names: list[str] = []
     tensors = {INPUT}
     for node in model.graph.node:
@@ -141,7 +141,7 @@ def _normalisation(model: Any) -> list[str]:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the quantiser's advice to do what has been done."""
+    """Silence the quantiser's advice to do what has been done."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

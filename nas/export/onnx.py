@@ -162,7 +162,7 @@ def _forget_origins(model: "ModelProto") -> None:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the exporter's progress and the warnings of its own libraries."""
+    """Silence the exporter's progress and the warnings of its own libraries."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

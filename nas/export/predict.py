@@ -1,4 +1,4 @@
-"""What a trained network sees in an image: from a checkpoint, and from an exported ONNX model alike."""
+"""Classification of image files, by a checkpoint or an exported ONNX model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One readable Python file that needs torch alone, and the weights beside it."""
+"""Export to one readable Python file that needs torch alone, with the weights beside it."""
 
 import importlib.util
 import io

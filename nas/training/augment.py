@@ -20,7 +20,7 @@ FlipMode = Literal["none", "random", "alternating"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to training images. `pad` in pixels per side, `cutout` the side of the square in pixels, `mixup`
+    """Augmentation of training images. `pad` in pixels per side, `cutout` the side of the square in pixels, `mixup`
     Beta's alpha.
 
     0 turns each off.

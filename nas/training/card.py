@@ -1,4 +1,4 @@
-"""What a shipped model says of itself, in its own file."""
+"""The metadata that a shipped model carries in its own file."""
 
 import json
 import math
@@ -19,7 +19,7 @@ _FORM = "float32 (batch, {channels}, {resolution}, {resolution}), {colours} in [
 
 
 class SplitFields(TypedDict):
-    """How training and validation images were divided, as a file has to hold it."""
+    """Fields of a training and validation split, as a file has to hold them."""
 
     __pydantic_config__ = ConfigDict(strict=True, extra="allow")  # type: ignore[misc]
 
@@ -33,7 +33,7 @@ _SPLIT = TypeAdapter(SplitFields)
 
 @dataclass(frozen=True)
 class Card:
-    """All that a stranger needs to use a trained network.
+    """The metadata that using a trained network takes.
 
     `classes`: one name per logit. `mean`, `std`: per channel, of values in [0, 1]; the shipped forms apply them
     themselves. `decoded_at`: the side in pixels at which the training data lay before they were resized to the
@@ -72,7 +72,7 @@ class Card:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How an image file becomes the network's input."""
+        """The steps from an image file to the network's input."""
         channels, resolution, _ = self.shape
         first = self.decoded_at or resolution
         return Preprocessing(channels, (resolution,) if first == resolution else (first, resolution), self.crop)
@@ -133,7 +133,7 @@ class Card:
 
 
 def _split(value: Any) -> Mapping[str, Any] | None:
-    """How a data set was divided, from somebody else's file."""
+    """Validate the split that a file of somebody else states."""
     try:
         return None if value is None else dict(_SPLIT.validate_python(value))
     except ValidationError as error:

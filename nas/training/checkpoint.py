@@ -147,7 +147,7 @@ def checked(values: Mapping[str, Any], where: str) -> Checkpoint:
 
 
 def _is_whole(file: io.BytesIO) -> bool:
-    """Whether the archive's checksums fit (torch.load does not compare them); then it stands at its beginning again."""
+    """Verify the archive's checksums, which torch.load does not, and rewind the file."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         # torch stores without compression. What is packed, or stands in the archive twice, may unpack to anything.

@@ -13,7 +13,7 @@ COMPILING = "compiling the network first"
 
 
 def worth_compiling(device: str, steps: int) -> bool:
-    """Whether a training of so many steps gains more by compilation than that takes.
+    """Decide whether a training of `steps` steps gains more by compilation than it costs.
 
     On a CPU none does. Compiling took 82 s of processor time for E and 38 s for MobileNetV2-CIFAR, whose steps then
     were 1.04 and 1.10 times as fast, no more than they vary (32x32, batch 64, fp32, one core of an AMD EPYC, Zen 5,

@@ -31,7 +31,7 @@ class ClaimedCores:
 
 
 def claim_cores(count: int, cores: Sequence[int], folder: Path | None = None) -> ClaimedCores | None:
-    """Claims `count` of `cores` that no other process has claimed; None where too few are free.
+    """Claim `count` of `cores` that no other process has claimed; None where too few are free.
 
     `folder`: of the locks; the same for all who are to keep out of each other's way.
     """
@@ -49,7 +49,7 @@ def claim_cores(count: int, cores: Sequence[int], folder: Path | None = None) ->
 
 
 def _lock(path: Path, stack: ExitStack) -> bool:
-    """Whether the file could be locked; if so, `stack` holds the lock."""
+    """Try to lock a file; `stack` holds the lock where that succeeds."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -56,7 +56,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Split:
-    """How training and validation images were parted; enough, with the data set's name, to do it again."""
+    """The split into training and validation images; with the data set's name, enough to repeat it."""
 
     seed: int
     validation_fraction: float

@@ -16,7 +16,7 @@ from nas.errors import UserError
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of how many processes this one is; alone, all of this does nothing.
+    """This process's index among those that train together; every method is a no-op in a single process.
 
     Every process holds the whole data set and network, and trains on its share of every batch. Each normalises its own
     share (as torchvision's reference training does; SyncBatchNorm would need CUDA, and a synchronisation per layer), so
@@ -28,24 +28,24 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """True in the process that writes and prints."""
         return self.index == 0
 
     def share_gradients(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network, its gradients averaged over the processes in every backward pass."""
+        """Wrap the network so that its gradients are averaged over the processes in every backward pass."""
         if self.count == 1:
             return network
         ids = [device] if device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
 
     def add_up(self, tensor: Tensor) -> Tensor:
-        """The sum over the processes, in place; returns it."""
+        """Sum a tensor over the processes, in place, and return it."""
         if self.count > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def as_the_leader(self, value: float, device: torch.device) -> float:
-        """The first process's value, so that all decide alike."""
+        """Broadcast the first process's value, so that all decide alike."""
         if self.count == 1:
             return value
         shared = torch.tensor(value, dtype=torch.float64, device=device)
@@ -54,7 +54,7 @@ class Ranks:
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """What one process has to do alone before the others do it too, such as a download."""
+        """Run the block in the first process before the others run it, such as a download."""
         if self.count > 1 and not self.leads:
             dist.barrier()
         yield
@@ -66,7 +66,7 @@ ALONE = Ranks()
 
 
 def launched_rank() -> int:
-    """Which of torchrun's processes this is; 0 without torchrun. Asks the environment alone."""
+    """Return this process's rank under torchrun, 0 without it; only the environment is read."""
     return int(os.environ.get("RANK", "0")) if _launched() else 0
 
 

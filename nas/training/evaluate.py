@@ -19,8 +19,10 @@ _WORTH_FOLDING = 500  # images; folding takes 15 ms
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one part of a data set: top-1 and top-5 accuracy in [0, 1] (top-5 is 1 for five classes and fewer), mean
-    cross-entropy, and which images were judged right: bool, (images,), on the CPU.
+    """Scores on one part of a data set.
+
+    Top-1 and top-5 accuracy in [0, 1] (top-5 is 1 for five classes and fewer), mean cross-entropy, and which images
+    were judged right: bool, (images,), on the CPU.
     """
 
     accuracy: float
@@ -31,7 +33,7 @@ class Scores:
 
 
 def pack_hits(hits: Tensor) -> str:
-    """Which images were judged right, eight in two hexadecimal digits: two networks are compared image by image."""
+    """Pack the correctly classified images, eight in two hexadecimal digits, to compare networks image by image."""
     return np.packbits(hits.numpy()).tobytes().hex()
 
 
@@ -42,8 +44,9 @@ def evaluate(
     *,
     batch: int = 256,
 ) -> Scores:
-    """Accuracy of `network` on a part of `dataset`, both on the same device; no augmentation. The network's mode is
-    kept.
+    """Measure the accuracy of `network` on a part of `dataset`, both on the same device; no augmentation.
+
+    The network's mode is kept.
 
     In float32 whatever the network was trained in: that is what ships, and torch and an exported model then agree. On a
     CPU that trains in bfloat16 it makes an epoch 6% longer (E at 32x32, 15% of the images held out, one core of a busy

@@ -25,7 +25,7 @@ from nas.training.weights import restored
 
 
 class Evaluator(Protocol):
-    """Judges networks, one after another."""
+    """Trains and evaluates networks, one after another."""
 
     def run(self, architecture: Architecture, *, seed: int, checkpoint: Path | None) -> Iterator[Epoch]:
         """Judge a network to the full budget.
@@ -93,7 +93,7 @@ class TrainingEvaluator:
         ranks: Ranks = ALONE,
         say: Callable[[str], None] = lambda line: None,
     ) -> Trainer:
-        """A trainer at its start. The weights depend on the seed alone; the global generator is left as it was."""
+        """Build a trainer at its start. The weights depend on the seed alone; the global generator stays as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = build(architecture, len(self.dataset.classes))
@@ -139,7 +139,7 @@ class TrainingEvaluator:
             return self.trainer(architecture, seed), [], False
 
     def checkpoint(self, architecture: Architecture, trainer: Trainer, **extra: Any) -> Checkpoint:
-        """What is kept of a training; at its end the weights alone, a third of the size.
+        """Build the checkpoint of a training; at its end it holds the weights alone, a third of the size.
 
         Args:
             extra: what else to keep, in plain values.
@@ -160,7 +160,7 @@ class TrainingEvaluator:
         )
 
     def _give_back_memory(self) -> None:
-        """What is kept of the device's memory, for other processes on it and networks of other sizes."""
+        """Release cached device memory for other processes and for networks of other sizes."""
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
         else:

@@ -43,7 +43,7 @@ _SIDE = 64
 
 @dataclass
 class Account:
-    """What became of a folder's files.
+    """Counts of a folder's files, read and skipped.
 
     `read`: number of images by ending. `skipped`: number of files by ending and reason. `notes`: what else was left
     out.
@@ -157,7 +157,7 @@ def _class_names(root: Path) -> tuple[str, ...]:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name can be written into a file of ours: a file system's names are any bytes."""
+    """Check that a name can be written as UTF-8: a file system's names are any bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -179,7 +179,7 @@ def _image_files(folder: Path, account: Account) -> list[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All that lies below a folder and is not hidden, links followed; no folder twice."""
+    """Yield every file below a folder that is not hidden, links followed; no folder twice."""
     seen: set[tuple[int, int]] = set()
     left = [folder]
     while left:
@@ -220,7 +220,7 @@ def _count_loose(root: Path, account: Account) -> None:
 
 
 def _instead(folder: Path) -> str:
-    """What a folder without images holds, to be put behind an error."""
+    """Describe a folder without images, to be put behind an error."""
     account = Account()
     _image_files(folder, account)
     return f", but {account.skipped_line()}" if account.skipped else "; fill it or remove it"

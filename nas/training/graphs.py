@@ -30,7 +30,7 @@ class Timing(NamedTuple):
 
 
 def pays(timings: Sequence[Timing], steps_left: int) -> bool:
-    """Whether a graph of the step is worth capturing: there are steps to gain on, and issuing them is what takes time.
+    """Decide whether capturing the step pays: enough steps are left, and issuing them is what takes time.
 
     A device that is busy long after the last kernel was issued does not wait for Python, and gains nothing. Not yet
     measured on a GPU: the two thresholds are reasoned.
@@ -69,7 +69,7 @@ class StepGraph:
         return self._graph is not None
 
     def run(self, draws: Draws, sums: Tensor, lr: float, *, step: Step, bare_step: Step) -> None:
-        """One step. `bare_step` is what is captured: as `step`, but errors are let through."""
+        """Run one step. `bare_step` is what is captured: as `step`, but errors are let through."""
         self._steps_left -= 1
         self._begun += 1
         if self._graph is not None:
@@ -87,7 +87,7 @@ class StepGraph:
             step(draws, sums)
 
     def _beside(self, step: Step, draws: Draws, sums: Tensor) -> Timing:
-        """A step on the stream of the capture, as torch asks for before one; synchronises."""
+        """Run a step on the stream of the capture, as torch asks for before one; synchronises."""
         self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         self._stream.synchronize()
         started = time.perf_counter()
@@ -98,7 +98,7 @@ class StepGraph:
         return Timing(issued - started, time.perf_counter() - started)
 
     def _capture(self, step: Step, draws: Draws, sums: Tensor) -> bool:
-        """Captures a step without running it; false where that cannot be done."""
+        """Capture a step without running it; False where that cannot be done."""
         graph, own_draws = torch.cuda.CUDAGraph(), draws.clone()
         try:
             with _capturable(self._optimizer, self._lr), torch.cuda.graph(graph, stream=self._stream):

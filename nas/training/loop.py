@@ -1,4 +1,4 @@
-"""One network, trained."""
+"""The training loop of one network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class EpochTimeoutError(TrainingError):
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave.
+    """Results of one epoch.
 
     `epoch` counts from 1. `loss` (label-smoothed, mixed as trained) and `train_accuracy` are means over the epoch, on
     augmented images, while the weights moved. Accuracies in [0, 1]. `validation_accuracy` is that of the weights that
@@ -133,7 +133,7 @@ class Trainer:
 
     @property
     def graphed(self) -> bool:
-        """Whether steps run as a CUDA graph by now."""
+        """True once steps run as a CUDA graph."""
         return self._graph is not None and self._graph.captured
 
     @property
@@ -173,7 +173,7 @@ class Trainer:
         )
 
     def time_step(self) -> float:
-        """Seconds of forward and backward of one batch, on a copy of the network."""
+        """Time forward and backward of one batch in seconds, on a copy of the network."""
         network = copy.deepcopy(self.network).train()
         batch = self._normalise(self.dataset.train.images[: self._batch])
         started = time.perf_counter()
@@ -184,11 +184,11 @@ class Trainer:
         return time.perf_counter() - started
 
     def evaluate(self, part: PartName) -> Scores:
-        """Scores of `evaluated_network` as it stands."""
+        """Evaluate `evaluated_network` as it stands."""
         return evaluate(self.evaluated_network, self.dataset, part)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that going on needs, as copies, in types that `torch.load(weights_only=True)` takes."""
+        """Return everything that resuming needs, as copies, in types that `torch.load(weights_only=True)` takes."""
         return {
             "recipe": self.recipe.to_dict(),
             "seed": self._seed,
@@ -204,7 +204,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes back to where `state_dict` was taken. The trainer must have the same network, data, recipe and seed.
+        """Restore the state that `state_dict` returned. The trainer must have the same network, data, recipe and seed.
 
         Raises `UserError` for a state of another recipe, seed or network.
         """
@@ -234,7 +234,7 @@ class Trainer:
             raise UserError(f"the saved training does not fit this network: {reason}") from error
 
     def _keep_best(self, accuracy: float) -> None:
-        """Notes the best epoch; with `restart_from_best`, goes back to it at milestones and at the end."""
+        """Record the best epoch; with `restart_from_best`, goes back to it at milestones and at the end."""
         self.accuracy = accuracy
         better = accuracy > self.best_accuracy
         self.best_accuracy = max(accuracy, self.best_accuracy)
@@ -250,7 +250,7 @@ class Trainer:
             self.accuracy = self.best_accuracy
 
     def _begin_steps(self) -> None:
-        """A new optimizer, and with it a new graph, which holds the old one's tensors."""
+        """Build a new optimizer, and with it a new graph, since the old one holds the old optimizer's tensors."""
         self._optimizer = build_optimizer(self.network, self.recipe)
         self._graph: StepGraph | None = None
         if self._graphs:
@@ -258,7 +258,7 @@ class Trainer:
             self._graph = StepGraph(self._optimizer, device=self.device, steps=steps)
 
     def _train(self) -> tuple[float, float, float]:
-        """One epoch of steps; returns (mean loss, accuracy, last learning rate)."""
+        """Train one epoch; return (mean loss, accuracy, last learning rate)."""
         draws = draw_epoch(
             self._augmentation,
             count=len(self.dataset.train),
@@ -316,7 +316,7 @@ class Trainer:
             recalibrate_batch_norm(self.evaluated_network, parts, ranks=self._ranks)
 
     def _step(self, draws: Draws, sums: Tensor) -> None:
-        """One step of the optimizer; adds the batch's summed loss and its hits to `sums`."""
+        """Take one optimizer step and add the batch's summed loss and its hits to `sums`."""
         try:
             step_sums = self._gradients(draws)
         except torch.OutOfMemoryError:
@@ -334,7 +334,7 @@ class Trainer:
         self._descend(step_sums, sums)
 
     def _bare_step(self, draws: Draws, sums: Tensor) -> None:
-        """As `_step`, but running out of memory is an error."""
+        """Take a step as `_step` does, but let running out of memory be an error."""
         self._descend(self._gradients(draws), sums)
 
     def _descend(self, step_sums: Tensor, sums: Tensor) -> None:
@@ -343,7 +343,7 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
 
     def _gradients(self, draws: Draws) -> Tensor:
-        """Gradients of the mean loss of one batch, summed over its parts; returns (summed loss, hits)."""
+        """Compute gradients of the mean loss of one batch, summed over its parts; return (summed loss, hits)."""
         labels = self.dataset.train.labels[draws.order]
         batch = self._batch_of(draws)
         sums = torch.zeros(2, device=self.device)
@@ -357,7 +357,7 @@ class Trainer:
         return sums
 
     def _batch_of(self, draws: Draws) -> Tensor:
-        """What the network is given in one step."""
+        """Return the network's input of one step."""
         return prepare(self.dataset.train.images[draws.order], self._augmentation, draws, self._normalise)
 
     def _loss(self, logits: Tensor, labels: Tensor, mixed: Tensor, share: Tensor | None) -> Tensor:
@@ -371,7 +371,7 @@ class Trainer:
 
 
 def channels_last_(network: nn.Module) -> nn.Module:
-    """Stores the convolutions' weights in channels_last, in place; returns the network.
+    """Store the convolutions' weights in channels_last, in place, and return the network.
 
     `Module.to(memory_format=...)` would also try parameters of five dimensions (the experts of a conditional
     convolution), and fail.

@@ -48,7 +48,7 @@ def xavier_(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def check_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Whether a state can be this optimizer's; torch itself would find out in the middle of a step.
+    """Check that a state can be this optimizer's; torch itself would fail in the middle of a step.
 
     Raises:
         ValueError: it cannot.

@@ -1,4 +1,4 @@
-"""How a network is trained: a small typed object, and the protocols of the papers by name."""
+"""Training recipes: a small typed object, and the protocols of the papers by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 Init = Literal["default", "xavier"]
 
 EPOCH_STEPS, SMALLEST_BATCH = 30, 16
-"""An epoch's least steps, where batches of the smallest size leave so many."""
+"""Fewest steps of an epoch, where batches of the smallest size leave as many."""
 FULL_RATE_BATCH = 64
 """The batch down to which a recipe's learning rate is kept. `train` (0.1 at batch 128) on 1,000 images of CIFAR-10, 5
 classes, 16x16, 40 epochs, 2 seeds, test accuracy in %: batch 128 55.6; batch 32 at 0.05 57.9, at 0.025 56.2. `search`
@@ -29,7 +29,7 @@ _FEW_STEPS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained. Everything that changes the result is here, but the data, the device and the seed.
+    """Settings of a training: everything that changes the result but the data, the device and the seed.
 
     optimizer           sgd (momentum), nag (Nesterov momentum) or adamw
     lr                  the highest learning rate
@@ -133,7 +133,7 @@ class Recipe:
         return replace(base or cls(), **document)
 
     def with_epochs(self, epochs: int) -> Recipe:
-        """The same recipe over exactly so many epochs, whatever its `steps`: warm-up and milestones move in proportion.
+        """Scale the recipe to `epochs` epochs, whatever its `steps`; warm-up and milestones move in proportion.
 
         Milestones that fall together, on epoch 0 or on the end are dropped: a schedule of 2 epochs cannot have 3 steps.
         """
@@ -152,7 +152,7 @@ class Recipe:
         )
 
     def for_images(self, images: int, *, epochs: int | None = None) -> Recipe:
-        """The recipe as it trains on so many images: one with `steps` gets its batch and epochs from them.
+        """Fit the recipe to a number of training images: one with `steps` gets its batch and epochs from it.
 
         An epoch of few images is few steps, and a network learns by steps: so the batch is made smaller until an epoch
         has `EPOCH_STEPS` of them (a power of two, at least `SMALLEST_BATCH`). Below `FULL_RATE_BATCH` images the
@@ -178,17 +178,17 @@ class Recipe:
         return replace(self.with_epochs(epochs), batch_size=batch, lr=lr)
 
     def all_steps(self, images: int) -> int:
-        """Optimizer steps of a training on so many images."""
+        """Return the optimizer steps of a training on `images` images."""
         return self.epochs * steps_per_epoch(images, self.batch_size)[0]
 
     def budget(self, images: int) -> str:
-        """The training's length on so many images, in one line."""
+        """Describe the training's length on `images` images in one line."""
         per_epoch, batch = steps_per_epoch(images, self.batch_size)
         steps = f"{self.epochs * per_epoch:,} ({per_epoch} an epoch)"
         return f"{images:,} training images: batch {batch}, epochs {self.epochs}, steps {steps}"
 
     def learning_rate(self, epoch: float) -> float:
-        """The learning rate at a point in time, in epochs from the start (a step's beginning: step / steps per epoch).
+        """Return the learning rate at a time in epochs from the start (a step's beginning: step / steps per epoch).
 
         Equal to torch's MultiStepLR, CosineAnnealingLR and OneCycleLR (linear annealing) at their steps.
         """
@@ -204,7 +204,7 @@ class Recipe:
         return self.lr
 
     def augmentation(self, *, resolution: int, flip_safe: bool) -> Augmentation:
-        """What is done to images of this size, the data set's own defaults filled in."""
+        """Return the augmentation of images of this size, the data set's own defaults filled in."""
         default_flip: FlipMode = "alternating" if flip_safe else "none"
         # One pixel of eight is too much to shift: on digits at 8x8 (structure E, 8 epochs) it costs 4 points of
         # accuracy.

@@ -1,4 +1,4 @@
-"""One network trained in full, with its files in a folder.
+"""The training of one network in full, with its files in a folder.
 
 ::
 
@@ -52,7 +52,7 @@ CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gave; accuracies in [0, 1].
+    """Results of a training; accuracies in [0, 1], and the images that they were counted on.
 
     `model` and `checkpoint` hold the same weights, which `validation_accuracy` and `test_accuracy` are those of.
     """
@@ -187,14 +187,14 @@ def _fast_threads(trainer: Trainer, steps: int, say: Callable[[str], None]) -> i
 
 
 def _begun_threads(out: Path) -> int:
-    """Those that the training in a folder has; another number would round otherwise."""
+    """Read the threads of the training in a folder; another number would round differently."""
     begun = read_yaml(out / "train.yaml") if (out / "train.yaml").exists() else None
     threads = begun.get("threads") if isinstance(begun, dict) else None
     return threads if isinstance(threads, int) and 1 <= threads <= 1024 else torch.get_num_threads()
 
 
 def _initialise(trainer: Trainer, path: Path) -> Initialised:
-    """The network, and the average of its weights where the recipe keeps one."""
+    """Load weights into the network, and into the average of its weights where the recipe keeps one."""
     found = initialise(trainer.network, path)
     if trainer.evaluated_network is not trainer.network:
         trainer.evaluated_network.load_state_dict(trainer.network.state_dict())
@@ -277,7 +277,7 @@ def _to_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def _read_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """The rows of the epochs that the checkpoint has behind it."""
+    """Read the rows of the epochs that the checkpoint has completed."""
     if not path.exists():
         return []
     try:

@@ -1,4 +1,4 @@
-"""Where named data sets come from: scikit-learn's bundled digits, and torchvision's downloadable sets."""
+"""Sources of the named data sets: scikit-learn's bundled digits, and torchvision's downloadable sets."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def read_digits() -> Source:
 
 @dataclass(frozen=True)
 class _Downloaded:
-    """One of torchvision's data sets: how it is opened, and how a user without network puts it into place."""
+    """One of torchvision's data sets, and instructions for a user without network."""
 
     open: Callable[[Path, str, bool], Any]  # (root, "train" or "test", download) -> torchvision data set
     manual: str  # what to fetch and where to put it below the data directory

@@ -23,7 +23,7 @@ WORTH = 0.9
 """More threads must take at most this part of the time of fewer: less is noise, and not worth the cores."""
 _ROUNDS = 3
 _SHARE = 0.05
-"""At most this part of a training goes into choosing its threads."""
+"""Largest part of a training that choosing its threads may take."""
 
 
 def worker_environment(threads: int) -> dict[str, str]:
@@ -39,7 +39,7 @@ def wait_asleep() -> None:
 
 
 def fewest_fast(time_step: Callable[[int], float], most: int, steps: int) -> tuple[int, float | None]:
-    """The number of threads that trains fastest: the fewest that are about as fast as any.
+    """Choose the number of threads: the fewest that train about as fast as any.
 
     Args:
         time_step: seconds of a step with that many threads.
@@ -63,7 +63,7 @@ def fewest_fast(time_step: Callable[[int], float], most: int, steps: int) -> tup
 
 @contextmanager
 def own_threads(threads: int) -> Iterator[None]:
-    """So many threads for this process, on cores that no other training of ours has where so many are free."""
+    """Give this process `threads` threads, on cores that no other training of ours uses where enough are free."""
     import torch
 
     before = torch.get_num_threads(), available_cores()

@@ -53,7 +53,7 @@ def load_trained(path: Path) -> Checkpoint:
 
 
 def card(checkpoint: Checkpoint, where: str) -> Card:
-    """What a shipped network says of itself.
+    """Build the metadata of a shipped network.
 
     Args:
         checkpoint: of a training or a search.
@@ -110,7 +110,7 @@ def restore(card: Card, weights: Mapping[str, Tensor]) -> nn.Module:
 
 @dataclass(frozen=True)
 class Initialised:
-    """What a network took over from another. `loaded`, `fresh`: names of its tensors; `unused`: the other's."""
+    """Tensors that a network took over from another. `loaded`, `fresh`: names of its tensors; `unused`: the other's."""
 
     path: Path
     loaded: tuple[str, ...]
