@@ -45,4 +45,4 @@ print(f"{nas.cost(best.architecture).macs:,} multiply-accumulates")
 # %% Trained in full, and written as ONNX.
 trained = nas.train(best.architecture, dataset="digits", epochs=epochs, out=out / "best")
 exported = api.export(trained.model, form="onnx")
-print(f"{trained.test_accuracy:.2%} of the test images; {exported.model.files[0]}")
+print(f"{trained.test_accuracy:.0%} of {trained.test_images} test images; {exported.model.files[0]}")

@@ -1,6 +1,6 @@
 """The process's memory while it trains on the CPU: kept for the next step, given back between networks.
 
-By default glibc returns every block of 32 MB and more to the system when it is freed, and gets it anew, page by page,
+By default glibc returns every freed block of 32 MB and more to the system, and requests it again page by page
 for the next layer: a tensor of 52 MB took 14.3 ms to be made and filled with ones, and 2.7 ms where the memory stays
 (one core of a Xeon with AMX, n = 20). Networks whose activations are that large trained 1.25 to 1.4 times as fast.
 """

@@ -50,7 +50,7 @@ class StepGraph:
     kept, since a trainer that is referred to from here would outlive its last use, with all its memory.
 
     The captured step reads and writes the tensors of the first one: weights, momentum and the sums must stay where they
-    are. The draws and the learning rate are copied into tensors of the graph's own. Dropout draws anew in every replay,
+    are. The draws and the learning rate are copied into tensors of the graph's own. Dropout redraws in every replay,
     from the seed that the default generator has then.
     """
 
