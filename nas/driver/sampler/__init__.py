@@ -1,4 +1,4 @@
-"""What is trained next: :class:`KnownCostSampler`, and samplers by name (:mod:`nas.driver.sampler.by_name`)."""
+"""The next network to train: :class:`KnownCostSampler`, and samplers by name (:mod:`nas.driver.sampler.registry`)."""
 
 from nas.driver.sampler.known_cost import KnownCostSampler
 

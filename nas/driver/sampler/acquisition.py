@@ -1,4 +1,4 @@
-"""What a candidate is worth: expected hypervolume improvement times the chance that the trial counts at all."""
+"""Score of a candidate: expected hypervolume improvement times the probability that the trial counts at all."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class View:
     def features_of(self, records: Sequence[EncodedTrial]) -> Features:
         """Features of trials."""
         index: IntArray = np.array([self._index[r.number] for r in records], dtype=np.int64)
-        return Features(self._features.embedding[index], self._features.costs[index])
+        return self._features.take(index)
 
 
 class Acquisition:

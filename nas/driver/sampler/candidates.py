@@ -16,7 +16,7 @@ from nas.driver.sampler.encoding import Array, Encoding
 from nas.driver.sampler.history import Identity, Params
 
 _REMEMBERED = 20_000  # points of about 1 kB each
-#: Spaces of up to so many points are listed when nothing unseen is met otherwise.
+#: Spaces of up to this many points are listed when nothing unseen is met otherwise.
 MAX_LISTED = 10_000
 _ATTEMPTS = 100
 _WALK_STEPS = 32  # of a walk that looks for something unseen
@@ -243,7 +243,7 @@ class Source:
         return self._towards(nearest, row, is_thorough=True)
 
     def is_spent(self) -> bool:
-        """Whether nothing allowed and unseen is left."""
+        """Tell whether nothing allowed and unseen is left."""
         try:
             self._wandered(self._rng.choice(self._allowed if len(self._allowed) else self._anything_allowed()))
         except (SpaceExhaustedError, NothingAllowedError):
@@ -289,7 +289,7 @@ class Source:
         return self._anywhere(1).rows[0]
 
     def _walked(self, count: int) -> Pool:
-        """About so many allowed candidates: ends of ways from known rows to random ones, and mutants of both."""
+        """About ``count`` allowed candidates: ends of ways from known rows to random ones, and mutants of both."""
         pool = self._pool([])
         reached = self._allowed
         for _ in range(_ROUNDS if len(reached) else 0):
@@ -326,7 +326,7 @@ class Source:
         return row[None]
 
     def _flooded(self, known: Array, count: int) -> Pool:
-        """What can be reached from known rows through what is allowed, one changed parameter at a time."""
+        """Unseen rows that are reached from known ones through allowed ones, one changed parameter at a time."""
         frontier = list(known)
         reached = {self._functions.point(row)[0] for row in frontier}
         admitted = [row for row in frontier if self._is_new(row)]

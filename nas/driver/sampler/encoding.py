@@ -77,7 +77,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Moves:
-    """How the parameters that have more than one value can change.
+    """Possible changes of the parameters that have more than one value.
 
     Attributes:
         axes: Their positions, shape (movable,), as all of the others.
@@ -127,7 +127,7 @@ class Encoding:
         return {axis.name: axis.decode(number) for axis, number in zip(self.axes, row.tolist(), strict=True)}
 
     def key(self, row: Array) -> Hashable:
-        """What two rows share that stand for the same parameters."""
+        """Value that rows of the same parameters share."""
         if self.size == math.inf:
             # Many coordinates round to one integer.
             same = self.encode(self.decode(row))

@@ -30,7 +30,7 @@ _JITTER = 1e-8
 
 @dataclass(frozen=True)
 class Features:
-    """What the model sees of a set of points.
+    """A set of points as the model takes them.
 
     Attributes:
         embedding: Shape (points, width); the inner products of one group of columns are one sub-kernel.
@@ -42,6 +42,12 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.embedding)
+
+    def take(self, index: IntArray) -> Features:
+        return Features(self.embedding[index], self.costs[index])
+
+    def joined(self, other: Features) -> Features:
+        return Features(np.concatenate([self.embedding, other.embedding]), np.concatenate([self.costs, other.costs]))
 
 
 class Featurizer:
@@ -116,10 +122,6 @@ _PRIOR_STD = np.array([1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 0.5, 1.5])
 _WEIGHT_STD = 1.0
 
 
-def default_hyperparameters(kernels: int) -> Array:
-    return np.concatenate([_PRIOR_MEAN, np.zeros(kernels)])
-
-
 @dataclass(frozen=True)
 class Kernel:
     """The kernel of one set of hyperparameters (logarithms)."""
@@ -175,7 +177,7 @@ def fit_hyperparameters(
         extra: Covariance that is added as it is, shape (n, n): that of stopped trials.
     """
     kernels = int(group.max()) + 1 if len(group) else 0
-    prior_mean = default_hyperparameters(kernels)
+    prior_mean = np.concatenate([_PRIOR_MEAN, np.zeros(kernels)])
     prior_std = np.concatenate([_PRIOR_STD, np.full(kernels, _WEIGHT_STD)])
     embedding, costs = features.embedding, features.costs
     n = len(targets)

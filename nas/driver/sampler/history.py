@@ -22,7 +22,7 @@ _UNFINISHED = (TrialState.PRUNED, TrialState.RUNNING)  # their last values are i
 
 @dataclass(frozen=True)
 class Partial:
-    """What a stopped or running trial has reached.
+    """Last values of a stopped or running trial.
 
     Attributes:
         values: Every objective, minimised.
@@ -40,10 +40,10 @@ class EncodedTrial:
     Attributes:
         params: Its parameters, external representation; of a waiting trial the enqueued ones.
         row: Its parameters as numbers; None when they are not (yet) a point of the space.
-        key: What it shares with trials of the same meaning; None when ``row`` is.
+        key: Value that trials of the same meaning share; None when ``row`` is.
         values: Minimised, finite; None unless it ran to its end.
         constraints: Optuna's, feasible at or below zero.
-        beside: Whether it takes no part in the competition for the front: outside the space, or over a limit.
+        beside: True where it takes no part in the competition for the front: outside the space, or over a limit.
     """
 
     number: int
@@ -79,7 +79,7 @@ def encode_trial(
     Args:
         signs: 1 for a minimised objective, -1 for a maximised one.
         last_step: The largest step that any trial of the study has reported.
-        proposed: What was proposed for a trial whose parameters have not reached the storage yet.
+        proposed: Proposal for a trial whose parameters have not reached the storage yet.
     """
     params = {**(proposed or {}), **trial.system_attrs.get("fixed_params", {}), **trial.params}
     row = encoding.encode(params)

@@ -95,14 +95,14 @@ class KnownCostSampler(BaseSampler):
         seed: Of all random choices; None draws one.
         constraints_func: As for Optuna's samplers: a function of the finished trial that returns values which are at
             or below zero when the trial is feasible. Constraints set by ``trial.set_constraint`` are used as well.
-        feasible: Whether a parameter dict may be tried at all (limits on known costs); refused points are not modelled.
+        feasible: Predicate of parameter dicts to try at all (limits on known costs); refused points are not modelled.
         allowed: Parameter dicts that ``feasible`` accepts. Where it refuses most of the space, the sampler walks from
             these and from trials instead of drawing until it meets one.
         decided: Names of the trials' constraints that ``feasible`` decides: facts, which need no model.
-        identity: What two parameter dicts share when they mean the same (the id of an architecture); by default the
+        identity: Value that parameter dicts of the same meaning share (the id of an architecture); by default the
             parameters themselves. Nothing of the same identity is proposed twice while anything unseen is left.
-        startup_trials: How many trials are spread over the space before the model decides.
-        pool_size: How many candidates are drawn for one proposal; the functions above are called for each new one.
+        startup_trials: Number of trials that are spread over the space before the model decides.
+        pool_size: Number of candidates that are drawn for one proposal; the functions above are called for each new one.
 
     Raises:
         TypeError, ValueError: An argument is not of its kind; the message names it.
@@ -159,11 +159,11 @@ class KnownCostSampler(BaseSampler):
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the last proposal was a repeat, because every allowed point has been seen."""
+        """True where the last proposal was a repeat, because every allowed point has been seen."""
         return self._is_exhausted
 
     def is_spent(self, study: Study) -> bool:
-        """Whether no allowed point is left that has not been seen: the next proposal would be a repeat.
+        """Tell whether every allowed point has been seen: the next proposal would be a repeat.
 
         Needs a ``search_space``; without one that is not known, and False.
         """

@@ -24,7 +24,7 @@ class PerTrialSampler(BaseSampler):
     """Gives every trial a sampler of its own, whose seed follows from the search's and the trial's number.
 
     So a proposal is a function of the seed, the trial's number and the study. That needs a sampler which keeps nothing
-    but caches beside its generator: TPE and the Gaussian process read the study anew each time, NSGA-II keeps its
+    but caches beside its generator: TPE and the Gaussian process read the study each time, NSGA-II keeps its
     populations in the study.
 
     What that sampler draws is proposed as it is where it is allowed and no trial has it; else something near to it,
@@ -58,7 +58,7 @@ class PerTrialSampler(BaseSampler):
         self._current: tuple[int, BaseSampler] | None = None
 
     def is_spent(self, study: Study) -> bool:
-        """Whether no allowed choice of parameters is left that no trial has."""
+        """Tell whether every allowed choice of parameters is some trial's."""
         return self._source(study, None, np.random.default_rng(0)).is_spent()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

@@ -1,4 +1,4 @@
-"""From observations to predictions: the scale on which an objective is modelled, and when its model is fitted anew.
+"""From observations to predictions: the scale on which an objective is modelled, and when its model is refitted.
 
 An error rate is skewed: a few broken networks, many good ones that differ little. Modelled as it is, the broken ones
 decide the fit. So ``log(y - shift)`` is tried beside ``y`` itself; the marginal likelihood of ``y`` chooses (Snelson
@@ -19,8 +19,8 @@ from nas.driver.sampler.gp import Features, GaussianProcess, Kernel, fit_hyperpa
 
 #: Strengths of the log scale: shift = min(y) - strength * interquartile range; infinity is y as it is.
 _WARPS = (np.inf, 1.0, 0.3)
-_FIT_POINTS = 200  # hyperparameters are fitted to at most so many observations: they need no more, and it is n^3
-_MODEL_POINTS = 300  # the posterior is conditioned on at most so many
+_FIT_POINTS = 200  # hyperparameters are fitted to at most this many observations: they need no more, and it is n^3
+_MODEL_POINTS = 300  # the posterior is conditioned on at most this many
 _SCALE_POINTS = 80
 _REFINEMENTS = 15
 _FIRST_FITS = 40  # up to here hyperparameters are fitted with every observation, then with every 20% more
@@ -50,8 +50,7 @@ class Observations:
         return len(self.values)
 
     def take(self, index: IntArray) -> Observations:
-        features = Features(self.features.embedding[index], self.features.costs[index])
-        return Observations(features, self.values[index], self.lags[index])
+        return Observations(self.features.take(index), self.values[index], self.lags[index])
 
     @property
     def covariance_of_lags(self) -> Array:
@@ -87,9 +86,8 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What is chosen by the marginal likelihood: the log scale's strength and the kernel's hyperparameters. The model's
-    own standardisation of the costs belongs to it."""
+class Hyperparameters:
+    """Scale and kernel as chosen by the marginal likelihood, with the standardisation of the costs."""
 
     strength: float
     theta: Array
@@ -128,7 +126,7 @@ class Posterior:
 class Surrogate:
     """The posterior of one objective."""
 
-    def __init__(self, scale: Scale, fit: Fit, process: GaussianProcess) -> None:
+    def __init__(self, scale: Scale, fit: Hyperparameters, process: GaussianProcess) -> None:
         self._scale = scale
         self._fit = fit
         self._process = process
@@ -149,7 +147,7 @@ class SurrogateFitter:
     def __init__(self, group: IntArray, remembered: int = 32) -> None:
         self._group = group
         self._remembered = remembered
-        self._fits: OrderedDict[tuple[bytes, ...], Fit] = OrderedDict()
+        self._fits: OrderedDict[tuple[bytes, ...], Hyperparameters] = OrderedDict()
 
     def __call__(self, seen: Observations, pending: Features, warps: tuple[float, ...] = _WARPS) -> Surrogate:
         """Posterior given ``seen``; at ``pending`` points (running trials) the uncertainty is lowered, the mean is not
@@ -171,17 +169,14 @@ class SurrogateFitter:
             pending = fit.standardised(pending)
             believed, _ = process.predict(pending)
             both = Observations(
-                Features(
-                    np.concatenate([features.embedding, pending.embedding]),
-                    np.concatenate([features.costs, pending.costs]),
-                ),
+                features.joined(pending),
                 np.concatenate([targets, believed]),
                 np.concatenate([used.lags, np.zeros(len(pending))]),
             )
             process = GaussianProcess(kernel, both.features, both.values, both.covariance_of_lags)
         return Surrogate(scale, fit, process)
 
-    def _fitted(self, seen: Observations, warps: tuple[float, ...]) -> Fit:
+    def _fitted(self, seen: Observations, warps: tuple[float, ...]) -> Hyperparameters:
         parts = (seen.features.embedding, seen.features.costs, seen.values, seen.lags, np.array(warps))
         key = tuple(part.tobytes() for part in parts)
         if key not in self._fits:
@@ -192,10 +187,10 @@ class SurrogateFitter:
         return self._fits[key]
 
 
-def _fit(seen: Observations, warps: tuple[float, ...], group: IntArray) -> Fit:
+def _fit(seen: Observations, warps: tuple[float, ...], group: IntArray) -> Hyperparameters:
     width = seen.features.costs.std(axis=0)
     width[width == 0.0] = 1.0
-    plain = Fit(np.inf, np.zeros(0), seen.features.costs.mean(axis=0), width)
+    plain = Hyperparameters(np.inf, np.zeros(0), seen.features.costs.mean(axis=0), width)
     seen = Observations(plain.standardised(seen.features), seen.values, seen.lags)
     # The scale shows in fewer observations than the weights of many parameters, and n^3 is dear three times over.
     some = seen.take(thin(len(seen), _SCALE_POINTS))
@@ -217,7 +212,7 @@ def _fit_on_scale(
 
 
 def fit_size(count: int) -> int:
-    """How many of the first observations hyperparameters are fitted to; a function of the count alone."""
+    """Number of the first observations to fit hyperparameters to; a function of the count alone."""
     if count <= _FIRST_FITS:
         return count
     exponent = int(np.floor(np.log(count / _FIRST_FITS) / np.log(_GROWTH) + 1e-9))
