@@ -27,7 +27,7 @@ import nas
 from nas.driver.cluster import Resources
 from nas.driver.conductor import Progress
 from nas.driver.run import Run
-from nas.driver.study import STUDY_FILE
+from nas.driver.storage import STUDY_FILE
 from nas.training.recipe import Recipe
 
 SPACE = {

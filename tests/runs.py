@@ -10,7 +10,8 @@ import nas
 from nas.driver.prepare import cost_function
 from nas.driver.run_file import describe_environment, read_run_file, write_run_file
 from nas.driver.settings import Settings
-from nas.driver.study import STUDY_FILE, SearchStudy
+from nas.driver.storage import STUDY_FILE
+from nas.driver.study import SearchStudy
 from nas.training.checkpoint import Checkpoint
 
 

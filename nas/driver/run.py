@@ -28,7 +28,8 @@ from nas.driver.objectives import Objective, losses, parse_limit
 from nas.driver.prepare import LATENCY_FILE, cost_function
 from nas.driver.run_file import read_run_file
 from nas.driver.settings import Settings
-from nas.driver.study import STUDY_FILE, curve_of, may_stand_on_front, open_storage
+from nas.driver.storage import STUDY_FILE, open_storage
+from nas.driver.study import curve_of, may_stand_on_front
 from nas.driver.validation import check_confirmed, check_trial
 from nas.errors import UserError, printable
 from nas.files import remove_unfinished, write_atomic

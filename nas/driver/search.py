@@ -28,7 +28,8 @@ from nas.driver.run_file import describe_data, describe_environment, read_run_fi
 from nas.driver.sampler.registry import make_sampler
 from nas.driver.settings import Settings
 from nas.driver.stopping import DominanceStopping
-from nas.driver.study import STUDY_FILE, SearchStudy, open_storage
+from nas.driver.storage import STUDY_FILE, open_storage
+from nas.driver.study import SearchStudy
 from nas.driver.tuning import run_trials
 from nas.driver.warm_start import earlier_run, take_along
 from nas.errors import UserError

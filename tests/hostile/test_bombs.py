@@ -20,7 +20,7 @@ import nas
 from nas.driver.run import Run
 from nas.driver.run_file import describe_environment, read_run_file, write_run_file
 from nas.driver.settings import Settings
-from nas.driver.study import STUDY_FILE
+from nas.driver.storage import STUDY_FILE
 from nas.errors import UserError
 from nas.export.predict import load_model
 from nas.latency.table import load_table

@@ -102,7 +102,7 @@ class KnownCostSampler(BaseSampler):
         identity: Value that parameter dicts of the same meaning share (the id of an architecture); by default the
             parameters themselves. Nothing of the same identity is proposed twice while anything unseen is left.
         startup_trials: Number of trials that are spread over the space before the model decides.
-        pool_size: Number of candidates that are drawn for one proposal; the functions above are called for each new one.
+        pool_size: Number of candidates drawn for one proposal; the functions above are called for each new one.
 
     Raises:
         TypeError, ValueError: An argument is not of its kind; the message names it.
