@@ -24,8 +24,8 @@ import psutil
 from machine import Output, parser
 
 import nas
-from nas.driver.cluster import Resources
 from nas.driver.conductor import Progress
+from nas.driver.options import Resources
 from nas.driver.run import Run
 from nas.driver.storage import STUDY_FILE
 from nas.training.recipe import Recipe

@@ -32,7 +32,7 @@ from optuna.storages.journal import JournalFileBackend
 from ray import tune
 
 import nas
-from nas.driver.cluster import Resources
+from nas.driver.options import Resources
 from nas.training.recipe import RECIPES
 
 SPACE, RECIPE = "inverted_residual", RECIPES["search"].with_epochs(1)

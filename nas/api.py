@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from nas.architecture.catalogue import by_paper, load, load_space, network_names, space_names
+from nas.architecture.catalogue import load, load_space, network_names
 from nas.architecture.document import Architecture
 from nas.architecture.reported import Printed, printed_for
 from nas.architecture.space import Space
@@ -20,10 +20,10 @@ from nas.costs.analytic import cost
 from nas.costs.compare import Trained as TrainedHere
 from nas.costs.compare import compare as compare_networks
 from nas.costs.profile import profile as profile_network
-from nas.driver.cluster import Resources
 from nas.driver.conductor import Progress
 from nas.driver.display import Display
 from nas.driver.memory import memory_bytes, too_large
+from nas.driver.options import SearchOptions
 from nas.driver.prepare import fit_space
 from nas.driver.reproduce import Reproduction
 from nas.driver.reproduce import reproduce as reproduce_table
@@ -33,14 +33,10 @@ from nas.driver.search import search as run_search
 from nas.driver.settings import Settings, check_published
 from nas.driver.stopping import first_rung
 from nas.errors import UserError
-from nas.export.command import Exported, check_classes, judge_onnx
-from nas.export.command import export as export_network
-from nas.export.predict import Prediction
-from nas.export.predict import predict as classify
+from nas.export.command import check_classes, judge_onnx
 from nas.hardware import check_device
-from nas.report.comparison import write_comparison
+from nas.options import keywords
 from nas.report.page import write_report
-from nas.report.table import render
 from nas.training.data import Dataset, decoded_resolution, load_again, load_dataset
 from nas.training.distributed import joined
 from nas.training.evaluate import evaluate as evaluate_network
@@ -51,58 +47,15 @@ from nas.training.session import train as train_network
 from nas.training.weights import card, load_trained, restored
 
 
-def search(
-    space: str | Path | Space = "inverted_residual",
-    *,
-    dataset: str = "digits",
-    data_dir: str | Path | None = None,
-    train_size: int | None = None,
-    resolution: int | None = None,
-    objectives: Sequence[str] = ("accuracy", "size", "latency"),
-    limits: Sequence[str] = (),
-    recipe: str | Recipe = "search",
-    epochs: int | None = None,
-    trials: int = 32,
-    sampler: str = "known-cost",
-    reduction: int = 3,
-    published: str = "references",
-    enqueue: Sequence[str | Path | Architecture] = (),
-    warm_start: str | Path | None = None,
-    latency_table: str | Path | None = None,
-    confirm: int = 0,
-    confirm_epochs: int | None = None,
-    keep: str = "front",
-    seed: int = 0,
-    out: str | Path | None = None,
-    storage: str | None = None,
-    resources: Resources | None = None,
-    report_every: float = 0,
-    progress: bool | None = None,
-    on_change: Callable[[Progress], None] | None = None,
-    say: Callable[[str], None] | None = None,
-) -> Run:
+@keywords(SearchOptions, Architecture, Progress, Recipe, Space)
+def search(options: SearchOptions) -> Run:
     """Search a space for the networks with the best trade of the objectives; `nas search` in Python.
 
     Args:
-        space: a shipped space's name or a YAML file.
-        dataset: a name or ``imagefolder:PATH``.
-        resolution: of the networks' input; default the space's, but no larger than the images.
-        objectives: see :data:`nas.driver.objectives.OBJECTIVES`; accuracy is one of them.
-        limits: such as ``size<=4MB``.
-        recipe: a preset's name or a recipe; `epochs` instead of those that it works out for the images.
-        trials: how many networks are trained, stopped ones included.
-        published: published networks to train beside the search: ``references``, ``contained`` (in the space), ``all``,
-            ``none``, or names, comma-separated.
-        enqueue: the user's own networks, trained first.
-        warm_start: an earlier run whose finished networks are taken along.
-        latency_table: of the device to search for, made there by `nas latency calibrate`; default: this device.
-        confirm: train the front again with so many seeds, for `confirm_epochs` (default: the recipe's).
-        keep: whose weights stay at the end: ``all`` trials', the ``front``'s (and queued networks'), or ``none``.
-        out: the run's folder; default a fresh one under ``results/``.
-        report_every: write the report again after so many seconds, while the search runs; 0: not at all.
-        progress: print how far the search is; default: in an interactive session, unless `on_change` is given.
-        on_change: told the progress after every change.
-        say: told in one line what happens around the trials.
+        resources: What may be used, and how many failures are put up with.
+        progress: Print how far the search is; default: in an interactive session, unless `on_change` is given.
+        on_change: Told the progress after every change.
+        say: Told in one line what happens around the trials.
 
     Returns:
         The finished run; ``run.front`` is a table, ``run.front_records`` hold the architectures.
@@ -111,44 +64,42 @@ def search(
         UserError: something given does not fit; nothing was written.
         nas.driver.search.SearchFailedError: trial after trial failed.
     """
-    chosen = load_space(space)
-    side = decoded_resolution(dataset, resolution)
-    most = max(chosen.resolutions)
-    data = load_dataset(dataset, data_dir=data_dir, train_size=train_size, seed=seed, resolution=side, at_most=most)
-    fitted = fit_space(chosen, data, resolution)
-    plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    plan = plan.for_images(len(data.train), epochs=epochs)
-    settings = Settings(
-        space=dict(fitted.document),
-        dataset=dataset,
-        data_dir=str(data_dir) if data_dir is not None else None,
-        train_size=train_size,
-        image_resolution=decoded_resolution(dataset, data.resolution),
-        objectives=tuple(objectives),
-        limits=tuple(limits),
-        recipe=plan.to_dict(),
-        trials=trials,
-        sampler=sampler,
-        reduction=reduction,
-        first_rung=first_rung(steps_per_epoch(len(data.train), plan.batch_size)[0]),
-        published=published,
-        enqueue=tuple(load(item).to_dict() for item in enqueue),
-        warm_start=str(warm_start) if warm_start is not None else None,
-        latency_table=str(latency_table) if latency_table is not None else None,
-        confirm=confirm,
-        confirm_epochs=confirm_epochs,
-        keep=keep,
-        seed=seed,
+    space = load_space(options.space)
+    data = load_dataset(
+        options.dataset,
+        data_dir=options.data_dir,
+        train_size=options.train_size,
+        seed=options.seed,
+        resolution=decoded_resolution(options.dataset, options.resolution),
+        at_most=max(space.resolutions),
     )
-    folder = Path(out) if out is not None else fresh_folder(fitted.name, dataset)
-    with _shown(progress, on_change, say) as (tell, speak):
+    fitted = fit_space(space, data, options.resolution)
+    recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
+    recipe = recipe.for_images(len(data.train), epochs=options.epochs)
+    known = {name: value for name, value in vars(options).items() if name in Settings.__dataclass_fields__}
+    paths = {name: str(value) for name, value in known.items() if isinstance(value, Path)}
+    settings = Settings(
+        **known
+        | paths
+        | {
+            "space": dict(fitted.document),
+            "image_resolution": decoded_resolution(options.dataset, data.resolution),
+            "objectives": tuple(options.objectives),
+            "limits": tuple(options.limits),
+            "recipe": recipe.to_dict(),
+            "first_rung": first_rung(steps_per_epoch(len(data.train), recipe.batch_size)[0]),
+            "enqueue": tuple(load(item).to_dict() for item in options.enqueue),
+        }
+    )
+    folder = Path(options.out) if options.out is not None else fresh_folder(fitted.name, options.dataset)
+    with _shown(options.progress, options.on_change, options.say) as (tell, speak):
         return run_search(
             settings,
             out=folder,
             dataset=data,
-            resources=resources,
-            storage=storage,
-            on_change=_reporting(folder, report_every, tell),
+            resources=options.resources,
+            storage=options.storage,
+            on_change=_reporting(folder, options.report_every, tell),
             say=speak,
         )
 
@@ -350,16 +301,6 @@ def report(run: str | Path, *, published: str | None = None, out: str | Path | N
     return write_report(opened, Path(out) if out is not None else None, printed=printed)
 
 
-def compare_runs(runs: Sequence[str | Path], out: str | Path = "comparison.html") -> Path:
-    """Write one page with several runs' fronts over each other."""
-    return write_comparison([Run.open(run) for run in runs], Path(out))
-
-
-def render_run(run: str | Path, form: str) -> str:
-    """A run as ``csv``, ``json`` or ``md`` text."""
-    return render(Run.open(run), form)
-
-
 def _printed(run: Run, which: str) -> list[Printed]:
     check_published(which)
     if which == "none":
@@ -376,12 +317,6 @@ def profile(
     if resolution is not None:
         network = network.with_input(resolution=resolution)
     return profile_network(network, num_classes)
-
-
-def catalogue() -> tuple[list[Space], list[tuple[Architecture, int]]]:
-    """The shipped spaces, and the published networks with their parameters."""
-    networks = [network for group in by_paper().values() for network in group]
-    return [load_space(name) for name in space_names()], [(network, cost(network).params) for network in networks]
 
 
 def compare(
@@ -421,32 +356,6 @@ def _to_compare(reference: str | Path | Architecture) -> list[Architecture | Tra
     if (folder / "architecture.yaml").is_file():
         return [load(folder / "architecture.yaml")]
     raise UserError(f"{folder}: no run and no training here (neither run.yaml nor architecture.yaml)")
-
-
-def export(
-    checkpoint: str | Path,
-    *,
-    form: str = "onnx",
-    out: str | Path | None = None,
-    int8: bool = False,
-    dataset: str | None = None,
-    data_dir: str | Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> Exported:
-    """A trained network in another form; `nas export` in Python. See :func:`nas.export.command.export`."""
-    path = Path(out) if out is not None else None
-    return export_network(Path(checkpoint), form=form, out=path, int8=int8, dataset=dataset, data_dir=data_dir, say=say)
-
-
-def predict(
-    model: str | Path,
-    images: Sequence[str | Path],
-    *,
-    top: int = 5,
-    on_unreadable: Callable[[UserError], None] | None = None,
-) -> list[Prediction]:
-    """The likeliest classes of images; `nas predict` in Python. See :func:`nas.export.predict.predict`."""
-    return classify(model, images, top=top, on_unreadable=on_unreadable)
 
 
 def reproduce(table: str, *, out: str | Path | None = None, **options: Any) -> Reproduction:

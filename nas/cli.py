@@ -3,18 +3,16 @@
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
+from nas.command_options import options
+from nas.driver.options import Resources, SearchOptions
 from nas.errors import UserError
 from nas.exit import errors, resumable, run_command, same_command
 from nas.latency_cli import AsJson, console, latency_app
-from nas.resource_options import with_resources
 from nas.units import percent
-
-if TYPE_CHECKING:
-    from nas.driver.cluster import Resources
 
 app = typer.Typer(
     name="nas",
@@ -35,115 +33,36 @@ Seed = Annotated[int, typer.Option(help="Of everything random.")]
 
 
 @app.command(epilog="Example: nas search --space inverted_residual --dataset cifar10 --limit 'size<=2MB'")
-@with_resources
+@options(SearchOptions, "asked")
+@options(Resources, "resources")
 def search(
-    space: Annotated[str, typer.Option(help="A shipped space (see nas list) or a YAML file.")] = "inverted_residual",
-    dataset: Dataset = "digits",
-    data_dir: DataDir = None,
-    train_size: TrainSize = None,
-    resolution: Annotated[
-        int | None,
-        typer.Option(help="Input side in pixels (default: the space's, at most the images').", show_default=False),
-    ] = None,
-    objectives: Annotated[
-        str, typer.Option(help="Comma-separated: accuracy and any of size, latency, params, macs, peak_memory.")
-    ] = "accuracy,size,latency",
-    limit: Annotated[
-        list[str] | None, typer.Option(help="Such as 'size<=4MB' or 'latency<=5ms'; may be repeated.")
-    ] = None,
-    trials: Annotated[
-        int | None, typer.Option(help="Networks to train, stopped ones included (default: 32).", show_default=False)
-    ] = None,
-    recipe: Annotated[str, typer.Option(help="How networks are trained: search, train, han, hoang, kuo.")] = "search",
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
-    sampler: Annotated[str, typer.Option(help="known-cost, tpe, nsga2, gp or random.")] = "known-cost",
-    reduction: Annotated[int, typer.Option(help="Of so many trials one goes on past a rung; 1 stops none.")] = 3,
-    published: Annotated[
-        str,
-        typer.Option(
-            help="Published networks to train first, whatever the limits: references (E, MobileNetV2, PydMobileNet), "
-            "contained (in the space), all, none, or NAME,..."
-        ),
-    ] = "references",
-    enqueue: Annotated[
-        list[str] | None, typer.Option(help="Own networks to train first, whatever the limits; may be repeated.")
-    ] = None,
-    warm_start: Annotated[Path | None, typer.Option(help="A run whose finished networks are taken along.")] = None,
-    latency_table: Annotated[
-        Path | None, typer.Option(help="Of the device to search for (nas latency calibrate makes it there).")
-    ] = None,
-    confirm: Annotated[int | None, typer.Option(help="Train the front again with so many seeds.")] = None,
-    confirm_epochs: Annotated[int | None, typer.Option(help="Of each of those (default: the recipe's).")] = None,
-    keep: Annotated[
-        str | None,
-        typer.Option(help="Whose weights stay: all trials', the front's or none (default: front).", show_default=False),
-    ] = None,
-    report_every: Annotated[float, typer.Option(help="Seconds between reports while the search runs; 0: none.")] = 120,
-    seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="The run's folder (default: fresh, under results/).")] = None,
+    asked: dict[str, Any],
     resume: Annotated[
         Path | None,
         typer.Option(help="Go on with this run; only --trials, --confirm, --keep and how it is run may change."),
     ] = None,
-    storage: Annotated[
-        str | None, typer.Option(help="Optuna URL for the study (default: a file in the run's folder).")
-    ] = None,
     *,
-    resources: "Resources",
+    resources: dict[str, Any],
 ) -> None:
     """Search a space: train its networks, keep the front, write a report."""
     from nas import api
     from nas.console import print_run
     from nas.driver.display import Display
 
-    folder = resume or out or api.fresh_folder(Path(space).stem, dataset)
+    out = asked.get("out")
+    folder = resume or out or api.fresh_folder(Path(asked["space"]).stem, asked["dataset"])
 
     def again() -> str:
         begun = (folder / "run.yaml").exists()
         return shlex.join(["nas", "search", "--resume", str(folder)]) if begun else same_command(folder, out or resume)
 
     with resumable(again), Display(console) as display:
+        asked |= {"resources": Resources(**resources), "on_change": display, "say": display.say}
         if resume is not None:
-            run = api.resume(
-                resume,
-                trials=trials,
-                confirm=confirm,
-                confirm_epochs=confirm_epochs,
-                keep=keep,
-                report_every=report_every,
-                resources=resources,
-                on_change=display,
-                say=display.say,
-            )
+            changes = ("trials", "confirm", "confirm_epochs", "keep", "report_every", "resources", "on_change", "say")
+            run = api.resume(resume, **{name: asked[name] for name in changes if name in asked})
         else:
-            run = api.search(
-                space,
-                dataset=dataset,
-                data_dir=data_dir,
-                train_size=train_size,
-                resolution=resolution,
-                objectives=tuple(objectives.split(",")),
-                limits=tuple(limit or ()),
-                recipe=recipe,
-                epochs=epochs,
-                trials=32 if trials is None else trials,
-                sampler=sampler,
-                reduction=reduction,
-                published=published,
-                enqueue=tuple(enqueue or ()),
-                warm_start=warm_start,
-                latency_table=latency_table,
-                confirm=confirm or 0,
-                confirm_epochs=confirm_epochs,
-                keep=keep or "front",
-                seed=seed,
-                out=folder,
-                storage=storage,
-                resources=resources,
-                report_every=report_every,
-                on_change=display,
-                say=display.say,
-            )
+            run = api.search(**asked | {"out": folder})
     print_run(console, run, api.report(run.path))
 
 
@@ -170,15 +89,19 @@ def report(
 ) -> None:
     """Write a run's report again, print its tables, or compare several runs on one page."""
     from nas import api
+    from nas.driver.run import Run
+    from nas.report.comparison import write_comparison
+    from nas.report.table import render
 
     if form != "html" and (len(runs) > 1 or out is not None):
         raise UserError(f"--format {form} prints one run; give one folder and no --out")
     if len(runs) > 1:
-        console.print(str(api.compare_runs(runs, out or Path("comparison.html"))), markup=False)
+        opened = [Run.open(run) for run in runs]
+        console.print(str(write_comparison(opened, out or Path("comparison.html"))), markup=False)
     elif form == "html":
         console.print(str(api.report(runs[0], published=published, out=out)), markup=False)
     else:
-        print(api.render_run(runs[0], form), end="")
+        print(render(Run.open(runs[0]), form), end="")
 
 
 @app.command(epilog="Example: nas compare mobilenetv2-cifar han-e results/best")
@@ -211,7 +134,7 @@ def compare(
 
 
 @app.command(epilog="Example: nas reproduce han-table3 --epochs 10 --seeds 3")
-@with_resources
+@options(Resources, "resources")
 def reproduce(
     table: Annotated[
         str,
@@ -230,7 +153,7 @@ def reproduce(
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The folder (default: fresh, under results/).")] = None,
     *,
-    resources: "Resources",
+    resources: dict[str, Any],
 ) -> None:
     """Train, or time, the networks of a paper's table, and write it again with our figures."""
     from nas import api
@@ -249,7 +172,7 @@ def reproduce(
             epochs=epochs,
             seeds=seeds,
             seed=seed,
-            resources=resources,
+            resources=Resources(**resources),
             on_change=display,
             say=display.say,
         )
@@ -379,12 +302,12 @@ def export(
     data_dir: DataDir = None,
 ) -> None:
     """Write a trained network as ONNX, as a torch.export program, or as one Python file; checked against torch."""
-    from nas import api
     from nas.console import print_exported
+    from nas.export.command import export as write
 
     print_exported(
         console,
-        api.export(checkpoint, form=form, out=out, int8=int8, dataset=dataset, data_dir=data_dir, say=_aside),
+        write(checkpoint, form=form, out=out, int8=int8, dataset=dataset, data_dir=data_dir, say=_aside),
     )
 
 
@@ -398,11 +321,11 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """What a trained network sees in images: the likeliest classes with their probabilities."""
-    from nas import api
     from nas.console import print_predictions
+    from nas.export.predict import predict as classify
 
     unread: list[UserError] = []
-    predictions = api.predict(model, images, top=top, on_unreadable=unread.append)
+    predictions = classify(model, images, top=top, on_unreadable=unread.append)
     if as_json:
         console.print_json(data=[asdict(item) | {"image": str(item.image)} for item in predictions])
     else:
@@ -439,10 +362,12 @@ app.add_typer(latency_app, name="latency")
 @app.command(name="list", epilog="Example: nas list")
 def list_() -> None:
     """Shipped spaces, and published networks with their parameters and papers."""
-    from nas import api
+    from nas.architecture.catalogue import by_paper, load_space, space_names
     from nas.console import print_catalogue
+    from nas.costs.analytic import cost
 
-    print_catalogue(console, *api.catalogue())
+    networks = [(network, cost(network).params) for group in by_paper().values() for network in group]
+    print_catalogue(console, [load_space(name) for name in space_names()], networks)
 
 
 def _aside(line: str) -> None:

@@ -135,20 +135,28 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys,
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_every_option_of_a_search_reaches_it(monkeypatch):
-    known = set(inspect.signature(api.search).parameters) - {"space", "progress"}  # the command shows its own
+def test_every_option_of_a_search_reaches_it(monkeypatch, tmp_path):
+    known = set(inspect.signature(api.search).parameters) - {"progress"}  # the command shows its own
+    recorded = json.loads(Path(__file__).with_name("commands.json").read_text())["nas search"]["parameters"]
+    argv = ["nas", "search", "--limit", "params<=1M", "--out", str(tmp_path)]
+    for option, item in recorded.items():
+        if option not in ("--resume", "--out"):
+            argv += [option, {"int": "7", "float": "0.5"}.get(item["type"], "a,b")]
     given = {}
 
-    def search(_space, **options):
+    def search(**options):
         given.update(options)
         raise nas.UserError("enough")
 
     monkeypatch.setattr(api, "search", search)
-    monkeypatch.setattr(sys, "argv", ["nas", "search", "--report-every", "7"])
+    monkeypatch.setattr(sys, "argv", argv)
     with pytest.raises(SystemExit):
         main()
     assert set(given) == known
-    assert given["report_every"] == 7
+    assert (given["space"], given["trials"], given["report_every"], given["out"]) == ("a,b", 7, 0.5, tmp_path)
+    assert (given["objectives"], given["limits"]) == (("a", "b"), ("params<=1M", "a,b"))
+    assert given["enqueue"] == ("a,b",)
+    assert (given["resources"].cpus_per_trial, given["resources"].gpus_per_trial) == (7, 0.5)
 
 
 def test_debug_shows_the_traceback(tmp_path):

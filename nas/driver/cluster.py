@@ -14,43 +14,10 @@ import torch
 from ray._private import ray_constants
 from ray.exceptions import RayError, RayTaskError
 
+from nas.driver.options import Resources
 from nas.driver.ray_watchdog import HeadWatch, ray_addresses
 from nas.errors import UserError
 from nas.training.threads import available_cores, worker_environment
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """Machine resources that a search may use, and its tolerance of failures; a resumed search may change them.
-
-    cpus_per_trial   threads of a worker; default 1 on a CPU (several networks at once beat several threads on one),
-                     and an equal share of the cores beside a GPU
-    gpus_per_trial   share of one GPU, and of its memory; default 1 where there is one, else 0
-    max_concurrent   workers at once; default as many as the cores or GPUs allow
-    address          of a running Ray cluster, ``auto`` for the one on this machine; default: Ray starts here
-    max_failures     after so many failed trials in a row the search ends
-    epoch_timeout    seconds after which an epoch is given up; 0: never
-    """
-
-    cpus_per_trial: int | None = None
-    gpus_per_trial: float | None = None
-    max_concurrent: int | None = None
-    address: str | None = None
-    max_failures: int = 5
-    epoch_timeout: float = 3600.0
-
-    def __post_init__(self) -> None:
-        for name in ("cpus_per_trial", "max_concurrent", "max_failures"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name.replace('_', '-')} {value}: at least 1 is needed")
-        for name in ("gpus_per_trial", "epoch_timeout"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise UserError(f"{name.replace('_', '-')} {value}: 0 or more is needed")
-        share = self.gpus_per_trial
-        if share and not 0.01 <= share <= 1:
-            raise UserError(f"gpus-per-trial {share:g}: a network trains on one GPU; 0 or 0.01 to 1 is needed")
 
 
 @dataclass(frozen=True)

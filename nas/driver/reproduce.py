@@ -17,9 +17,9 @@ from scipy import stats
 from nas.architecture import catalogue
 from nas.architecture.reported import CLASSES, Printed, read_table
 from nas.costs.analytic import cost
-from nas.driver.cluster import Resources
 from nas.driver.conductor import Progress
 from nas.driver.confirmation import Confirmed
+from nas.driver.options import Resources
 from nas.driver.run import Record, Run
 from nas.driver.search import is_finished, search
 from nas.driver.settings import Settings

@@ -15,13 +15,14 @@ from optuna.storages import BaseStorage
 
 from nas.costs.analytic import cost as count
 from nas.driver.checkpoints import Checkpoints
-from nas.driver.cluster import Resources, card_of, ray_started
+from nas.driver.cluster import card_of, ray_started
 from nas.driver.conductor import Conductor, Progress
 from nas.driver.confirmation import Confirmation
 from nas.driver.final_evaluation import ThenTestImages, measure_latencies, to_judge
 from nas.driver.journal import RunJournal
 from nas.driver.locking import StudyLease, locked_folder
 from nas.driver.memory import memory_bytes, too_large
+from nas.driver.options import Resources
 from nas.driver.prepare import LATENCY_FILE, Prepared, prepare
 from nas.driver.run import Record, Run
 from nas.driver.run_file import describe_data, describe_environment, read_run_file, write_run_file

@@ -10,6 +10,7 @@ from nas.architecture.catalogue import network_names
 from nas.architecture.space import Space
 from nas.driver.checkpoints import KEEP
 from nas.driver.objectives import Limit, Objective, parse_limit, parse_objectives
+from nas.driver.options import SearchOptions
 from nas.driver.stopping import rungs
 from nas.errors import UserError, first_mistake
 from nas.training.recipe import Recipe
@@ -59,26 +60,26 @@ class Settings:
     """
 
     space: dict[str, Any]
-    dataset: str = "digits"
+    dataset: str = SearchOptions.dataset
     data_dir: str | None = None
     train_size: int | None = None
     validation_fraction: float = 0.15
     image_resolution: int | None = None
-    objectives: tuple[str, ...] = ("accuracy", "size", "latency")
+    objectives: tuple[str, ...] = tuple(SearchOptions.objectives)
     limits: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
-    trials: int = 32
-    sampler: str = "known-cost"
-    reduction: int = 3
+    trials: int = SearchOptions.trials
+    sampler: str = SearchOptions.sampler
+    reduction: int = SearchOptions.reduction
     first_rung: int = 1
-    published: str = "references"
+    published: str = SearchOptions.published
     enqueue: tuple[dict[str, Any], ...] = ()
     warm_start: str | None = None
     latency_table: str | None = None
-    confirm: int = 0
+    confirm: int = SearchOptions.confirm
     confirm_epochs: int | None = None
-    keep: str = "front"
-    seed: int = 0
+    keep: str = SearchOptions.keep
+    seed: int = SearchOptions.seed
 
     def __post_init__(self) -> None:
         parse_objectives(self.objectives)

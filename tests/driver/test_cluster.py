@@ -103,7 +103,8 @@ def test_a_search_goes_on_when_a_node_of_its_cluster_dies(tmp_path):
 ASK = """
 import ray
 from nas.errors import UserError
-from nas.driver.cluster import Card, Resources, card_of, ray_started
+from nas.driver.cluster import Card, card_of, ray_started
+from nas.driver.options import Resources
 
 with ray_started(Resources(address={address!r}, gpus_per_trial=0.5)) as workers:
     print(workers)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.driver.cluster import Node, Resources, Workers, card_of, decide
+from nas.driver.cluster import Node, Workers, card_of, decide
+from nas.driver.options import Resources
 from nas.errors import UserError
 
 

@@ -1,0 +1,63 @@
+"""Options stated once: a dataclass holds name, type, default and help; the command line and Python take what it says.
+
+A field ``name: Annotated[TYPE, "help", ...] = default`` is an option of the command and a keyword of the function; one
+without a help text is a keyword alone. Of several types the first is the command line's. A sequence without entries is
+an option to be repeated, one with entries a comma-separated option.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+
+P = ParamSpec("P")
+M = TypeVar("M")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class OnCommandLine:
+    """Where a command's option differs from the field, as the last item of an ``Annotated``.
+
+    name     of the option
+    default  of the option; None where the command has to know whether it was given
+    metavar  of an argument
+    """
+
+    name: str | None = None
+    default: Any = ...
+    metavar: str | None = None
+
+
+def keywords(model: Callable[P, M], *types: type) -> Callable[[Callable[[M], R]], Callable[P, R]]:
+    """Decorate a function of a model: it takes the model's fields as keywords, and documents them.
+
+    Args:
+        model: a dataclass.
+        types: that the model's annotations name and its module does not load.
+    """
+    loaded = {item.__name__: item for item in types}
+
+    def decorate(function: Callable[[M], R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            return function(model(*args, **kwargs))
+
+        plain = get_type_hints(model, localns=loaded)
+        helps = get_type_hints(model, include_extras=True)
+        parameters = inspect.signature(model).parameters.values()
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [item.replace(annotation=plain[item.name]) for item in parameters],
+            return_annotation=inspect.signature(function).return_annotation,
+        )
+        lines = [f"        {name}: {get_args(hint)[1]}\n" for name, hint in helps.items() if is_option(hint)]
+        run.__doc__ = (function.__doc__ or "").replace("    Args:\n", f"    Args:\n{''.join(lines)}", 1)
+        return run
+
+    return decorate
+
+
+def is_option(hint: Any) -> bool:
+    """Tell whether a field's annotation has a help text."""
+    return get_origin(hint) is Annotated
