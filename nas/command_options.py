@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import Field, fields
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -49,7 +49,6 @@ def _option(item: Field[Any], hint: Any) -> inspect.Parameter:
     kind, text, *rest = get_args(hint)
     own: OnCommandLine = rest[0] if rest else OnCommandLine()
     name = own.name or item.name
-    flags = ["--" + name.replace("_", "-")] if kind is bool else []  # without a --no-
     default: Any = item.default if own.default is ... else own.default
     if default is None and item.default:
         text = f"{text.removesuffix('.')} (default: {item.default})."
@@ -58,12 +57,9 @@ def _option(item: Field[Any], hint: Any) -> inspect.Parameter:
         first, default, text = str, ",".join(default), f"Comma-separated: {text}"
     elif _is_sequence(hint):
         first, default, text = list[str], None, f"{text.removesuffix('.')}; may be repeated."
-    if default is MISSING:
-        argument = typer.Argument(help=text, metavar=own.metavar, show_default=False)
-        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[first, argument])
     if default is None:
         first = first | None
-    annotation = Annotated[first, typer.Option(*flags, help=text)]
+    annotation = Annotated[first, typer.Option(help=text)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

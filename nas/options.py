@@ -22,12 +22,10 @@ class OnCommandLine:
 
     name     of the option
     default  of the option; None where the command has to know whether it was given
-    metavar  of an argument
     """
 
     name: str | None = None
     default: Any = ...
-    metavar: str | None = None
 
 
 def keywords(model: Callable[P, M], *types: type) -> Callable[[Callable[[M], R]], Callable[P, R]]:
