@@ -1,7 +1,7 @@
 """How many workers fit into a machine or a cluster."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nas.driver.cluster import Node, Workers, card_of, decide
@@ -27,20 +27,22 @@ def test_two_cards_hold_two_workers_each_of_four_tenths():
 
 
 @settings(max_examples=200, deadline=None)
+@example(nodes=[Node(1, 1), Node(2, 0)], share=None, cpus=2)
 @given(
     nodes=st.lists(st.builds(Node, st.integers(1, 9), st.integers(0, 3)), min_size=1, max_size=4),
     share=st.sampled_from([None, 0.0, 0.2, 0.25, 0.3333, 0.4, 0.5, 0.7, 1.0]),
     cpus=st.sampled_from([None, 1, 2, 5]),
 )
 def test_workers_are_as_many_as_ray_can_place(nodes, share, cpus):
+    wanted = share if share is not None else float(any(node.gpus for node in nodes))
     try:
         workers = decide(Resources(gpus_per_trial=share, cpus_per_trial=cpus), nodes)
     except UserError as error:
-        assert packed(nodes, cpus or 1, share or 0.0) == 0
+        assert packed(nodes, cpus or 1, wanted) == 0
         assert "there are" in str(error)
         return
     assert workers.count == packed(nodes, workers.cpus, workers.gpus) > 0
-    assert workers.gpus == (share if share is not None else float(any(node.gpus for node in nodes)))
+    assert workers.gpus == wanted
     assert workers.device == ("cuda" if workers.gpus else "cpu")
     if cpus is None and not workers.gpus:
         assert workers.cpus == 1
