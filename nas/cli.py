@@ -24,12 +24,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-DataDir = Annotated[Path | None, typer.Option(help="Where data sets lie or are downloaded to.", show_default=False)]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of data sets; missing ones are downloaded to it.", show_default=False)
+]
 Dataset = Annotated[
     str, typer.Option(help="digits, cifar10, cifar100, svhn, stl10, fashion_mnist or imagefolder:PATH.")
 ]
-TrainSize = Annotated[int | None, typer.Option(help="Train on so many images.", show_default=False)]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
+TrainSize = Annotated[
+    int | None, typer.Option(help="Number of training images to use (default: all).", show_default=False)
+]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 
 @app.command(epilog="Example: nas search --space inverted_residual --dataset cifar10 --limit 'size<=2MB'")
@@ -39,7 +43,7 @@ def search(
     asked: dict[str, Any],
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with this run; only --trials, --confirm, --keep and how it is run may change."),
+        typer.Option(help="Resume this run; only --trials, --confirm, --keep and how it is run may change."),
     ] = None,
     *,
     resources: dict[str, Any],
@@ -69,7 +73,7 @@ def search(
 @app.command(epilog="Example: nas report results/RUN; nas report results/ONE results/TWO --out both.html")
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="A run's folder; several are compared.", metavar="RUN", show_default=False)
+        list[Path], typer.Argument(help="Folder of a run; several are compared.", metavar="RUN", show_default=False)
     ],
     form: Annotated[str, typer.Option("--format", help="html writes the page; csv, json and md are printed.")] = "html",
     published: Annotated[
@@ -114,8 +118,10 @@ def compare(
             show_default=False,
         ),
     ],
-    dataset: Annotated[str, typer.Option(help="Whose printed figures are shown.")] = "cifar10",
-    num_classes: Annotated[int | None, typer.Option(help="Default: the data set's.", show_default=False)] = None,
+    dataset: Annotated[str, typer.Option(help="Data set of the printed figures.")] = "cifar10",
+    num_classes: Annotated[
+        int | None, typer.Option(help="Number of classes (default: the data set's).", show_default=False)
+    ] = None,
     form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
 ) -> None:
     """Networks side by side: costs, printed accuracy, accuracy and time per size."""
@@ -144,12 +150,16 @@ def reproduce(
             show_default=False,
         ),
     ],
-    dataset: Annotated[str | None, typer.Option(help="Default: the table's.", show_default=False)] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set (default: the table's).", show_default=False)] = None,
     data_dir: DataDir = None,
     train_size: TrainSize = None,
-    recipe: Annotated[str | None, typer.Option(help="Default: the paper's.", show_default=False)] = None,
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
-    seeds: Annotated[int, typer.Option(help="How often each network is trained.")] = 1,
+    recipe: Annotated[
+        str | None, typer.Option(help="Training recipe (default: the paper's).", show_default=False)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a training (default: the recipe's).", show_default=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds that each network is trained with.")] = 1,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The folder (default: fresh, under results/).")] = None,
     *,
@@ -192,7 +202,9 @@ def train(
         typer.Option(help="Input side in pixels (default: the network's, at most the images').", show_default=False),
     ] = None,
     recipe: Annotated[str, typer.Option(help="train, search, han, hoang, kuo, or a YAML file.")] = "train",
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a training (default: the recipe's).", show_default=False)
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
     compile: Annotated[
         bool | None,
@@ -203,14 +215,14 @@ def train(
         ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Of the CPU (default: as many as make it faster).", show_default=False)
+        int | None, typer.Option(help="CPU threads (default: as many as make it faster).", show_default=False)
     ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The folder (default: fresh, under results/).")] = None,
     init: Annotated[
-        Path | None, typer.Option(help="Begin with the weights of this checkpoint or .safetensors.", show_default=False)
+        Path | None, typer.Option(help="Initial weights: a checkpoint or .safetensors.", show_default=False)
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the training in --out.")] = False,
 ) -> None:
     """Train one network in full: checkpoint, metrics and config go to a folder."""
     from nas.training.threads import wait_asleep
@@ -260,10 +272,12 @@ def evaluate(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="Of a training or a search, or an exported .onnx.", metavar="CHECKPOINT", show_default=False
+            help="Checkpoint of a training or a search, or an exported .onnx.", metavar="CHECKPOINT", show_default=False
         ),
     ],
-    dataset: Annotated[str | None, typer.Option(help="Default: the one it was trained on.", show_default=False)] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set (default: the one it was trained on).", show_default=False)
+    ] = None,
     data_dir: DataDir = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
     as_json: AsJson = False,
@@ -294,10 +308,10 @@ def export(
         typer.Option(help="The file (default: beside the checkpoint, named like the network).", show_default=False),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="An int8 ONNX model too, calibrated on training images.")
+        bool, typer.Option("--int8", help="Write an int8 ONNX model too, calibrated on training images.")
     ] = False,
     dataset: Annotated[
-        str | None, typer.Option(help="To calibrate with (default: its own).", show_default=False)
+        str | None, typer.Option(help="Data set to calibrate with (default: its own).", show_default=False)
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -317,7 +331,7 @@ def predict(
         Path, typer.Argument(help="A checkpoint, .safetensors or exported .onnx.", metavar="MODEL", show_default=False)
     ],
     images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE", show_default=False)],
-    top: Annotated[int, typer.Option(help="So many classes per image.")] = 5,
+    top: Annotated[int, typer.Option(help="Number of classes per image.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """What a trained network sees in images: the likeliest classes with their probabilities."""
@@ -341,8 +355,10 @@ def profile(
     architecture: Annotated[
         str, typer.Argument(help="A published network or a YAML file.", metavar="NETWORK", show_default=False)
     ],
-    num_classes: Annotated[int, typer.Option(help="Outputs of the last layer.")] = 10,
-    resolution: Annotated[int | None, typer.Option(help="Instead of the network's.", show_default=False)] = None,
+    num_classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
+    resolution: Annotated[
+        int | None, typer.Option(help="Input side in pixels (default: the network's).", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """What a network costs: parameters, MACs, size, memory; checked by thop and torch."""

@@ -31,14 +31,16 @@ latency_app = typer.Typer(
     rich_markup_mode="rich",
 )
 Space = Annotated[str, typer.Option(help="A shipped space or a YAML file.")]
-Channels = Annotated[int | None, typer.Option(help="Of the images (default: the space's).", show_default=False)]
+Channels = Annotated[
+    int | None, typer.Option(help="Channels of the images (default: the space's).", show_default=False)
+]
 Resolution = Annotated[
     int | None, typer.Option(help="Input side in pixels (default: the document's).", show_default=False)
 ]
-Classes = Annotated[int, typer.Option(help="Outputs of the last layer.")]
+Classes = Annotated[int, typer.Option(help="Number of classes.")]
 EngineOption = Annotated[str, typer.Option(help="eager, compiled, onnxruntime, or graph (CUDA).")]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
-Threads = Annotated[int, typer.Option(help="Threads of one run.")]
+Threads = Annotated[int, typer.Option(help="Threads per run.")]
 Batch = Annotated[int, typer.Option(help="Images per run.")]
 
 
@@ -53,7 +55,7 @@ def latency_measure(
     threads: Threads = 1,
     batch: Batch = 1,
     resolution: Resolution = None,
-    max_seconds: Annotated[float, typer.Option(help="How long to wait for a machine that is too busy.")] = 30,
+    max_seconds: Annotated[float, typer.Option(help="Seconds to wait for a machine that is too busy.")] = 30,
     as_json: AsJson = False,
 ) -> None:
     """Measure networks as they are shipped: folded, pinned, repeats in turn, with spread and provenance."""
@@ -76,7 +78,7 @@ def latency_measure(
 
 @latency_app.command(name="calibrate", epilog="Example: nas latency calibrate --space inverted_residual --out pi4.json")
 def latency_calibrate(
-    out: Annotated[Path, typer.Option(help="The table.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="File of the latency table.", show_default=False)],
     space: Space = "inverted_residual",
     channels: Channels = None,
     resolution: Resolution = None,
@@ -85,7 +87,7 @@ def latency_calibrate(
     device: DeviceOption = "cpu",
     threads: Threads = 1,
     batch: Batch = 1,
-    networks: Annotated[int, typer.Option(help="How many networks' blocks to time.")] = 64,
+    networks: Annotated[int, typer.Option(help="Number of networks to time.")] = 64,
 ) -> None:
     """Time a space's blocks on this device and write the table that nas search --latency-table reads."""
     from nas.console import print_table_quality
@@ -107,7 +109,7 @@ def latency_calibrate(
     name="export-blocks", epilog="Example: nas latency export-blocks blocks/ --space inverted_residual"
 )
 def latency_export_blocks(
-    folder: Annotated[Path, typer.Argument(help="New or empty.", metavar="FOLDER", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="New or empty folder.", metavar="FOLDER", show_default=False)],
     space: Space = "inverted_residual",
     channels: Channels = None,
     resolution: Resolution = None,
@@ -128,14 +130,14 @@ def latency_export_blocks(
 )
 def latency_import_timings(
     timings: Annotated[
-        Path, typer.Argument(help="With the columns file and ms.", metavar="TIMINGS.csv", show_default=False)
+        Path, typer.Argument(help="CSV file with the columns file and ms.", metavar="TIMINGS.csv", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(help="The table.", show_default=False)],
-    device_name: Annotated[str, typer.Option(help="Whose times these are.")] = "imported",
+    out: Annotated[Path, typer.Option(help="File of the latency table.", show_default=False)],
+    device_name: Annotated[str, typer.Option(help="Name of the device that the times are of.")] = "imported",
     manifest: Annotated[
         Path | None, typer.Option(help="manifest.json of the blocks (default: beside the CSV).", show_default=False)
     ] = None,
-    engine: Annotated[str, typer.Option(help="What ran them.")] = "onnxruntime",
+    engine: Annotated[str, typer.Option(help="Engine that ran them.")] = "onnxruntime",
     threads: Threads = 1,
 ) -> None:
     """Make a latency table from measured times of exported blocks."""

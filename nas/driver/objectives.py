@@ -135,7 +135,7 @@ def parse_limit(text: str) -> Limit:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise UserError(f"limit {text!r}: {number!r} is no number above 0")
+        raise UserError(f"limit {text!r}: {number!r} must be a positive number")
     return Limit(OBJECTIVES[name], value)
 
 

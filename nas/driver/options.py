@@ -33,12 +33,12 @@ class Resources:
     address          default: Ray starts here
     """
 
-    cpus_per_trial: Annotated[int | None, "Threads of a worker."] = None
-    gpus_per_trial: Annotated[float | None, "Share of a GPU and of its memory, such as 0.25."] = None
-    max_concurrent: Annotated[int | None, "Workers at once."] = None
-    address: Annotated[str | None, "Of a running Ray cluster, or auto."] = None
-    max_failures: Annotated[int, "End after so many failed trials in a row."] = 5
-    epoch_timeout: Annotated[float, "Seconds after which an epoch is given up; 0: never."] = 3600
+    cpus_per_trial: Annotated[int | None, "Threads per worker."] = None
+    gpus_per_trial: Annotated[float | None, "Share of a GPU and of its memory per worker, such as 0.25."] = None
+    max_concurrent: Annotated[int | None, "Maximum number of workers."] = None
+    address: Annotated[str | None, "Address of a running Ray cluster, or auto."] = None
+    max_failures: Annotated[int, "Failed trials in a row that end the search."] = 5
+    epoch_timeout: Annotated[float, "Time limit of an epoch in seconds; 0 disables it."] = 3600
 
     def __post_init__(self) -> None:
         for name in ("cpus_per_trial", "max_concurrent", "max_failures"):
@@ -61,37 +61,39 @@ class SearchOptions:
     space: Annotated[str | Path | Space, "A shipped space (see nas list) or a YAML file."] = "inverted_residual"
     _: KW_ONLY
     dataset: Annotated[str, "digits, cifar10, cifar100, svhn, stl10, fashion_mnist or imagefolder:PATH."] = "digits"
-    data_dir: Annotated[Path | str | None, "Where data sets lie or are downloaded to."] = None
-    train_size: Annotated[int | None, "Train on so many images."] = None
+    data_dir: Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."] = None
+    train_size: Annotated[int | None, "Number of training images to use (default: all)."] = None
     resolution: Annotated[int | None, "Input side in pixels (default: the space's, at most the images')."] = None
     objectives: Annotated[Sequence[str], "accuracy and any of size, latency, params, macs, peak_memory."] = (
         "accuracy",
         "size",
         "latency",
     )
-    limits: Annotated[Sequence[str], "Such as 'size<=4MB' or 'latency<=5ms'.", OnCommandLine(name="limit")] = ()
+    limits: Annotated[Sequence[str], "Limit such as 'size<=4MB' or 'latency<=5ms'.", OnCommandLine(name="limit")] = ()
     trials: Annotated[int, "Networks to train, stopped ones included.", ON_RESUME] = 32
     recipe: Annotated[str | Recipe, "How networks are trained: search, train, han, hoang, kuo."] = "search"
-    epochs: Annotated[int | None, "Instead of the recipe's."] = None
+    epochs: Annotated[int | None, "Epochs of a training (default: the recipe's)."] = None
     sampler: Annotated[str, "known-cost, tpe, nsga2, gp or random."] = "known-cost"
-    reduction: Annotated[int, "Of so many trials one goes on past a rung; 1 stops none."] = 3
+    reduction: Annotated[int, "Successive-halving reduction factor; 1 disables early stopping."] = 3
     published: Annotated[
         str,
         "Published networks to train first, whatever the limits: references (E, MobileNetV2, PydMobileNet), "
         "contained (in the space), all, none, or NAME,...",
     ] = "references"
     enqueue: Annotated[Sequence[str | Path | Architecture], "Own networks to train first, whatever the limits."] = ()
-    warm_start: Annotated[Path | str | None, "A run whose finished networks are taken along."] = None
+    warm_start: Annotated[Path | str | None, "Earlier run whose finished networks are imported."] = None
     latency_table: Annotated[
-        Path | str | None, "Of the device to search for (nas latency calibrate makes it there)."
+        Path | str | None, "Latency table of the device to search for, made there by nas latency calibrate."
     ] = None
-    confirm: Annotated[int, "Train the front again with so many seeds.", ON_RESUME] = 0
-    confirm_epochs: Annotated[int | None, "Of each of those (default: the recipe's).", ON_RESUME] = None
-    keep: Annotated[str, "Whose weights stay: all trials', the front's or none.", ON_RESUME] = "front"
+    confirm: Annotated[int, "Number of further seeds to train the front with.", ON_RESUME] = 0
+    confirm_epochs: Annotated[int | None, "Epochs of each of these trainings (default: the recipe's).", ON_RESUME] = (
+        None
+    )
+    keep: Annotated[str, "Weights to keep: all trials', the front's or none.", ON_RESUME] = "front"
     report_every: Annotated[
-        float, "Seconds between reports while the search runs; 0: none.", OnCommandLine(default=120)
+        float, "Seconds between reports while the search runs; 0 disables them.", OnCommandLine(default=120)
     ] = 0
-    seed: Annotated[int, "Of everything random."] = 0
+    seed: Annotated[int, "Random seed."] = 0
     out: Annotated[Path | str | None, "The run's folder (default: fresh, under results/)."] = None
     storage: Annotated[str | None, "Optuna URL for the study (default: a file in the run's folder)."] = None
     resources: Resources | None = None

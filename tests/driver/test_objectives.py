@@ -53,10 +53,10 @@ def test_excess_is_positive_where_a_limit_is_broken():
         ("size=4MB", "write it as"),
         ("accuracy<=90%", "cannot be limited"),
         ("size<=4ms", "unknown unit 'ms'"),
-        ("size<=-4MB", "no number above 0"),
-        ("size<=1e999", "no number above 0"),
+        ("size<=-4MB", "must be a positive number"),
+        ("size<=1e999", "must be a positive number"),
         ("size<=MB", "write it as"),
-        ("size<=1e-MB", "no number above 0"),
+        ("size<=1e-MB", "must be a positive number"),
     ],
 )
 def test_wrong_limits(text, message):
