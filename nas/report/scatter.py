@@ -22,6 +22,7 @@ MARGIN = 0.1
 
 MOST_LABELS = 24
 """With more, names hide each other and the points; hovering still tells them."""
+BELOW = "bottom center"
 
 SCALE = [[0.0, "#3b6fb6"], [0.4, "#3aa6a0"], [0.7, "#d9a531"], [1.0, "#d1495b"]]
 """Colours of a third figure: even in lightness, so that both ends can be seen on white and on black."""
@@ -53,14 +54,14 @@ def pareto(points: Sequence[Point], x: str, y: str, colour: str | None = None) -
             lambda p: p.kind == "published" and p.state == "complete" and not p.beside,
             {"size": 10, "symbol": "diamond", "color": "var(--published)", "line": {"width": 0}},
             lambda p: p.name,
-            "bottom center",  # numbers stand above, so that neighbours can be read
+            BELOW,  # numbers stand above
         ),
         plane.trace(
             "Your own, trained here",
             lambda p: p.kind == "own" and p.state == "complete" and not p.beside,
             {"size": 10, "symbol": "square", "color": "var(--own)", "line": {"width": 0}},
             lambda p: p.name,
-            "bottom center",
+            BELOW,
         ),
         *(
             plane.trace(
@@ -68,7 +69,7 @@ def pareto(points: Sequence[Point], x: str, y: str, colour: str | None = None) -
                 functools.partial(_stands_beside, kind),
                 {"size": 13, "symbol": symbol, "color": colour, "line": {"width": 1, "color": "var(--paper)"}},
                 lambda p: p.name,
-                "bottom center",
+                BELOW,
             )
             for name, kind, symbol, colour in (
                 ("Published, outside the space or limits", "published", "diamond-cross", "var(--published)"),
@@ -179,12 +180,18 @@ class Plane:
         if label is not None and len(indices) <= MOST_LABELS:
             trace |= {
                 "mode": "markers+text",
-                "text": [escape(label(self.points[index])) for index in indices],
+                "text": self._labels(indices, label, staggered=label_at == BELOW),
                 "textposition": label_at,
                 "textfont": {"size": 11},
                 "cliponaxis": False,  # a name at the edge stays whole
             }
         return trace
+
+    def _labels(self, indices: Sequence[int], label: Callable[[Point], str], *, staggered: bool) -> list[str]:
+        """Return the points' labels; staggered, every second one stands a line lower, so that neighbours are read."""
+        across = sorted(indices, key=lambda index: self.points[index].values.get(self.x) or 0.0)
+        lower = set(across[1::2]) if staggered else set()
+        return [("<br>" if index in lower else "") + escape(label(self.points[index])) for index in indices]
 
     def row(self, name: str, state: str, colour: str, symbol: str) -> Document:
         """Lay out what did not reach the end in a row of its own below the plot, where its cost puts it."""
