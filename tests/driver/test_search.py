@@ -266,7 +266,7 @@ def test_a_hundred_trials_leave_no_handles_and_few_files(tmp_path):
     assert sorted(file.name for file in files if file.name not in front) == ["run.yaml", "study.journal", "trials.csv"]
 
 
-KILLS = 20
+KILLS = 10
 MANY = {**SPACE, "name": "many", "width": {"choice": [0.5, 1, 1.4, 2]}}
 """80 networks, so that every life of the search has some to train."""
 
@@ -337,7 +337,7 @@ def wait_for_moment(run, process, epochs, rng):
 
 @pytest.mark.slow
 def test_a_driver_that_is_killed_again_and_again_loses_nothing(tmp_path):
-    """Twenty times, at any moment; each time with a few more trials to do, so that it gets to its end now and then."""
+    """Ten times, at any moment; each time with a few more trials to do, so that it gets to its end now and then."""
     rng = np.random.default_rng(0)
     run = tmp_path / "run"
     orphans, epochs, budget, kills = [], set(), 2, 0
