@@ -47,7 +47,7 @@ from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.data import Dataset, Images, load_dataset
 from nas.training.loop import Trainer, channels_last_
 from nas.training.optimizer import build_optimizer
-from nas.training.precision import activate_anew, autocast_dtype, mixed_precision
+from nas.training.precision import autocast_dtype, disable_inplace_relu, mixed_precision
 from nas.training.recipe import RECIPES, Recipe
 
 FIRST = ("han-e", "mobilenetv2-cifar")
@@ -73,7 +73,7 @@ class InPlace:
         self.labels = part.labels
         self.dtype = autocast_dtype(recipe.precision, dataset.device, dataset.resolution)
         if self.dtype is not None and dataset.device.type == "cpu":
-            activate_anew(self.network)
+            disable_inplace_relu(self.network)
 
     def run(self, steps: int) -> float:
         """Images per second."""

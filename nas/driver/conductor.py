@@ -127,7 +127,7 @@ class Conductor:
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
         """Take in what a worker reported of a trial; returns whether the trial ends here."""
         if "failure" in result:
-            self.lose(number, str(result["failure"]))
+            self.fail_trial(number, str(result["failure"]))
             return True
         before = self._front
         # Written as one: a driver that dies leaves an epoch together with what followed from it, or neither.
@@ -191,7 +191,7 @@ class Conductor:
             return False
         return self.stopping.stops(number, epoch, values) and not self.study.is_queued(number)
 
-    def lose(self, number: int, reason: str) -> None:
+    def fail_trial(self, number: int, reason: str) -> None:
         """A trial broke, or its worker did."""
         if number not in self.study.running():
             return

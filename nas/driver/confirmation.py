@@ -73,7 +73,7 @@ class Confirmation:
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
         """Take in an epoch; the last one is what counts."""
         if "failure" in result:
-            self.lose(number, str(result["failure"]))
+            self.fail_trial(number, str(result["failure"]))
             return True
         self._time_left.epoch(number, result["epoch"]["seconds"])
         if int(result["epoch"]["epoch"]) < self.epochs:
@@ -86,7 +86,7 @@ class Confirmation:
         self._closed(number)
         return True
 
-    def lose(self, number: int, reason: str) -> None:
+    def fail_trial(self, number: int, reason: str) -> None:
         """A training broke; the network has one accuracy fewer."""
         if number not in self._running:
             return

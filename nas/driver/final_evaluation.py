@@ -72,16 +72,16 @@ class ThenTestImages:
         if number not in self._reading:
             return self.search.report(number, result)
         if "failure" in result:
-            self.lose(number, str(result["failure"]))
+            self.fail_trial(number, str(result["failure"]))
         else:
             self._reading.remove(number)
             note(self.study, {number: result["test"]})
         return True
 
-    def lose(self, number: int, reason: str) -> None:
+    def fail_trial(self, number: int, reason: str) -> None:
         """A training broke, or a network could not be tested."""
         if number not in self._reading:
-            self.search.lose(number, reason)
+            self.search.fail_trial(number, reason)
         else:
             self._reading.remove(number)
             self.say(f"trial {number}: the test images could not be read with it: {reason}")

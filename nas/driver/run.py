@@ -109,7 +109,7 @@ class Record:
         return self.state in ("complete", "stopped", "failed") and not self.untrained
 
     @property
-    def was_taken_along(self) -> bool:
+    def was_imported(self) -> bool:
         """Return whether an earlier run trained it to the end: it may stand on the front and costs this run nothing."""
         return self.state == "complete" and self.untrained and self.twin is None
 

@@ -32,7 +32,7 @@ from nas.driver.stopping import DominanceStopping
 from nas.driver.storage import STUDY_FILE, open_storage
 from nas.driver.study import SearchStudy
 from nas.driver.tuning import run_trials
-from nas.driver.warm_start import earlier_run, take_along
+from nas.driver.warm_start import earlier_run, import_networks
 from nas.errors import UserError
 from nas.training.data import Dataset
 
@@ -98,9 +98,9 @@ def search(
         memory = int(card.memory * workers.gpus) if card else memory_bytes("cpu")
         study = _search_study(settings, prepared, opened, batch, memory)
         if earlier is not None:
-            taken, over = take_along(earlier, study, out)
+            taken, over = import_networks(earlier, study, out)
             kept_off = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
-            say(f"{taken} networks taken along from {earlier.path}{kept_off if over else ''}")
+            say(f"{taken} networks imported from {earlier.path}{kept_off if over else ''}")
         for architecture, origin in prepared.queue:
             study.enqueue(architecture, origin)
         if beside := [

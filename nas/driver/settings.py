@@ -51,7 +51,7 @@ class Settings:
                      PydMobileNet, and more that the space contains where the budget is large), contained (in the
                      space), all, none, or names, comma-separated
     enqueue          documents of the user's own networks to train first
-    warm_start       a run whose finished networks are taken along
+    warm_start       a run whose finished networks are imported
     latency_table    a file, for a device other than this one
     confirm          with how many seeds the front is trained again; 0: not at all
     confirm_epochs   of each of those trainings; default the recipe's

@@ -135,7 +135,7 @@ class SearchStudy:
         parameters = self.space.parameters(architecture) if self.space.contains(architecture) else {}
         self.study.enqueue_trial(parameters, user_attrs=attributes)
 
-    def adopt(self, architecture: Architecture, accuracy: float, source: str, origin: str = "") -> int | None:
+    def import_trial(self, architecture: Architecture, accuracy: float, source: str, origin: str = "") -> int | None:
         """Take along a network that an earlier run trained to the end under the same conditions.
 
         Args:

@@ -44,7 +44,7 @@ class Leader(Protocol):
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool: ...
 
-    def lose(self, number: int, reason: str) -> None: ...
+    def fail_trial(self, number: int, reason: str) -> None: ...
 
 
 def run_trials(
@@ -153,7 +153,7 @@ class _Bridge(Searcher):
         self._renew(training)
         return self.leader.report(training.candidate.number, result)
 
-    def lose(self, trial_id: str, error: BaseException | None) -> None:
+    def fail_trial(self, trial_id: str, error: BaseException | None) -> None:
         """A trial's worker is gone, with what Ray says of it."""
         training = self.trainings.pop(trial_id)
         number = training.candidate.number
@@ -165,7 +165,7 @@ class _Bridge(Searcher):
             training.verdict = f"{self.moves[number]} nodes died while they trained it"
         if isinstance(error, RayTaskError):
             training.verdict = explain(error.cause)
-        self.leader.lose(number, training.verdict or "the worker process died: killed by the system, or crashed")
+        self.leader.fail_trial(number, training.verdict or "the worker process died: killed by the system, or crashed")
 
     def kill_overdue(self) -> None:
         """End the workers that hang in an epoch so fast asleep that they do not notice themselves."""
@@ -222,7 +222,7 @@ class _Faults(tune.Callback):
         self.bridge.begin(trial.trial_id, trial.temporary_state.ray_actor)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.bridge.lose(trial.trial_id, _error_of(trial))
+        self.bridge.fail_trial(trial.trial_id, _error_of(trial))
 
 
 class _Forgetting(tune.Callback):

@@ -30,7 +30,7 @@ def earlier_run(settings: Settings) -> Run | None:
     return run
 
 
-def take_along(earlier: Run, study: SearchStudy, out: Path) -> tuple[int, int]:
+def import_networks(earlier: Run, study: SearchStudy, out: Path) -> tuple[int, int]:
     """Enter the earlier run's finished networks into the study, their kept weights into the run.
 
     Returns:
@@ -41,7 +41,7 @@ def take_along(earlier: Run, study: SearchStudy, out: Path) -> tuple[int, int]:
     for record in earlier.records:
         if record.state != "complete" or record.untrained or record.accuracy is None:
             continue
-        number = study.adopt(record.architecture, record.accuracy, str(earlier.path), record.origin)
+        number = study.import_trial(record.architecture, record.accuracy, str(earlier.path), record.origin)
         if number is not None:
             taken.append(number)
             if earlier.checkpoint(record).exists():

@@ -120,7 +120,7 @@ def state_rows(run: Run) -> list[StateRow]:
 
 
 def _ending(record: Record) -> str:
-    if record.was_taken_along:
+    if record.was_imported:
         return "along"
     return record.state if record.was_trained or record.state in ("running", "waiting") else "passed"
 

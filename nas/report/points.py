@@ -47,7 +47,7 @@ class Point:
 
 
 def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> list[Point]:
-    """All networks of a run that were given to a worker and are done, or were taken along so, then the printed ones.
+    """All networks of a run that were given to a worker and are done, or were imported so, then the printed ones.
 
     Latencies printed for other hardware are left out: they have no place on this machine's axis.
     """
@@ -68,7 +68,7 @@ def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> lis
             run=index,
         )
         for record in run.records
-        if record.was_trained or record.was_taken_along
+        if record.was_trained or record.was_imported
     ]
     return points + [_printed_point(run, row, names, index) for row in printed if row.accuracy is not None]
 

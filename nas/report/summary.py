@@ -149,7 +149,7 @@ def _dominates(run: Run, record: Record, other: Record) -> bool:
 
 def origin_mark(record: Record) -> str:
     """Return where a network comes from that the search did not find; empty for one that it found."""
-    return "earlier run" if record.was_taken_along else {"own": "your own"}.get(record.origin, record.origin)
+    return "earlier run" if record.was_imported else {"own": "your own"}.get(record.origin, record.origin)
 
 
 def repeated_accuracy(record: Record, images: int | None = None) -> str:

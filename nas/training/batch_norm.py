@@ -77,9 +77,9 @@ def _pool(weights: Tensor, means: Tensor, variances: Tensor, ranks: Ranks) -> tu
     Returns:
         (C,), (C,), and the sum of all weights.
     """
-    total = ranks.add_up(weights.sum())
-    mean = ranks.add_up(weights @ means) / total
-    variance = ranks.add_up(weights @ (variances + (means - mean).square())) / total
+    total = ranks.all_reduce_sum(weights.sum())
+    mean = ranks.all_reduce_sum(weights @ means) / total
+    variance = ranks.all_reduce_sum(weights @ (variances + (means - mean).square())) / total
     return mean, variance, total
 
 

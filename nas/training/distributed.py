@@ -38,13 +38,13 @@ class Ranks:
         ids = [device] if device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
 
-    def add_up(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the processes, in place, and return it."""
         if self.count > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def as_the_leader(self, value: float, device: torch.device) -> float:
+    def broadcast_from_rank0(self, value: float, device: torch.device) -> float:
         """Broadcast the first process's value, so that all decide alike."""
         if self.count == 1:
             return value

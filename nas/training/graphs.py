@@ -29,7 +29,7 @@ class Timing(NamedTuple):
     finished: float
 
 
-def pays(timings: Sequence[Timing], steps_left: int) -> bool:
+def worth_capturing(timings: Sequence[Timing], steps_left: int) -> bool:
     """Decide whether capturing the step pays: enough steps are left, and issuing them is what takes time.
 
     A device that is busy long after the last kernel was issued does not wait for Python, and gains nothing. Not yet
@@ -43,8 +43,8 @@ def pays(timings: Sequence[Timing], steps_left: int) -> bool:
 class StepGraph:
     """Runs the steps of one training on a CUDA device.
 
-    The first steps run kernel by kernel, and the last of them are timed; where it `pays`, one step is then captured,
-    and all others are a single launch each. Where it does not, or capturing fails, steps go on kernel by kernel.
+    The first steps run kernel by kernel, and the last of them are timed. Where it is worth it, one step is then
+    captured, and all others are a single launch each; else, or where capturing fails, steps go on kernel by kernel.
 
     `optimizer`: of the captured step. `steps`: how many there will be at most. Steps are arguments of `run` and not
     kept, since a trainer that is referred to from here would outlive its last use, with all its memory.
@@ -78,7 +78,7 @@ class StepGraph:
             self._beside(step, draws, sums)
         elif self._begun <= _WARM_UP + _TIMED:
             self._timings.append(self._beside(step, draws, sums))
-        elif self._begun == _WARM_UP + _TIMED + 1 and pays(self._timings, self._steps_left):
+        elif self._begun == _WARM_UP + _TIMED + 1 and worth_capturing(self._timings, self._steps_left):
             if self._capture(bare_step, draws, sums):
                 self._replay(draws, lr)
             else:

@@ -24,7 +24,7 @@ from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate
 from nas.training.graphs import StepGraph, kernels_chosen_by_time
 from nas.training.optimizer import WeightAverage, build_optimizer, check_state, xavier_
-from nas.training.precision import activate_anew, autocast_dtype, mixed_precision
+from nas.training.precision import autocast_dtype, disable_inplace_relu, mixed_precision
 from nas.training.recipe import Recipe, steps_per_epoch
 
 _FEWEST_RECALIBRATING, _STEPS_PER_RECALIBRATING = 4, 32
@@ -112,7 +112,7 @@ class Trainer:
         self._normalise = Normaliser(dataset.mean, dataset.std, self.device)
         self._dtype = autocast_dtype(recipe.precision, self.device, dataset.resolution)
         if self._dtype is not None and self.device.type == "cpu":
-            activate_anew(self.network)
+            disable_inplace_relu(self.network)
         self._steps, self._batch = steps_per_epoch(len(dataset.train), recipe.batch_size, shares=ranks.count)
         self._sums = torch.zeros(2, device=self.device)
         first_flips = torch.Generator().manual_seed(_mix(seed, -3))
@@ -157,7 +157,7 @@ class Trainer:
         trained = time.perf_counter()
         if not math.isfinite(loss):
             raise DivergedError(f"the loss of epoch {self.epoch + 1} is {loss}")
-        validation_accuracy = self._ranks.as_the_leader(self.evaluate("validation").accuracy, self.device)
+        validation_accuracy = self._ranks.broadcast_from_rank0(self.evaluate("validation").accuracy, self.device)
         evaluated = time.perf_counter()
         self.epoch += 1
         self._keep_best(validation_accuracy)
@@ -293,7 +293,7 @@ class Trainer:
                     raise EpochTimeoutError(f"epoch {self.epoch + 1} took over {self._epoch_timeout:g} s: {reached}")
             if self.epoch + 1 < self.recipe.epochs:
                 self._recalibrate(draws)
-        self._ranks.add_up(self._sums)
+        self._ranks.all_reduce_sum(self._sums)
         share_batch_norm(self.network, self._ranks)
         if self._average is not None:
             share_batch_norm(self._average.network, self._ranks)

@@ -64,7 +64,7 @@ def full_precision() -> Iterator[None]:
         convolutions.fp32_precision = before
 
 
-def activate_anew(network: nn.Module) -> None:
+def disable_inplace_relu(network: nn.Module) -> None:
     """Lets ReLUs write new tensors instead of changing their inputs, in place.
 
     For bfloat16 on a CPU, where torch is faster so: training E, MobileNetV2-CIFAR and two sampled networks at 32x32 is

@@ -200,7 +200,7 @@ def test_how_many_failures_end_the_search_can_be_said(make_conductor, tmp_path, 
     conductor = make_conductor(tmp_path, small_space, trials=20, max_failures=2)
     for reason in ("first", "second"):
         assert conductor.broken is None
-        conductor.lose(conductor.next_candidate().number, reason)
+        conductor.fail_trial(conductor.next_candidate().number, reason)
     assert conductor.broken == "2 trials in a row failed, the last with: second"
 
 
@@ -226,7 +226,9 @@ def test_weights_go_when_their_trial_ends_off_the_front_or_falls_off_it(make_con
     queue = [small_space.sample(1)]
     discarded = []
     conductor = make_conductor(tmp_path, small_space, trials=14, queue=queue, discard=discarded.append)
-    conductor.lose(conductor.next_candidate().number, "broken")  # queued: its weights stay, as long as they are there
+    conductor.fail_trial(
+        conductor.next_candidate().number, "broken"
+    )  # queued: its weights stay, as long as they are there
     kept = set()
     while candidate := conductor.next_candidate():
         train(conductor, candidate)
@@ -310,7 +312,7 @@ def test_ctrl_c_between_an_epoch_and_its_verdict_leaves_neither(tmp_path, small_
             conductor.report(worse.number, epoch_of(1, 0.1))
         assert (tmp_path / STUDY_FILE).read_bytes() == before
         with pytest.raises(RuntimeError, match="open the journal again"):  # its copy in memory has the epoch
-            conductor.lose(worse.number, "too late")
+            conductor.fail_trial(worse.number, "too late")
         assert (tmp_path / STUDY_FILE).read_bytes() == before
     with open_conductor(tmp_path, small_space, sampler="random") as conductor:
         assert conductor.next_candidate() == worse
@@ -349,7 +351,7 @@ def test_progress_counts(make_conductor, tmp_path, small_space):
     first = conductor.next_candidate()
     conductor.report(first.number, epoch_of(1, 0.01))
     assert conductor.progress.seconds_left > 0
-    conductor.lose(first.number, "broken")
+    conductor.fail_trial(first.number, "broken")
     run(conductor)
     assert conductor.progress.seconds_left == 0
     progress = conductor.progress

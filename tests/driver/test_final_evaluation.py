@@ -60,7 +60,7 @@ def test_after_an_interruption_only_the_others_are_read(begun):
     leader.report(last.number, epoch(last.number))
     first, second = leader.next_candidate(), leader.next_candidate()
     assert leader.report(first.number, {"test": {"test_accuracy": 0.75, "test_hits": "e0"}})
-    leader.lose(second.number, "the worker process died")
+    leader.fail_trial(second.number, "the worker process died")
     assert said[-1] == f"trial {second.number}: the test images could not be read with it: the worker process died"
     again = lead(study, folder, said)
     handed_out = []

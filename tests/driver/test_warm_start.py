@@ -9,7 +9,7 @@ from nas.driver.prepare import cost_function
 from nas.driver.run import Run
 from nas.driver.sampler.registry import make_sampler
 from nas.driver.settings import Settings
-from nas.driver.warm_start import take_along
+from nas.driver.warm_start import import_networks
 
 
 def a_run(folder, settings, trials):
@@ -41,7 +41,7 @@ def test_a_network_over_the_limit_teaches_and_never_stands_on_the_front(tmp_path
     )
     trained = [record for record in earlier.records if not record.untrained]
     over = sum(record.costs["size"] > limit.value for record in trained)
-    assert take_along(earlier, study, tmp_path / "run") == (len(trained), over)
+    assert import_networks(earlier, study, tmp_path / "run") == (len(trained), over)
     assert 0 < over < len(trained)
 
     run = Run.open(tmp_path / "run")

@@ -31,7 +31,7 @@ import nas
 from nas.driver.run import Run
 from nas.driver.settings import Settings
 from nas.driver.study import SearchStudy
-from nas.driver.warm_start import earlier_run, take_along
+from nas.driver.warm_start import earlier_run, import_networks
 from nas.errors import UserError
 from nas.export.predict import predict
 from nas.latency.exchange import import_timings
@@ -103,7 +103,7 @@ def read_warm_start(folder: Path) -> None:
         study, space=space, objectives=settings.parsed_objectives, limits=(), costs=lambda a: vars_of(nas.cost(a))
     )
     (folder / "new" / "checkpoints").mkdir(parents=True, exist_ok=True)
-    take_along(run, new, folder / "new")
+    import_networks(run, new, folder / "new")
 
 
 def vars_of(counts: Any) -> dict[str, float]:

@@ -16,7 +16,7 @@ import nas
 from nas.blocks.forms import forms_of, usual
 from nas.training.augment import Draws, draw_epoch
 from nas.training.data import Dataset, Images
-from nas.training.graphs import Timing, pays
+from nas.training.graphs import Timing, worth_capturing
 from nas.training.loop import Trainer
 from nas.training.recipe import Recipe
 
@@ -75,10 +75,10 @@ def test_a_step_that_reads_a_value_is_found(digits: Dataset) -> None:
 
 def test_a_graph_pays_where_the_device_waits_and_steps_are_left() -> None:
     waits, works = Timing(issued=0.010, finished=0.0101), Timing(issued=0.010, finished=0.030)
-    assert pays([waits] * 3, steps_left=1000)
-    assert not pays([waits] * 3, steps_left=10)
-    assert not pays([works] * 3, steps_left=1000)
-    assert pays([waits, works, waits], steps_left=1000)  # one hiccup does not decide
+    assert worth_capturing([waits] * 3, steps_left=1000)
+    assert not worth_capturing([waits] * 3, steps_left=10)
+    assert not worth_capturing([works] * 3, steps_left=1000)
+    assert worth_capturing([waits, works, waits], steps_left=1000)  # one hiccup does not decide
 
 
 def test_draws_of_a_graph_are_its_own(digits: Dataset) -> None:
