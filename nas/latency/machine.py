@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import FiniteFloat
 
 from nas.hardware import cpu_info, device_name, read_system
 from nas.latency.engines import Runtime
@@ -35,8 +36,8 @@ class Provenance:
     """Clock at the time of measuring, 0 where the system does not tell."""
     governor: str
     versions: str
-    quantile: float
-    foreign_load: float
+    quantile: FiniteFloat
+    foreign_load: FiniteFloat
     """Processor time that others used while we measured, as a share of the whole machine."""
     when: str
     """UTC, ISO 8601."""

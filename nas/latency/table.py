@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from nas.architecture.document import Architecture
@@ -41,9 +41,9 @@ class HeldOut:
     """Errors of a table on networks that it was not fitted to (cross-validation over the timed networks)."""
 
     networks: int
-    within_10: float
+    within_10: FiniteFloat
     """Share of networks predicted to within 10%."""
-    spearman: float
+    spearman: FiniteFloat
     error_95: Annotated[float, Field(ge=0, le=MAX_LOG)]
     """95% of the relative errors, as logarithms, are smaller."""
 

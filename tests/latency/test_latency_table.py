@@ -179,6 +179,7 @@ class TestFile:
             ({"segments": {"a": "x"}}, "damaged"),
             ({"segments": None}, "damaged"),
             ({"context": {"base": float("inf")}}, "context.base"),
+            ({"held_out": {"networks": 9, "within_10": float("inf"), "spearman": 0.9, "error_95": 0.1}}, "within_10"),
             ({"provenance": {"device": "x"}}, "damaged"),
             ({"num_classes": "ten"}, "damaged"),
         ],
