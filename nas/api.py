@@ -34,6 +34,8 @@ from nas.driver.settings import Settings, check_published
 from nas.driver.stopping import first_rung
 from nas.errors import UserError
 from nas.export.command import check_classes, judge_onnx
+from nas.export.command import export as export
+from nas.export.predict import predict as predict
 from nas.hardware import check_device
 from nas.options import keywords
 from nas.report.page import write_report

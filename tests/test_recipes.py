@@ -176,8 +176,9 @@ def test_published(recipe: Recipe, tmp_path: Path) -> None:
     run = finished(tmp_path / "out")
     trained = [record.architecture.name for record in run.records if record.published]
     assert trained == ["han-e", "mobilenetv2-cifar"]
-    assert "889,946" in printed  # han-e's parameters, Han and Kwon, Table 3
-    assert "| Nearest published |" in printed
+    figures = {line.split("  ")[0]: line.split()[-2:] for line in printed.splitlines()}
+    assert figures["Parameters (M)"] == ["0.89", "2.30"]  # Han and Kwon, Table 3: 889,946 of han-e
+    assert "| Nearest published, by validation accuracy |" in printed
 
 
 @pytest.mark.slow

@@ -49,10 +49,10 @@ class Exported:
 
 
 def export(
-    source: Path,
+    source: str | Path,
     *,
     form: str = "onnx",
-    out: Path | None = None,
+    out: str | Path | None = None,
     int8: bool = False,
     dataset: str | None = None,
     data_dir: str | Path | None = None,
@@ -78,9 +78,10 @@ def export(
         raise UserError(f"unknown format {form!r}; allowed: {', '.join(FORMS)}")
     if int8 and form != "onnx":
         raise UserError(f"--int8 quantises ONNX models; leave it out, or give --format onnx instead of {form}")
+    source = Path(source)
     checkpoint = load_trained(source)
     description = card(checkpoint, str(source))
-    path = out or source.parent / _default_name(description, form)
+    path = Path(out) if out is not None else source.parent / _default_name(description, form)
     quantised_path = path.with_name(f"{path.stem}-int8.onnx")
     _protect(source, path, path.with_suffix(".pt") if form == "python" else quantised_path)
     # The data first: they may be missing, and converting takes a while.
