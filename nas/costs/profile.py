@@ -97,14 +97,6 @@ def parts_table(architecture: Architecture, num_classes: int = 10) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def layers_table(architecture: Architecture, num_classes: int = 10) -> pd.DataFrame:
-    """The network layer by layer, as rows: where it stands, and the fields of :class:`nas.blocks.complexity.Layer`."""
-    return pd.DataFrame(
-        {"part": placed.part, "block": placed.block, **placed.layer._asdict()}
-        for placed in layers(architecture, num_classes)
-    )
-
-
 def _count_with_thop(network: nn.Module, image: Tensor, *, rules: Rules) -> tuple[int, int]:
     """MACs and params as thop counts them."""
     macs, params = thop.profile(network, inputs=(image,), custom_ops=rules, verbose=False)
