@@ -42,8 +42,8 @@ from nas.blocks.forms import fast_on_cpu
 from nas.blocks.forms import usual as usual_form
 from nas.blocks.layers import CondConv2d, train_in_forms
 from nas.training import loop
-from nas.training.allocator import keep_freed_memory
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
+from nas.training.cpu import keep_freed_memory
 from nas.training.data import Dataset, Images, load_dataset
 from nas.training.loop import Trainer, channels_last_
 from nas.training.optimizer import build_optimizer

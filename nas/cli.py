@@ -225,7 +225,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Resume the training in --out.")] = False,
 ) -> None:
     """Train one network in full: checkpoint, metrics and config go to a folder."""
-    from nas.training.threads import wait_asleep
+    from nas.training.cpu import wait_asleep
 
     wait_asleep()
     from nas import api

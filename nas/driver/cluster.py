@@ -17,7 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 from nas.driver.options import Resources
 from nas.driver.ray_watchdog import HeadWatch, ray_addresses
 from nas.errors import UserError
-from nas.training.threads import available_cores, worker_environment
+from nas.training.cpu import available_cores, worker_environment
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ from ray import tune
 
 from nas.architecture.document import Architecture
 from nas.errors import UserError
-from nas.training.cores import ClaimedCores, claim_cores
+from nas.training.cpu import ClaimedCores, available_cores, claim_cores, set_threads
 from nas.training.data import Dataset
 from nas.training.evaluate import pack_hits
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch
 from nas.training.recipe import Recipe
-from nas.training.threads import available_cores, set_threads
 
 
 class NetworkTrainable(tune.Trainable):

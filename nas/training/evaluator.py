@@ -14,8 +14,8 @@ import torch
 from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.network.build import build
-from nas.training.allocator import give_back, keep_freed_memory
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nas.training.cpu import give_back, keep_freed_memory
 from nas.training.data import Dataset
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate

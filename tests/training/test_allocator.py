@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from nas.training import allocator
+from nas.training import cpu
 
 SCRIPT = """
 import resource, threading
 import torch
-from nas.training.allocator import give_back, keep_freed_memory
+from nas.training.cpu import give_back, keep_freed_memory
 
 def faults(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -37,7 +37,7 @@ thread.join()
 """
 
 
-@pytest.mark.skipif(allocator._glibc() is None, reason="another C library's allocator is left alone")
+@pytest.mark.skipif(cpu._glibc() is None, reason="another C library's allocator is left alone")
 def test_freed_memory_is_kept_and_given_back() -> None:
     """40 MB, five times: 10,000 pages each are got anew by default, and hardly any when they are kept."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
@@ -51,6 +51,6 @@ def test_freed_memory_is_kept_and_given_back() -> None:
 
 
 def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator, "_glibc", lambda: None)
-    allocator.keep_freed_memory()
-    allocator.give_back()
+    monkeypatch.setattr(cpu, "_glibc", lambda: None)
+    cpu.keep_freed_memory()
+    cpu.give_back()

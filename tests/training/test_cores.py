@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nas.training.cores import claim_cores
+from nas.training.cpu import claim_cores
 
 CLAIM = """
 import sys
 from pathlib import Path
-from nas.training.cores import claim_cores
+from nas.training.cpu import claim_cores
 claimed = claim_cores(int(sys.argv[2]), [3, 5, 7], Path(sys.argv[1]))
 print(*(claimed.numbers if claimed else ()), flush=True)
 sys.stdin.read()

@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from nas.training.threads import available_cores, fewest_fast, worker_environment
+from nas.training.cpu import available_cores, fewest_fast, worker_environment
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no processes")
@@ -15,7 +15,7 @@ def test_a_worker_is_pinned() -> None:
     core = available_cores()[-1]
     code = (
         "import os, torch\n"
-        "from nas.training.threads import set_threads\n"
+        "from nas.training.cpu import set_threads\n"
         f"set_threads(1, [{core}])\n"
         "print(torch.get_num_threads(), sorted(os.sched_getaffinity(0)), os.environ['OMP_WAIT_POLICY'])"
     )
@@ -27,7 +27,7 @@ def test_a_worker_is_pinned() -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no processes")
 def test_a_training_has_its_threads_and_cores_for_as_long_as_it_lasts() -> None:
     code = (
-        "from nas.training.threads import own_threads, wait_asleep\n"
+        "from nas.training.cpu import own_threads, wait_asleep\n"
         "wait_asleep()\n"
         "import os, torch\n"
         "torch.set_num_threads(3)\n"
