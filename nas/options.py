@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
+from nas.errors import UserError, first_mistake
+
 P = ParamSpec("P")
 M = TypeVar("M")
 R = TypeVar("R")
@@ -54,6 +56,37 @@ def keywords(model: Callable[P, M], *types: type) -> Callable[[Callable[[M], R]]
         return run
 
     return decorate
+
+
+def check_fields(values: Any, where: str) -> None:
+    """Check a dataclass's values against its annotations, with pydantic's constraints, strictly: True is no number.
+
+    Args:
+        values: an instance.
+        where: what an error calls it.
+
+    Raises:
+        UserError: a value is of another type or out of range; it names the field, the value and what is allowed.
+    """
+    from pydantic import ValidationError  # not above: `nas --help` does without
+
+    model: Any = type(values)
+    for name, adapter in _adapters(model).items():
+        value = getattr(values, name)
+        try:
+            adapter.validate_python(value)
+        except ValidationError as error:
+            mistake = first_mistake(error)[1].replace("Input should be", "should be", 1)
+            raise UserError(f"{where}: {name} {value!r}: {mistake}") from error
+
+
+@functools.cache
+def _adapters(model: type) -> dict[str, Any]:
+    from pydantic import ConfigDict, TypeAdapter
+
+    strict = ConfigDict(strict=True, allow_inf_nan=False)
+    hints = get_type_hints(model, include_extras=True)
+    return {name: TypeAdapter(hint, config=strict) for name, hint in hints.items()}
 
 
 def is_option(hint: Any) -> bool:

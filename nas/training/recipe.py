@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from nas.errors import UserError
 from nas.files import read_yaml
+from nas.options import check_fields
 from nas.training.augment import Augmentation, FlipMode, PadMode
 
 Optimizer = Literal["sgd", "nag", "adamw"]
@@ -25,6 +28,7 @@ FULL_RATE_BATCH = 64
 classes, 16x16, 40 epochs, 2 seeds, test accuracy in %: batch 128 55.6; batch 32 at 0.05 57.9, at 0.025 56.2. `search`
 on digits at batch 32 at 0.1: E 67 and MobileNetV2-CIFAR 65, where batch 64 reaches 98 (validation)."""
 _FEW_STEPS = 8
+_WARMUP_START = 1 / 25  # OneCycleLR's default start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,47 +65,33 @@ class Recipe:
     """
 
     optimizer: Optimizer = "nag"
-    lr: float = 0.1
-    final_lr: float = 0.0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    lr: Annotated[float, Field(ge=1e-8, le=100)] = 0.1
+    final_lr: Annotated[float, Field(ge=0, le=1)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 5e-4
     decay_norm_and_bias: bool = False
     schedule: Schedule = "one_cycle"
-    warmup_epochs: float = 0.0
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    gamma: Annotated[float, Field(ge=1e-6, le=1)] = 0.1
     restart_from_best: bool = False
-    epochs: int = 12
-    steps: int | None = None
-    batch_size: int = 128
-    label_smoothing: float = 0.0
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 12
+    steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Precision = "auto"
-    pad: int | None = None
+    pad: Annotated[int, Field(ge=0, le=1024)] | None = None
     pad_mode: PadMode = "zero"
     flip: FlipMode | None = None
-    cutout: float = 0.0
-    mixup: float = 0.0
-    ema: float = 0.0
+    cutout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     init: Init = "default"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", _milestones(self.milestones))
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                given = ", ".join(str(value) for value in allowed if value is not None)
-                raise UserError(f"recipe: {name} {getattr(self, name)!r}: allowed are {given}")
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is None and name in ("pad", "steps"):
-                continue
-            whole = name in ("epochs", "steps", "batch_size", "pad")
-            number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-            if not number or not low <= value <= high:
-                kind = "a whole number" if whole else "a number"
-                raise UserError(f"recipe: {name} {value!r}: {kind} from {low:g} to {high:g} is needed")
-        for name in ("decay_norm_and_bias", "restart_from_best"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"recipe: {name} {getattr(self, name)!r}: true or false is needed")
+        check_fields(self, "recipe")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise UserError(f"recipe: milestones {list(self.milestones)}: must rise")
         if self.milestones and self.milestones[-1] >= self.epochs:
             raise UserError(f"recipe: milestones {list(self.milestones)}: all must lie before epoch {self.epochs}")
         if self.warmup_epochs >= self.epochs:
@@ -115,8 +105,8 @@ class Recipe:
         return {**asdict(self), "milestones": list(self.milestones)}
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any], *, base: Recipe | None = None) -> Recipe:
-        """A recipe from plain values; what is not given stays as in `base` (default: the defaults above).
+    def from_dict(cls, document: Mapping[str, Any]) -> Recipe:
+        """Make a recipe from plain values; what is not given stays at its default.
 
         One that gives `steps` and no `epochs` has that budget alone (`epochs` 1: at least one).
 
@@ -128,9 +118,12 @@ class Recipe:
         for name in document:
             if name not in allowed:
                 raise UserError(f"recipe: unknown field {name!r}: allowed are {', '.join(allowed)}")
-        if base is None and document.get("steps") is not None:
-            document = {"epochs": 1, **document}
-        return replace(base or cls(), **document)
+        values = dict(document)
+        if isinstance(values.get("milestones"), list):
+            values["milestones"] = tuple(values["milestones"])
+        if values.get("steps") is not None:
+            values.setdefault("epochs", 1)
+        return cls(**values)
 
     def with_epochs(self, epochs: int) -> Recipe:
         """Scale the recipe to `epochs` epochs, whatever its `steps`; warm-up and milestones move in proportion.
@@ -220,111 +213,19 @@ class Recipe:
         )
 
 
-_WARMUP_START = 1 / 25  # OneCycleLR's default start
-
-_CHOICES: Mapping[str, tuple[str | None, ...]] = MappingProxyType(
-    {
-        "optimizer": get_args(Optimizer),
-        "schedule": get_args(Schedule),
-        "precision": get_args(Precision),
-        "pad_mode": get_args(PadMode),
-        "flip": (*get_args(FlipMode), None),
-        "init": get_args(Init),
-    }
-)
-
-_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {
-        "lr": (1e-8, 100.0),
-        "final_lr": (0.0, 1.0),
-        "momentum": (0.0, 0.9999),
-        "weight_decay": (0.0, 10.0),
-        "warmup_epochs": (0.0, 1e6),
-        "gamma": (1e-6, 1.0),
-        "epochs": (1, 100_000),
-        "steps": (1, 100_000_000),
-        "batch_size": (2, 1_000_000),
-        "label_smoothing": (0.0, 0.999),
-        "pad": (0, 1024),
-        "cutout": (0.0, 1.0),
-        "mixup": (0.0, 100.0),
-        "ema": (0.0, 0.999999),
-    }
-)
-
-
-def _milestones(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-        raise UserError(f"recipe: milestones {value!r}: a list of whole numbers is needed")
-    if list(value) != sorted(set(value)) or (value and value[0] < 1):
-        raise UserError(f"recipe: milestones {list(value)}: must rise, from 1 on")
-    return tuple(value)
-
+_SHORT = Recipe(optimizer="nag", lr=0.1, schedule="one_cycle", weight_decay=5e-4, batch_size=64, pad_mode="reflect")
+_PAPER = Recipe(batch_size=128, decay_norm_and_bias=True, flip="random", precision="fp32")
+_HAN = replace(_PAPER, optimizer="sgd", lr=0.1, weight_decay=5e-4, epochs=300, restart_from_best=True)
+_HOANG = replace(_PAPER, optimizer="nag", lr=0.1, weight_decay=1e-4, epochs=320, init="xavier")
+_KUO = replace(_PAPER, optimizer="nag", lr=0.02, final_lr=0.1, weight_decay=5e-5, epochs=55)
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "search": Recipe(
-            optimizer="nag",
-            lr=0.1,
-            schedule="one_cycle",
-            warmup_epochs=2,
-            epochs=9,
-            steps=340,
-            batch_size=64,
-            weight_decay=5e-4,
-            pad_mode="reflect",
-        ),
-        "train": Recipe(
-            optimizer="nag",
-            lr=0.1,
-            schedule="one_cycle",
-            warmup_epochs=44,
-            epochs=200,
-            steps=6_000,
-            batch_size=64,
-            weight_decay=5e-4,
-            label_smoothing=0.1,
-            pad_mode="reflect",
-        ),
-        "han": Recipe(
-            optimizer="sgd",
-            lr=0.1,
-            schedule="step",
-            milestones=(100, 200),
-            restart_from_best=True,
-            epochs=300,
-            batch_size=128,
-            weight_decay=5e-4,
-            decay_norm_and_bias=True,
-            flip="random",
-            precision="fp32",
-        ),
-        "hoang": Recipe(
-            optimizer="nag",
-            lr=0.1,
-            schedule="step",
-            milestones=(150, 225),
-            epochs=320,
-            batch_size=128,
-            weight_decay=1e-4,
-            decay_norm_and_bias=True,
-            flip="random",
-            init="xavier",
-            precision="fp32",
-        ),
-        "kuo": Recipe(
-            optimizer="nag",
-            lr=0.02,
-            final_lr=0.1,
-            schedule="cosine",
-            warmup_epochs=5,
-            epochs=55,
-            batch_size=128,
-            weight_decay=5e-5,
-            decay_norm_and_bias=True,
-            flip="random",
-            precision="fp32",
-        ),
+        "search": replace(_SHORT, epochs=9, steps=340, warmup_epochs=2),
+        "train": replace(_SHORT, epochs=200, steps=6_000, warmup_epochs=44, label_smoothing=0.1),
+        "han": replace(_HAN, schedule="step", milestones=(100, 200)),
+        "hoang": replace(_HOANG, schedule="step", milestones=(150, 225)),
+        "kuo": replace(_KUO, schedule="cosine", warmup_epochs=5),
     }
 )
 """Recipes by name.
