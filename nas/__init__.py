@@ -8,6 +8,7 @@
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from nas.report.figures import figure
 
 __version__ = "0.1.0"
+
+logging.getLogger("nas").addHandler(logging.NullHandler())  # quiet, unless the program that imports it listens
 
 _HOMES = {
     "Architecture": "nas.architecture.document",

@@ -1,6 +1,7 @@
 """What the commands do, as functions: the command line is a thin layer over these."""
 
 import datetime
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,8 @@ from nas.training.session import CHECKPOINT, MODEL, Trained, begun_recipe
 from nas.training.session import train as train_network
 from nas.training.weights import card, load_trained, restored
 
+log = logging.getLogger(__name__)
+
 
 @keywords(SearchOptions, Architecture, Progress, Recipe, Space)
 def search(options: SearchOptions) -> Run:
@@ -57,7 +60,6 @@ def search(options: SearchOptions) -> Run:
         resources: What may be used, and how many failures are put up with.
         progress: Print how far the search is; default: in an interactive session, unless `on_change` is given.
         on_change: Told the progress after every change.
-        say: Told in one line what happens around the trials.
 
     Returns:
         The finished run; ``run.front`` is a table, ``run.front_records`` hold the architectures.
@@ -94,7 +96,7 @@ def search(options: SearchOptions) -> Run:
         }
     )
     folder = Path(options.out) if options.out is not None else fresh_folder(fitted.name, options.dataset)
-    with _shown(options.progress, options.on_change, options.say) as (tell, speak):
+    with _shown(options.progress, options.on_change) as tell:
         return run_search(
             settings,
             out=folder,
@@ -102,7 +104,6 @@ def search(options: SearchOptions) -> Run:
             resources=options.resources,
             storage=options.storage,
             on_change=_reporting(folder, options.report_every, tell),
-            say=speak,
         )
 
 
@@ -123,7 +124,6 @@ def train(
     resume: bool = False,
     init: str | Path | None = None,
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Trained:
     """Train one network in full; `nas train` in Python. See :func:`nas.training.session.train`.
 
@@ -147,7 +147,7 @@ def train(
                 at_most=network.input.resolution,
             )
         if data.account:
-            say(data.account)
+            log.info(data.account)
         plan = plan.for_images(len(data.train), epochs=epochs)
         if resume:
             plan = begun_recipe(Path(str(out)), epochs) or plan
@@ -168,7 +168,6 @@ def train(
             resume=resume,
             init=Path(init) if init is not None else None,
             on_epoch=on_epoch,
-            say=say,
         )
 
 
@@ -178,17 +177,15 @@ def evaluate(
     dataset: str | None = None,
     data_dir: str | Path | None = None,
     device: str | None = None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Accuracy of a trained network on the validation and the test images; `nas evaluate` in Python.
 
     Args:
         checkpoint: written by a training or a search, or an ONNX model that `nas export` wrote, fp32 or int8.
         dataset: default the one that it was trained on, split as it was then.
-        say: told in one line what was read of a folder.
     """
     if Path(checkpoint).suffix == ".onnx":
-        return _evaluate_onnx(Path(checkpoint), dataset, data_dir, device, say)
+        return _evaluate_onnx(Path(checkpoint), dataset, data_dir, device)
     saved = load_trained(Path(checkpoint))
     architecture = Architecture.from_dict(saved.architecture, str(checkpoint))
     data = load_again(
@@ -198,7 +195,7 @@ def evaluate(
         data_dir=data_dir,
     )
     if data.account:
-        say(data.account)
+        log.info(data.account)
     check_classes(data, saved.classes, str(checkpoint))
     place = choose_device(device)
     image = architecture.input
@@ -216,12 +213,10 @@ def evaluate(
     }
 
 
-def _evaluate_onnx(
-    path: Path, dataset: str | None, data_dir: str | Path | None, device: str | None, say: Callable[[str], None]
-) -> dict[str, Any]:
+def _evaluate_onnx(path: Path, dataset: str | None, data_dir: str | Path | None, device: str | None) -> dict[str, Any]:
     if device not in (None, "cpu"):
         raise UserError(f"{path}: ONNX models are judged on the CPU; leave --device {device} out")
-    description, name, accuracies = judge_onnx(path, dataset=dataset, data_dir=data_dir, say=say)
+    description, name, accuracies = judge_onnx(path, dataset=dataset, data_dir=data_dir)
     return {
         "name": description.architecture.name,
         "id": description.architecture.id,
@@ -239,21 +234,18 @@ def resume(
     report_every: float = 0,
     progress: bool | None = None,
     on_change: Callable[[Progress], None] | None = None,
-    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Run:
     """Go on with a search that was interrupted, or extend one; see :func:`nas.driver.search.resume`."""
-    with _shown(progress, on_change, say) as (tell, speak):
-        return resume_search(Path(path), on_change=_reporting(Path(path), report_every, tell), say=speak, **options)
+    with _shown(progress, on_change) as tell:
+        return resume_search(Path(path), on_change=_reporting(Path(path), report_every, tell), **options)
 
 
 @contextmanager
-def _shown(
-    progress: bool | None, on_change: Callable[[Progress], None] | None, say: Callable[[str], None] | None
-) -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
-    """Whom the progress and the lines around the trials are told to: the caller, else the screen where it is wanted."""
+def _shown(progress: bool | None, on_change: Callable[[Progress], None] | None) -> Iterator[Callable[[Progress], None]]:
+    """Whom the progress is told to: the caller, else the screen where it is wanted, with the log above it."""
     if not (is_interactive() and on_change is None if progress is None else progress):
-        yield on_change or (lambda progress: None), say or (lambda line: None)
+        yield on_change or (lambda progress: None)
         return
     with Display() as display:
 
@@ -262,7 +254,7 @@ def _shown(
             if on_change is not None:
                 on_change(state)
 
-        yield tell, say or display.say
+        yield tell
 
 
 def is_interactive() -> bool:

@@ -12,6 +12,7 @@ from nas.driver.options import Resources, SearchOptions
 from nas.errors import UserError
 from nas.exit import errors, resumable, run_command, same_command
 from nas.latency_cli import AsJson, console, latency_app
+from nas.log import log_to
 from nas.units import percent
 
 app = typer.Typer(
@@ -61,9 +62,9 @@ def search(
         return shlex.join(["nas", "search", "--resume", str(folder)]) if begun else same_command(folder, out or resume)
 
     with resumable(again), Display(console) as display:
-        asked |= {"resources": Resources(**resources), "on_change": display, "say": display.say}
+        asked |= {"resources": Resources(**resources), "on_change": display}
         if resume is not None:
-            changes = ("trials", "confirm", "confirm_epochs", "keep", "report_every", "resources", "on_change", "say")
+            changes = ("trials", "confirm", "confirm_epochs", "keep", "report_every", "resources", "on_change")
             run = api.resume(resume, **{name: asked[name] for name in changes if name in asked})
         else:
             run = api.search(**asked | {"out": folder})
@@ -184,7 +185,6 @@ def reproduce(
             seed=seed,
             resources=Resources(**resources),
             on_change=display,
-            say=display.say,
         )
     print_reproduction(console, done)
 
@@ -239,7 +239,7 @@ def train(
     def again() -> str:
         return same_command(folder, out, resumes=(folder / "train.yaml").exists())
 
-    with resumable(again):
+    with resumable(again), log_to(console):
         result = api.train(
             architecture,
             dataset=dataset,
@@ -255,7 +255,6 @@ def train(
             out=out if resume else folder,
             resume=resume,
             init=init,
-            say=lambda line: console.print(line, markup=False),
             on_epoch=lambda epoch, epochs: print_epoch(console, epoch, epochs),
         )
     console.print(
@@ -285,7 +284,8 @@ def evaluate(
     """Accuracy of a trained network on validation and test images."""
     from nas import api
 
-    result = api.evaluate(checkpoint, dataset=dataset, data_dir=data_dir, device=device, say=_aside)
+    with log_to(errors):  # the result may be read by a program
+        result = api.evaluate(checkpoint, dataset=dataset, data_dir=data_dir, device=device)
     if as_json:
         console.print_json(data=result)
         return
@@ -319,10 +319,9 @@ def export(
     from nas.console import print_exported
     from nas.export.command import export as write
 
-    print_exported(
-        console,
-        write(checkpoint, form=form, out=out, int8=int8, dataset=dataset, data_dir=data_dir, say=_aside),
-    )
+    with log_to(errors):
+        exported = write(checkpoint, form=form, out=out, int8=int8, dataset=dataset, data_dir=data_dir)
+    print_exported(console, exported)
 
 
 @app.command(epilog="Example: nas predict model.onnx photo.jpg")
@@ -345,7 +344,7 @@ def predict(
     else:
         print_predictions(console, predictions)
     for error in unread:
-        _aside(f"nas: {error}")
+        errors.print(f"nas: {error}", markup=False, emoji=False)
     if unread:
         raise typer.Exit(1 if predictions else 2)
 
@@ -384,11 +383,6 @@ def list_() -> None:
 
     networks = [(network, cost(network).params) for group in by_paper().values() for network in group]
     print_catalogue(console, [load_space(name) for name in space_names()], networks)
-
-
-def _aside(line: str) -> None:
-    """Print beside a command's result, which may be read by a program."""
-    errors.print(line, markup=False, emoji=False)
 
 
 def main() -> None:

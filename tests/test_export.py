@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import io
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -310,7 +311,7 @@ def test_int8_is_smaller_and_about_as_accurate(trained, tmp_path):
     assert metadata["quantisation"].startswith("int8, static, per channel")
 
 
-def test_int8_of_own_images_is_calibrated_on_all_classes(tmp_path):
+def test_int8_of_own_images_is_calibrated_on_all_classes(tmp_path, caplog):
     """A folder's own validation images may hold one class alone, or lie in the order of the classes."""
     for name, level in {
         "train/dark": 20,
@@ -338,9 +339,10 @@ def test_int8_of_own_images_is_calibrated_on_all_classes(tmp_path):
         with pytest.raises(UserError, match="give --dataset imagefolder:PATH"):
             nas.evaluate(path)
         assert str(tmp_path).encode() not in path.read_bytes()
-        said = []
-        judged = nas.evaluate(path, dataset=dataset, say=said.append)
-        assert said == ["30 images read (30 .png)"]
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "nas"):
+            judged = nas.evaluate(path, dataset=dataset)
+        assert caplog.messages == ["30 images read (30 .png)"]
         images = load_dataset(dataset, resolution=8)
         logits = run_onnx(path, images.test.images / 255)
         assert judged["test_accuracy"] == pytest.approx((logits.argmax(1) == images.test.labels).float().mean().item())

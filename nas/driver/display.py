@@ -11,21 +11,27 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.driver.conductor import Progress
+from nas.log import log_to
 from nas.units import percent
 
 PLAIN_EVERY_SECONDS = 10.0
 
 
 class Display:
-    """Shows a :class:`~nas.driver.conductor.Progress`. Use as a context manager and call with every change."""
+    """Shows a :class:`~nas.driver.conductor.Progress`. Use as a context manager and call with every change.
+
+    Within, what is logged is printed above it.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
         self._progress: Progress | None = None
         self._last_line = 0.0
+        self._log = log_to(self.console)
         self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Self:
+        self._log.__enter__()
         if self.console.is_terminal:
             self._live.start()
         return self
@@ -33,14 +39,11 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._log.__exit__(kind, error, trace)
         if self.console.is_terminal:
             self._live.stop()
         if self._progress is not None:
             self.console.print(f"{describe(self._progress)}", highlight=False)
-
-    def say(self, line: str) -> None:
-        """A line above the progress."""
-        self.console.print(line, highlight=False)
 
     def __call__(self, progress: Progress) -> None:
         self._progress = progress

@@ -1,5 +1,6 @@
 """Evaluate the front when the trainings are over: test accuracy, and latency on this machine."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from nas.driver.conductor import Conductor
 from nas.driver.run import Record, Run
 from nas.driver.study import Candidate
 from nas.latency import measure
+
+log = logging.getLogger(__name__)
 
 MEASURE_SECONDS = 10.0
 
@@ -31,7 +34,6 @@ class ThenTestImages:
         search: what is led first.
         study: the run's; what was found out goes into its attribute ``confirmed``.
         judged: the networks of :func:`to_judge` as the search left them.
-        say: told in one line what happens.
     """
 
     def __init__(
@@ -39,11 +41,9 @@ class ThenTestImages:
         search: Conductor,
         study: optuna.Study,
         judged: Callable[[], Sequence[Record]],
-        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.search = search
         self.study = study
-        self.say = say
         self._judged = judged
         self._unread: list[Record] | None = None
         self._reading: set[int] = set()
@@ -60,7 +60,7 @@ class ThenTestImages:
         if self._unread is None:
             self._unread = [record for record in self._judged() if "test_accuracy" not in record.confirmed]
             if self._unread:
-                self.say(f"reading the test images, for {len(self._unread)} networks")
+                log.info("reading the test images, for %d networks", len(self._unread))
         if not self._unread:
             return None
         record = self._unread.pop(0)
@@ -84,7 +84,7 @@ class ThenTestImages:
             self.search.fail_trial(number, reason)
         else:
             self._reading.remove(number)
-            self.say(f"trial {number}: the test images could not be read with it: {reason}")
+            log.warning("trial %d: the test images could not be read with it: %s", number, reason)
 
 
 def note(study: optuna.Study, found: Mapping[int, Mapping[str, Any]]) -> None:
@@ -95,23 +95,23 @@ def note(study: optuna.Study, found: Mapping[int, Mapping[str, Any]]) -> None:
     study.set_user_attr("confirmed", confirmed)
 
 
-def measure_latencies(run: Run, study: optuna.Study, num_classes: int, say: Callable[[str], None]) -> None:
+def measure_latencies(run: Run, study: optuna.Study, num_classes: int) -> None:
     """Measure the judged networks that were not yet, on this machine's CPU; the search itself uses it no more.
 
     Args:
         run: whose front, and queued networks, are measured.
         study: its study, to be written.
         num_classes: of the data set.
-        say: told in one line what happens.
     """
     records = [record for record in to_judge(run) if "latency_ms" not in record.confirmed]
     if not records:
         return
-    say(f"measuring the latency of {len(records)} networks on this machine")
+    log.info("measuring the latency of %d networks on this machine", len(records))
     figures = measure([record.architecture for record in records], num_classes=num_classes, max_seconds=MEASURE_SECONDS)
     noisy = [figure.reason for figure in figures if figure.noisy]
     if noisy:
-        say(f"{len(noisy)} of these latencies are noisy: {noisy[0]}; nas latency measures a network again")
+        advice = "nas latency measures a network again"
+        log.warning("%d of these latencies are noisy: %s; %s", len(noisy), noisy[0], advice)
     note(
         study,
         {

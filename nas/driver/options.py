@@ -99,4 +99,3 @@ class SearchOptions:
     resources: Resources | None = None
     progress: bool | None = None
     on_change: Callable[[Progress], None] | None = None
-    say: Callable[[str], None] | None = None

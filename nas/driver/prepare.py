@@ -1,6 +1,7 @@
 """Check and work out what a search needs before it begins: data, space, costs, limits, the queue."""
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from nas.driver.study import CostFunction
 from nas.latency import Prediction, Table, load_table, measure, table_for
 from nas.latency.layers import segments
 from nas.training.data import Dataset, load_dataset
+
+log = logging.getLogger(__name__)
 
 LATENCY_FILE = "latency.json"
 
@@ -36,21 +39,20 @@ class Prepared:
         return len(self.dataset.classes)
 
 
-def prepare(settings: Settings, *, run: Path, dataset: Dataset | None, say: Callable[[str], None]) -> Prepared:
+def prepare(settings: Settings, *, run: Path, dataset: Dataset | None) -> Prepared:
     """Check what can be checked, and work out what is known before a network is trained. Writes nothing.
 
     Args:
         settings: of the search.
         run: its folder, which holds a latency table where the search is resumed.
         dataset: the settings' data set, where the caller has read it already.
-        say: told in one line what takes time.
 
     Raises:
         UserError: something given does not fit.
     """
     dataset = dataset or load(settings)
     if dataset.account:
-        say(dataset.account)
+        log.info(dataset.account)
     num_classes = len(dataset.classes)
     space, limits = settings.open_space(), settings.parsed_limits
     # The limits that need no latency first: a mistake in them should not wait for the calibration.
@@ -58,7 +60,7 @@ def prepare(settings: Settings, *, run: Path, dataset: Dataset | None, say: Call
     queue = queued(settings, space, dataset)
     if not settings.needs_latency:
         return Prepared(dataset, space, cost_function(num_classes), queue, None)
-    table = latency_table(settings, space, num_classes, run, say)
+    table = latency_table(settings, space, num_classes, run)
     here = settings.latency_table is None
     costs = cost_function(
         num_classes, latency_model(table, [item.architecture for item in queue], num_classes, here=here)
@@ -112,7 +114,7 @@ def cost_function(num_classes: int, latency: Callable[[Architecture], Prediction
     return costs
 
 
-def latency_table(settings: Settings, space: Space, num_classes: int, run: Path, say: Callable[[str], None]) -> Table:
+def latency_table(settings: Settings, space: Space, num_classes: int, run: Path) -> Table:
     """The table that a search predicts latencies from: the run's own where it is resumed, the user's, or this device's.
 
     Raises:
@@ -124,10 +126,10 @@ def latency_table(settings: Settings, space: Space, num_classes: int, run: Path,
         table = load_table(Path(settings.latency_table))
         table.check(space=space, num_classes=num_classes)
         return table
-    say("timing the space's blocks on this device (once per space and device)")
+    log.info("timing the space's blocks on this device (once per space and device)")
     table = table_for(space, num_classes=num_classes)
     if table.complaint:
-        say(table.complaint)
+        log.warning(table.complaint)
     return table
 
 

@@ -5,6 +5,7 @@ them alone, and nothing is stopped. So it has a search's workers, is resumed as 
 report. Beside that stand ``table.csv`` and ``table.md``: every printed row, with ours where there is one.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from nas.latency import Runtime, measure
 from nas.training.data import FOLDER_PREFIX, NAMES, load_dataset
 from nas.training.recipe import Recipe, load_recipe
 from nas.units import percent
+
+log = logging.getLogger(__name__)
 
 TRAINED: Mapping[str, str] = {"han-table3": "han", "han-table5": "han", "hoang-table3": "hoang", "kuo-table3": "kuo"}
 TIMED = ("hoang-table5",)
@@ -102,7 +105,6 @@ def reproduce(
     seed: int = 0,
     resources: Resources | None = None,
     on_change: Callable[[Progress], None] = lambda progress: None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Reproduction:
     """Train a table's networks by the paper's protocol, or a shorter one, and write the table again with our figures.
 
@@ -119,7 +121,6 @@ def reproduce(
         seeds: how often each network is trained.
         seed: of the first training, and of the split into training and validation images.
         on_change: told the progress after every change.
-        say: told in one line what happens around the trainings.
 
     Raises:
         UserError: something given does not fit, or `out` holds another run; nothing was trained.
@@ -134,7 +135,7 @@ def reproduce(
         given = {"dataset": dataset, "train-size": train_size, "recipe": recipe, "epochs": epochs}
         for option in [name for name, value in given.items() if value is not None] + ["seeds"] * (seeds > 1):
             raise UserError(f"{table}: its networks are timed, not trained; leave --{option} out")
-        return _write(table, out, _timed(printed, say), ())
+        return _write(table, out, _timed(printed), ())
     known = list(dict.fromkeys(row.dataset for row in printed))
     data = {"data_dir": None if data_dir is None else str(data_dir), "train_size": train_size, "seed": seed}
     parts: dict[Path, tuple[Settings, list[Printed]]] = {}
@@ -145,8 +146,8 @@ def reproduce(
         parts[folder] = replace(settings, confirm=seeds - 1), rows
     for folder, (settings, rows) in parts.items():
         if not _is_finished(folder, settings):
-            say(f"{table}: {settings.trials} networks on {settings.dataset}, in {folder}")
-            search(settings, out=folder, resources=resources, on_change=on_change, say=say, measure_latency=True)
+            log.info("%s: %d networks on %s, in %s", table, settings.trials, settings.dataset, folder)
+            search(settings, out=folder, resources=resources, on_change=on_change, measure_latency=True)
         run = Run.open(folder)
         done = _write(table, folder, [_trained(row, run) for row in rows], [run])
     if out in parts:
@@ -232,13 +233,13 @@ def _ours(record: Record, run: Run) -> dict[str, Any]:
     return cells
 
 
-def _timed(printed: Sequence[Printed], say: Callable[[str], None]) -> list[dict[str, Any]]:
+def _timed(printed: Sequence[Printed]) -> list[dict[str, Any]]:
     """The printed rows, with what their networks take on the same kind of device here."""
     classes, batch = CLASSES[printed[0].dataset], printed[0].batch or 1
     cells = [_printed(row) for row in printed]
     for device in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]:
         rows = [cell for cell in cells if cell["name"] and (device == "cuda") == ("NVIDIA" in cell["printed_hardware"])]
-        say(f"timing {len(rows)} networks at batch {batch} on {device}")
+        log.info("timing %d networks at batch %d on %s", len(rows), batch, device)
         networks = [catalogue.load(row["name"]) for row in rows]
         figures = measure(networks, Runtime(device=device, batch=batch), num_classes=classes)
         for cell, network, figure in zip(rows, networks, figures, strict=True):

@@ -1,6 +1,7 @@
 """A search from beginning to end: check, queue, train, confirm, write down."""
 
 import functools
+import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -36,6 +37,8 @@ from nas.driver.warm_start import earlier_run, import_networks
 from nas.errors import UserError
 from nas.training.data import Dataset
 
+log = logging.getLogger(__name__)
+
 
 class SearchFailedError(RuntimeError):
     """The search began and could not go on; what it did is in its folder."""
@@ -49,7 +52,6 @@ def search(
     resources: Resources | None = None,
     storage: str | None = None,
     on_change: Callable[[Progress], None] = lambda progress: None,
-    say: Callable[[str], None] = lambda line: None,
     measure_latency: bool = False,
 ) -> Run:
     """Search, and leave a run in a folder; where the folder holds this very search, unfinished, go on with it.
@@ -61,7 +63,6 @@ def search(
         resources: what may be used.
         storage: an Optuna URL for the study instead of the journal file in `out`.
         on_change: told the progress after every change.
-        say: told in one line what happens before and after the trials.
         measure_latency: measure it at the end even where it is neither an objective nor a limit.
 
     Raises:
@@ -79,7 +80,7 @@ def search(
                 lease = stack.enter_context(_lease(out, storage))
             _match(settings, out)
         earlier = earlier_run(settings)
-        prepared = prepare(settings, run=out, dataset=dataset, say=say)
+        prepared = prepare(settings, run=out, dataset=dataset)
         recipe = settings.parsed_recipe
         on_ray = stack.enter_context(ExitStack())
         workers = on_ray.enter_context(ray_started(resources))
@@ -100,7 +101,7 @@ def search(
         if earlier is not None:
             taken, over = import_networks(earlier, study, out)
             kept_off = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
-            say(f"{taken} networks imported from {earlier.path}{kept_off if over else ''}")
+            log.info("%d networks imported from %s%s", taken, earlier.path, kept_off if over else "")
         for architecture, origin in prepared.queue:
             study.enqueue(architecture, origin)
         if beside := [
@@ -108,9 +109,9 @@ def search(
             for architecture, origin in prepared.queue
             if (why := study.why_beside(architecture, prepared.costs(architecture), origin))
         ]:
-            say(f"trained beside the search, never on its front: {', '.join(beside)}")
-        say(recipe.budget(len(prepared.dataset.train)))
-        say(f"{workers.count} workers on {workers.device}, {workers.cpus} threads each")
+            log.info("trained beside the search, never on its front: %s", ", ".join(beside))
+        log.info(recipe.budget(len(prepared.dataset.train)))
+        log.info("%d workers on %s, %d threads each", workers.count, workers.device, workers.cpus)
         sessions = study.study.user_attrs.get("sessions", [])
         study.study.set_user_attr("sessions", [*sessions, round(time.time(), 3)])
         checkpoints = Checkpoints((out / "checkpoints").resolve(), settings.keep)
@@ -134,14 +135,15 @@ def search(
         )
         checkpoints.sweep(conductor.needs_weights)
         try:
-            train(ThenTestImages(conductor, study.study, lambda: untested(out), say), recipe=settings.recipe)
+            train(ThenTestImages(conductor, study.study, lambda: untested(out)), recipe=settings.recipe)
         finally:
             Run.open(out).write_tables()
         _check(conductor, out)
         if settings.confirm:
             epochs = settings.confirm_epochs or recipe.epochs
             judged = to_judge(Run.open(out))
-            say(f"training {len(judged)} networks again with {settings.confirm} seeds and {epochs} epochs")
+            again = f"with {settings.confirm} seeds and {epochs} epochs"
+            log.info("training %d networks again %s", len(judged), again)
             confirmation = Confirmation(
                 study.study,
                 judged,
@@ -154,7 +156,7 @@ def search(
             _check(confirmation, out)
         on_ray.close()
         if measure_latency or (settings.needs_latency and settings.latency_table is None):
-            measure_latencies(Run.open(out), study.study, prepared.num_classes, say)
+            measure_latencies(Run.open(out), study.study, prepared.num_classes)
     checkpoints.finish()
     run = Run.open(out)
     run.write_tables()

@@ -1,5 +1,6 @@
 """Export of a training's file to the forms that others run; `nas export`."""
 
+import logging
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from nas.export.python import module_name
 from nas.training.data import Dataset, load_again
 from nas.training.split import stratified_order
 from nas.training.weights import card, load_trained
+
+log = logging.getLogger(__name__)
 
 Form = Literal["onnx", "torch-export", "python"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -56,7 +59,6 @@ def export(
     int8: bool = False,
     dataset: str | None = None,
     data_dir: str | Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Exported:
     """Write a trained network in another form, checked against torch.
 
@@ -68,7 +70,6 @@ def export(
         dataset: what to calibrate with; default what the network was trained on, split as it was then. Of its training
             images some calibrate, class by class; the others give the accuracies before and after.
         data_dir: where data sets lie.
-        say: told in one line what was read of a folder.
 
     Raises:
         UserError: something given does not fit, or an extra is missing.
@@ -85,7 +86,7 @@ def export(
     quantised_path = path.with_name(f"{path.stem}-int8.onnx")
     _protect(source, path, path.with_suffix(".pt") if form == "python" else quantised_path)
     # The data first: they may be missing, and converting takes a while.
-    data = load_for(description, dataset or checkpoint.dataset, data_dir, str(source), say) if int8 else None
+    data = load_for(description, dataset or checkpoint.dataset, data_dir, str(source)) if int8 else None
     model = _WRITERS[form](description, checkpoint.weights, path)
     if data is None:
         return Exported(description, model)
@@ -100,7 +101,6 @@ def judge_onnx(
     *,
     dataset: str | None = None,
     data_dir: str | Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Card, str, Accuracies]:
     """Measure the accuracies of an exported ONNX model, fp32 or int8, by ONNX Runtime.
 
@@ -108,7 +108,6 @@ def judge_onnx(
         path: the model.
         dataset: default the one that it was trained on, split as it was then; a folder's path is not in the model.
         data_dir: where data sets lie.
-        say: told in one line what was read of a folder.
 
     Returns:
         What the model says of itself, the data set's name, and the accuracies.
@@ -121,13 +120,11 @@ def judge_onnx(
         raise UserError(f"{path}: exported before models said how their images were divided; export it again")
     if not (dataset or description.dataset):
         raise UserError(f"{path}: does not say where its images lie; give --dataset imagefolder:PATH")
-    data = load_for(description, dataset or description.dataset, data_dir, str(path), say)
+    data = load_for(description, dataset or description.dataset, data_dir, str(path))
     return description, data.name, _judge(run, data)
 
 
-def load_for(
-    description: Card, dataset: str, data_dir: str | Path | None, where: str, say: Callable[[str], None]
-) -> Dataset:
+def load_for(description: Card, dataset: str, data_dir: str | Path | None, where: str) -> Dataset:
     """Load a data set divided as for a network's training, and in the network's format.
 
     Args:
@@ -135,7 +132,6 @@ def load_for(
         dataset: a name or ``imagefolder:PATH``.
         data_dir: where data sets lie.
         where: what an error calls the network.
-        say: told in one line what was read of a folder.
 
     Raises:
         UserError: it cannot be read, or has other classes.
@@ -143,7 +139,7 @@ def load_for(
     assert description.split is not None
     data = load_again(dataset, split=description.split, preprocessing=description.preprocessing, data_dir=data_dir)
     if data.account:
-        say(data.account)
+        log.info(data.account)
     check_classes(data, description.classes, where)
     channels, resolution, _ = description.shape
     return data.for_network(channels, resolution)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 _BREAK_EVEN_STEPS = 50_000
+
+log = logging.getLogger(__name__)
 
 COMPILING = "compiling the network first"
 
@@ -28,13 +31,12 @@ def worth_compiling(device: str, steps: int) -> bool:
 class Compiled:
     """torch.compile(network), or the network as it is where that fails (no C++ compiler, a layer that it cannot take).
 
-    Compilation happens in the first call; `say` is told why in one line if it fails.
+    Compilation happens in the first call; a failure is logged.
     """
 
-    def __init__(self, network: nn.Module, say: Callable[[str], None]) -> None:
+    def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._forward: Callable[[Tensor], Tensor] = torch.compile(network)
-        self._say = say
 
     def __call__(self, images: Tensor) -> Tensor:
         try:
@@ -45,6 +47,6 @@ class Compiled:
             if not isinstance(error, TorchDynamoException):
                 raise
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            self._say(f"not compiled, training goes on without: {reason[:200]}")
+            log.warning("not compiled, training goes on without: %s", reason[:200])
             self._forward = self._network
         return self._forward(images)  # out of the except block, whose traceback keeps the failed call's tensors

@@ -4,7 +4,7 @@ An evaluator is what a search knows of training: ``run(architecture, seed, ...)`
 other. Nothing above it knows how the accuracy comes about.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,7 +91,6 @@ class TrainingEvaluator:
         *,
         compile: bool = False,
         ranks: Ranks = ALONE,
-        say: Callable[[str], None] = lambda line: None,
     ) -> Trainer:
         """Build a trainer at its start. The weights depend on the seed alone; the global generator stays as it was."""
         with torch.random.fork_rng(devices=[]):
@@ -105,7 +104,6 @@ class TrainingEvaluator:
             compile=compile,
             ranks=ranks,
             epoch_timeout=self.epoch_timeout,
-            say=say,
         )
 
     def test(self, checkpoint: Path) -> Scores:

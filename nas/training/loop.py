@@ -73,7 +73,7 @@ class Trainer:
     `compile`: torch.compile; minutes of start for long runs only. `graph`: on CUDA devices, steps become a CUDA graph
     where that pays. `ranks`: processes that share every batch; all of them call the same methods. `forms`: names the
     form in which a slow convolution trains; by default the one that is fast on this kind of device.
-    `epoch_timeout`: seconds, checked after each step. `say`: told in one line what does not work and is done without.
+    `epoch_timeout`: seconds, checked after each step.
 
     Raises `UserError` for a training part of fewer than 2 images, or batches of fewer than 2 images per process.
     """
@@ -90,7 +90,6 @@ class Trainer:
         ranks: Ranks = ALONE,
         forms: Choose | None = None,
         epoch_timeout: float | None = None,
-        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         if len(dataset.train) < 2:
             raise UserError(f"data set {dataset.name!r}: {len(dataset.train)} training images; at least 2 are needed")
@@ -106,7 +105,7 @@ class Trainer:
         train_in_forms(self.network, forms or (fast_on_cpu if self.device.type == "cpu" else usual))
         self._ranks = ranks
         shared = ranks.share_gradients(self.network, self.device)
-        self._forward: Callable[[Tensor], Tensor] = Compiled(shared, say) if compile else shared
+        self._forward: Callable[[Tensor], Tensor] = Compiled(shared) if compile else shared
         self._average = WeightAverage(self.network, recipe.ema) if recipe.ema else None
         self._augmentation = recipe.augmentation(resolution=dataset.resolution, flip_safe=dataset.flip_safe)
         self._normalise = Normaliser(dataset.mean, dataset.std, self.device)

@@ -22,6 +22,7 @@ again, with the same values, when it goes on.
 
 import csv
 import io
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
@@ -44,6 +45,8 @@ from nas.training.loop import Epoch, Trainer
 from nas.training.recipe import Recipe, steps_per_epoch
 from nas.training.scalars import scalars
 from nas.training.weights import Initialised, initialise, save_weights
+
+log = logging.getLogger(__name__)
 
 MAX_METRICS = 100_000_000
 """Bytes; a row has about 150."""
@@ -81,7 +84,6 @@ def train(
     init: Path | None = None,
     resume: bool = False,
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Trained:
     """Train a network from fresh weights or another network's, or go on where a training in `out` ended.
 
@@ -97,8 +99,6 @@ def train(
         init: a checkpoint or safetensors; tensors of its that have the name and shape of ours are where ours start.
         resume: go on with the training in `out`; where it was killed before its first epoch's end, begin it again.
         on_epoch: called after every epoch with it and the number of all.
-        say: told in one line each how long it trains, with how many threads, what the network began with, whether it
-            is compiled, and that the first epoch has begun.
 
     Raises:
         UserError: `out` holds a training and `resume` is not given, or it holds none and is to be resumed, or cannot be
@@ -117,17 +117,17 @@ def train(
         state = load_checkpoint(path).trainer
         if state is None:
             raise UserError(f"{path}: this training is done; begin another one with another --out")
-    say(recipe.budget(len(dataset.train)))
+    log.info(recipe.budget(len(dataset.train)))
     if compile is None:
         compile = worth_compiling(device, recipe.all_steps(len(dataset.train)))
     if compile:
-        say(COMPILING)
+        log.info(COMPILING)
     evaluator = TrainingEvaluator(dataset, recipe, device=device)
-    trainer = evaluator.trainer(architecture, seed, compile=compile, ranks=ranks, say=say)
+    trainer = evaluator.trainer(architecture, seed, compile=compile, ranks=ranks)
     if device != "cpu" or ranks.count > 1:
         threads = torch.get_num_threads()
     elif threads is None:
-        threads = _begun_threads(out) if resume else _fast_threads(trainer, recipe.all_steps(len(dataset.train)), say)
+        threads = _begun_threads(out) if resume else _fast_threads(trainer, recipe.all_steps(len(dataset.train)))
     rows: list[dict[str, Any]] = []
     initialised = None
     if state is not None:
@@ -136,7 +136,7 @@ def train(
     else:
         if init is not None:
             initialised = _initialise(trainer, init)
-            say(str(initialised))
+            log.info(str(initialised))
         if ranks.leads:
             _begin(out, architecture, _describe(architecture, dataset, recipe, seed, init, threads))
     with (
@@ -145,7 +145,8 @@ def train(
     ):
         if not trainer.done:  # the first epoch may take minutes, and its line comes at its end
             steps, batch = steps_per_epoch(len(dataset.train), recipe.batch_size, shares=ranks.count)
-            say(f"training epoch {trainer.epoch + 1} of {recipe.epochs}: {steps} steps of {batch * ranks.count} images")
+            step = f"{steps} steps of {batch * ranks.count} images"
+            log.info("training epoch %d of %d: %s", trainer.epoch + 1, recipe.epochs, step)
         while not trainer.done:
             epoch = trainer.run_epoch()
             if draw is None:  # another process writes
@@ -170,7 +171,7 @@ def train(
     )
 
 
-def _fast_threads(trainer: Trainer, steps: int, say: Callable[[str], None]) -> int:
+def _fast_threads(trainer: Trainer, steps: int) -> int:
     def time_step(count: int) -> float:
         torch.set_num_threads(count)
         return trainer.time_step()
@@ -182,7 +183,7 @@ def _fast_threads(trainer: Trainer, steps: int, say: Callable[[str], None]) -> i
         torch.set_num_threads(most)
     if seconds is not None:
         epoch = seconds * steps / trainer.recipe.epochs
-        say(f"{threads} of {most} threads (--threads N: others), about {max(1, round(epoch))} s an epoch")
+        log.info("%d of %d threads (--threads N: others), about %d s an epoch", threads, most, max(1, round(epoch)))
     return threads
 
 

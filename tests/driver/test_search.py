@@ -8,6 +8,7 @@ import sqlite3
 import time
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import commands
 import numpy as np
@@ -56,6 +57,38 @@ def finished(tmp_path_factory):
         on_change=lambda state: progress.append((state.closed, state.running)),
     )
     return run, progress
+
+
+def kinds(value):
+    """A document with the names of its values' types in their place."""
+    if isinstance(value, dict):
+        return {key: kinds(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [kinds(item) for item in value[:1]]
+    return type(value).__name__
+
+
+def kept(recorded, written):
+    """What was recorded, with the kind that it is written with now: keys may be added, none may change or go."""
+    if isinstance(recorded, dict) and isinstance(written, dict):
+        return {key: kept(kind, written.get(key, "gone")) for key, kind in recorded.items()}
+    return written
+
+
+def test_files_have_the_keys_and_types_recorded(finished):
+    """Files of a run are read by older and newer versions, and by other programs."""
+    run, _ = finished
+    recorded = json.loads((Path(__file__).parent / "recorded_files.json").read_text())
+    written = kinds(yaml.safe_load((run.path / "run.yaml").read_text()))
+    assert kept(recorded["run.yaml"], written) == recorded["run.yaml"]
+    front = (run.path / "front" / f"01-{run.front_records[0].architecture.id}.yaml").read_text()
+    assert front.startswith(f"# trial {run.front_records[0].number} of a search on digits: accuracy ")
+    assert kept(recorded["front"], kinds(yaml.safe_load(front))) == recorded["front"]
+    with (run.path / "trials.csv").open(newline="") as file:
+        row = next(row for row in csv.DictReader(file) if row["on_front"] == "True")
+    cells = {key: "str" if key in ("id", "name") else kinds(yaml.safe_load(cell)) for key, cell in row.items()}
+    assert list(cells.items()) == list(recorded["trials.csv"].items())
+    assert {item.name for item in run.path.iterdir()} >= set(recorded["folder"])
 
 
 def test_the_table_has_its_columns_and_the_front_follows_from_it(finished):

@@ -12,7 +12,8 @@ import pytest
 from nas.training.compiling import worth_compiling
 
 TRAIN = """
-import torch
+import logging, sys, torch
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
 torch.set_num_threads(1)
 from torch import nn
 from nas.training.data import load_dataset
@@ -23,7 +24,7 @@ recipe = Recipe(lr=0.05, epochs=2, batch_size=64, precision="fp32")
 for compile in (False, True):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
-    trainer = Trainer(network, load_dataset("digits"), recipe, compile=compile, say=print)
+    trainer = Trainer(network, load_dataset("digits"), recipe, compile=compile)
     print([epoch.loss for epoch in trainer.epochs()])
 """
 

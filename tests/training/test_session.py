@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import signal
 import subprocess
@@ -139,7 +140,9 @@ def test_a_training_killed_between_its_writes_goes_on(
     assert_same_training(whole.checkpoint.parent, out)
 
 
-def test_a_training_goes_on_with_the_recipe_it_began_with(whole: Trained, digits: Dataset, tmp_path: Path) -> None:
+def test_a_training_goes_on_with_the_recipe_it_began_with(
+    whole: Trained, digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Also one of an older version, which counted no steps and had other recipes of these names."""
     out = tmp_path / "out"
 
@@ -155,9 +158,9 @@ def test_a_training_goes_on_with_the_recipe_it_began_with(whole: Trained, digits
     (out / "train.yaml").write_text(yaml.safe_dump(begun))
     with pytest.raises(UserError, match="its training has 4 epochs, not 5"):
         nas.train(TINY, dataset="digits", epochs=5, out=out, resume=True, device="cpu")
-    said: list[str] = []
-    nas.train(TINY, dataset="digits", out=out, resume=True, device="cpu", say=said.append)
-    assert said[0] == "1,222 training images: batch 32, epochs 4, steps 152 (38 an epoch)"
+    with caplog.at_level(logging.INFO, "nas"):
+        nas.train(TINY, dataset="digits", out=out, resume=True, device="cpu")
+    assert caplog.messages[0] == "1,222 training images: batch 32, epochs 4, steps 152 (38 an epoch)"
     assert_same_training(whole.checkpoint.parent, out)
 
 
@@ -225,21 +228,25 @@ def test_resume_where_it_makes_no_sense(whole: Trained, digits: Dataset, tmp_pat
 
 
 @pytest.mark.parametrize("source", ["checkpoint", "model"])
-def test_init_begins_where_the_other_ended(source: str, whole: Trained, digits: Dataset, tmp_path: Path) -> None:
+def test_init_begins_where_the_other_ended(
+    source: str, whole: Trained, digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = getattr(whole, source)
     frozen = Recipe(lr=1e-8, epochs=1, schedule="constant", weight_decay=0.0, ema=0.5)
-    lines: list[str] = []
-    done = train(TINY, digits, frozen, out=tmp_path / "out", init=path, say=lines.append)
+    with caplog.at_level(logging.INFO, "nas"):
+        done = train(TINY, digits, frozen, out=tmp_path / "out", init=path)
     # Not exactly: a step of batch statistics moves the norms.
     assert done.validation_accuracy == pytest.approx(whole.validation_accuracy, abs=0.05)
     assert done.initialised is not None
     count = len(load_trained(path).weights)
     assert (len(done.initialised.loaded), done.initialised.fresh, done.initialised.unused) == (count, (), ())
-    assert f"{path}: {count} of {count} tensors taken over" in lines
+    assert f"{path}: {count} of {count} tensors taken over" in caplog.messages
     assert f"init: {path}" in (tmp_path / "out" / "train.yaml").read_text()
 
 
-def test_init_of_a_variant_takes_what_fits(whole: Trained, digits: Dataset, tmp_path: Path) -> None:
+def test_init_of_a_variant_takes_what_fits(
+    whole: Trained, digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     variant = nas.Architecture.from_dict(
         {
             **DOCUMENT,
@@ -247,13 +254,13 @@ def test_init_of_a_variant_takes_what_fits(whole: Trained, digits: Dataset, tmp_
         }
     )
     one_step = Recipe(lr=1e-8, epochs=1, schedule="constant")
-    lines: list[str] = []
-    done = train(variant, digits, one_step, out=tmp_path / "out", init=whole.model, say=lines.append)
+    with caplog.at_level(logging.INFO, "nas"):
+        done = train(variant, digits, one_step, out=tmp_path / "out", init=whole.model)
     assert done.initialised is not None
     assert "classifier.weight" in done.initialised.fresh  # another shape
     assert done.initialised.unused == ("classifier.weight",)
     assert "blocks.1.body.0.weight" in done.initialised.fresh
-    assert "new: blocks.1.body.0.weight, " in lines[1]
+    assert "new: blocks.1.body.0.weight, " in caplog.messages[1]
     ours, theirs = load_file(done.model), load_file(whole.model)
     assert torch.allclose(ours["stem.0.weight"], theirs["stem.0.weight"], atol=1e-5)
     assert ours["classifier.weight"].shape == (10, 24)
