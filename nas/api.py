@@ -40,6 +40,7 @@ from nas.export.predict import predict as predict
 from nas.hardware import check_device
 from nas.options import keywords
 from nas.report.page import write_report
+from nas.training.checkpoint import load_trained
 from nas.training.data import Dataset, decoded_resolution, load_again, load_dataset
 from nas.training.distributed import joined
 from nas.training.evaluate import evaluate as evaluate_network
@@ -47,7 +48,7 @@ from nas.training.loop import Epoch
 from nas.training.recipe import Recipe, load_recipe, steps_per_epoch
 from nas.training.session import CHECKPOINT, MODEL, Trained, begun_recipe
 from nas.training.session import train as train_network
-from nas.training.weights import card, load_trained, restored
+from nas.training.weights import card, restored
 
 log = logging.getLogger(__name__)
 

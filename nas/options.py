@@ -76,15 +76,16 @@ def check_fields(values: Any, where: str) -> None:
         try:
             adapter.validate_python(value)
         except ValidationError as error:
-            mistake = first_mistake(error)[1].replace("Input should be", "should be", 1)
-            raise UserError(f"{where}: {name} {value!r}: {mistake}") from error
+            inner, mistake = first_mistake(error)
+            place = f"{name}.{inner}" if inner else f"{name} {value!r}"
+            raise UserError(f"{where}: {place}: {mistake.replace('Input should be', 'should be', 1)}") from error
 
 
 @functools.cache
 def _adapters(model: type) -> dict[str, Any]:
     from pydantic import ConfigDict, TypeAdapter
 
-    strict = ConfigDict(strict=True, allow_inf_nan=False)
+    strict = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
     hints = get_type_hints(model, include_extras=True)
     return {name: TypeAdapter(hint, config=strict) for name, hint in hints.items()}
 

@@ -13,10 +13,11 @@ import nas
 from nas.errors import UserError
 from nas.export import Card
 from nas.preprocessing import Preprocessing, decode_file
+from nas.training.checkpoint import load_trained
 from nas.training.data import load_dataset
 from nas.training.recipe import load_recipe
 from nas.training.session import train
-from nas.training.weights import card, load_trained
+from nas.training.weights import card
 
 TURNS = {1: 0, 8: 1, 3: 2, 6: 3}  # EXIF orientation -> quarter turns counterclockwise that show it upright
 

@@ -21,9 +21,8 @@ from nas.driver.run import Run
 from nas.driver.settings import Settings
 from nas.errors import UserError
 from nas.latency import calibrate
-from nas.training.checkpoint import save_checkpoint
+from nas.training.checkpoint import save_checkpoint, save_weights
 from nas.training.recipe import Recipe
-from nas.training.weights import save_weights
 
 SPACE = {
     "name": "few",

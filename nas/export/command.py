@@ -14,9 +14,10 @@ from nas.export import Card, Quantised, Shipped, quantise, to_onnx, to_program, 
 from nas.export.int8 import accuracy
 from nas.export.onnx import open_model
 from nas.export.python import module_name
+from nas.training.checkpoint import load_trained
 from nas.training.data import Dataset, load_again
 from nas.training.split import stratified_order
-from nas.training.weights import card, load_trained
+from nas.training.weights import card
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from nas.export.check import Normalised
 from nas.export.onnx import open_model
 from nas.network.fold import fold
 from nas.training.card import Card
-from nas.training.weights import card, load_trained, restored
+from nas.training.checkpoint import load_trained
+from nas.training.weights import card, restored
 
 _BATCH = 32
 

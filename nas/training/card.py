@@ -124,7 +124,7 @@ class Card:
                 decoded_at=int(metadata["decoded_at"]),
                 crop=metadata.get("crop", "box"),  # type: ignore[arg-type]  # checked there
                 dataset=metadata.get("dataset", ""),
-                split=_split(parse_json(metadata.get("split", "null"), f"{where}: split")),
+                split=check_split(parse_json(metadata.get("split", "null"), f"{where}: split")),
             )
         except UserError as error:
             raise error.at(where) from error
@@ -132,8 +132,8 @@ class Card:
             raise UserError(f"{where}: its metadata are damaged ({type(error).__name__}: {error})") from error
 
 
-def _split(value: Any) -> Mapping[str, Any] | None:
-    """Validate the split that a file of somebody else states."""
+def check_split(value: Any) -> Mapping[str, Any] | None:
+    """Check the split that a file of somebody else states, and return it; raises `UserError` naming the field."""
     try:
         return None if value is None else dict(_SPLIT.validate_python(value))
     except ValidationError as error:

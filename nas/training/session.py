@@ -35,7 +35,7 @@ import yaml
 from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.files import read_text, read_yaml, write_atomic
-from nas.training.checkpoint import load_checkpoint, save_checkpoint
+from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from nas.training.compiling import COMPILING, worth_compiling
 from nas.training.cpu import available_cores, fewest_fast, own_threads
 from nas.training.data import Dataset
@@ -44,7 +44,7 @@ from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch, Trainer
 from nas.training.recipe import Recipe, steps_per_epoch
 from nas.training.scalars import scalars
-from nas.training.weights import Initialised, initialise, save_weights
+from nas.training.weights import Initialised, initialise
 
 log = logging.getLogger(__name__)
 

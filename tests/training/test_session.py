@@ -24,14 +24,13 @@ import nas
 from nas.errors import UserError
 from nas.export.command import export
 from nas.training import session
-from nas.training.checkpoint import load_checkpoint
+from nas.training.checkpoint import load_checkpoint, load_trained
 from nas.training.data import Dataset, Images, PartName
 from nas.training.evaluate import evaluate
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch
 from nas.training.recipe import Recipe
 from nas.training.session import Trained, train
-from nas.training.weights import load_trained
 
 DOCUMENT: dict[str, Any] = {
     "name": "tiny",

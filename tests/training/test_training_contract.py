@@ -18,11 +18,11 @@ import yaml
 from safetensors import safe_open
 
 import nas
-from nas.training.checkpoint import load_checkpoint
+from nas.training.checkpoint import load_checkpoint, load_trained
 from nas.training.data import load_dataset
 from nas.training.recipe import Recipe
 from nas.training.session import train
-from nas.training.weights import card, load_trained
+from nas.training.weights import card
 
 FILE = Path(__file__).with_name("training_contract.json")
 DOCUMENT = {
