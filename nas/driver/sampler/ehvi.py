@@ -28,11 +28,10 @@ from nas.driver.sampler.encoding import Array
 Shortfall: TypeAlias = Callable[[Array], Array]
 
 _TAIL = -1.0  # below so many standard deviations the density is taken out, so that nothing cancels
-_FAR = -300.0  # below so many a series is more exact
 
 
 def known(values: Array) -> Shortfall:
-    """Of exact values, shape (points,)."""
+    """Return the shortfall of exact values, shape (points,)."""
 
     def shortfall(thresholds: Array) -> Array:
         return _log(np.maximum(thresholds - values[:, None], 0.0))
@@ -41,7 +40,7 @@ def known(values: Array) -> Shortfall:
 
 
 def normal(mean: Array, std: Array) -> Shortfall:
-    """Of normal predictions, each of shape (points,)."""
+    """Return the shortfall of normal predictions, each of shape (points,)."""
 
     def shortfall(thresholds: Array) -> Array:
         finite = np.isfinite(thresholds)
@@ -54,19 +53,16 @@ def normal(mean: Array, std: Array) -> Shortfall:
 
 
 def _log_normal(z: Array) -> Array:
-    """log(density(z) + z ndtr(z)), the shortfall of a standard normal."""
+    """Compute log(density(z) + z ndtr(z)), the shortfall of a standard normal."""
+    body = z > _TAIL
     result = np.empty_like(z)
-    body, far = z > _TAIL, z < _FAR
     result[body] = np.log(np.exp(_log_density(z[body])) + z[body] * ndtr(z[body]))
-    tail = ~(body | far)
-    result[tail] = _log_density(z[tail]) + np.log1p(z[tail] * _mills(-z[tail]))
-    inverse = z[far] ** -2.0
-    result[far] = _log_density(z[far]) + np.log(inverse * (1.0 - inverse * (3.0 - 15.0 * inverse)))
+    result[~body] = _log_density(z[~body]) + _log(np.maximum(1.0 + z[~body] * _mills(-z[~body]), 0.0))
     return result
 
 
 def shifted_lognormal(mean: Array, std: Array, shift: float) -> Shortfall:
-    """Of ``shift + exp(Z)`` with normal Z: an undiscounted put option (Black and Scholes, 1973)."""
+    """Return the shortfall of ``shift + exp(Z)`` with normal Z: a put option (Black and Scholes, 1973)."""
 
     def shortfall(thresholds: Array) -> Array:
         above = thresholds > shift
@@ -80,7 +76,7 @@ def shifted_lognormal(mean: Array, std: Array, shift: float) -> Shortfall:
 
 
 def _log_lognormal(d: Array, std: Array) -> Array:
-    """log(ndtr(d) - exp(std^2 / 2 - d std) ndtr(d - std)), the put in units of its strike.
+    """Compute log(ndtr(d) - exp(std^2 / 2 - d std) ndtr(d - std)), the put in units of its strike.
 
     The second term is also density(d) mills(std - d), and the first one density(d) mills(-d).
     """
@@ -102,7 +98,7 @@ def _log_density(z: Array) -> Array:
 
 
 def _mills(x: Array) -> Array:
-    """ndtr(-x) / density(x) for x that are not far below 0."""
+    """Compute Mills' ratio ndtr(-x) / density(x), for x that are not far below 0."""
     return np.asarray(np.sqrt(0.5 * np.pi) * erfcx(x / np.sqrt(2.0)))
 
 
@@ -125,7 +121,7 @@ class Boxes:
 
 
 def log_expected_improvement(boxes: Boxes, objectives: Sequence[Shortfall]) -> Array:
-    """Logarithm of the expected hypervolume improvement of each point, shape (points,); -inf where it is exactly 0."""
+    """Compute the log expected hypervolume improvement of each point, shape (points,); -inf where it is exactly 0."""
     total: Array | None = None
     for d, shortfall in enumerate(objectives):
         # A front has few distinct coordinates beside its many boxes.
@@ -141,7 +137,7 @@ def log_expected_improvement(boxes: Boxes, objectives: Sequence[Shortfall]) -> A
 
 
 def _log_difference(larger: Array, smaller: Array) -> Array:
-    """log(exp(larger) - exp(smaller)), elementwise; -inf where there is none."""
+    """Compute log(exp(larger) - exp(smaller)), elementwise; -inf where there is none."""
     with np.errstate(invalid="ignore"):
         ratio = np.where(smaller < larger, smaller - larger, 0.0)
     return np.asarray(larger + _log(-np.expm1(ratio)))
@@ -150,15 +146,19 @@ def _log_difference(larger: Array, smaller: Array) -> Array:
 def open_boxes(front: Array, reference: Array) -> Boxes:
     """Cut up the non-dominated region.
 
+    One or two objectives are a sweep along the third in which nothing moves.
+
     Args:
         front: Mutually non-dominated points, shape (points, objectives), 1 to 4 objectives.
         reference: Shape (objectives,).
     """
+    objectives = len(reference)
     inside = front[np.all(front < reference, axis=1)]
-    points = [tuple(row) for row in inside.tolist()]
-    cut = _CUTS[len(reference)](points, tuple(reference.tolist()))
-    lower, upper = zip(*cut, strict=True)
-    return Boxes(np.array(lower), np.array(upper))
+    points = np.pad(inside, ((0, 0), (0, max(3 - objectives, 0))), constant_values=_OPEN)
+    corner = np.pad(reference, (0, max(3 - objectives, 0)))
+    sweep = _sweep_fourth if objectives == 4 else _sweep_third
+    boxes = np.array(sweep([tuple(row) for row in points.tolist()], tuple(corner.tolist())))
+    return Boxes(boxes[:, 0, :objectives], boxes[:, 1, :objectives])
 
 
 _Point: TypeAlias = tuple[float, ...]
@@ -166,25 +166,7 @@ _Box: TypeAlias = tuple[_Point, _Point]
 _OPEN = -np.inf
 
 
-def _cut1(points: list[_Point], reference: _Point) -> list[_Box]:
-    return [((_OPEN,), min([*points, reference]))]
-
-
-def _cut2(points: list[_Point], reference: _Point) -> list[_Box]:
-    """Strips along the first objective, each below the lowest point to its left."""
-    boxes: list[_Box] = []
-    left, top = _OPEN, reference[1]
-    for x, y in sorted(points):
-        if y >= top:
-            continue
-        if x > left:
-            boxes.append(((left, _OPEN), (x, top)))
-        left, top = x, y
-    boxes.append(((left, _OPEN), (reference[0], top)))
-    return boxes
-
-
-def _cut3(points: list[_Point], reference: _Point) -> list[_Box]:
+def _sweep_third(points: list[_Point], reference: _Point) -> list[_Box]:
     """Sweep along the third objective and keep the strips of the first two; a point touches only strips near it.
 
     O(n log n) steps and at most 2 n + 1 boxes.
@@ -195,7 +177,7 @@ def _cut3(points: list[_Point], reference: _Point) -> list[_Box]:
 
     def close(j: int, level: float) -> None:
         right = lefts[j + 1] if j + 1 < len(lefts) else reference[0]
-        if level > since[j] and right > lefts[j]:
+        if level > since[j] and right > lefts[j] and tops[j] > _OPEN:
             boxes.append(((lefts[j], _OPEN, since[j]), (right, tops[j], level)))
 
     for x, y, z in sorted(points, key=lambda p: (p[2], p[0], p[1])):
@@ -215,22 +197,20 @@ def _cut3(points: list[_Point], reference: _Point) -> list[_Box]:
     return boxes
 
 
-def _cut4(points: list[_Point], reference: _Point) -> list[_Box]:
+def _sweep_fourth(points: list[_Point], reference: _Point) -> list[_Box]:
     """Sweep along the fourth objective; boxes that two neighbouring slabs share are joined."""
     boxes: list[_Box] = []
-    active: dict[_Box, float] = dict.fromkeys(_cut3([], reference[:3]), _OPEN)
+    active: dict[_Box, float] = dict.fromkeys(_sweep_third([], reference[:3]), _OPEN)
     below: list[_Point] = []
     for point in sorted(points, key=lambda p: (p[3], p)):
         below.append(point[:3])
-        current = dict.fromkeys(_cut3(below, reference[:3]), point[3])
+        level = point[3]
+        current = dict.fromkeys(_sweep_third(below, reference[:3]), level)
         for box, start in active.items():
             if box in current:
                 current[box] = start
-            elif point[3] > start:
-                boxes.append(((*box[0], start), (*box[1], point[3])))
+            elif level > start:
+                boxes.append(((*box[0], start), (*box[1], level)))
         active = current
     boxes.extend(((*box[0], start), (*box[1], reference[3])) for box, start in active.items())
     return boxes
-
-
-_CUTS: dict[int, Callable[[list[_Point], _Point], list[_Box]]] = {1: _cut1, 2: _cut2, 3: _cut3, 4: _cut4}
