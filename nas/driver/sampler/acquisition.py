@@ -13,7 +13,7 @@ from scipy.special import ndtr
 from nas import pareto
 from nas.driver.sampler import ehvi
 from nas.driver.sampler.candidates import KnownFunctions, Pool
-from nas.driver.sampler.encoding import Array, Encoding, IntArray
+from nas.driver.sampler.encoding import Array, Encoding
 from nas.driver.sampler.gp import Features, Featurizer, square_distance
 from nas.driver.sampler.history import EncodedTrial
 from nas.driver.sampler.surrogate import Observations, Posterior, Surrogate, SurrogateFitter
@@ -55,35 +55,37 @@ class View:
     def __init__(self, problem: Problem, placed: Sequence[EncodedTrial], pool: Pool) -> None:
         """
         Args:
-            placed: Records that have a row.
+            placed: Trials that have a row.
             pool: Some candidates, so that scales are known before there are trials.
         """
         self._problem = problem
         self._placed = placed
-        rows = [r.row for r in placed if r.row is not None]
-        self._rows = np.stack(rows) if rows else np.zeros((0, len(problem.encoding.axes)))
-        costs = problem.functions.costs(self._rows)
+        rows = problem.encoding.stack([trial.row for trial in placed if trial.row is not None])
+        costs = problem.functions.costs(rows)
         everything = np.concatenate([costs, pool.costs])
         lowest, highest = everything.min(axis=0), everything.max(axis=0)
         self._is_log = (lowest > 0.0) & (highest > _DECADE * lowest)
         self._floor = np.where(self._is_log, 1e-6 * lowest, -np.inf)
         std = self._scaled(everything).std(axis=0)
         self._width = np.where(std > 0.0, std, 1.0)
-        self._features = Features(problem.featurizer(self._rows), self._scaled(costs))
-        self._index = {record.number: i for i, record in enumerate(placed)}
+        self._features = Features(problem.featurizer(rows), self._scaled(costs))
+        self._index = {trial.number: i for i, trial in enumerate(placed)}
 
     def distance(self, pool: Pool) -> Array:
-        """To the nearest trial of any state, shape (points,); all costs together weigh as much as all parameters."""
-        if len(self._rows) == 0:
-            return np.ones(len(pool))
+        """Compute distances to the nearest trial of any state, shape (points,).
+
+        All costs together weigh as much as all parameters.
+        """
         own, other = self.features(pool), self._features
+        if len(other) == 0:
+            return np.ones(len(pool))
         square = square_distance(own.embedding, other.embedding) / max(2 * self._problem.featurizer.kernels, 1)
         if len(self._problem.known):
             square += square_distance(own.costs / self._width, other.costs / self._width) / len(self._problem.known)
         return np.asarray(np.sqrt(square.min(axis=1)))
 
     def success(self, pool: Pool) -> Array:
-        """Probability that a trial does not fail, shape (points,); 1 while none has failed."""
+        """Compute the probability that a trial does not fail, shape (points,); 1 while none has failed."""
         if self._failure is None:
             return np.ones(len(pool))
         label = self._failure.at(self.features(pool))
@@ -93,41 +95,35 @@ class View:
     @cached_property
     def _failure(self) -> Surrogate | None:
         """Regression on labels, 1 for a failed trial: it learns which parameters or costs failures follow."""
-        finished = [r for r in self._placed if r.state.is_finished()]
-        labels = np.array([float(r.state == TrialState.FAIL) for r in finished])
+        finished = [trial for trial in self._placed if trial.state.is_finished()]
+        labels = np.array([float(trial.state == TrialState.FAIL) for trial in finished])
         if not labels.any():
             return None
-        seen = Observations(self.features_of(finished), labels, np.zeros(len(labels)))
-        return self._problem.fit(seen, self.features_of([]), warps=(np.inf,))
+        return self._problem.fit(self.observations(finished, labels), self.features_of([]), warps=(np.inf,))
 
     def features(self, pool: Pool) -> Features:
+        """Return the features of candidates."""
         return Features(self._problem.featurizer(pool.rows), self._scaled(pool.costs))
 
-    def observations(self, observed: Sequence[EncodedTrial], objective: int) -> Observations:
-        reached = [record.reached for record in observed if record.reached is not None]
-        values = np.array([partial.values[objective] for partial in reached])
-        return Observations(self.features_of(observed), values, np.array([partial.lag for partial in reached]))
+    def features_of(self, trials: Sequence[EncodedTrial]) -> Features:
+        """Return the features of trials."""
+        return self._features.take(np.array([self._index[trial.number] for trial in trials], dtype=np.int64))
 
-    def constraint(self, observed: Sequence[EncodedTrial], name: str) -> Observations:
-        having = [r for r in observed if np.isfinite(r.constraints.get(name, np.nan))]
-        values = np.array([r.constraints[name] for r in having])
-        return Observations(self.features_of(having), values, np.zeros(len(having)))
+    def observations(self, trials: Sequence[EncodedTrial], values: Array, lags: Array | None = None) -> Observations:
+        """Return trials with one value each; without lags, the values are final."""
+        return Observations(self.features_of(trials), values, np.zeros(len(values)) if lags is None else lags)
 
     def points(self, values: Array) -> Array:
-        """Objective values on the scale of the acquisition: wide positive costs as logarithms."""
+        """Return objective values on the scale of the acquisition: wide positive costs as logarithms."""
+        known = list(self._problem.known)
         points = values.copy()
-        points[:, list(self._problem.known)] = self._scaled(values[:, list(self._problem.known)])
-        return np.asarray(points)
+        points[:, known] = self._scaled(values[:, known])
+        return points
 
     def _scaled(self, costs: Array) -> Array:
         scaled = costs.copy()
         scaled[:, self._is_log] = np.log(np.maximum(costs, self._floor)[:, self._is_log])
         return scaled
-
-    def features_of(self, records: Sequence[EncodedTrial]) -> Features:
-        """Features of trials."""
-        index: IntArray = np.array([self._index[r.number] for r in records], dtype=np.int64)
-        return self._features.take(index)
 
 
 class Acquisition:
@@ -141,14 +137,14 @@ class Acquisition:
         self,
         problem: Problem,
         view: View,
-        records: Sequence[EncodedTrial],
+        trials: Sequence[EncodedTrial],
         observed: Sequence[EncodedTrial],
         running: Sequence[EncodedTrial],
         pool: Pool,
     ) -> None:
         """
         Args:
-            records: All of them, those without a row as well: they may stand on the front.
+            trials: All of them, those without a row as well: they may stand on the front.
             observed: Those with values that the model learns from.
             running: Their values are taken to be the predicted ones.
             pool: Candidates that show how far the front may reach.
@@ -156,19 +152,22 @@ class Acquisition:
         self._problem = problem
         self._view = view
         pending = view.features_of(running)
-        data = {d: view.observations(observed, d) for d in range(len(problem.signs)) if d not in problem.known}
-        self._models = {d: problem.fit(seen, pending) for d, seen in data.items()}
-        self._limits = {d: _reach(seen) for d, seen in data.items()}
-        complete = [r.values for r in records if r.values is not None and r.is_feasible]
-        points = view.points(np.stack(complete)) if complete else np.zeros((0, len(problem.signs)))
+        reached = np.array([trial.values for trial in observed])
+        lags = np.array([trial.lag for trial in observed])
+        objectives = len(problem.signs)
+        unknown = [d for d in range(objectives) if d not in problem.known]
+        self._models = {d: problem.fit(view.observations(observed, reached[:, d], lags), pending) for d in unknown}
+        self._lowest, self._highest = reached.min(axis=0), reached.max(axis=0)
+        results = [trial.values for trial in trials if trial.competes and trial.values is not None]
+        points = view.points(np.reshape(results, (len(results), objectives)))
         if len(pending):
             points = np.concatenate([points, self._predicted(pending, self._at(pending))])
         front = points[pareto.front_mask(points)]
         features = view.features(pool)
-        distributions = self._at(features)
-        self._boxes = ehvi.open_boxes(front, _reference(front, self._predicted(features, distributions)))
+        posteriors = self._at(features)
+        self._boxes = ehvi.open_boxes(front, _reference(front, self._predicted(features, posteriors)))
         self._constraints = self._constraint_models(observed, pending)
-        self.first = self._scores(pool, features, distributions)
+        self.first = self._scores(pool, features, posteriors)
 
     def __call__(self, pool: Pool) -> Array:
         features = self._view.features(pool)
@@ -177,41 +176,38 @@ class Acquisition:
     def _at(self, features: Features) -> dict[int, Posterior]:
         return {d: model.at(features) for d, model in self._models.items()}
 
-    def _scores(self, pool: Pool, features: Features, distributions: Mapping[int, Posterior]) -> Array:
-        objectives = [
-            distributions[d].shortfall
-            if d in distributions
-            else ehvi.known(features.costs[:, self._problem.known.index(d)])
-            for d in range(len(self._problem.signs))
-        ]
-        score = ehvi.log_expected_improvement(self._boxes, objectives) + np.log(self._view.success(pool))
+    def _scores(self, pool: Pool, features: Features, posteriors: Mapping[int, Posterior]) -> Array:
+        shortfalls = {d: posterior.shortfall for d, posterior in posteriors.items()}
+        for column, d in enumerate(self._problem.known):
+            shortfalls[d] = ehvi.known(features.costs[:, column])
+        in_order = [shortfalls[d] for d in range(len(shortfalls))]
+        score = ehvi.log_expected_improvement(self._boxes, in_order) + np.log(self._view.success(pool))
         for model in self._constraints:
             score += model.at(features).log_probability_of_holding
-        return np.asarray(score)
+        return score
 
-    def _predicted(self, features: Features, distributions: Mapping[int, Posterior]) -> Array:
-        """Medians of the unknown objectives beside the known ones, shape (points, objectives)."""
+    def _predicted(self, features: Features, posteriors: Mapping[int, Posterior]) -> Array:
+        """Return the medians of the unknown objectives beside the known ones, shape (points, objectives)."""
         points = np.empty((len(features), len(self._problem.signs)))
-        for column, d in enumerate(self._problem.known):
-            points[:, d] = features.costs[:, column]
-        for d, distribution in distributions.items():
+        points[:, list(self._problem.known)] = features.costs
+        for d, posterior in posteriors.items():
             # Far from all data a log scale may predict the absurd, which must not move the reference point.
-            points[:, d] = np.clip(distribution.median, *self._limits[d])
+            low, high = self._lowest[d], self._highest[d]
+            points[:, d] = np.clip(posterior.median, low - (high - low), high + (high - low))
         return points
 
     def _constraint_models(self, observed: Sequence[EncodedTrial], pending: Features) -> list[Surrogate]:
-        names = sorted({name for record in observed for name in record.constraints} - self._problem.decided)
-        data = [self._view.constraint(observed, name) for name in names]
-        return [self._problem.fit(seen, pending, warps=(np.inf,)) for seen in data if len(seen)]
-
-
-def _reach(seen: Observations) -> tuple[float, float]:
-    low, high = float(seen.values.min()), float(seen.values.max())
-    return low - (high - low), high + (high - low)
+        models = []
+        for name in sorted({name for trial in observed for name in trial.constraints} - self._problem.decided):
+            having = [trial for trial in observed if np.isfinite(trial.constraints.get(name, np.nan))]
+            if having:
+                values = np.array([trial.constraints[name] for trial in having])
+                models.append(self._problem.fit(self._view.observations(having, values), pending, warps=(np.inf,)))
+        return models
 
 
 def _reference(front: Array, predicted: Array) -> Array:
-    """Beyond the nadir of the front, seen and predicted: an end of the front still to be found has a gain too."""
+    """Return a point beyond the nadir of the front, seen and predicted: an end still to be found has a gain too."""
     both = np.concatenate([front, predicted])
     both = both[pareto.front_mask(both)]
     ideal, nadir = both.min(axis=0), both.max(axis=0)

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from nas.driver.sampler.encoding import Array, Encoding
+from nas.driver.sampler.encoding import Array, Encoding, IntArray
 from nas.driver.sampler.history import Identity, Params
 
 _REMEMBERED = 20_000  # points of about 1 kB each
@@ -25,7 +25,7 @@ _STEP = 0.15  # of a continuous coordinate's mutation, in units of its range
 
 
 def random_rows(encoding: Encoding, count: int, rng: np.random.Generator) -> Array:
-    """Uniform draws, shape (count, parameters)."""
+    """Draw uniformly, shape (count, parameters)."""
     columns = [
         rng.random(count) if axis.levels is None else rng.integers(0, len(axis.levels), count).astype(np.float64)
         for axis in encoding.axes
@@ -34,7 +34,7 @@ def random_rows(encoding: Encoding, count: int, rng: np.random.Generator) -> Arr
 
 
 def mutate(encoding: Encoding, parents: Array, rng: np.random.Generator) -> Array:
-    """Each parent with one parameter changed, and further ones with falling probability: k with 2^-k.
+    """Change one parameter of each parent, and further ones with falling probability: k with 2^-k.
 
     A level moves to any other one or, where there is an order, half of the time to a neighbour; a coordinate mostly a
     little, now and then anywhere.
@@ -60,7 +60,7 @@ def mutate(encoding: Encoding, parents: Array, rng: np.random.Generator) -> Arra
 
 
 def cross(encoding: Encoding, mothers: Array, fathers: Array, rng: np.random.Generator) -> Array:
-    """Uniform crossover; where both parents agree in everything the child is mutated."""
+    """Cross uniformly; where both parents agree in everything the child is mutated."""
     children = np.where(rng.random(mothers.shape) < 0.5, mothers, fathers)
     copies = np.all(children == mothers, axis=1) | np.all(children == fathers, axis=1)
     if copies.any():
@@ -69,7 +69,7 @@ def cross(encoding: Encoding, mothers: Array, fathers: Array, rng: np.random.Gen
 
 
 def draw(encoding: Encoding, parents: Array, count: int, rng: np.random.Generator) -> Array:
-    """About half mutants, a quarter crossovers, a quarter random draws; random draws only without parents."""
+    """Draw about half mutants, a quarter crossovers, a quarter random rows; random rows only without parents."""
     if len(parents) == 0:
         return random_rows(encoding, count, rng)
     quarter = count // 4
@@ -85,14 +85,14 @@ def draw(encoding: Encoding, parents: Array, count: int, rng: np.random.Generato
 
 
 def neighbours(encoding: Encoding, row: Array, rng: np.random.Generator) -> Array:
-    """All rows that differ in one level, and two draws for each coordinate, in random order."""
+    """Return all rows that differ in one level, and two draws for each coordinate, in random order."""
     changed = []
     for position, axis in enumerate(encoding.axes):
         others = rng.random(2) if axis.levels is None else np.setdiff1d(np.arange(len(axis.levels)), [row[position]])
         for number in others:
             changed.append(row.copy())
             changed[-1][position] = number
-    return np.asarray(rng.permutation(changed)) if changed else np.zeros((0, len(row)))
+    return encoding.stack(changed)[rng.permutation(len(changed))]
 
 
 class SpaceExhaustedError(Exception):
@@ -133,42 +133,40 @@ class KnownFunctions:
         feasible: Callable[[Params], bool] | None,
         identity: Identity | None,
     ) -> None:
-        self._encoding = encoding
+        self.encoding = encoding
+        self.is_limited = feasible is not None
         self._known = dict(sorted(known.items()))
         self._signs = signs
         self._feasible = feasible
         self._identity = identity
-        self.is_limited = feasible is not None
         self._point = lru_cache(_REMEMBERED)(self._point_of)
         self._cost = lru_cache(_REMEMBERED)(self._cost_of)
 
     def point(self, row: Array) -> tuple[Hashable, bool]:
-        """Key that points of one meaning share, and whether the point is allowed."""
+        """Return the key that points of one meaning share, and whether the point is allowed."""
         return self._point(row.tobytes())
 
     def is_allowed(self, row: Array) -> bool:
         return self.point(row)[1]
 
     def costs(self, rows: Array) -> Array:
-        """Known objectives, minimised, shape (rows, known objectives)."""
+        """Return the known objectives, minimised, shape (rows, known objectives)."""
         costs = [self._cost(row.tobytes()) for row in rows] if self._known else []
-        return np.stack(costs) if costs else np.zeros((len(rows), len(self._known)))
+        return np.reshape(costs, (len(rows), len(self._known)))
 
     def _point_of(self, row: bytes) -> tuple[Hashable, bool]:
         numbers = np.frombuffer(row)
-        params = self._encoding.decode(numbers)
-        key = self._identity(params) if self._identity is not None else self._encoding.key(numbers)
+        params = self.encoding.decode(numbers)
+        key = self._identity(params) if self._identity is not None else self.encoding.key(numbers)
         return key, self._feasible is None or bool(self._feasible(params))
 
-    def _cost_of(self, row: bytes) -> Array:
-        params = self._encoding.decode(np.frombuffer(row))
-        costs = []
-        for objective, function in self._known.items():
-            cost = float(function(params))
+    def _cost_of(self, row: bytes) -> list[float]:
+        params = self.encoding.decode(np.frombuffer(row))
+        costs = {objective: float(function(params)) for objective, function in self._known.items()}
+        for objective, cost in costs.items():
             if not np.isfinite(cost):
                 raise ValueError(f"known[{objective}] must be finite, got {cost} for {params}")
-            costs.append(self._signs[objective] * cost)
-        return np.array(costs)
+        return [self._signs[objective] * cost for objective, cost in costs.items()]
 
 
 class Source:
@@ -183,21 +181,16 @@ class Source:
     """
 
     def __init__(
-        self,
-        encoding: Encoding,
-        functions: KnownFunctions,
-        seen: set[Hashable],
-        rng: np.random.Generator,
-        known: Sequence[Array],
+        self, functions: KnownFunctions, seen: set[Hashable], known: Sequence[Array], rng: np.random.Generator
     ) -> None:
-        self._encoding = encoding
+        self._encoding = functions.encoding
         self._functions = functions
         self._taken = set(seen)
-        self._rng = rng
         self._known = known
+        self._rng = rng
 
     def fresh(self, parents: Array, count: int) -> Pool:
-        """At least one candidate.
+        """Draw at least one candidate.
 
         Raises:
             SpaceExhaustedError: There is no unseen one: surely in a listed space; elsewhere none that is reached from
@@ -214,22 +207,19 @@ class Source:
         return pool if len(pool) else self._anywhere(count)
 
     def near(self, leaders: Array, count: int) -> Pool:
-        """Mutants of the leaders; possibly none."""
-        parents = leaders[self._rng.integers(0, len(leaders), count)]
-        return self._admit(mutate(self._encoding, parents, self._rng))
+        """Draw mutants of the leaders; possibly none."""
+        return self._admit(self._mutants(leaders, count))
 
     def closest(self, wanted: Array) -> Array:
-        """The wanted row where it is allowed and unseen, else one near to it that is.
+        """Return the wanted row where it is allowed and unseen, else one near to it that is.
 
         Raises:
             SpaceExhaustedError, NothingAllowedError: As :meth:`fresh`.
         """
-        if self._is_new(wanted):
-            return wanted
-        return self._wandered(self.nearest_allowed(wanted))
+        return wanted if self._is_new(wanted) else self._wandered(self.nearest_allowed(wanted))
 
     def nearest_allowed(self, row: Array) -> Array:
-        """The row where it is allowed, else one that is, seen or not, and has much in common with it.
+        """Return the row where it is allowed, else one that is, seen or not, and has much in common with it.
 
         Raises:
             NothingAllowedError: As :meth:`fresh`.
@@ -245,7 +235,7 @@ class Source:
     def is_spent(self) -> bool:
         """Tell whether nothing allowed and unseen is left."""
         try:
-            self._wandered(self._rng.choice(self._allowed if len(self._allowed) else self._anything_allowed()))
+            self._wandered(self._rng.choice(self._starts()))
         except (SpaceExhaustedError, NothingAllowedError):
             return True
         return False
@@ -253,34 +243,43 @@ class Source:
     @cached_property
     def _allowed(self) -> Array:
         """The known rows that are allowed."""
-        return self._stacked([row for row in self._known if self._functions.is_allowed(row)])
+        return self._encoding.stack([row for row in self._known if self._functions.is_allowed(row)])
+
+    def _starts(self) -> Array:
+        """Return the known rows that are allowed or, where there are none, one from anywhere."""
+        return self._allowed if len(self._allowed) else self._anything_allowed()
+
+    def _mutants(self, parents: Array, count: int) -> Array:
+        return mutate(self._encoding, parents[self._rng.integers(0, len(parents), count)], self._rng)
 
     def _towards(self, start: Array, target: Array, *, is_thorough: bool = False) -> Array:
-        """The allowed row that is reached from an allowed one by taking over the target's parameters in random order.
+        """Return the allowed row that is reached from an allowed one by taking over the target's parameters.
 
         Args:
-            is_thorough: Also take over what comes after the first parameter that leads outside.
+            is_thorough: Also take over what comes, in the random order, after the first one that leads outside.
         """
         order = self._rng.permutation(np.flatnonzero(start != target))
 
-        def after(steps: int) -> Array:
-            row = start.copy()
-            row[order[:steps]] = target[order[:steps]]
+        def with_target(row: Array, positions: IntArray) -> Array:
+            row = row.copy()
+            row[positions] = target[positions]
             return row
 
         inside, outside = 0, len(order) + 1
         while outside - inside > 1:
             middle = (inside + outside) // 2
-            inside, outside = (middle, outside) if self._functions.is_allowed(after(middle)) else (inside, middle)
-        row = after(inside)
+            if self._functions.is_allowed(with_target(start, order[:middle])):
+                inside = middle
+            else:
+                outside = middle
+        row = with_target(start, order[:inside])
         for position in order[inside + 1 :] if is_thorough else ():
-            step = row.copy()
-            step[position] = target[position]
+            step = with_target(row, position)
             row = step if self._functions.is_allowed(step) else row
         return row
 
     def _wandered(self, row: Array) -> Array:
-        """The first unseen row of a walk through what is allowed; one from elsewhere where the walk meets none."""
+        """Return the first unseen row of a walk through what is allowed; one from elsewhere where it meets none."""
         for _ in range(_WALK_STEPS):
             if self._is_new(row):
                 return row
@@ -289,33 +288,31 @@ class Source:
         return self._anywhere(1).rows[0]
 
     def _walked(self, count: int) -> Pool:
-        """About ``count`` allowed candidates: ends of ways from known rows to random ones, and mutants of both."""
+        """Draw about ``count`` allowed candidates: ends of ways from known rows to random ones, and mutants of both."""
         pool = self._pool([])
         reached = self._allowed
         for _ in range(_ROUNDS if len(reached) else 0):
             targets = random_rows(self._encoding, max(count // 8, 1), self._rng)
             starts = reached[self._rng.integers(0, len(reached), len(targets))]
-            ways = [self._towards(a, b) for a, b in zip(starts, targets, strict=True)]
+            ways = np.stack([self._towards(a, b) for a, b in zip(starts, targets, strict=True)])
             reached = np.concatenate([reached, ways])
-            mutants = self._admit(
-                mutate(self._encoding, reached[self._rng.integers(0, len(reached), count)], self._rng)
-            )
-            pool = pool.joined(self._admit(np.stack(ways))).joined(mutants)
+            mutants = self.near(reached, count)
+            pool = pool.joined(self._admit(ways)).joined(mutants)
             reached = np.concatenate([reached, mutants.rows])
             if len(pool) >= count:
                 break
         return pool
 
     def _anywhere(self, count: int) -> Pool:
-        """Candidates found by system and not by chance."""
-        known = self._allowed if len(self._allowed) else self._anything_allowed()
-        pool = self._listed(count) if self._encoding.size <= MAX_LISTED else self._flooded(known, count)
-        if len(pool):
-            return pool
-        raise SpaceExhaustedError
+        """Find candidates by system and not by chance."""
+        starts = self._starts()
+        rows = self._listed(count) if self._encoding.size <= MAX_LISTED else self._flooded(starts, count)
+        if not rows:
+            raise SpaceExhaustedError
+        return self._pool(rows)
 
     def _anything_allowed(self) -> Array:
-        """Allowed rows from all of the space, seen or not, where none is known."""
+        """Return an allowed row from all of the space, seen or not, where none is known, shape (1, parameters)."""
         if self._encoding.size <= MAX_LISTED:
             drawn = (self._encoding.point(index) for index in range(int(self._encoding.size)))
         else:
@@ -325,8 +322,8 @@ class Source:
             raise NothingAllowedError("feasible refused every point that was tried: the limits leave nothing, it seems")
         return row[None]
 
-    def _flooded(self, known: Array, count: int) -> Pool:
-        """Unseen rows that are reached from known ones through allowed ones, one changed parameter at a time."""
+    def _flooded(self, known: Array, count: int) -> list[Array]:
+        """Return unseen rows that are reached from known ones through allowed ones, by one changed parameter a step."""
         frontier = list(known)
         reached = {self._functions.point(row)[0] for row in frontier}
         admitted = [row for row in frontier if self._is_new(row)]
@@ -339,26 +336,24 @@ class Source:
                     frontier.append(neighbour)
                     if self._is_new(neighbour):
                         admitted.append(neighbour)
-        return self._pool(admitted[:count])
+        return admitted[:count]
 
-    def _listed(self, count: int) -> Pool:
+    def _listed(self, count: int) -> list[Array]:
         order = self._rng.permutation(int(self._encoding.size)).tolist()
         unseen = (row for index in order if self._is_new(row := self._encoding.point(index)))
-        return self._pool(list(itertools.islice(unseen, count)))
+        return list(itertools.islice(unseen, count))
 
     def _admit(self, rows: Array) -> Pool:
         return self._pool([row for row in rows if self._is_new(row)])
 
     def _is_new(self, row: Array) -> bool:
+        """Tell whether a row is allowed and not taken, and take it."""
         key, is_allowed = self._functions.point(row)
         if not is_allowed or key in self._taken:
             return False
         self._taken.add(key)
         return True
 
-    def _pool(self, admitted: list[Array]) -> Pool:
-        rows = self._stacked(admitted)
+    def _pool(self, admitted: Sequence[Array]) -> Pool:
+        rows = self._encoding.stack(admitted)
         return Pool(rows, self._functions.costs(rows))
-
-    def _stacked(self, rows: list[Array]) -> Array:
-        return np.stack(rows) if rows else np.zeros((0, len(self._encoding.axes)))

@@ -39,12 +39,8 @@ class Axis:
     levels: tuple[Any, ...] | None
     positions: tuple[float, ...] | None
 
-    @property
-    def is_continuous(self) -> bool:
-        return self.levels is None
-
     def encode(self, value: Any) -> float | None:
-        """The number of an external value; None when the value is not one of this axis."""
+        """Return the number of an external value; None when the value is not one of this axis."""
         try:
             internal = self.distribution.to_internal_repr(value)
         except (ValueError, TypeError):
@@ -55,13 +51,12 @@ class Axis:
             return float(int(internal))
         assert isinstance(self.distribution, IntDistribution | FloatDistribution)
         if self.levels is not None:
-            step = self.distribution.step or 1
-            return float(round((internal - self.distribution.low) / step))
+            return float(round((internal - self.distribution.low) / (self.distribution.step or 1)))
         low, high = _bounds(self.distribution)
         return (_scale(internal, self.distribution.log) - low) / (high - low)
 
     def decode(self, number: float) -> Any:
-        """The external value of a number."""
+        """Return the external value of a number."""
         if self.levels is not None:
             return self.levels[int(number)]
         assert isinstance(self.distribution, IntDistribution | FloatDistribution)
@@ -111,10 +106,24 @@ class Encoding:
 
     @cached_property
     def moves(self) -> Moves:
-        return make_moves(self.axes)
+        movable = [i for i, axis in enumerate(self.axes) if axis.levels is None or len(axis.levels) > 1]
+        axes = [self.axes[i] for i in movable]
+        counts = np.array([len(axis.levels or (0, 1)) for axis in axes], dtype=np.int64)
+        far = np.ones(len(axes))
+        below, above = np.zeros((2, len(axes), counts.max(initial=1)), dtype=np.int64)
+        for row, axis in enumerate(axes):
+            if axis.levels is None:
+                far[row] = _FAR_CONTINUOUS
+            elif axis.positions is not None and len(axis.positions) > _NEIGHBOURS_FROM:
+                far[row] = _FAR_LEVELS
+                order = np.argsort(axis.positions, kind="stable")
+                below[row, order] = np.concatenate([order[1:2], order[:-1]])
+                above[row, order] = np.concatenate([order[1:], order[-2:-1]])
+        is_continuous = np.array([axis.levels is None for axis in axes], dtype=np.bool_)
+        return Moves(np.array(movable, dtype=np.int64), counts, is_continuous, far, below, above)
 
     def encode(self, params: Mapping[str, Any]) -> Array | None:
-        """The row of a parameter dict; None when a parameter is missing or lies outside the space."""
+        """Return the row of a parameter dict; None when a parameter is missing or lies outside the space."""
         row = np.empty(len(self.axes))
         for i, axis in enumerate(self.axes):
             number = axis.encode(params[axis.name]) if axis.name in params else None
@@ -126,82 +135,49 @@ class Encoding:
     def decode(self, row: Array) -> dict[str, Any]:
         return {axis.name: axis.decode(number) for axis, number in zip(self.axes, row.tolist(), strict=True)}
 
+    def stack(self, rows: Sequence[Array]) -> Array:
+        """Return rows as one array of shape (rows, parameters), none included."""
+        return np.reshape(rows, (len(rows), len(self.axes)))
+
     def key(self, row: Array) -> Hashable:
-        """Value that rows of the same parameters share."""
-        if self.size == math.inf:
-            # Many coordinates round to one integer.
+        """Return a value that rows of the same parameters share."""
+        if self.size == math.inf:  # many coordinates round to one integer
             same = self.encode(self.decode(row))
             assert same is not None
             row = same
         return row.tobytes()
 
     def point(self, index: int) -> Array:
-        """Row number ``index`` of an enumerable space, in mixed-radix order."""
-        row = np.empty(len(self.axes))
-        for i, axis in enumerate(self.axes):
-            assert axis.levels is not None
-            index, row[i] = divmod(index, len(axis.levels))
-        return row
-
-
-def make_moves(all_axes: Sequence[Axis]) -> Moves:
-    movable = [i for i, axis in enumerate(all_axes) if axis.is_continuous or len(axis.levels or ()) > 1]
-    axes = [all_axes[i] for i in movable]
-    widest = max((len(axis.levels or ()) for axis in axes), default=0)
-    below, above = np.zeros((len(axes), widest), dtype=np.int64), np.zeros((len(axes), widest), dtype=np.int64)
-    far = np.ones(len(axes))
-    for row, axis in enumerate(axes):
-        if axis.is_continuous:
-            far[row] = _FAR_CONTINUOUS
-        elif axis.positions is not None and len(axis.positions) > _NEIGHBOURS_FROM:
-            far[row] = _FAR_LEVELS
-            order = np.argsort(axis.positions, kind="stable")
-            below[row, order] = np.concatenate([order[1:2], order[:-1]])
-            above[row, order] = np.concatenate([order[1:], order[-2:-1]])
-    return Moves(
-        axes=np.array(movable, dtype=np.int64),
-        counts=np.array([len(axis.levels or (0, 1)) for axis in axes], dtype=np.int64),
-        is_continuous=np.array([axis.is_continuous for axis in axes], dtype=np.bool_),
-        far=far,
-        below=below if widest else np.zeros((len(axes), 1), dtype=np.int64),
-        above=above if widest else np.zeros((len(axes), 1), dtype=np.int64),
-    )
+        """Return row number ``index`` of an enumerable space; the first parameter changes fastest."""
+        shape = [len(axis.levels or ()) for axis in self.axes]
+        return np.array(np.unravel_index(index, shape, order="F"), dtype=np.float64)
 
 
 def make_axis(name: str, distribution: BaseDistribution) -> Axis:
-    """Raises: TypeError for a distribution that Optuna does not have."""
+    """Make the axis of a parameter.
+
+    Raises:
+        TypeError: Optuna has no such distribution.
+    """
     if isinstance(distribution, CategoricalDistribution):
-        levels = tuple(distribution.choices)
-        return Axis(name, distribution, levels, _order(levels))
-    if isinstance(distribution, IntDistribution):
-        numbers = range(distribution.low, distribution.high + 1, distribution.step)
-        if len(numbers) <= MAX_LEVELS:
-            scaled = np.array([_scale(v, distribution.log) for v in numbers])
-            return Axis(name, distribution, tuple(numbers), _unit(scaled))
+        return Axis(name, distribution, tuple(distribution.choices), _ranks(distribution.choices))
+    if not isinstance(distribution, IntDistribution | FloatDistribution):
+        raise TypeError(f"search_space[{name!r}] has the unknown distribution {distribution!r}")
+    low, step = distribution.low, distribution.step
+    count = 1 if distribution.single() else round((distribution.high - low) / step) + 1 if step else math.inf
+    if count > MAX_LEVELS:
         return Axis(name, distribution, None, None)
-    if isinstance(distribution, FloatDistribution):
-        if distribution.single():
-            return Axis(name, distribution, (distribution.low,), (0.0,))
-        if distribution.step is not None:
-            count = round((distribution.high - distribution.low) / distribution.step) + 1
-            if count <= MAX_LEVELS:
-                values = tuple(distribution.low + i * distribution.step for i in range(count))
-                return Axis(name, distribution, values, _unit(np.array(values)))
-        return Axis(name, distribution, None, None)
-    raise TypeError(f"search_space[{name!r}] has the unknown distribution {distribution!r}")
+    levels = tuple(low + i * (step or 0) for i in range(int(count)))
+    scaled = np.array([_scale(level, distribution.log) for level in levels])
+    return Axis(name, distribution, levels, tuple(((scaled - scaled[0]) / (np.ptp(scaled) or 1.0)).tolist()))
 
 
-def _order(levels: tuple[Any, ...]) -> tuple[float, ...] | None:
-    """Positions by rank when all levels are numbers: 1, 2, 3, 4, 6 of an expansion are an ordered scale."""
+def _ranks(levels: Sequence[Any]) -> tuple[float, ...] | None:
+    """Return positions by rank when all levels are numbers: 1, 2, 3, 4, 6 of an expansion are an ordered scale."""
     if len(levels) < 2 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in levels):
         return None
     places = np.argsort(np.argsort(np.array(levels, dtype=np.float64), kind="stable"), kind="stable")
     return tuple((places / (len(levels) - 1)).tolist())
-
-
-def _unit(scaled: Array) -> tuple[float, ...]:
-    width = float(scaled[-1] - scaled[0])
-    return tuple(((scaled - scaled[0]) / width).tolist()) if width else (0.0,)
 
 
 def _bounds(distribution: IntDistribution | FloatDistribution) -> tuple[float, float]:

@@ -16,7 +16,6 @@ likelihood towards all weights is another one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
@@ -70,7 +69,7 @@ class Featurizer:
         start = 0
         for i, table in self._tables:
             stop = start + table.shape[1]
-            if self._axes[i].is_continuous:
+            if self._axes[i].levels is None:
                 embedding[:, start:stop] = _interpolate(rows[:, i], table)
             else:
                 embedding[:, start:stop] = table[rows[:, i].astype(np.int64)]
@@ -79,11 +78,10 @@ class Featurizer:
 
 
 def _tables(axis: Axis) -> list[Array]:
-    """Feature tables of one parameter's sub-kernels; ``table @ table.T`` is the similarity of its levels."""
-    if axis.is_continuous:
+    """Make the feature tables of one parameter's sub-kernels; ``table @ table.T`` is the similarity of its levels."""
+    if axis.levels is None:
         knots = np.linspace(0.0, 1.0, _KNOTS)
         return [_root(_matern(np.abs(knots[:, None] - knots), length)) for length in (0.7, 0.2)]
-    assert axis.levels is not None
     if len(axis.levels) < 2:
         return []
     same = np.eye(len(axis.levels))
@@ -99,7 +97,7 @@ def _matern(distance: Array, length: float) -> Array:
 
 
 def _root(matrix: Array) -> Array:
-    """A factor with few columns: eigenvectors whose share is beyond rounding."""
+    """Factorise into few columns: eigenvectors whose share is beyond rounding."""
     values, vectors = np.linalg.eigh(matrix)
     kept = values > 1e-6 * values[-1]
     root = vectors[:, kept] * np.sqrt(values[kept])
@@ -122,54 +120,15 @@ _PRIOR_STD = np.array([1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 0.5, 1.5])
 _WEIGHT_STD = 1.0
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """The kernel of one set of hyperparameters (logarithms)."""
-
-    theta: Array
-    group: IntArray
-
-    @cached_property
-    def _scale(self) -> Array:
-        weights = np.exp(self.theta[8:])
-        return np.asarray(np.sqrt(weights / weights.sum())[self.group]) if len(weights) else np.zeros(0)
-
-    @property
-    def noise(self) -> float:
-        return float(np.exp(self.theta[_NOISE]))
-
-    def project(self, features: Features) -> Features:
-        return Features(features.embedding * self._scale, features.costs)
-
-    def matrix(self, a: Features, b: Features) -> Array:
-        """Shape (len(a), len(b)), of *projected* features."""
-        t = np.exp(self.theta[:8])
-        k = a.embedding @ b.embedding.T
-        matrix = np.exp(t[_DECAY] * (k - 1.0))
-        matrix *= t[_REST]
-        matrix += k * (t[_MAIN] + t[_PAIRS] * k)
-        if a.costs.shape[1]:
-            matrix += t[_LINEAR] * (a.costs @ b.costs.T)
-            matrix += t[_SMOOTH] * np.exp(-0.5 / t[_LENGTH] ** 2 * square_distance(a.costs, b.costs))
-        return np.asarray(matrix)
-
-    def diagonal(self, a: Features) -> Array:
-        t = np.exp(self.theta[:8])
-        diagonal = np.full(len(a), t[_MAIN] + t[_PAIRS] + t[_REST])
-        if a.costs.shape[1]:
-            diagonal += t[_SMOOTH] + t[_LINEAR] * (a.costs**2).sum(axis=1)
-        return np.asarray(diagonal)
-
-
 def square_distance(a: Array, b: Array) -> Array:
-    """Squared Euclidean distances, shape (len(a), len(b))."""
+    """Compute squared Euclidean distances, shape (len(a), len(b))."""
     return np.asarray(np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2.0 * a @ b.T, 0.0))
 
 
 def fit_hyperparameters(
     features: Features, targets: Array, extra: Array, group: IntArray, start: Array | None = None, iterations: int = 30
 ) -> tuple[Array, float]:
-    """Maximum a posteriori hyperparameters and their log posterior.
+    """Find the maximum a posteriori hyperparameters, and return their log posterior too.
 
     Args:
         features: Of the observations.
@@ -237,21 +196,42 @@ def fit_hyperparameters(
 
 
 class GaussianProcess:
-    """Posterior given hyperparameters. Targets are standardised by the caller."""
+    """Posterior given hyperparameters (logarithms). Targets are standardised by the caller."""
 
-    def __init__(self, kernel: Kernel, features: Features, targets: Array, extra: Array) -> None:
-        self._kernel = kernel
-        self._features = kernel.project(features)
-        matrix = kernel.matrix(self._features, self._features) + extra
-        matrix.flat[:: len(targets) + 1] += kernel.noise + _JITTER
+    def __init__(self, theta: Array, group: IntArray, features: Features, targets: Array, extra: Array) -> None:
+        weights = np.exp(theta[8:])
+        self._scale = np.sqrt(weights / weights.sum())[group]
+        self._strengths = np.exp(theta[:8])
+        self._features = self._projected(features)
+        matrix = self._kernel(self._features, self._features) + extra
+        matrix.flat[:: len(targets) + 1] += self._strengths[_NOISE] + _JITTER
         self._lower = np.linalg.cholesky(matrix)
         self._alpha = cho_solve((self._lower, True), targets, check_finite=False)
 
     def predict(self, features: Features) -> tuple[Array, Array]:
-        """Mean and standard deviation of the noise-free function, each of shape (points,)."""
-        projected = self._kernel.project(features)
-        cross = self._kernel.matrix(self._features, projected)
+        """Compute mean and standard deviation of the noise-free function, each of shape (points,)."""
+        projected = self._projected(features)
+        cross = self._kernel(self._features, projected)
         mean = self._alpha @ cross
         solved = solve_triangular(self._lower, cross, lower=True, check_finite=False, overwrite_b=True)
-        variance = self._kernel.diagonal(projected) - np.einsum("ij,ij->j", solved, solved)
-        return np.asarray(mean), np.sqrt(np.maximum(variance, 1e-10))
+        t = self._strengths
+        variance = np.full(len(features), t[_MAIN] + t[_PAIRS] + t[_REST])
+        if features.costs.shape[1]:
+            variance += t[_SMOOTH] + t[_LINEAR] * (features.costs**2).sum(axis=1)
+        variance -= np.einsum("ij,ij->j", solved, solved)
+        return mean, np.sqrt(np.maximum(variance, 1e-10))
+
+    def _projected(self, features: Features) -> Features:
+        return Features(features.embedding * self._scale, features.costs)
+
+    def _kernel(self, a: Features, b: Features) -> Array:
+        """Compute the kernel matrix of projected features, shape (len(a), len(b))."""
+        t = self._strengths
+        k = a.embedding @ b.embedding.T
+        matrix = np.exp(t[_DECAY] * (k - 1.0))
+        matrix *= t[_REST]
+        matrix += k * (t[_MAIN] + t[_PAIRS] * k)
+        if a.costs.shape[1]:
+            matrix += t[_LINEAR] * (a.costs @ b.costs.T)
+            matrix += t[_SMOOTH] * np.exp(-0.5 / t[_LENGTH] ** 2 * square_distance(a.costs, b.costs))
+        return np.asarray(matrix)

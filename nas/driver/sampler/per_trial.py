@@ -108,7 +108,7 @@ class PerTrialSampler(BaseSampler):
             if row is not None:
                 rows.append(row)
         seen = {self._functions.point(row)[0] for row in rows}
-        return Source(self._encoding, self._functions, seen, rng, [*self._allowed, *rows])
+        return Source(self._functions, seen, [*self._allowed, *rows], rng)
 
 
 def _in_space(study: Study) -> Study:

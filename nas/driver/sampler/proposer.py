@@ -18,7 +18,7 @@ _PARENTS = 10  # a smaller front takes in the next ranks
 
 
 def propose(problem: Problem, trials: Sequence[EncodedTrial], rng: np.random.Generator) -> Array:
-    """Row of the next point.
+    """Return the row of the next point.
 
     Args:
         trials: All other trials, by number.
@@ -28,14 +28,14 @@ def propose(problem: Problem, trials: Sequence[EncodedTrial], rng: np.random.Gen
         NothingAllowedError: No allowed point can be found.
     """
     placed = [trial for trial in trials if trial.row is not None]
-    observed = [trial for trial in placed if trial.reached is not None]
+    observed = [trial for trial in placed if trial.values is not None]
     running = [trial for trial in placed if not trial.state.is_finished()]  # these may have values as well
     source = source_of(problem, trials, rng)
     pool = source.fresh(_parents(problem, placed), problem.pool_size // 2)
     view = View(problem, placed, pool)
     started = {trial.number for trial in [*observed, *running]}
     if len(observed) < 2 or len(started) < problem.startup_trials:
-        return np.asarray(pool.rows[int(np.argmax(view.distance(pool) * view.success(pool)))])
+        return np.asarray(pool.rows[np.argmax(view.distance(pool) * view.success(pool))])
     score = Acquisition(problem, view, trials, observed, running, pool)
     scores = score.first
     for _ in range(_ROUNDS):
@@ -45,21 +45,21 @@ def propose(problem: Problem, trials: Sequence[EncodedTrial], rng: np.random.Gen
             pool, scores = pool.joined(more), np.concatenate([scores, score(more)])
     if np.isneginf(scores).all():  # every candidate is known to be dominated: look where nothing has been seen
         scores = view.distance(pool)
-    return np.asarray(pool.rows[int(np.argmax(scores))])
+    return np.asarray(pool.rows[np.argmax(scores)])
 
 
 def source_of(problem: Problem, trials: Sequence[EncodedTrial], rng: np.random.Generator) -> Source:
-    """Candidates that none of the trials has."""
+    """Make the source of candidates that none of the trials has."""
     seen = {trial.key for trial in trials if trial.key is not None}
-    known = [*problem.allowed, *(trial.row for trial in trials if trial.row is not None)]
-    return Source(problem.encoding, problem.functions, seen, rng, known)
+    rows = [trial.row for trial in trials if trial.row is not None]
+    return Source(problem.functions, seen, [*problem.allowed, *rows], rng)
 
 
 def _parents(problem: Problem, placed: Sequence[EncodedTrial]) -> Array:
-    """Rows of the best trials, shape (parents, parameters)."""
-    good = [(r.row, r.values) for r in placed if r.row is not None and r.values is not None and r.is_feasible]
-    if not good:
-        return np.zeros((0, len(problem.encoding.axes)))
-    rank = pareto.ranks(np.stack([values for _, values in good]))
-    last = next((level for level in range(int(rank.max())) if (rank <= level).sum() >= _PARENTS), rank.max())
-    return np.stack([row for (row, _), level in zip(good, rank, strict=True) if level <= last])
+    """Return the rows of the best trials, shape (parents, parameters)."""
+    good = [trial for trial in placed if trial.competes]
+    rank = pareto.ranks(np.reshape([trial.values for trial in good], (len(good), len(problem.signs))))
+    # The whole ranks that hold the first parents, or all.
+    last = np.sort(rank)[:_PARENTS].max(initial=0)
+    rows = [trial.row for trial, own in zip(good, rank, strict=True) if own <= last and trial.row is not None]
+    return problem.encoding.stack(rows)

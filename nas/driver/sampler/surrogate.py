@@ -7,7 +7,6 @@ et al., 2004, warped Gaussian processes).
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from scipy.special import log_ndtr
 
 from nas.driver.sampler import ehvi
 from nas.driver.sampler.encoding import Array, IntArray
-from nas.driver.sampler.gp import Features, GaussianProcess, Kernel, fit_hyperparameters
+from nas.driver.sampler.gp import Features, GaussianProcess, fit_hyperparameters
 
 #: Strengths of the log scale: shift = min(y) - strength * interquartile range; infinity is y as it is.
 _WARPS = (np.inf, 1.0, 0.3)
@@ -25,6 +24,7 @@ _SCALE_POINTS = 80
 _REFINEMENTS = 15
 _FIRST_FITS = 40  # up to here hyperparameters are fitted with every observation, then with every 20% more
 _GROWTH = 1.2
+_REMEMBERED = 32  # fits; a study of four objectives needs some ten at a time
 _FEW = 4  # with fewer observations there is no scale to choose
 
 # A trial stopped h halvings before its end (see history.Partial) is off by an unknown multiple of h that all share,
@@ -51,6 +51,13 @@ class Observations:
 
     def take(self, index: IntArray) -> Observations:
         return Observations(self.features.take(index), self.values[index], self.lags[index])
+
+    def joined(self, other: Observations) -> Observations:
+        return Observations(
+            self.features.joined(other.features),
+            np.concatenate([self.values, other.values]),
+            np.concatenate([self.lags, other.lags]),
+        )
 
     @property
     def covariance_of_lags(self) -> Array:
@@ -80,7 +87,7 @@ class Scale:
         return np.asarray((raw - self.mean) / self.std)
 
     def log_slope(self, values: Array) -> float:
-        """Sum of the logarithms of the map's derivative: makes likelihoods on different scales comparable."""
+        """Sum the logarithms of the map's derivative: makes likelihoods on different scales comparable."""
         own = 0.0 if self.shift is None else -float(np.log(values - self.shift).sum())
         return own - len(values) * float(np.log(self.std))
 
@@ -118,40 +125,41 @@ class Posterior:
 
     @property
     def log_probability_of_holding(self) -> Array:
-        """Of a constraint, which holds at or below zero."""
+        """Log probability that a constraint holds, which it does at or below zero."""
         assert self.shift is None
         return np.asarray(log_ndtr(-self.mean / self.std))
 
 
+@dataclass(frozen=True)
 class Surrogate:
     """The posterior of one objective."""
 
-    def __init__(self, scale: Scale, fit: Hyperparameters, process: GaussianProcess) -> None:
-        self._scale = scale
-        self._fit = fit
-        self._process = process
+    scale: Scale
+    fit: Hyperparameters
+    process: GaussianProcess
 
     def at(self, features: Features) -> Posterior:
-        mean, std = self._process.predict(self._fit.standardised(features))
-        scale = self._scale
-        return Posterior(scale.mean + scale.std * mean, scale.std * std, scale.shift)
+        """Predict the objective at some points."""
+        mean, std = self.process.predict(self.fit.standardised(features))
+        return Posterior(self.scale.mean + self.scale.std * mean, self.scale.std * std, self.scale.shift)
 
 
 class SurrogateFitter:
-    """Fits predictions.
+    """Fits surrogates.
 
     It remembers hyperparameters by the data that they were fitted to, so that a remembered fit and a new one are the
     same: what it holds is a cache and not a state.
     """
 
-    def __init__(self, group: IntArray, remembered: int = 32) -> None:
+    def __init__(self, group: IntArray) -> None:
         self._group = group
-        self._remembered = remembered
-        self._fits: OrderedDict[tuple[bytes, ...], Hyperparameters] = OrderedDict()
+        self._fits: dict[tuple[bytes, ...], Hyperparameters] = {}
 
     def __call__(self, seen: Observations, pending: Features, warps: tuple[float, ...] = _WARPS) -> Surrogate:
-        """Posterior given ``seen``; at ``pending`` points (running trials) the uncertainty is lowered, the mean is not
-        changed (kriging believer, Ginsbourger et al., 2010).
+        """Fit the posterior given ``seen``.
+
+        At ``pending`` points (running trials) the uncertainty is lowered, the mean is not changed (kriging believer,
+        Ginsbourger et al., 2010).
 
         Raises:
             ValueError: Nothing has been seen.
@@ -161,29 +169,24 @@ class SurrogateFitter:
         fit = self._fitted(seen.take(thin(fit_size(len(seen)), _FIT_POINTS)), warps)
         used = seen.take(thin(len(seen), _MODEL_POINTS))
         scale = Scale.of(used.values, fit.strength)
-        targets = scale.forward(used.values)
-        features = fit.standardised(used.features)
-        kernel = Kernel(fit.theta, self._group)
-        process = GaussianProcess(kernel, features, targets, used.covariance_of_lags)
+        used = Observations(fit.standardised(used.features), scale.forward(used.values), used.lags)
+        process = self._conditioned(fit, used)
         if len(pending):
             pending = fit.standardised(pending)
             believed, _ = process.predict(pending)
-            both = Observations(
-                features.joined(pending),
-                np.concatenate([targets, believed]),
-                np.concatenate([used.lags, np.zeros(len(pending))]),
-            )
-            process = GaussianProcess(kernel, both.features, both.values, both.covariance_of_lags)
+            process = self._conditioned(fit, used.joined(Observations(pending, believed, np.zeros(len(pending)))))
         return Surrogate(scale, fit, process)
+
+    def _conditioned(self, fit: Hyperparameters, seen: Observations) -> GaussianProcess:
+        return GaussianProcess(fit.theta, self._group, seen.features, seen.values, seen.covariance_of_lags)
 
     def _fitted(self, seen: Observations, warps: tuple[float, ...]) -> Hyperparameters:
         parts = (seen.features.embedding, seen.features.costs, seen.values, seen.lags, np.array(warps))
         key = tuple(part.tobytes() for part in parts)
         if key not in self._fits:
+            if len(self._fits) >= _REMEMBERED:
+                del self._fits[next(iter(self._fits))]
             self._fits[key] = _fit(seen, warps, self._group)
-            if len(self._fits) > self._remembered:
-                self._fits.popitem(last=False)
-        self._fits.move_to_end(key)
         return self._fits[key]
 
 
@@ -204,7 +207,7 @@ def _fit(seen: Observations, warps: tuple[float, ...], group: IntArray) -> Hyper
 def _fit_on_scale(
     seen: Observations, strength: float, group: IntArray, start: Array | None = None, iterations: int = 30
 ) -> tuple[float, tuple[float, Array]]:
-    """Evidence on the scale of the objective itself, and what reaches it."""
+    """Fit on one scale; return the evidence on the scale of the objective itself, and what reaches it."""
     scale = Scale.of(seen.values, strength)
     targets = scale.forward(seen.values)
     theta, evidence = fit_hyperparameters(seen.features, targets, seen.covariance_of_lags, group, start, iterations)
@@ -212,7 +215,7 @@ def _fit_on_scale(
 
 
 def fit_size(count: int) -> int:
-    """Number of the first observations to fit hyperparameters to; a function of the count alone."""
+    """Return how many of the first observations to fit hyperparameters to; a function of the count alone."""
     if count <= _FIRST_FITS:
         return count
     exponent = int(np.floor(np.log(count / _FIRST_FITS) / np.log(_GROWTH) + 1e-9))
@@ -220,8 +223,10 @@ def fit_size(count: int) -> int:
 
 
 def thin(count: int, limit: int) -> IntArray:
-    """Positions of at most ``limit`` of ``count`` observations: the newest half, which lies near the front, and an even
-    choice of the older ones."""
+    """Choose at most ``limit`` of ``count`` observations.
+
+    The newest half, which lies near the front, and an even choice of the older ones.
+    """
     if count <= limit:
         return np.arange(count)
     recent = limit // 2
