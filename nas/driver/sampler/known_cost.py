@@ -6,34 +6,25 @@ of the parameters. A general sampler models all of them; this one models what is
 Method
 ------
 1. The first ``startup_trials`` are spread over the space and over the known costs (farthest point among random ones).
-2. Each unknown objective gets a Gaussian process on all trials: main effects of the parameters, pairwise
-   interactions, a rest, and a function of the log costs. The marginal likelihood weighs them and chooses the scale of
-   the objective (as it is, or a logarithm). See :mod:`nas.driver.sampler.gp` and
-   :mod:`nas.driver.sampler.surrogate`.
+2. Each unknown objective gets a Gaussian process on all trials (:mod:`nas.driver.sampler.gp`), on the scale that the
+   marginal likelihood chooses (:mod:`nas.driver.sampler.surrogate`). Stopped trials (PRUNED) are observations with a
+   lag, from ``user_attrs["partial"] = {"epoch": int, "budget": int, "values": [...]}`` or from what they reported;
+   running ones count as if they had come out as predicted, so that parallel workers get different points; failed ones
+   are a region to keep away from.
 3. Candidates are mutants and crossovers of the front and random draws, then mutants of the best of these. Known costs
    are exact, limits on them (``feasible``) are kept, and what the study has seen is never proposed again.
-4. The candidate with the largest expected hypervolume improvement is taken, in closed form for any mix of known and
-   unknown objectives, times the probability that its constraints hold and
-   that it does not fail.
+4. The candidate with the largest expected hypervolume improvement (closed form, :mod:`nas.driver.sampler.ehvi`) times
+   the probability that its constraints hold and that it does not fail is taken.
 
-Trials of all states count: complete ones; stopped ones (PRUNED) as observations with a lag that the model estimates,
-from ``user_attrs["partial"] = {"epoch": int, "budget": int, "values": [...]}`` or from what they reported; running ones
-as if they had come out as predicted (kriging believer), so that parallel workers get different points; failed ones as
-points not to try again and a region to keep away from.
-
-Assumptions, and when it does not help
---------------------------------------
+Assumptions
+-----------
 - The known functions are exact, deterministic, and cheap (called for about ``pool_size`` new points per proposal).
-- Unknown objectives are independent given the parameters and behave alike at similar parameters: mostly main effects
-  and low-order interactions. On a table without such structure it is random search that does not repeat itself.
-- The noise of an objective is about the same everywhere. The front is that of the observed values, as in Optuna, so
-  with strong noise its best points are in part lucky ones.
-- Costs that are positive and span more than a factor of ten are compared as logarithms. A user for whom a megabyte
-  counts the same at 1 MB and at 100 MB should divide the space first.
-- Below about ten trials, or when every objective is cheap, any other sampler does as well. Beyond some thousand trials
-  evolutionary methods are cheaper per trial: the model conditions on 300 of them.
+- Unknown objectives are independent given the parameters: mostly main effects and low-order interactions. On a table
+  without such structure it is random search that does not repeat itself.
+- The noise of an objective is about the same everywhere; the front is that of the observed values, as in Optuna.
+- Costs that are positive and span more than a factor of ten are compared as logarithms.
 - One process and one thread ask; parameters that not all trials have are drawn at random, and the model does not see
-  them.
+  them. Beyond some thousand trials evolutionary methods are cheaper: the model conditions on 300 of them.
 
 Sources: Emmerich et al. (2011) and Yang et al. (2019), expected hypervolume improvement; Duvenaud et al. (2011),
 additive Gaussian processes; Snelson et al. (2004), warped Gaussian processes; Ginsbourger et al. (2010), kriging
@@ -72,7 +63,7 @@ _LEAST_POOL = 16
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    """The process's linear algebra libraries; finding them takes milliseconds, limiting them microseconds."""
+    """Find the process's linear algebra libraries; that takes milliseconds, limiting them microseconds."""
     return ThreadpoolController()
 
 
@@ -122,20 +113,18 @@ class KnownCostSampler(BaseSampler):
         startup_trials: int = 8,
         pool_size: int = 128,
     ) -> None:
-        self._known = _checked_known(known)
-        self._given_space = _checked_space(search_space)
-        self._seed = _checked_seed(seed)
-        for name, function in (
-            ("constraints_func", constraints_func),
-            ("feasible", feasible),
-            ("identity", identity),
-        ):
+        _check(known or {}, search_space or {}, seed)
+        functions = {"constraints_func": constraints_func, "feasible": feasible, "identity": identity}
+        for name, function in functions.items():
             if function is not None and not callable(function):
                 raise TypeError(f"{name} must be a function or None, got {function!r}")
         if startup_trials < 2:
             raise ValueError(f"startup_trials must be at least 2, got {startup_trials}")
         if pool_size < _LEAST_POOL:
             raise ValueError(f"pool_size must be at least {_LEAST_POOL}, got {pool_size}")
+        self._known = dict(known or {})
+        self._given_space = None if search_space is None else dict(search_space)
+        self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         self._constraints_func = constraints_func
         self._feasible = feasible
         self._allowed = tuple(allowed)
@@ -145,17 +134,23 @@ class KnownCostSampler(BaseSampler):
         self._pool_size = pool_size
         self._has_warned = False
         self._is_exhausted = False
+        self._study: tuple[BaseStorage, int] | None = None
         self._forget()
 
     def _forget(self) -> None:
         """Drop the caches. Proposals do not depend on them."""
-        self._study_of_caches: tuple[BaseStorage, int] | None = None
         self._intersection = IntersectionSearchSpace(include_pruned=True)
-        self._space: dict[str, BaseDistribution] | None = None
+        self._space: dict[str, Any] = {}
         self._problem: Problem | None = None
         self._encoded: dict[int, tuple[FrozenTrial, EncodedTrial]] = {}
         # ``study.ask()`` without distributions proposes; the storage gets a parameter when it is suggested.
         self._proposed: dict[int, Params] = {}
+
+    def _attend(self, study: Study) -> None:
+        """Drop the caches where the study is another one than before."""
+        if self._study != (study._storage, study._study_id):
+            self._study = study._storage, study._study_id
+            self._forget()
 
     @property
     def is_exhausted(self) -> bool:
@@ -173,9 +168,6 @@ class KnownCostSampler(BaseSampler):
         problem = self._problem_of(study, self._given_space)
         return source_of(problem, self._read(study, None, problem), np.random.default_rng(0)).is_spent()
 
-    def reseed_rng(self) -> None:
-        """Nothing to do: each trial has a generator of its own, derived from the seed and the number of the trial."""
-
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         self._attend(study)
         space = self._intersection.calculate(study) if self._given_space is None else dict(self._given_space)
@@ -185,7 +177,7 @@ class KnownCostSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The next point.
+        """Propose the next point.
 
         Raises:
             ValueError: The study has more than four objectives, ``known`` names one that it does not have or returns
@@ -199,16 +191,26 @@ class KnownCostSampler(BaseSampler):
                 raise ValueError(f"known[{objective}] names an objective that the study does not have: it has {count}")
         if not search_space:
             return {}
+        self._attend(study)
+        problem = self._problem_of(study, search_space)
+        trials = self._read(study, trial.number, problem)
+        rng = np.random.default_rng([self._seed, trial.number])
         # The matrices are small: with a second thread a proposal takes four times as long (83 against 19 ms per trial
         # over 1,000 trials of 29 parameters on two cores), and the cores belong to the trainings.
         with _blas().limit(limits=1, user_api="blas"):
-            self._attend(study)
-            return self._sample(study, trial, search_space)
+            try:
+                row = propose(problem, trials, rng)
+                self._is_exhausted = False
+            except SpaceExhaustedError:
+                self._warn_exhausted(problem.encoding)
+                row = rng.choice([other.row for other in trials if other.row is not None])
+        self._proposed[trial.number] = problem.encoding.decode(row)
+        return self._proposed[trial.number]
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A uniform draw, for what is not in the common search space."""
+        """Draw uniformly, for what is not in the common search space."""
         rng = np.random.default_rng([self._seed, trial.number, zlib.crc32(param_name.encode())])
         encoding = Encoding((make_axis(param_name, param_distribution),))
         return encoding.decode(random_rows(encoding, 1, rng)[0])[param_name]
@@ -217,27 +219,6 @@ class KnownCostSampler(BaseSampler):
         self._proposed.pop(trial.number, None)
         if self._constraints_func is not None:
             _process_constraints_after_trial(self._constraints_func, study, trial, state)
-
-    def _attend(self, study: Study) -> None:
-        at = self._study_of_caches
-        if at is None or at[0] is not study._storage or at[1] != study._study_id:
-            self._forget()
-            self._study_of_caches = (study._storage, study._study_id)
-
-    def _sample(self, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        problem = self._problem_of(study, space)
-        rng = np.random.default_rng([self._seed, trial.number])
-        trials = self._read(study, trial.number, problem)
-        try:
-            row = propose(problem, trials, rng)
-            self._is_exhausted = False
-        except SpaceExhaustedError:
-            self._warn_exhausted(problem.encoding)
-            seen = [other.row for other in trials if other.row is not None]
-            row = seen[int(rng.integers(len(seen)))]
-        params = problem.encoding.decode(row)
-        self._proposed[trial.number] = params
-        return params
 
     def _warn_exhausted(self, encoding: Encoding) -> None:
         self._is_exhausted = True
@@ -249,11 +230,13 @@ class KnownCostSampler(BaseSampler):
                 stacklevel=2,
             )
 
-    def _problem_of(self, study: Study, space: dict[str, BaseDistribution]) -> Problem:
-        if self._problem is None or not _is_same_space(self._space, space):
+    def _problem_of(self, study: Study, space: Mapping[str, BaseDistribution]) -> Problem:
+        # ``==`` of some dozen categorical distributions takes milliseconds.
+        own = {name: (type(distribution), vars(distribution)) for name, distribution in space.items()}
+        if self._problem is None or self._space != own:
             encoding, signs = Encoding.of(space), signs_of(study.directions)
             featurizer = Featurizer(encoding)
-            self._space, self._encoded = space, {}
+            self._space, self._encoded = own, {}
             self._problem = Problem(
                 encoding=encoding,
                 signs=signs,
@@ -285,36 +268,16 @@ class KnownCostSampler(BaseSampler):
         return found
 
 
-def _is_same_space(one: Mapping[str, BaseDistribution] | None, other: Mapping[str, BaseDistribution]) -> bool:
-    """As ``==``, which takes milliseconds for some dozen categorical distributions."""
-    return (
-        one is not None
-        and one.keys() == other.keys()
-        and all(type(d) is type(other[name]) and vars(d) == vars(other[name]) for name, d in one.items())
-    )
-
-
-def _checked_known(known: Mapping[int, Callable[[Params], float]] | None) -> dict[int, Callable[[Params], float]]:
-    for objective, function in (known or {}).items():
+def _check(
+    known: Mapping[int, Callable[[Params], float]], search_space: Mapping[str, BaseDistribution], seed: int | None
+) -> None:
+    for objective, function in known.items():
         if isinstance(objective, bool) or not isinstance(objective, int) or objective < 0:
             raise ValueError(f"known must map objective indices (0, 1, ...) to functions, got the key {objective!r}")
         if not callable(function):
             raise TypeError(f"known[{objective}] must be a function of the parameter dict, got {function!r}")
-    return dict(known or {})
-
-
-def _checked_space(search_space: Mapping[str, BaseDistribution] | None) -> dict[str, BaseDistribution] | None:
-    if search_space is None:
-        return None
     for name, distribution in search_space.items():
         if not isinstance(distribution, BaseDistribution):
             raise TypeError(f"search_space[{name!r}] must be an optuna distribution, got {distribution!r}")
-    return dict(search_space)
-
-
-def _checked_seed(seed: int | None) -> int:
-    if seed is None:
-        return int(np.random.SeedSequence().generate_state(1)[0])
-    if seed < 0:
+    if seed is not None and seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
-    return int(seed)

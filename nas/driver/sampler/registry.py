@@ -1,11 +1,11 @@
-"""The samplers by name, ready for a search."""
+"""Samplers by name, ready for a search."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from nas.architecture.space import Space
@@ -39,7 +39,7 @@ def make_sampler(
     costs: CostFunction,
     seed: int,
 ) -> BaseSampler:
-    """A sampler for this search; `name` is one of :data:`nas.driver.settings.SAMPLERS`.
+    """Make a sampler for this search; `name` is one of :data:`nas.driver.settings.SAMPLERS`.
 
     With any of them a proposal is a function of the seed, the trial's number and the study so far: a search that was
     stopped between two trials and resumed goes on as it would have.
@@ -47,49 +47,33 @@ def make_sampler(
     names = tuple(space.parameters_by_name)
 
     @lru_cache(maxsize=MAX_CACHED)
-    def described(values: tuple[Any, ...]) -> _Described:
+    def described(values: tuple[Any, ...]) -> tuple[str, Costs]:
         architecture = space.architecture(dict(zip(names, values, strict=True)))
-        return _Described(architecture.id, costs(architecture))
-
-    def describe(parameters: Parameters) -> _Described:
-        return described(tuple(parameters[name] for name in names))
-
-    # Of some spaces one network in 10^9 keeps a limit: nobody meets that by drawing.
-    allowed = [easiest(space, limits, costs)] if limits else []
-    distributions = {
-        key: optuna.distributions.CategoricalDistribution(parameter.values)
-        for key, parameter in space.parameters_by_name.items()
-    }
-
-    def feasible(parameters: Parameters) -> bool:
-        return keeps(limits, describe(parameters).costs)
+        return architecture.id, costs(architecture)
 
     def identity(parameters: Parameters) -> str:
-        return describe(parameters).id
+        return described(tuple(parameters[name] for name in names))[0]
+
+    def costs_of(parameters: Parameters) -> Costs:
+        return described(tuple(parameters[name] for name in names))[1]
+
+    def feasible(parameters: Parameters) -> bool:
+        return keeps(limits, costs_of(parameters))
 
     def known(objective: Objective) -> Callable[[Parameters], float]:
-        return lambda parameters: describe(parameters).costs[objective.name]
+        return lambda parameters: costs_of(parameters)[objective.name]
 
-    if name == "known-cost":
-        return KnownCostSampler(
-            known={index: known(objective) for index, objective in enumerate(objectives) if objective.known},
-            search_space=distributions,
-            seed=seed,
-            feasible=feasible if limits else None,
-            allowed=allowed,
-            decided=[str(limit) for limit in limits],
-            identity=identity,
-        )
-    return PerTrialSampler(
-        OPTUNAS[name],
-        seed=seed,
-        search_space=distributions,
-        identity=identity,
-        feasible=feasible if limits else None,
-        allowed=allowed,
-    )
-
-
-class _Described(NamedTuple):
-    id: str
-    costs: Costs
+    common: dict[str, Any] = {
+        "seed": seed,
+        "search_space": {
+            key: CategoricalDistribution(parameter.values) for key, parameter in space.parameters_by_name.items()
+        },
+        "identity": identity,
+        "feasible": feasible if limits else None,
+        # Of some spaces one network in 10^9 keeps a limit: nobody meets that by drawing.
+        "allowed": [easiest(space, limits, costs)] if limits else [],
+    }
+    if name != "known-cost":
+        return PerTrialSampler(OPTUNAS[name], **common)
+    functions = {index: known(objective) for index, objective in enumerate(objectives) if objective.known}
+    return KnownCostSampler(known=functions, decided=[str(limit) for limit in limits], **common)
