@@ -102,9 +102,9 @@ def report(
         raise UserError(f"--format {form} prints one run; give one folder and no --out")
     if len(runs) > 1:
         opened = [Run.open(run) for run in runs]
-        console.print(str(write_comparison(opened, out or Path("comparison.html"))), markup=False)
+        console.print(str(write_comparison(opened, out or Path("comparison.html"))))
     elif form == "html":
-        console.print(str(api.report(runs[0], published=published, out=out)), markup=False)
+        console.print(str(api.report(runs[0], published=published, out=out)))
     else:
         print(render(Run.open(runs[0]), form), end="")
 
@@ -262,7 +262,6 @@ def train(
         f"test accuracy {percent(result.test_accuracy, result.test_images)}\n"
         f"Weights:  {result.model}\n"
         f"Judge it, or ship it:\n  nas evaluate {result.model}\n  nas export {result.model}",
-        markup=False,
     )
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console, JustifyMethod
-from rich.markup import escape
+from rich.console import JustifyMethod
 from rich.table import Table
 
 from nas.architecture.document import Architecture
@@ -22,6 +21,7 @@ from nas.latency import Table as LatencyTable
 from nas.report.numbers import QUANTITIES, three_digits
 from nas.report.points import command, record_values, shown_name
 from nas.report.summary import origin_mark, references
+from nas.terminal import Terminal
 from nas.training.loop import Epoch
 from nas.units import percent
 
@@ -31,11 +31,11 @@ def train_command(run: Run, rank: int) -> str:
     return command(run, str(run.front_file(rank, run.front_records[rank - 1])))
 
 
-def print_run(console: Console, run: Run, report: Path) -> None:
+def print_run(console: Terminal, run: Run, report: Path) -> None:
     """The last screen of a search: the front, the report, what to do next."""
     front = run.front_records
     if not front:
-        console.print(f"no network was trained to the end; see {run.path / 'trials.csv'}", markup=False)
+        console.print(f"no network was trained to the end; see {run.path / 'trials.csv'}")
         return
     latencies = {record.number: record_values(record) for record in front}
     measured = [figures for figures in latencies.values() if "measured_latency" in figures]
@@ -60,16 +60,16 @@ def print_run(console: Console, run: Run, report: Path) -> None:
         )
     found = sum(not origin_mark(record) for record in front)
     networks = "1 network is" if len(front) == 1 else f"{len(front)} networks are"
-    console.print(f"\n{networks} on the front, {found} of them found by the search:", markup=False)
+    console.print(f"\n{networks} on the front, {found} of them found by the search:")
     console.print(table)
     for sentence in references(run):
-        console.print(sentence, markup=False, highlight=False)
-    console.print(f"Report:  {report}", markup=False)
-    console.print(f"Trials:  {run.path / 'trials.csv'}", markup=False)
-    console.print(f"Train the most accurate again:\n  {train_command(run, 1)}", markup=False)
+        console.print(sentence)
+    console.print(f"Report:  {report}")
+    console.print(f"Trials:  {run.path / 'trials.csv'}")
+    console.print(f"Train the most accurate again:\n  {train_command(run, 1)}")
 
 
-def print_epoch(console: Console, epoch: Epoch, epochs: int) -> None:
+def print_epoch(console: Terminal, epoch: Epoch, epochs: int) -> None:
     """One line per epoch of a training."""
     console.print(
         f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  loss {epoch.loss:.4f}  "
@@ -78,7 +78,7 @@ def print_epoch(console: Console, epoch: Epoch, epochs: int) -> None:
     )
 
 
-def print_catalogue(console: Console, spaces: Sequence[Space], networks: Sequence[tuple[Architecture, int]]) -> None:
+def print_catalogue(console: Terminal, spaces: Sequence[Space], networks: Sequence[tuple[Architecture, int]]) -> None:
     """Spaces with their sizes, networks by source with their parameters."""
     table = _table("Space", "Networks", "Parameters to choose")
     for space in spaces:
@@ -97,7 +97,7 @@ def print_catalogue(console: Console, spaces: Sequence[Space], networks: Sequenc
     console.print(table)
 
 
-def print_profile(console: Console, document: Mapping[str, Any]) -> None:
+def print_profile(console: Terminal, document: Mapping[str, Any]) -> None:
     """A network's costs, one figure a line."""
     table = _table("", "")
     for key, value in document.items():
@@ -125,7 +125,7 @@ COMPARED = {
 """Lines of a comparison: what stands at the left, and the quantity whose unit is chosen for the values."""
 
 
-def print_comparison(console: Console, frame: pd.DataFrame) -> None:
+def print_comparison(console: Terminal, frame: pd.DataFrame) -> None:
     """Networks side by side, a line per figure with its unit; as many beside each other as the screen is wide for."""
     names = [str(name) for name in frame["name"]]
     lines: list[tuple[str, list[str]]] = []
@@ -163,10 +163,10 @@ def print_comparison(console: Console, frame: pd.DataFrame) -> None:
         for row in rows
     }
     for note in sorted(note for note in notes if not note.endswith(": ")):
-        console.print(note, markup=False, highlight=False)
+        console.print(note)
 
 
-def print_latencies(console: Console, found: Sequence[Measurement]) -> None:
+def print_latencies(console: Terminal, found: Sequence[Measurement]) -> None:
     """Measured latencies with their spread, what cannot be told apart, and where they were measured."""
     table = _table("Network", "Latency", "95 % interval", "Median", "p90", "Runs")
     notes = []
@@ -186,22 +186,21 @@ def print_latencies(console: Console, found: Sequence[Measurement]) -> None:
         )
     console.print(table)
     for note in notes:
-        console.print(note, markup=False)
+        console.print(note)
     if found:
         print_mapping(console, asdict(found[0].provenance))
 
 
-def print_table_quality(console: Console, table: LatencyTable, path: Path) -> None:
+def print_table_quality(console: Terminal, table: LatencyTable, path: Path) -> None:
     """How well a latency table predicts networks that it was not fitted to."""
     held = table.held_out
     console.print(
         f"{path}: {table.space_name} on {table.provenance.device}; on {held.networks} held-out networks "
         f"{held.within_10:.0%} are within 10 %, rank correlation {held.spearman:.3f}",
-        markup=False,
     )
 
 
-def print_mapping(console: Console, values: Mapping[str, Any]) -> None:
+def print_mapping(console: Terminal, values: Mapping[str, Any]) -> None:
     """One value a line."""
     table = _table("", "")
     for key, value in values.items():
@@ -209,13 +208,13 @@ def print_mapping(console: Console, values: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def print_reproduction(console: Console, done: Reproduction) -> None:
+def print_reproduction(console: Terminal, done: Reproduction) -> None:
     """A paper's table again: printed figures and ours, and the ranks under both."""
     table = _table("Network", "For", "Accuracy", "Here", "Test", "ms", "Here", "Rank by accuracy", "by latency")
     for row in done.frame.to_dict("records"):
         spread = "" if pd.isna(row["accuracy_spread"]) else f" ± {done.percent(row, 'accuracy_spread')}"
         table.add_row(
-            escape(row["printed_name"]),  # a name such as E[ours] is no markup
+            row["printed_name"],
             row["dataset"],
             _known(row["printed_accuracy"], "{:.2%}"),
             done.percent(row, "accuracy") + spread,
@@ -229,18 +228,18 @@ def print_reproduction(console: Console, done: Reproduction) -> None:
         )
     console.print(table)
     for line in (f"Table:  {done.path / 'table.md'}", *(f"Report: {run / 'report.html'}" for run in done.runs)):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _known(value: Any, form: str = "{}") -> str:
     return "-" if pd.isna(value) else form.format(value)
 
 
-def print_exported(console: Console, exported: Exported) -> None:
+def print_exported(console: Terminal, exported: Exported) -> None:
     """What an export wrote, and how well it agrees."""
     for file in exported.model.files:
-        console.print(f"{file}  {megabytes(file.stat().st_size)}", markup=False)
-    console.print(f"largest difference from torch: {exported.model.difference:.1g} of the largest logit", markup=False)
+        console.print(f"{file}  {megabytes(file.stat().st_size)}")
+    console.print(f"largest difference from torch: {exported.model.difference:.1g} of the largest logit")
     small = exported.quantised
     if small is not None:
         before, after = exported.accuracies
@@ -250,17 +249,16 @@ def print_exported(console: Console, exported: Exported) -> None:
             f"{percent(after.validation, after.validation_images)}, test accuracy "
             f"{percent(before.test, before.test_images)} -> {percent(after.test, after.test_images)}, "
             f"calibrated on {small.calibration_images} training images",
-            markup=False,
         )
 
 
-def print_predictions(console: Console, predictions: Sequence[Prediction]) -> None:
+def print_predictions(console: Terminal, predictions: Sequence[Prediction]) -> None:
     """Each image with its likeliest classes."""
     for prediction in predictions:
         # Names of files are any bytes, and may look like an emoji's code.
-        console.print(printable(str(prediction.image)), markup=False, emoji=False)
+        console.print(printable(str(prediction.image)))
         for guess in prediction.guesses:
-            console.print(f"  {guess.probability:7.2%}  {printable(guess.label)}", markup=False, emoji=False)
+            console.print(f"  {guess.probability:7.2%}  {printable(guess.label)}")
 
 
 def megabytes(size: float) -> str:

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import FrameType
 
 import typer
-from rich.console import Console
 
 from nas.errors import UserError
+from nas.terminal import Terminal
 
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+errors = Terminal(stderr=True)
 
 PATIENCE = 20.0
 """Seconds for an orderly end after a signal; then this process and those that it started are ended as they are."""
@@ -53,7 +53,7 @@ def interruptible(line: Callable[[], str]) -> Iterator[None]:
         for child in descendants(process):
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-        errors.print(line(), markup=False)
+        errors.print(line())
         os._exit(128 + caught[0])
 
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
@@ -65,7 +65,7 @@ def interruptible(line: Callable[[], str]) -> Iterator[None]:
             raise
         for number in numbers:  # Python's own end would give them back to the system, which kills
             signal.signal(number, signal.SIG_IGN)
-        errors.print(line(), markup=False)
+        errors.print(line())
         sys.exit(128 + caught[0])
     finally:
         for number, handler in before.items():
@@ -88,7 +88,7 @@ def resumable(again: Callable[[], str]) -> Iterator[None]:
             threading.__excepthook__(thread)
             return
         # The main thread hangs in a call of Ray's, and Ray would end this process without a word.
-        errors.print(f"nas: {thread.exc_value}; go on with\n  {again()}", markup=False)
+        errors.print(f"nas: {thread.exc_value}; go on with\n  {again()}")
         os._exit(1)
 
     threading.excepthook = end
@@ -130,16 +130,16 @@ def run_command(app: typer.Typer) -> None:
     except UserError as error:
         if debug:
             raise
-        errors.print(f"nas: {error}", markup=False)
+        errors.print(f"nas: {error}")
         sys.exit(2)
     except Exception as error:
         if debug:
             raise
         # Ray wraps the error of another process in all of its traceback; the last line says what happened.
         line = (str(error).strip().splitlines() or [""])[-1]
-        errors.print(f"nas: {type(error).__name__}: {line} (--debug shows where)", markup=False)
+        errors.print(f"nas: {type(error).__name__}: {line} (--debug shows where)")
         for note in getattr(error, "__notes__", ()):
-            errors.print(note, markup=False)
+            errors.print(note)
         sys.exit(1)
 
 

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
+
+from nas.terminal import Terminal
 
 if TYPE_CHECKING:
     import nas
 
-console = Console(highlight=False, soft_wrap=True)
+console = Terminal()
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -120,9 +121,7 @@ def latency_export_blocks(
     from nas.latency import export_blocks
 
     count = export_blocks(_fitted(space, channels, resolution), folder, num_classes=num_classes, batch=batch)
-    console.print(
-        f"{count} files in {folder}; fill in timings.csv there, then nas latency import-timings", markup=False
-    )
+    console.print(f"{count} files in {folder}; fill in timings.csv there, then nas latency import-timings")
 
 
 @latency_app.command(

@@ -33,5 +33,4 @@ class _ConsoleHandler(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Names of folders and classes are any text: no markup.
-        self._console.print(printable(record.getMessage()), markup=False, emoji=False, highlight=False)
+        self._console.print(printable(record.getMessage()))

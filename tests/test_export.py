@@ -15,7 +15,6 @@ from checks import EVERYTHING
 from documents import architectures
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
-from rich.console import Console
 from shipping import KINDS, TINY, card_of, expected_logits, lived_in, small, train_tiny
 
 import nas
@@ -24,6 +23,7 @@ from nas.errors import UserError
 from nas.export import Card, ExportError, to_onnx, to_program, to_python
 from nas.export.check import Normalised, compare
 from nas.export.command import export
+from nas.terminal import Terminal
 from nas.training.data import load_dataset
 from nas.training.recipe import load_recipe
 from nas.training.session import Trained
@@ -285,7 +285,7 @@ def test_int8_is_smaller_and_about_as_accurate(trained, tmp_path):
     assert after.validation > before.validation - 0.02
     assert figures.calibration_images == 512
     said = io.StringIO()
-    print_exported(Console(file=said, width=200), done)
+    print_exported(Terminal(file=said, width=200), done)
     assert f"test accuracy {100 * before.test:.0f} % -> {100 * after.test:.0f} %," in said.getvalue()  # few images
 
     # By ONNX Runtime alone, on images that took no part.

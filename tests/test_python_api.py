@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import runs
-from rich.console import Console
 
 import nas
 from nas import api
@@ -21,6 +20,7 @@ from nas.driver.run import Run
 from nas.driver.settings import Settings
 from nas.errors import UserError
 from nas.latency import calibrate
+from nas.terminal import Terminal
 from nas.training.checkpoint import save_checkpoint, save_weights
 from nas.training.recipe import Recipe
 
@@ -150,7 +150,7 @@ def test_a_comparison_fits_the_screen_and_hides_no_digit(run: Run, width: int) -
     assert table["name"].tolist()[3:] == [record.architecture.name for record in run.front_records]
     assert table["accuracy"].tolist()[3:] == [record.accuracy for record in run.front_records]
     text = io.StringIO()
-    print_comparison(Console(file=text, width=width), table)
+    print_comparison(Terminal(file=text, width=width), table)
     figures = text.getvalue().split("\n\n")[:-1]
     lines = [line for block in figures for line in block.splitlines()]
     assert max(map(len, lines)) <= width

@@ -4,7 +4,6 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from nas.driver.conductor import Progress
 from nas.log import log_to
+from nas.terminal import Terminal
 from nas.units import percent
 
 PLAIN_EVERY_SECONDS = 10.0
@@ -23,8 +23,8 @@ class Display:
     Within, what is logged is printed above it.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
+    def __init__(self, console: Terminal | None = None) -> None:
+        self.console = console or Terminal()
         self._progress: Progress | None = None
         self._last_line = 0.0
         self._log = log_to(self.console)
@@ -43,13 +43,13 @@ class Display:
         if self.console.is_terminal:
             self._live.stop()
         if self._progress is not None:
-            self.console.print(f"{describe(self._progress)}", highlight=False)
+            self.console.print(f"{describe(self._progress)}")
 
     def __call__(self, progress: Progress) -> None:
         self._progress = progress
         if not self.console.is_terminal and time.monotonic() - self._last_line > PLAIN_EVERY_SECONDS:
             self._last_line = time.monotonic()
-            self.console.print(describe(progress), highlight=False)
+            self.console.print(describe(progress))
 
     def _render(self) -> Table | Text:
         progress = self._progress

@@ -5,16 +5,16 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from studies import invented_run
 
 from nas.console import print_run
 from nas.driver.run import Run
+from nas.terminal import Terminal
 
 
 def screen_of(run: Run) -> str:
     text = io.StringIO()
-    print_run(Console(file=text, width=200), run, Path("report.html"))
+    print_run(Terminal(file=text, width=200), run, Path("report.html"))
     return text.getvalue()
 
 
