@@ -31,7 +31,8 @@ from nas.architecture.document import Architecture
 from nas.architecture.space import Space
 from nas.costs.analytic import cost
 from nas.latency import Measurement, Table, calibrate, measure
-from nas.latency.engines import Engine, Runtime, prepare
+from nas.latency.engines import Runtime
+from nas.latency.engines import load as load_engine
 from nas.latency.machine import LoadMeter, quiet_process
 from nas.latency.measuring import GROUP
 from nas.latency.segments import example, shipped
@@ -87,7 +88,7 @@ def main() -> None:
 class Bench:
     """What is measured, with one engine."""
 
-    engine: Engine
+    engine: str
 
     def measure(self, networks: Sequence[Architecture]) -> list[Measurement]:
         return measure(networks, Runtime(self.engine), num_classes=CLASSES)
@@ -213,7 +214,7 @@ def macs_linear(networks: Sequence[Architecture], truth: np.ndarray) -> tuple[np
 def no_context(table: Table, networks: Sequence[Architecture]) -> np.ndarray:
     from nas.latency.layers import segments
 
-    return np.array([sum(map(table.model, segments(item, CLASSES))) for item in networks])
+    return np.array([sum(table.by_layers([part]) for part in segments(item, CLASSES)) for item in networks])
 
 
 def other_clocks() -> None:
@@ -227,10 +228,9 @@ def other_clocks() -> None:
                 values.append(found.value_ms)
                 ours.append(found.median_ms)
                 with quiet_process(1), torch.inference_mode():
-                    network, images = shipped(architecture, CLASSES), example(architecture, Runtime())
-                    layout = found.provenance.layout
-                    run, images = prepare(network, images, layout, Runtime(engine))  # type: ignore[arg-type]
-                    timer = Timer("run(images)", globals={"run": run, "images": images}, num_threads=1)
+                    network, images = shipped(architecture, CLASSES), example(architecture)
+                    run = load_engine(network, images, found.provenance.layout, Runtime(engine))  # type: ignore[arg-type]
+                    timer = Timer("run()", globals={"run": run}, num_threads=1)
                     theirs.append(timer.blocked_autorange(min_run_time=1).median * 1e3)
             mine, other = statistics.median(ours), statistics.median(theirs)
             print(

@@ -195,7 +195,7 @@ def print_table_quality(console: Terminal, table: LatencyTable, path: Path) -> N
     """How well a latency table predicts networks that it was not fitted to."""
     held = table.held_out
     console.print(
-        f"{path}: {table.space_name} on {table.provenance.device}; on {held.networks} held-out networks "
+        f"{path}: {table.space.name} on {table.provenance.device}; on {held.networks} held-out networks "
         f"{held.within_10:.0%} are within 10 %, rank correlation {held.spearman:.3f}",
     )
 

@@ -66,7 +66,7 @@ def latency_measure(
 
     found = measure(
         [load(reference) for reference in architectures],
-        Runtime(engine, device, threads, batch),  # type: ignore[arg-type]  # which it checks
+        Runtime(engine, device, threads, batch),
         num_classes=num_classes,
         resolution=resolution,
         max_seconds=max_seconds,
@@ -96,7 +96,7 @@ def latency_calibrate(
 
     table = calibrate(
         _fitted(space, channels, resolution),
-        Runtime(engine, device, threads, batch),  # type: ignore[arg-type]  # which it checks
+        Runtime(engine, device, threads, batch),
         num_classes=num_classes,
         networks=networks,
         partial=out.with_suffix(".partial"),  # where a calibration that was interrupted goes on

@@ -1,27 +1,24 @@
-"""Engines: each turns a folded module into a function that runs it on one input.
+"""Engines: each loads a folded network and runs it on a batch of images.
 
-``eager``        torch as it is.
-``compiled``     ``torch.compile``, which takes up to a minute per network, before the clock starts.
-``onnxruntime``  the module as ONNX on ONNX Runtime (an extra).
-``graph``        eager, captured as a CUDA graph and replayed; CUDA only.
+Another engine is another subclass of :class:`Engine`, in a file of its own, and an entry of `ENGINES`: measurements,
+calibrations and the command ask nothing else.
 """
 
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.hardware import check_device
+from nas.latency.segments import split
+from nas.latency.timing import Runner, cuda_runner, runner
 
-Engine = Literal["eager", "compiled", "onnxruntime", "graph"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
 Layout = Literal["contiguous", "channels_last"]
 Run = Callable[[Any], Any]
 """Runs a module once on an input in the engine's own form; returns the output in that form."""
@@ -32,13 +29,13 @@ class Runtime:
     """Engine, device, threads and batch of a network's run.
 
     Attributes:
-        engine: see above.
+        engine: a name of `ENGINES`.
         device: ``cpu``, ``cuda`` or ``cuda:<index>``.
         threads: of one network's run, each on a core of its own.
         batch: images per run.
     """
 
-    engine: Engine = "eager"
+    engine: str = "eager"
     device: str = "cpu"
     threads: int = 1
     batch: int = 1
@@ -49,52 +46,146 @@ class Runtime:
             raise UserError(f"threads and batch are at least 1, not {self.threads} and {self.batch}")
         if self.engine not in ENGINES:
             raise UserError(f"unknown engine {self.engine!r}; allowed: {', '.join(ENGINES)}")
-        on_cpu = self.device == "cpu"
         if self.device == "mps":
             raise UserError("device 'mps': latencies are measured on cpu and cuda")
         check_device(self.device)
-        if self.engine == "graph" and on_cpu:
+        ENGINES[self.engine].check(self)
+
+
+class Engine:
+    """torch's eager mode, and what other engines do otherwise."""
+
+    layouts: Sequence[Layout] = ("contiguous", "channels_last")
+    """Memory layouts that a network is tried in; the faster one is its own."""
+
+    def check(self, runtime: Runtime) -> None:
+        """Raise UserError where this machine cannot run networks so."""
+
+    def versions(self) -> list[str]:
+        """Names and versions of the libraries beside torch."""
+        return []
+
+    def load(self, network: nn.Module, images: Tensor, runtime: Runtime) -> tuple[Sequence[Run], Any]:
+        """Make a network ready to run.
+
+        In eager mode segment by segment, with a clock between them, since that costs nothing: every segment reads what
+        the one before it wrote, and its weights come from where they are in the running network. A block timed alone in
+        a loop keeps both in its cache and is faster than it ever is in use, by a fifth. A graphics card runs ahead of
+        the clock.
+
+        Args:
+            network: folded, in eval mode, on the images' device, in the layout to run in.
+            images: (N, C, R, R), in that layout too.
+
+        Returns:
+            The steps of a run, each of which takes what the one before it returns, and what the first one takes.
+        """
+        return [network] if images.is_cuda else split(network), images
+
+
+class CompiledEngine(Engine):
+    """``torch.compile``, which takes up to a minute per network, before the clock starts."""
+
+    layouts = ("channels_last",)
+
+    def load(self, network: nn.Module, images: Tensor, runtime: Runtime) -> tuple[Sequence[Run], Any]:
+        run = torch.compile(network, dynamic=False)
+        run(images)
+        return [run], images
+
+
+class GraphEngine(Engine):
+    """Eager mode, captured as one CUDA graph and replayed: no launch cost. Not measured for this project yet."""
+
+    def check(self, runtime: Runtime) -> None:
+        if runtime.device == "cpu":
             raise UserError("engine graph replays CUDA graphs; use --device cuda, or --engine eager")
-        if self.engine == "onnxruntime":
-            try:
-                import onnx  # noqa: F401  (the exporter needs it)
-                import onnxruntime
-            except ImportError as error:
-                raise UserError(
-                    f"engine onnxruntime: {error.name} is not installed; run: pip install onnx onnxscript onnxruntime"
-                ) from None
-            if not on_cpu and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-                raise UserError(
-                    "engine onnxruntime: no CUDA provider here; install onnxruntime-gpu or use --device cpu"
-                )
+
+    def load(self, network: nn.Module, images: Tensor, runtime: Runtime) -> tuple[Sequence[Run], Any]:
+        with torch.cuda.device(images.device):
+            graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    network(images)
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(graph, stream=stream):
+                network(images)
+        return [lambda _: graph.replay()], images
 
 
-def prepare(module: nn.Module, example: Tensor, layout: Layout, runtime: Runtime) -> tuple[Run, Any]:
-    """Make a folded module ready to run.
+class OnnxRuntimeEngine(Engine):
+    """The network as ONNX on ONNX Runtime, an extra."""
+
+    layouts = ("contiguous",)
+
+    def check(self, runtime: Runtime) -> None:
+        try:
+            import onnx  # noqa: F401  (the exporter needs it)
+            import onnxruntime
+        except ImportError as error:
+            raise UserError(
+                f"engine onnxruntime: {error.name} is not installed; run: pip install onnx onnxscript onnxruntime"
+            ) from None
+        if runtime.device != "cpu" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise UserError("engine onnxruntime: no CUDA provider here; install onnxruntime-gpu or use --device cpu")
+
+    def versions(self) -> list[str]:
+        import onnxruntime
+
+        return [f"onnxruntime {onnxruntime.__version__}"]
+
+    def load(self, network: nn.Module, images: Tensor, runtime: Runtime) -> tuple[Sequence[Run], Any]:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = runtime.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        provider = "CPUExecutionProvider" if runtime.device == "cpu" else "CUDAExecutionProvider"
+        session = onnxruntime.InferenceSession(to_onnx(network, images), options, providers=[provider])
+        name = session.get_inputs()[0].name
+        return [lambda array: session.run(None, {name: array})[0]], images.cpu().numpy()
+
+
+ENGINES: Mapping[str, Engine] = {
+    "eager": Engine(),
+    "compiled": CompiledEngine(),
+    "onnxruntime": OnnxRuntimeEngine(),
+    "graph": GraphEngine(),
+}
+
+
+def load(network: nn.Module, images: Tensor, layout: Layout, runtime: Runtime) -> Runner:
+    """Make a network ready for the clock.
 
     Args:
-        module: folded, in eval mode, on the example's device; its convolutions' memory layout may be changed.
-        example: (N, C, H, W).
-
-    Returns:
-        The function, and the example as it takes it.
+        network: folded, in eval mode, on the images' device; its convolutions' memory layout is changed.
+        images: (N, C, R, R).
+        layout: of the engine's.
     """
-    if runtime.engine == "onnxruntime":
-        return onnx_run(onnx_session(to_onnx(module, example), runtime)), example.cpu().numpy()
-    if layout == "channels_last":
-        example = example.contiguous(memory_format=torch.channels_last) if example.ndim == 4 else example
-        for layer in module.modules():
-            if isinstance(layer, nn.Conv2d):  # others may hold weights of five dimensions, which have no such layout
-                layer.to(memory_format=torch.channels_last)
-    run: Run = module
-    if runtime.engine == "compiled":
-        run = torch.compile(module, dynamic=False)
-        run(example)
-    return run, example
+    form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):  # others may hold weights of five dimensions, which have no such layout
+            layer.to(memory_format=form)
+    steps, value = ENGINES[runtime.engine].load(network, images.contiguous(memory_format=form), runtime)
+    return cuda_runner(steps[0], value, images.device) if images.is_cuda else runner(steps, value)
 
 
-def to_onnx(module: nn.Module, example: Tensor) -> bytes:
-    """The module as an ONNX model for inputs of the example's shape, with the layers that nas.export gives it.
+def faster_layout(network: nn.Module, images: Tensor, runtime: Runtime) -> Layout:
+    """The memory layout, of the engine's, in which it runs a network fastest."""
+
+    def quickest(layout: Layout) -> int:
+        with torch.inference_mode():
+            run = load(network, images, layout, runtime)
+            run()
+            return min(sum(run()) for _ in range(5))
+
+    return min(ENGINES[runtime.engine].layouts, key=quickest)
+
+
+def to_onnx(module: nn.Module, images: Tensor) -> bytes:
+    """The module as an ONNX model for inputs of one shape, with the layers that nas.export gives it.
 
     By the older exporter, which traces: it is ten times faster than the newer one, and a calibration exports hundreds
     of blocks.
@@ -102,7 +193,7 @@ def to_onnx(module: nn.Module, example: Tensor) -> bytes:
     buffer: Any = io.BytesIO()  # the exporter takes it, its annotation does not
     with warnings.catch_warnings(), _exporting():
         warnings.simplefilter("ignore")
-        torch.onnx.export(module, (example,), buffer, dynamo=False, input_names=["input"], output_names=["output"])
+        torch.onnx.export(module, (images,), buffer, dynamo=False, input_names=["input"], output_names=["output"])
     return buffer.getvalue()
 
 
@@ -115,28 +206,3 @@ def _exporting() -> Iterator[None]:
         yield
     finally:
         torch.compiler._is_exporting_flag = before
-
-
-def onnx_session(model: bytes, runtime: Runtime, *, profile: Path | None = None) -> Any:
-    """An ONNX Runtime session of a model.
-
-    Args:
-        profile: begin a profile, whose file's name begins so.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = runtime.threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile)
-    provider = "CPUExecutionProvider" if runtime.device == "cpu" else "CUDAExecutionProvider"
-    return onnxruntime.InferenceSession(model, options, providers=[provider])
-
-
-def onnx_run(session: Any) -> Run:
-    """The function that runs a session on one array."""
-    name = session.get_inputs()[0].name
-    return lambda array: session.run(None, {name: array})[0]

@@ -2,17 +2,14 @@
 
 import csv
 import io
-import json
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor, nn
-from typing_extensions import TypedDict
 
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
@@ -20,15 +17,14 @@ from nas.errors import UserError
 from nas.files import parse_json, read_text, write_atomic
 from nas.latency.calibration import draw_networks
 from nas.latency.engines import Runtime, to_onnx
-from nas.latency.fitting import Chain, make_table
+from nas.latency.fitting import Timed, make_table
 from nas.latency.layers import Segment, segments
 from nas.latency.machine import Provenance
-from nas.latency.model import MAX_MS
+from nas.latency.model import MAX_MS, Count
 from nas.latency.segments import example, shipped, split
-from nas.latency.table import Count, Table, space_id
-from nas.latency.worker import Progress
+from nas.latency.table import SpaceName, Table, space_id
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 MANIFEST = "manifest.json"
 TIMINGS = "timings.csv"
 BLOCKS = 200
@@ -37,27 +33,27 @@ SHOWN = 3
 """File names that an error message lists."""
 
 
-class _Space(TypedDict):
-    name: str
-    id: str
+class Entry(BaseModel):
+    """A file, and what is in it: a segment of a network, or all of it."""
 
-
-class _Entry(TypedDict):
     file: str
+    input: list[int] = []
+    """Shape of the images."""
     architecture: dict[str, Any]
-    segment: NotRequired[Annotated[int, Field(ge=0)]]
-    key: NotRequired[str]
+    segment: Annotated[int, Field(ge=0)] | None = None
+    """Its place in the network."""
+    key: str | None = None
+    """:attr:`nas.latency.layers.Segment.key`, which tells whether this version still divides the network so."""
 
 
-class _Manifest(TypedDict):
-    schema: int
-    space: _Space
+class Manifest(BaseModel):
+    """`manifest.json`: what the files of a folder are."""
+
+    schema_number: Literal[1] = Field(alias="schema")
+    space: SpaceName
     num_classes: Count
     batch: Count
-    entries: Annotated[list[_Entry], Field(min_length=1)]
-
-
-_MANIFEST = TypeAdapter(_Manifest)
+    entries: Annotated[list[Entry], Field(min_length=1)]
 
 
 def export_blocks(
@@ -68,7 +64,6 @@ def export_blocks(
     batch: int = 1,
     blocks: int = BLOCKS,
     networks: int = NETWORKS,
-    on_progress: Progress | None = None,
 ) -> int:
     """Write a sample of the space's distinct blocks, and a few whole networks, as ONNX files with a manifest.
 
@@ -85,47 +80,42 @@ def export_blocks(
     Raises:
         UserError: the folder is not empty or cannot be written, or onnx is missing.
     """
-    runtime = Runtime("onnxruntime", batch=batch)
-    runtime.check()
+    Runtime("onnxruntime", batch=batch).check()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise UserError(f"{folder}: not empty; give a new folder")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    drawn = list(draw_networks(space, max(networks, blocks // 4), num_classes))
-    entries: list[dict[str, Any]] = []
-    seen: set[Segment] = set()
+    entries: list[Entry] = []
 
     def write(name: str, module: nn.Module, images: Tensor, **entry: Any) -> None:
         (folder / name).write_bytes(to_onnx(module, images))
-        entries.append({"file": name, "input": list(images.shape), **entry})
-        if on_progress is not None:
-            on_progress(len(entries), blocks + networks)
+        entries.append(Entry(file=name, input=list(images.shape), architecture=architecture.to_dict(), **entry))
 
+    seen: set[Segment] = set()
     with torch.inference_mode():
-        for index, architecture in enumerate(drawn):
+        for index, architecture in enumerate(draw_networks(space, max(networks, blocks // 4), num_classes)):
             if len(seen) >= blocks and index >= networks:
                 break
-            network, tensor = shipped(architecture, num_classes), example(architecture, runtime)
+            network, tensor = shipped(architecture, num_classes), example(architecture, batch)
             if index < networks:
-                write(f"network-{index:02}.onnx", network, tensor, architecture=architecture.to_dict())
+                write(f"network-{index:02}.onnx", network, tensor)
             chain = segments(architecture, num_classes)
             for number, (segment, module) in enumerate(zip(chain, split(network), strict=True)):
                 if segment not in seen and len(seen) < blocks:
-                    name = f"block-{len(seen):04}.onnx"
-                    write(name, module, tensor, architecture=architecture.to_dict(), segment=number, key=segment.key)
+                    write(f"block-{len(seen):04}.onnx", module, tensor, segment=number, key=segment.key)
                     seen.add(segment)
                 tensor = module(tensor)
-    manifest = {
-        "schema": SCHEMA,
-        "space": {"name": space.name, "id": space_id(space)},
-        "num_classes": num_classes,
-        "batch": batch,
-        "entries": entries,
-    }
-    write_atomic(folder / TIMINGS, "file,ms\n" + "".join(f"{entry['file']},\n" for entry in entries))
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    manifest = Manifest(
+        schema=SCHEMA,
+        space=SpaceName(name=space.name, id=space_id(space)),
+        num_classes=num_classes,
+        batch=batch,
+        entries=entries,
+    )
+    write_atomic(folder / TIMINGS, "file,ms\n" + "".join(f"{entry.file},\n" for entry in entries))
+    write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1, by_alias=True, exclude_none=True) + "\n")
     return len(entries)
 
 
@@ -145,25 +135,21 @@ def import_timings(
         UserError: one line: blocks are missing, a time is no positive number, or a file is not what it should be.
     """
     document = _read_manifest(manifest)
-    times = _read_times(timings, {entry["file"] for entry in document["entries"]}, manifest)
-    num_classes = document["num_classes"]
-    chains = []
-    for entry in document["entries"]:
-        chain = tuple(segments(Architecture.from_dict(entry["architecture"], str(manifest)), num_classes))
-        for ms in times[entry["file"]]:
-            if "segment" in entry:
-                segment = chain[entry["segment"]] if entry["segment"] < len(chain) else None
-                if segment is None or segment.key != entry.get("key"):
-                    raise UserError(f"{manifest}: made by another version of nas; export the blocks again")
-                chains.append(Chain((segment,), (ms,), ms))
-            else:
-                chains.append(Chain(chain, (), ms))
+    times = _read_times(timings, {entry.file for entry in document.entries}, manifest)
+    timed = []
+    for entry in document.entries:
+        chain = segments(Architecture.from_dict(entry.architecture, str(manifest)), document.num_classes)
+        if entry.segment is not None:
+            chain = chain[entry.segment : entry.segment + 1]
+            if [segment.key for segment in chain] != [entry.key]:
+                raise UserError(f"{manifest}: made by another version of nas; export the blocks again")
+        timed += [Timed(tuple(chain), () if entry.segment is None else (ms,), ms) for ms in times[entry.file]]
     provenance = Provenance(
         device=device,
         engine=engine,
         layout="contiguous",
         threads=threads,
-        batch=document["batch"],
+        batch=document.batch,
         cores=0,
         clock_mhz=0,
         governor="unknown",
@@ -172,63 +158,54 @@ def import_timings(
         foreign_load=0.0,
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
-    return make_table(
-        chains,
-        space_name=document["space"]["name"],
-        space_id=document["space"]["id"],
-        num_classes=num_classes,
-        provenance=provenance,
-    )
+    return make_table(timed, space=document.space, num_classes=document.num_classes, provenance=provenance)
 
 
-def _read_manifest(path: Path) -> "_Manifest":
-    document = parse_json(read_text(path), f"{path}: not the manifest of nas latency export-blocks")
+def _read_manifest(path: Path) -> Manifest:
+    where = f"{path}: not the manifest of nas latency export-blocks"
+    document = parse_json(read_text(path), where)  # bounds the documents of architectures in it
     if isinstance(document, dict) and document.get("schema", SCHEMA) != SCHEMA:
         raise UserError(f"{path}: schema {document['schema']!r}, this version reads {SCHEMA}; export the blocks again")
     try:
-        return _MANIFEST.validate_python(document)
+        return Manifest.model_validate(document)
     except ValidationError as error:
-        raise UserError(f"{path}: not the manifest of nas latency export-blocks") from error
+        raise UserError(where) from error
 
 
 def _read_times(path: Path, wanted: set[str], manifest: Path) -> dict[str, list[float]]:
+    """Read the times in ms of each file, all of which are wanted."""
+    times: dict[str, list[float]] = {}
+    rows = csv.reader(io.StringIO(read_text(path)))
     try:
-        return _times(csv.reader(io.StringIO(read_text(path))), path, wanted, manifest)
+        header = [cell.strip() for cell in next(rows, [])]
+        if not {"file", "ms"} <= set(header):
+            raise UserError(f"{path}: the first line must name the columns file and ms, it is {','.join(header)!r}")
+        columns = header.index("file"), header.index("ms")
+        for row in rows:
+            cells = [cell.strip() for cell in row]
+            if not any(cells):
+                continue
+            where = f"{path}: line {rows.line_num}"
+            if len(cells) <= max(columns):
+                raise UserError(f"{where}: {len(cells)} cells, the header has {len(header)}")
+            name, text = (cells[column] for column in columns)
+            if name not in wanted:
+                raise UserError(f"{where}: {name!r} is not in {manifest}; is it the manifest of these blocks?")
+            if text:  # else the form as it came, not filled in: reported as missing below
+                times.setdefault(name, []).append(_time(text, f"{where}: {name}"))
     except csv.Error as error:
         raise UserError(f"{path}: not a CSV file: {error}") from error
-
-
-def _times(rows: Iterator[list[str]], path: Path, wanted: set[str], manifest: Path) -> dict[str, list[float]]:
-    header = [cell.strip() for cell in next(rows, [])]
-    if not {"file", "ms"} <= set(header):
-        raise UserError(f"{path}: the first line must name the columns file and ms, it is {','.join(header)!r}")
-    name_at, ms_at = header.index("file"), header.index("ms")
-    times: dict[str, list[float]] = {}
-    for line, row in _rows(rows):
-        where = f"{path}: line {line}"
-        if len(row) <= max(name_at, ms_at):
-            raise UserError(f"{where}: {len(row)} cells, the header has {len(header)}")
-        name, text = row[name_at].strip(), row[ms_at].strip()
-        if name not in wanted:
-            raise UserError(f"{where}: {name!r} is not in {manifest}; is it the manifest of these blocks?")
-        if not text:
-            continue  # the form as it came, not filled in: reported as missing below
-        try:
-            ms = float(text)
-        except ValueError:
-            ms = math.nan
-        if not 1 / MAX_MS <= ms <= MAX_MS:
-            raise UserError(f"{where}: {name}: {text!r} is not a time in ms above 0; measure it again")
-        times.setdefault(name, []).append(ms)
-    missing = sorted(wanted - times.keys())
-    if missing:
+    if missing := sorted(wanted - times.keys()):
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         raise UserError(f"{path}: no time for {', '.join(missing[:SHOWN])}{more}; time every file of the manifest")
     return times
 
 
-def _rows(rows: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, with their line numbers."""
-    for line, row in enumerate(rows, start=2):
-        if any(cell.strip() for cell in row):
-            yield line, row
+def _time(text: str, where: str) -> float:
+    try:
+        ms = float(text)
+    except ValueError:
+        ms = math.nan
+    if not 1 / MAX_MS <= ms <= MAX_MS:
+        raise UserError(f"{where}: {text!r} is not a time in ms above 0; measure it again")
+    return ms

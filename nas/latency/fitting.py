@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from nas.architecture.document import Architecture
-from nas.latency.layers import Segment, segments
+from nas.latency.layers import Segment
 from nas.latency.machine import Provenance
-from nas.latency.model import Context, LayerModel, Observation, fit, fit_context, kinds_of, weights_of
-from nas.latency.table import HeldOut, Table
+from nas.latency.model import LatencyModel, Observation, fit_context, fit_prices, kinds_of, weights_of
+from nas.latency.table import SCHEMA, HeldOut, SpaceName, Table
 
 FOLDS = 5
 WHOLE_WEIGHT = 3.0
@@ -24,11 +22,11 @@ LEAST_ERROR = 0.02
 
 
 class Timed(NamedTuple):
-    """One network's times in ms."""
+    """Times in ms of a network, or of a single segment."""
 
-    document: dict[str, Any]
+    segments: tuple[Segment, ...]
     parts: tuple[float, ...]
-    """Of its segments, in order; empty where the engine cannot time them one by one."""
+    """Of the segments, in order; empty where they were not timed one by one."""
     whole: float
 
 
@@ -42,31 +40,7 @@ class Group(NamedTuple):
     """Share of the time in which other processes had our core."""
 
 
-class Chain(NamedTuple):
-    """A network, or a single segment, that was timed; the machine's drift is divided out."""
-
-    segments: tuple[Segment, ...]
-    parts: tuple[float, ...]
-    whole: float
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Layer prices, context and variances that were fitted to timed networks."""
-
-    model: LayerModel
-    context: Context
-    measured: dict[str, tuple[float, int]]
-    model_variance: float
-    timing_variance: float
-
-    def modelled(self, chain: Sequence[Segment]) -> float:
-        """The time in ms of a network by its layers' prices alone."""
-        ms = self.model.whole(chain)
-        return ms * self.context(ms, weights_of(chain), len(kinds_of(chain)))
-
-
-def steady(groups: Sequence[Group], num_classes: int, whole_weight: float = WHOLE_WEIGHT) -> list[Chain]:
+def steady(groups: Sequence[Group]) -> list[Timed]:
     """The networks' times as they would be at the machine's usual speed (the median over the groups).
 
     A processor's speed wanders by some percent from minute to minute, and for all networks alike. How slow it was in a
@@ -76,108 +50,88 @@ def steady(groups: Sequence[Group], num_classes: int, whole_weight: float = WHOL
     and 66% with all of them (EPYC, 64 networks). Not at its best speed: what is measured later will not meet that one
     either.
     """
-    chains = [
-        [
-            Chain(tuple(segments(Architecture.from_dict(document), num_classes)), parts, whole)
-            for document, parts, whole in group.networks
-        ]
-        for group in groups
-    ]
     usual = float(np.median([group.sentinel for group in groups]))
     slowness = [1.0] * len(groups)
     for _ in range(PASSES):
-        fitted = fit_chains(_at_one_speed(chains, slowness), whole_weight)
+        model = fit_model(_at_one_speed(groups, slowness))
         found = [
-            np.median([group.sentinel / usual, *(chain.whole / fitted.modelled(chain.segments) for chain in members)])
-            for group, members in zip(groups, chains, strict=True)
+            np.median(
+                [group.sentinel / usual, *(item.whole / _modelled(model, item.segments) for item in group.networks)]
+            )
+            for group in groups
         ]
         slowness = (found / np.median(found)).tolist()
-    return _at_one_speed(chains, slowness)
+    return _at_one_speed(groups, slowness)
 
 
-def _at_one_speed(groups: Sequence[Sequence[Chain]], slowness: Sequence[float]) -> list[Chain]:
+def _at_one_speed(groups: Sequence[Group], slowness: Sequence[float]) -> list[Timed]:
     return [
-        Chain(chain.segments, tuple(part / factor for part in chain.parts), chain.whole / factor)
-        for chains, factor in zip(groups, slowness, strict=True)
-        for chain in chains
+        Timed(item.segments, tuple(part / factor for part in item.parts), item.whole / factor)
+        for group, factor in zip(groups, slowness, strict=True)
+        for item in group.networks
     ]
 
 
-def fit_chains(chains: Sequence[Chain], whole_weight: float = WHOLE_WEIGHT) -> Fit:
+def _modelled(model: LatencyModel, chain: Sequence[Segment]) -> float:
+    """A network's time in ms by its layers' prices alone: no segment's own time in it."""
+    ms = model.by_layers(chain)
+    return ms * model.context(ms, weights_of(chain), len(kinds_of(chain)))
+
+
+def fit_model(timed: Sequence[Timed]) -> LatencyModel:
     """Fit prices, the whole networks' correction, and how far a segment's own timing is to be trusted."""
     times: dict[Segment, list[float]] = {}
-    for chain in chains:
-        for segment, part in zip(chain.segments, chain.parts, strict=bool(chain.parts)):
+    for item in timed:
+        for segment, part in zip(item.segments, item.parts, strict=bool(item.parts)):
             times.setdefault(segment, []).append(part)
+    networks = [item for item in timed if _is_network(item)]
     observations = [Observation((segment,), float(np.median(parts))) for segment, parts in times.items()]
-    observations += [Observation(chain.segments, chain.whole, whole_weight) for chain in chains if _is_network(chain)]
-    in_context = all(
-        _is_network(chain) and chain.parts and math.isclose(sum(chain.parts), chain.whole) for chain in chains
-    )
-    model = fit(observations, per_run=bool(times) and not in_context)
+    observations += [Observation(item.segments, item.whole, WHOLE_WEIGHT) for item in networks]
+    in_context = all(_is_network(item) and item.parts and math.isclose(sum(item.parts), item.whole) for item in timed)
+    model = fit_prices(observations, per_run=bool(times) and not in_context)
+    means = {segment: float(np.exp(np.mean(np.log(parts)))) for segment, parts in times.items()}
+    residuals = [math.log(ms / model.alone(segment)) for segment, ms in means.items()]
     timing_variance = _within([np.log(parts) for parts in times.values()])
-    measured = {segment: (float(np.exp(np.mean(np.log(parts)))), len(parts)) for segment, parts in times.items()}
-    residuals = [math.log(ms / model.alone(segment)) for segment, (ms, _) in measured.items()]
     noise = timing_variance * float(np.mean([1 / len(parts) for parts in times.values()])) if times else 0.0
-    model_variance = max(0.0, float(np.var(residuals)) - noise) if residuals else 0.0
-    wholes = [chain for chain in chains if _is_network(chain)] or chains
-    context = fit_context([(chain.segments, model.whole(chain.segments), chain.whole) for chain in wholes])
-    return Fit(
-        model,
-        context,
-        {segment.key: value for segment, value in measured.items()},
-        model_variance,
-        timing_variance,
-    )
+    known = {
+        "context": fit_context(
+            [(item.segments, model.by_layers(item.segments), item.whole) for item in networks or timed]
+        ),
+        "segments": {segment.key: (ms, len(times[segment])) for segment, ms in means.items()},
+        "model_variance": max(0.0, float(np.var(residuals)) - noise) if residuals else 0.0,
+        "timing_variance": timing_variance,
+    }
+    return model.model_copy(update=known)
 
 
 def make_table(
-    chains: Sequence[Chain],
-    *,
-    space_name: str,
-    space_id: str,
-    num_classes: int,
-    provenance: Provenance,
-    complaint: str = "",
-    whole_weight: float = WHOLE_WEIGHT,
+    timed: Sequence[Timed], *, space: SpaceName, num_classes: int, provenance: Provenance, complaint: str = ""
 ) -> Table:
     """The table that all timings give, with its error on networks held out in turn."""
+    return Table(
+        schema=SCHEMA,
+        space=space,
+        num_classes=num_classes,
+        provenance=provenance,
+        held_out=_cross_validated(timed),
+        complaint=complaint,
+        **dict(fit_model(timed)),
+    )
 
-    def table(fitted: Fit, held_out: HeldOut) -> Table:
-        return Table(
-            space_name=space_name,
-            space_id=space_id,
-            num_classes=num_classes,
-            provenance=provenance,
-            model=fitted.model,
-            context=fitted.context,
-            measured=fitted.measured,
-            model_variance=fitted.model_variance,
-            timing_variance=fitted.timing_variance,
-            held_out=held_out,
-            complaint=complaint,
-        )
 
-    singles = [chain for chain in chains if not _is_network(chain)]
-    networks = [chain for chain in chains if _is_network(chain)]
+def _cross_validated(timed: Sequence[Timed]) -> HeldOut:
+    singles = [item for item in timed if not _is_network(item)]
+    networks = [item for item in timed if _is_network(item)]
     predicted, actual = [], []
     for fold in range(min(FOLDS, len(networks))):
-        training = [chain for index, chain in enumerate(networks) if index % FOLDS != fold]
-        if not singles and not training:
+        training = [*singles, *(item for index, item in enumerate(networks) if index % FOLDS != fold)]
+        if not training:
             continue
-        partial = table(fit_chains([*singles, *training], whole_weight), HeldOut(0, 0.0, 0.0, 0.0))
-        for chain in networks[fold::FOLDS]:
-            if all(partial.knows(segment) for segment in chain.segments):
-                predicted.append(partial.total(chain.segments))
-                actual.append(chain.whole)
-    return table(fit_chains(chains, whole_weight), _held_out(predicted, actual))
-
-
-def _is_network(chain: Chain) -> bool:
-    return len(chain.segments) > 1
-
-
-def _held_out(predicted: Sequence[float], actual: Sequence[float]) -> HeldOut:
+        model = fit_model(training)
+        for item in networks[fold::FOLDS]:
+            if all(map(model.knows, item.segments)):
+                predicted.append(model.total(item.segments))
+                actual.append(item.whole)
     if len(actual) < 3:
         return HeldOut(len(actual), 0.0, 0.0, 0.5)  # nothing is known: a wide interval
     errors = np.abs(np.log(predicted) - np.log(actual))
@@ -185,6 +139,10 @@ def _held_out(predicted: Sequence[float], actual: Sequence[float]) -> HeldOut:
     rank = float(spearmanr(predicted, actual)[0]) if np.ptp(predicted) and np.ptp(actual) else 0.0
     error = max(LEAST_ERROR, float(np.quantile(errors, 0.95, method="higher")))
     return HeldOut(len(actual), within, rank, error)
+
+
+def _is_network(item: Timed) -> bool:
+    return len(item.segments) > 1
 
 
 def _within(groups: Sequence[Any]) -> float:

@@ -6,15 +6,14 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import FiniteFloat
 
 from nas.hardware import cpu_info, device_name, read_system
-from nas.latency.engines import Runtime
+from nas.latency.engines import ENGINES, Runtime
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
@@ -42,17 +41,11 @@ class Provenance:
     when: str
     """UTC, ISO 8601."""
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def describe(runtime: Runtime, *, layout: str, quantile: float, foreign_load: float) -> Provenance:
     """Describe a measurement that was just made."""
     versions = [f"python {platform.python_version()}", f"torch {torch.__version__}"]
-    if runtime.engine == "onnxruntime":
-        import onnxruntime
-
-        versions.append(f"onnxruntime {onnxruntime.__version__}")
+    versions += ENGINES[runtime.engine].versions()
     return Provenance(
         device=device_name(runtime.device),
         engine=runtime.engine,
@@ -70,27 +63,15 @@ def describe(runtime: Runtime, *, layout: str, quantile: float, foreign_load: fl
 
 
 class LoadMeter:
-    """Measure how busy others keep the machine, by the kernel's own accounts (0 where /proc does not exist).
+    """Measure how busy others keep the machine, by the kernel's own accounts (0 where /proc does not exist)."""
 
-    Args:
-        cores: look at these only (default: all).
-    """
-
-    def __init__(self, cores: set[int] | None = None) -> None:
-        self._cores = cores
-        self._busy, self._ours, self._since = self._busy_seconds(), _own_seconds(), time.monotonic()
+    def __init__(self) -> None:
+        self._foreign, self._since = _foreign_seconds(), time.monotonic()
 
     def foreign(self) -> float:
-        """Share of the cores' time since the start that was not ours, in [0, 1]."""
-        count = len(self._cores) if self._cores else os.cpu_count() or 1
-        elapsed = (time.monotonic() - self._since) * count
-        others = (self._busy_seconds() - self._busy) - (_own_seconds() - self._ours)
-        return min(1.0, max(0.0, others / elapsed)) if elapsed > 0 else 0.0
-
-    def _busy_seconds(self) -> float:
-        """Processor time that was not idle since the machine started."""
-        ticks = sum(busy for core, (busy, _) in _core_ticks().items() if self._cores is None or core in self._cores)
-        return ticks / os.sysconf("SC_CLK_TCK")
+        """Share of all cores' time since the start that was not ours, in [0, 1]."""
+        elapsed = (time.monotonic() - self._since) * (os.cpu_count() or 1)
+        return min(1.0, max(0.0, (_foreign_seconds() - self._foreign) / elapsed)) if elapsed > 0 else 0.0
 
 
 @contextlib.contextmanager
@@ -134,6 +115,11 @@ def _core_ticks() -> dict[int, tuple[int, int]]:
             idle = sum(numbers[3:5])
             ticks[int(name[3:])] = sum(numbers) - idle, idle
     return ticks
+
+
+def _foreign_seconds() -> float:
+    """Processor time since the machine started that was neither idle nor ours."""
+    return sum(busy for busy, _ in _core_ticks().values()) / os.sysconf("SC_CLK_TCK") - _own_seconds()
 
 
 def _own_seconds() -> float:

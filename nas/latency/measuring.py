@@ -1,20 +1,20 @@
 """Measuring networks: interleaved, watched, in a quiet process; a figure one can trust, or one that says why not."""
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
 
 import torch
 
 from nas.architecture.document import Architecture
-from nas.latency.engines import Runtime
-from nas.latency.machine import LoadMeter, describe, quiet_process
-from nas.latency.processes import Finish, Place, Prepared, here, place_for, prepared
-from nas.latency.segments import example, faster_layout, only_layout, runner, shipped
+from nas.latency.engines import ENGINES, Layout, Runtime, faster_layout, load
+from nas.latency.machine import LoadMeter, describe
+from nas.latency.processes import Ready, call, made_ready
+from nas.latency.segments import example, shipped
 from nas.latency.summary import Estimate, Measurement, estimates, stolen, summarize
-from nas.latency.timing import QUANTILE, Timer, Trace, time_round
-from nas.latency.worker import Progress, call
+from nas.latency.timing import QUANTILE, Probe, Timer, Trace, Visit, time_round, visit
 
 GROUP = 16
 """Networks that are in memory, and timed in turn, at once."""
@@ -32,7 +32,6 @@ def measure(
     resolution: int | None = None,
     max_seconds: float = 30,
     isolate: bool = True,
-    on_progress: Progress | None = None,
 ) -> list[Measurement]:
     """Measure the latency of networks as they are shipped: eval mode, folded, in the faster memory layout.
 
@@ -43,8 +42,7 @@ def measure(
         resolution: side of the images in pixels, in place of the documents'.
         max_seconds: how long to wait, per group and beyond the first ten rounds, for a machine that is too busy.
         isolate: run in a fresh process: this one's other threads would take the interpreter from the one that
-            measures, and memory that others have used makes a network slower (:mod:`nas.latency.places`).
-        on_progress: told of each network's group as it is finished.
+            measures, and memory that others have used makes a network slower (:mod:`nas.latency.processes`).
 
     Returns:
         One measurement per architecture, in order. A figure that was disturbed is ``noisy`` and says why.
@@ -55,12 +53,42 @@ def measure(
     runtime.check()
     if resolution is not None:
         architectures = [architecture.with_input(resolution=resolution) for architecture in architectures]
-    options: dict[str, Any] = {"num_classes": num_classes, "max_seconds": max_seconds, "on_progress": on_progress}
-    if isolate:
-        return call(
-            _measure_groups, architectures, runtime, place_for(runtime.device), threads=runtime.threads, **options
-        )
-    return _measure_groups(architectures, runtime, here, **options)
+    options = (architectures, runtime, num_classes, max_seconds)
+    return call(_measure, *options, threads=runtime.threads, fork=True) if isolate else _measure(*options, fork=False)
+
+
+def _measure(
+    architectures: Sequence[Architecture], runtime: Runtime, num_classes: int, max_seconds: float, *, fork: bool
+) -> list[Measurement]:
+    found: list[Measurement] = []
+    for start in range(0, len(architectures), GROUP):
+        group = architectures[start : start + GROUP]
+        with ready_to_time(group, runtime, num_classes, runs=RUNS, fork=fork) as waiting:
+            load = LoadMeter()
+            timers = [item.timer for item in waiting]
+            traces, values, excuse = time_until_sure(timers, rounds=ROUNDS, max_seconds=max_seconds)
+            foreign = load.foreign()
+        for architecture, trace, value, item in zip(group, traces, values, waiting, strict=True):
+            provenance = describe(runtime, layout=item.layout, quantile=QUANTILE, foreign_load=foreign)
+            found.append(summarize(architecture.name, architecture.id, trace, value, provenance, excuse))
+    return found
+
+
+def ready_to_time(
+    architectures: Sequence[Architecture], runtime: Runtime, num_classes: int, *, runs: int, fork: bool
+) -> AbstractContextManager[list[Ready]]:
+    """Make networks ready, each in the memory layout in which it is faster, and let them wait to be timed.
+
+    Args:
+        architectures: the networks.
+        runtime: how they are run.
+        num_classes: outputs of the last layer.
+        runs: of a visit; see :func:`nas.latency.timing.visit`.
+        fork: each in a process of its own, where the device allows it (:mod:`nas.latency.processes`).
+    """
+    builds = [functools.partial(_build, item, num_classes, runtime, runs) for item in architectures]
+    fork = fork and runtime.device == "cpu" and sys.platform == "linux"
+    return made_ready(builds, threads=runtime.threads, fork=fork)
 
 
 def time_until_sure(
@@ -76,8 +104,8 @@ def time_until_sure(
     deadline = None
     number = 0
     while True:
-        for trace, visit in zip(traces, time_round(timers, number), strict=True):
-            trace.append(visit)
+        for trace, visited in zip(traces, time_round(timers, number), strict=True):
+            trace.append(visited)
         number += 1
         if number < rounds:
             continue
@@ -94,58 +122,23 @@ def time_until_sure(
         sleep(min(PAUSES[min(number - rounds, len(PAUSES) - 1)], max(0.0, deadline - time.monotonic())))
 
 
-def _measure_groups(
-    architectures: Sequence[Architecture],
-    runtime: Runtime,
-    place: Place,
-    *,
-    num_classes: int,
-    max_seconds: float,
-    on_progress: Progress | None,
-) -> list[Measurement]:
-    found: list[Measurement] = []
-    for start in range(0, len(architectures), GROUP):
-        group = architectures[start : start + GROUP]
-        found += _measure_group(group, runtime, place, num_classes, max_seconds)
-        if on_progress is not None:
-            on_progress(len(found), len(architectures))
-    return found
-
-
-def _measure_group(
-    architectures: Sequence[Architecture], runtime: Runtime, place: Place, num_classes: int, max_seconds: float
-) -> list[Measurement]:
-    with place() as prepare, quiet_process(runtime.threads):
-        load = LoadMeter()
-        build = functools.partial(in_faster_layout, num_classes=num_classes, runtime=runtime, runs=RUNS)
-        waiting = prepare([functools.partial(build, architecture) for architecture in architectures])
-        timers = [item.timer for item in waiting]
-        traces, values, excuse = time_until_sure(timers, rounds=ROUNDS, max_seconds=max_seconds)
-        foreign = load.foreign()
-    return [
-        summarize(
-            architecture.name,
-            architecture.id,
-            trace,
-            value,
-            describe(runtime, layout=item.about, quantile=QUANTILE, foreign_load=foreign),
-            excuse,
-        )
-        for architecture, trace, value, item in zip(architectures, traces, values, waiting, strict=True)
-    ]
-
-
-def in_faster_layout(architecture: Architecture, *, num_classes: int, runtime: Runtime, runs: int) -> Finish:
-    """Build a network to be timed; what is known about it in the end is the layout in which it is faster."""
-    ready = functools.partial(prepared, runs=runs, runtime=runtime)
+def _build(architecture: Architecture, num_classes: int, runtime: Runtime, runs: int) -> Callable[[], Ready]:
     with torch.inference_mode():
-        network, images = shipped(architecture, num_classes, runtime.device), example(architecture, runtime)
-        if layout := only_layout(runtime.engine):
-            return functools.partial(ready, runner(network, images, layout, runtime), layout)
+        network = shipped(architecture, num_classes, runtime.device)
+        images = example(architecture, runtime.batch, runtime.device)
 
-    def finish() -> Prepared:
+    def ready(layout: Layout) -> Ready:
         with torch.inference_mode():
-            layout = faster_layout(network, images, runtime)
-            return ready(runner(network, images, layout, runtime), layout)
+            run, probe = load(network, images, layout, runtime), Probe()
 
-    return finish
+        def timer() -> Visit:
+            with torch.inference_mode():
+                return visit(run, probe, runs=runs, single_thread=runtime.threads == 1 and runtime.device == "cpu")
+
+        return Ready(timer, layout)
+
+    layouts = ENGINES[runtime.engine].layouts
+    if len(layouts) > 1:
+        return lambda: ready(faster_layout(network, images, runtime))
+    only = ready(layouts[0])  # nothing must be timed for it, and an engine may take its time to load
+    return lambda: only

@@ -7,13 +7,14 @@ third of the networks to 10% because the prices differ by kind: a depthwise MAC 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from scipy.optimize import nnls
 
 from nas.blocks.complexity import FLOAT_BYTES
@@ -37,7 +38,7 @@ MAX_LOG = 10.0
 NotNegative = Annotated[float, Field(ge=0, le=MAX_MS)]
 Positive = Annotated[float, Field(ge=1 / MAX_MS, le=MAX_MS)]
 Slope = Annotated[float, Field(ge=-MAX_LOG, le=MAX_LOG)]
-Prices = Mapping[str, Sequence[float]]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Quantities(NamedTuple):
@@ -55,83 +56,8 @@ class Quantities(NamedTuple):
 
 
 PRICES = len(Quantities._fields)
-
-
-@dataclass(frozen=True)
-class LayerModel:
-    """Prices in ms by kind of layer, in the order of :class:`Quantities`."""
-
-    prices: Prices
-    per_run: float = 0.0
-    """ms of a run by itself, whatever it runs: a session's call, in engines whose blocks are timed one by one."""
-    per_edge: float = 0.0
-    """ms per MB that such a run takes in and gives out: an engine changes the layout there, not between blocks."""
-
-    def alone(self, segment: Segment) -> float:
-        """The segment's time in ms where it is a run of its own."""
-        return self(segment) + self.per_run + self.per_edge * edge_bytes([segment]) / MEGA
-
-    def __call__(self, segment: Segment) -> float:
-        """The segment's time in ms within a network, so without that of a run.
-
-        Raises:
-            UserError: it has a kind of layer that the model has never seen.
-        """
-        total = 0.0
-        for kind, quantities in _quantities(segment):
-            prices = self.prices.get(kind)
-            if prices is None:
-                raise UserError(
-                    f"the latency table knows no layer of kind {kind!r}; calibrate for the space of this network"
-                )
-            total += sum(price * quantity for price, quantity in zip(prices, quantities, strict=True))
-        return total
-
-    def whole(self, chain: Iterable[Segment]) -> float:
-        """The time in ms of a network with these segments, run as one."""
-        return self.per_run + sum(map(self, chain))
-
-
-class Observation(NamedTuple):
-    """Segments that were timed together: one block, or all of a network."""
-
-    chain: Sequence[Segment]
-    ms: float
-    """Above 0."""
-    weight: float = 1.0
-    """How much its relative error counts."""
-
-
-def fit(observations: Sequence[Observation], *, per_run: bool = False) -> LayerModel:
-    """Fit the prices to observed times by their relative errors.
-
-    Args:
-        observations: what was timed.
-        per_run: each observation is a run of its own, whose call has a price as well.
-    """
-    kinds = sorted(kinds_of(segment for chain, *_ in observations for segment in chain))
-    column = {kind: PRICES * index for index, kind in enumerate(kinds)}
-    rows: npt.NDArray[np.float64] = np.zeros((len(observations), PRICES * len(kinds) + 2))
-    weights = np.array([weight for _, _, weight in observations])
-    for row, (chain, ms, weight) in zip(rows, observations, strict=True):
-        for segment in chain:
-            for kind, quantities in _quantities(segment):
-                row[column[kind] : column[kind] + PRICES] += quantities
-        if per_run:
-            row[-2:] = 1.0, edge_bytes(chain) / MEGA
-        row *= weight / ms
-    # Columns of one size make the solver's tolerance mean the same for each.
-    size = np.maximum(np.linalg.norm(rows, axis=0), 1e-30)
-    # A row per kind that asks for a filling, the last of its prices, of 0.
-    fillings = RELUCTANCE * np.eye(rows.shape[1])[PRICES - 1 : -2 : PRICES]
-    targets = np.concatenate([weights, np.zeros(len(fillings))])
-    solution, _ = nnls(np.concatenate([rows / size, fillings]), targets, maxiter=50 * rows.shape[1])
-    *prices, run, edge = solution / size
-    return LayerModel(
-        {kind: tuple(map(float, prices[at : at + PRICES])) for kind, at in column.items()},
-        per_run=float(run) if per_run else 0.0,
-        per_edge=float(edge) if per_run else 0.0,
-    )
+Prices = tuple[NotNegative, NotNegative, NotNegative, NotNegative, NotNegative]
+"""In ms, of the quantities in their order."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +97,129 @@ class Context:
             + self.per_log_mb * _log_mb(weights)
             + self.per_kind * kinds
         )
+
+
+class LatencyModel(BaseModel):
+    """A network's time from its layers: what a latency table knows. A file holds no number that is not a finite time.
+
+    A segment's time is its layers' prices, moved towards its own measured time by as much as that can be trusted.
+    """
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    prices: Annotated[dict[str, Prices], Field(min_length=1)]
+    """By kind of layer."""
+    per_run: NotNegative
+    """ms of a run by itself, whatever it runs: a session's call, in engines whose blocks are timed one by one."""
+    per_edge: NotNegative
+    """ms per MB that such a run takes in and gives out: an engine changes the layout there, not between blocks."""
+    context: Context
+    """Whole networks over the sum of their segments."""
+    segments: dict[str, tuple[Positive, Count]]
+    """Mean ms and number of timings of each timed segment, by :attr:`Segment.key`."""
+    model_variance: NotNegative
+    """Variance of log(measured / model) over segments, timing noise taken out."""
+    timing_variance: NotNegative
+    """Variance of the logarithm of one timing of a segment."""
+
+    def total(self, chain: Iterable[Segment]) -> float:
+        """The time in ms of a network with these segments.
+
+        Raises:
+            UserError: it has a kind of layer that was never timed.
+        """
+        total, weights, kinds = self.per_run, 0, frozenset[str]()
+        for segment in chain:
+            known = self._known.get(segment)
+            if known is None:
+                known = self._known[segment] = self._segment(segment), weights_of([segment]), kinds_of([segment])
+            total += known[0]
+            weights += known[1]
+            kinds |= known[2]
+        return total * self.context(total, weights, len(kinds)) if total > 0 else 0.0
+
+    def knows(self, segment: Segment) -> bool:
+        """Return whether every kind of the segment's layers was timed."""
+        return kinds_of([segment]) <= self.prices.keys()
+
+    def by_layers(self, chain: Sequence[Segment]) -> float:
+        """The time in ms of a network with these segments by its layers' prices, without the context."""
+        return self.per_run + sum(map(self._layers, chain))
+
+    def alone(self, segment: Segment) -> float:
+        """The segment's time in ms, by its layers' prices, where it is a run of its own."""
+        return self.by_layers([segment]) + self.per_edge * edge_bytes([segment]) / MEGA
+
+    @cached_property
+    def _known(self) -> dict[Segment, tuple[float, int, frozenset[str]]]:
+        """Each segment met so far: its time, bytes of weights and kinds of layer."""
+        return {}
+
+    def _segment(self, segment: Segment) -> float:
+        modelled = self._layers(segment)
+        if segment.key not in self.segments or modelled <= 0:
+            return modelled
+        measured, count = self.segments[segment.key]
+        trust = self.model_variance / (self.model_variance + self.timing_variance / count + 1e-12)
+        return modelled * math.exp(trust * math.log(measured / self.alone(segment)))
+
+    def _layers(self, segment: Segment) -> float:
+        total = 0.0
+        for kind, quantities in _quantities(segment):
+            prices = self.prices.get(kind)
+            if prices is None:
+                raise UserError(
+                    f"the latency table knows no layer of kind {kind!r}; calibrate for the space of this network"
+                )
+            total += sum(price * quantity for price, quantity in zip(prices, quantities, strict=True))
+        return total
+
+
+class Observation(NamedTuple):
+    """Segments that were timed together: one block, or all of a network."""
+
+    chain: Sequence[Segment]
+    ms: float
+    """Above 0."""
+    weight: float = 1.0
+    """How much its relative error counts."""
+
+
+def fit_prices(observed: Sequence[Observation], *, per_run: bool) -> LatencyModel:
+    """Fit the prices to times by their relative errors; the model knows nothing else yet.
+
+    Args:
+        observed: at least one.
+        per_run: each is a run of its own, whose call has a price as well.
+    """
+    kinds = sorted(kinds_of(segment for chain, *_ in observed for segment in chain))
+    column = {kind: PRICES * index for index, kind in enumerate(kinds)}
+    rows: npt.NDArray[np.float64] = np.zeros((len(observed), PRICES * len(kinds) + 2))
+    weights = np.array([weight for _, _, weight in observed])
+    for row, (chain, ms, weight) in zip(rows, observed, strict=True):
+        for segment in chain:
+            for kind, quantities in _quantities(segment):
+                row[column[kind] : column[kind] + PRICES] += quantities
+        if per_run:
+            row[-2:] = 1.0, edge_bytes(chain) / MEGA
+        row *= weight / ms
+    # Columns of one size make the solver's tolerance mean the same for each; what nothing does has no price.
+    norms = np.linalg.norm(rows, axis=0)
+    size = np.where(norms > 0, norms, 1.0)
+    # A row per kind that asks for a filling, the last of its prices, of 0.
+    fillings = RELUCTANCE * np.eye(rows.shape[1])[PRICES - 1 : -2 : PRICES]
+    targets = np.concatenate([weights, np.zeros(len(fillings))])
+    solution, _ = nnls(np.concatenate([rows / size, fillings]), targets, maxiter=50 * rows.shape[1])
+    *prices, run, edge = (solution / size).tolist()
+    return LatencyModel(
+        prices={kind: tuple(prices[at : at + PRICES]) for kind, at in column.items()},
+        per_run=run if per_run else 0.0,
+        per_edge=edge if per_run else 0.0,
+        context=Context(),
+        segments={},
+        model_variance=0.0,
+        timing_variance=0.0,
+    )
 
 
 def fit_context(networks: Sequence[tuple[Sequence[Segment], float, float]]) -> Context:

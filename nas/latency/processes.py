@@ -1,8 +1,11 @@
-"""Make networks ready and let them wait to be timed in turn: each in a process of its own.
+"""The processes that measure: a fresh one, and in it a fork for each network, which waits there for its turns.
+
+A fresh process, since the user's other threads would take the interpreter from the one that measures. It is no spawn of
+multiprocessing's, which runs the user's script a second time: it reads a pickled call and answers with pickles.
 
 Memory is a matter of history: networks of a process that had built 24 or 32 others before took 12 to 15% longer than in
 a fresh one, whether those others still lived or not (eager torch, Xeon, 8 networks, n = 2). Whoever ships a network
-runs it alone. So each is made ready in a fork of the measuring process, and waits there for its turns.
+runs it alone. So each is made ready in a fork of the measuring process.
 
 That has two steps. Networks are built on all cores at once. What must be timed to make one ready, such as the layout in
 which it is faster, is timed as everything else: one after the other, on the cores that were chosen for it.
@@ -13,93 +16,136 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
+from typing import Any, NamedTuple, TypeVar
 
 from nas.errors import UserError
-from nas.latency.engines import Runtime
-from nas.latency.timing import Probe, Runner, Timer, Visit, visit
+from nas.latency.engines import Layout
+from nas.latency.machine import quiet_process
+from nas.latency.timing import Timer
 
+Progress = Callable[[int, int], None]
+"""Called with the units of work done and the number in all."""
+Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1  # of sys/prctl.h
 
 
-class Prepared(NamedTuple):
+class Ready(NamedTuple):
     """A network that waits to be timed."""
 
     timer: Timer
-    about: Any
-    """What is known of it since it was made ready."""
+    layout: Layout
+    """In which it is faster."""
 
 
-Finish = Callable[[], Prepared]
-"""The second step: with the core to itself."""
-Build = Callable[[], Finish]
-"""The first step: beside others."""
-Prepare = Callable[[Sequence[Build]], list[Prepared]]
-Place = Callable[[], contextlib.AbstractContextManager[Prepare]]
-"""Where networks are made ready: :func:`here` or :func:`in_children`. Built is on the cores that are allowed as the
-context begins; what follows is on those that the caller has chosen meanwhile
-(:func:`nas.latency.machine.quiet_process`)."""
+Build = Callable[[], Callable[[], Ready]]
+"""Builds a network beside others; returns the second step, which has the core to itself."""
 
 
-def prepared(runner: Runner, about: Any, *, runs: int, runtime: Runtime) -> Prepared:
-    """A network that waits in this process; see :func:`nas.latency.timing.visit`."""
-    probe, single_thread = Probe(), runtime.threads == 1 and runtime.device == "cpu"
+def call(
+    function: Callable[..., Result], *arguments: Any, threads: int, on_progress: Progress | None = None, **options: Any
+) -> Result:
+    """Call a function in a fresh process and return its result.
 
-    def timer() -> Visit:
-        with torch.inference_mode():
-            return visit(runner, probe, runs=runs, single_thread=single_thread)
+    Args:
+        function: at the top of a module.
+        threads: torch's, in that process.
+        on_progress: what the function's option of this name is called with there, this is called with here.
 
-    return Prepared(timer, about)
-
-
-def place_for(device: str) -> Place:
-    """Return where the measuring process makes networks ready: in children, where what it uses survives a fork."""
-    return in_children if device == "cpu" and sys.platform == "linux" else here
-
-
-@contextlib.contextmanager
-def here() -> Iterator[Prepare]:
-    """Networks are made ready in this process, one after the other."""
-    yield lambda builds: [build()() for build in builds]
-
-
-@contextlib.contextmanager
-def in_children() -> Iterator[Prepare]:
-    """Each network is made ready, and timed, in a fork of this process, which ends with the context.
-
-    Only for a process that has one thread and has used neither OpenMP nor CUDA, as the measuring process
-    (:mod:`nas.latency.worker`): neither survives a fork.
+    Raises:
+        UserError: the function raised one.
+        RuntimeError: the process died; the message ends with the last lines that it wrote.
     """
-    cores = os.sched_getaffinity(0)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    command = (sys.executable, "-c", f"from {__name__} import answer_call; answer_call()")
+    with (
+        tempfile.TemporaryFile("w+") as complaints,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, env=environment
+        ) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            pickle.dump((function, arguments, options, on_progress is not None), process.stdin)
+            process.stdin.close()
+            while True:
+                kind, value = pickle.load(process.stdout)
+                if kind == "result":
+                    return value
+                if kind == "error":
+                    raise UserError(value)
+                if on_progress is not None:
+                    on_progress(*value)
+        except (BrokenPipeError, EOFError):
+            pass  # it died; its last words follow
+        except BaseException:
+            process.kill()  # an interrupt, or a progress callback that raised
+            raise
+        process.wait()
+        complaints.seek(0)
+        words = " | ".join(complaints.read().strip().splitlines()[-3:])
+        raise RuntimeError(f"the measuring process ended with {process.returncode}: {words}")
 
-    def prepare(builds: Sequence[Build]) -> list[Prepared]:
+
+def answer_call() -> None:
+    """Be the fresh process: read a call, make it, answer."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not come between the answers
+
+    def answer(kind: str, value: Any) -> None:
+        pickle.dump((kind, value), answers)
+        answers.flush()
+
+    function, arguments, options, tells_progress = pickle.load(sys.stdin.buffer)
+    if tells_progress:
+        options["on_progress"] = lambda done, total: answer("progress", (done, total))
+    try:
+        result = function(*arguments, **options)
+    except UserError as error:
+        answer("error", str(error))
+    else:
+        answer("result", result)
+
+
+@contextlib.contextmanager
+def made_ready(builds: Sequence[Build], *, threads: int, fork: bool) -> Iterator[list[Ready]]:
+    """Make networks ready to be timed on the `threads` cores that are least used now.
+
+    Args:
+        builds: run on all cores.
+        threads: of a network's run.
+        fork: each in a fork of this process, which ends with the context. Only for a process that has one thread and
+            has used neither OpenMP nor CUDA, such as a fresh one: neither survives a fork. Else one after the other in
+            this process.
+    """
+    cores = os.sched_getaffinity(0) if fork else set[int]()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(quiet_process(threads))
+        if not fork:
+            yield [build()() for build in builds]
+            return
+        gc.freeze()  # what is here already, no child's garbage collector need search again and again
+        stack.callback(gc.unfreeze)
         children: list[_Child] = []
-        building: dict[Connection, _Child] = {}
+        building: dict[Any, _Child] = {}
         for build in builds:
             if len(building) == len(cores):
                 for connection in wait(list(building)):
-                    building.pop(connection).answer()  # type: ignore[call-overload]
+                    building.pop(connection).answer()
             child = _Child(build, cores)
             stack.callback(child.end)
             children.append(child)
             building[child.connection] = child
         for child in building.values():
             child.answer()
-        return [Prepared(child.next, child.next()) for child in children]
-
-    gc.freeze()  # what is here already, no child's garbage collector need search again and again
-    try:
-        with contextlib.ExitStack() as stack:
-            yield prepare
-    finally:
-        gc.unfreeze()
+        yield [Ready(child.next, child.next()) for child in children]
 
 
 class _Child:
@@ -155,8 +201,8 @@ def _serve(build: Build, cores: set[int], parent: Connection) -> None:
         finish = build()
         parent.send((None, None))
         wait_for_turn()
-        timer, about = finish()
-        parent.send((about, None))
+        timer, layout = finish()
+        parent.send((layout, None))
     except UserError as error:
         parent.send((None, str(error)))
         return

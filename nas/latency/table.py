@@ -3,29 +3,26 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
 from nas.errors import UserError, first_mistake
-from nas.files import parse_json, read_text, write_atomic
-from nas.latency.layers import Segment, segments
+from nas.files import read_text, write_atomic
+from nas.latency.layers import segments
 from nas.latency.machine import Provenance
-from nas.latency.model import MAX_LOG, PRICES, Context, LayerModel, NotNegative, Positive, kinds_of, weights_of
+from nas.latency.model import MAX_LOG, Count, LatencyModel
 
-SCHEMA = 3
+SCHEMA: Literal[3] = 3
 REDO = "make a new one with nas latency calibrate"
 LATER = 0.04
 """Standard deviation of the logarithm of the machine's speed between a calibration and what is measured later: the
 coefficient of variation of a measurement repeated minutes later was 2.0% (EPYC, n = 2 x 4) and 3.6% (Xeon, n = 4), so
 that of the ratio of two was 2.8 and 5.1%. Without it, intervals of 95% held 69% of 100 networks (EPYC)."""
-Count = Annotated[int, Field(ge=1)]
 
 
 class Prediction(NamedTuple):
@@ -48,32 +45,26 @@ class HeldOut:
     """95% of the relative errors, as logarithms, are smaller."""
 
 
-@dataclass(frozen=True)
-class Table:
+class SpaceName(BaseModel, frozen=True):
+    """The space that a table is of; `id` is that of :func:`space_id`."""
+
+    name: str
+    id: str
+
+
+class Table(LatencyModel):
     """Predicts the latency of a space's networks on one device; see :func:`nas.latency.calibrate`.
 
-    A segment's time is its layers' prices, moved towards its own measured time by as much as that can be trusted.
+    The fields are those of its file.
     """
 
-    space_name: str
-    space_id: str
-    num_classes: int
+    schema_number: Literal[3] = Field(alias="schema")
+    space: SpaceName
+    num_classes: Count
     provenance: Provenance
-    model: LayerModel
-    context: Context
-    """Whole networks over the sum of their segments."""
-    measured: Mapping[str, tuple[float, int]]
-    """Mean ms and number of timings of each timed segment, by :attr:`Segment.key`."""
-    model_variance: float
-    """Variance of log(measured / model) over segments, timing noise taken out."""
-    timing_variance: float
-    """Variance of the logarithm of one timing of a segment."""
     held_out: HeldOut
-    complaint: str = ""
+    complaint: str
     """What was wrong while it was made, such as a busy machine; empty where nothing was."""
-    _known: dict[Segment, tuple[float, int, frozenset[str]]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     def predict(self, architecture: Architecture) -> Prediction:
         """The network's latency, in microseconds of run time once its blocks have been met.
@@ -91,36 +82,11 @@ class Table:
         on held-out networks, and by the machine's speed, which is another one then."""
         return math.hypot(self.held_out.error_95, 1.96 * LATER)
 
-    def total(self, chain: Iterable[Segment]) -> float:
-        """The time in ms of a network with these segments."""
-        total, weights, kinds = self.model.per_run, 0, frozenset[str]()
-        for segment in chain:
-            known = self._known.get(segment)
-            if known is None:
-                known = self._segment(segment), weights_of([segment]), kinds_of([segment])
-                self._known[segment] = known
-            total += known[0]
-            weights += known[1]
-            kinds |= known[2]
-        return total * self.context(total, weights, len(kinds)) if total > 0 else 0.0
-
-    def knows(self, segment: Segment) -> bool:
-        """Return whether every kind of the segment's layers was timed."""
-        return kinds_of([segment]) <= self.model.prices.keys()
-
-    def _segment(self, segment: Segment) -> float:
-        modelled = self.model(segment)
-        if segment.key not in self.measured or modelled <= 0:
-            return modelled
-        measured, count = self.measured[segment.key]
-        trust = self.model_variance / (self.model_variance + self.timing_variance / count + 1e-12)
-        return modelled * math.exp(trust * math.log(measured / self.model.alone(segment)))
-
     def check(self, *, space: Space | None = None, num_classes: int | None = None, engine: str | None = None) -> None:
         """Raise UserError, one line, where the table is for another space, number of classes or engine."""
-        if space is not None and space_id(space) != self.space_id:
+        if space is not None and space_id(space) != self.space.id:
             raise UserError(
-                f"latency table: made for space {self.space_name} ({self.space_id}), "
+                f"latency table: made for space {self.space.name} ({self.space.id}), "
                 f"not {space.name} ({space_id(space)}); {REDO} --space {space.name}"
             )
         if num_classes is not None and num_classes != self.num_classes:
@@ -133,16 +99,7 @@ class Table:
 
     def to_json(self) -> str:
         """The table as its file holds it."""
-        document = {
-            "schema": SCHEMA,
-            "space": {"name": self.space_name, "id": self.space_id},
-            **{name: getattr(self, name) for name in _SAME},
-            "per_run": self.model.per_run,
-            "per_edge": self.model.per_edge,
-            "prices": self.model.prices,
-            "segments": self.measured,
-        }
-        return json.dumps(document, indent=1, allow_nan=False, default=asdict) + "\n"
+        return self.model_dump_json(indent=1, by_alias=True) + "\n"
 
     def save(self, path: Path) -> None:
         """Write the table, whole or not at all."""
@@ -162,55 +119,17 @@ def load_table(path: Path) -> Table:
 def parse_table(text: str, where: str) -> Table:
     """Read a table from its text; see :func:`load_table`."""
     try:
-        document = parse_json(text, where)
-    except UserError as error:
-        raise UserError(f"{error}; not a latency table; {REDO}") from None
-    if not isinstance(document, dict) or "schema" not in document:
-        raise UserError(f"{where}: not a latency table; {REDO}")
-    if document["schema"] != SCHEMA:
-        raise UserError(f"{where}: schema {document['schema']!r}, this version of nas reads {SCHEMA}; {REDO}")
-    try:
-        read = _DOCUMENT.validate_json(text, strict=True)
+        return Table.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise UserError(f"{where}: damaged latency table: {': '.join(first_mistake(error))}; {REDO}") from None
-    return Table(
-        space_name=read["space"]["name"],
-        space_id=read["space"]["id"],
-        model=LayerModel(
-            {kind: tuple(prices) for kind, prices in read["prices"].items()}, read["per_run"], read["per_edge"]
-        ),
-        measured=read["segments"],
-        **{name: read[name] for name in _SAME},  # type: ignore[literal-required]
-    )
-
-
-class _SpaceName(TypedDict):
-    name: str
-    id: str
-
-
-class _Document(TypedDict):
-    """A table's file: no number in it lets a prediction be anything but a finite time."""
-
-    schema: int
-    space: _SpaceName
-    num_classes: Count
-    provenance: Provenance
-    held_out: HeldOut
-    complaint: str
-    context: Context
-    model_variance: NotNegative
-    timing_variance: NotNegative
-    per_run: NotNegative
-    per_edge: NotNegative
-    prices: Annotated[
-        dict[str, Annotated[list[NotNegative], Field(min_length=PRICES, max_length=PRICES)]], Field(min_length=1)
-    ]
-    segments: dict[str, tuple[Positive, Count]]
-
-
-_SAME = ("num_classes", "provenance", "held_out", "complaint", "context", "model_variance", "timing_variance")
-_DOCUMENT = TypeAdapter(_Document)
+        mistakes = {mistake["loc"]: mistake for mistake in error.errors(include_url=False)}
+        of_schema = mistakes.get(("schema",))
+        if () in mistakes or (of_schema and of_schema["type"] == "missing"):
+            wrong = "not a latency table"
+        elif of_schema:
+            wrong = f"schema {of_schema['input']!r}, this version of nas reads {SCHEMA}"
+        else:
+            wrong = f"damaged latency table: {': '.join(first_mistake(error))}"
+        raise UserError(f"{where}: {wrong}; {REDO}") from None
 
 
 def space_id(space: Space) -> str:

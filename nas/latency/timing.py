@@ -15,7 +15,7 @@ is to be believed:
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -94,6 +94,39 @@ class Probe:
         for number in range(500):
             total += number
         return time.perf_counter_ns() - start
+
+
+def runner(steps: Sequence[Callable[[Any], Any]], value: Any) -> Runner:
+    """A runner of steps, each of which takes what the one before it returns, with a clock between them."""
+    clock = time.perf_counter_ns
+
+    def once() -> Sequence[int]:
+        current, times = value, []
+        last = clock()
+        for step in steps:
+            current = step(current)
+            now = clock()
+            times.append(now - last)
+            last = now
+        return times
+
+    return once
+
+
+def cuda_runner(step: Callable[[Any], Any], value: Any, device: torch.device) -> Runner:
+    """Timed by the card's own events, once it has finished what went before. Not measured for this project yet."""
+
+    def once() -> Sequence[int]:
+        with torch.cuda.device(device):
+            start, end = torch.Event("cuda", enable_timing=True), torch.Event("cuda", enable_timing=True)
+            torch.cuda.synchronize()
+            start.record()
+            step(value)
+            end.record()
+            torch.cuda.synchronize()
+        return [round(start.elapsed_time(end) * 1e6)]
+
+    return once
 
 
 def visit(runner: Runner, probe: Probe, *, runs: int, single_thread: bool) -> Visit:

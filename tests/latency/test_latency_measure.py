@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from timings import PROVENANCE
+from torch import nn
 from torch.utils.benchmark import Timer
 
 from nas.architecture.catalogue import load, load_space, published, space_names
@@ -18,12 +19,12 @@ from nas.architecture.document import Architecture
 from nas.costs.analytic import cost
 from nas.errors import UserError
 from nas.latency import measure, timing
-from nas.latency.engines import Runtime, to_onnx
+from nas.latency.engines import Runtime
+from nas.latency.engines import load as load_engine
 from nas.latency.layers import segments
 from nas.latency.machine import LoadMeter, free_cores, quiet_process
 from nas.latency.measuring import time_until_sure
-from nas.latency.onnx_profile import own_shares, profiled
-from nas.latency.segments import example, segmented, shipped, split, whole
+from nas.latency.segments import example, shipped, split
 from nas.latency.summary import summarize
 from nas.latency.timing import WARM_UP_RUNS, Probe, time_round
 
@@ -98,20 +99,12 @@ def test_a_busy_machine_is_noticed() -> None:
 
 
 def test_measures_in_a_fresh_process_and_in_this_one() -> None:
-    seen: list[tuple[int, int]] = []
     for isolate in (False, True):
-        found = measure(
-            [SMALL, load("han-e")],
-            max_seconds=0,
-            isolate=isolate,
-            resolution=16,
-            on_progress=lambda done, total: seen.append((done, total)),
-        )
+        found = measure([SMALL, load("han-e")], max_seconds=0, isolate=isolate, resolution=16)
         assert [item.name for item in found] == ["small", "han-e"]
         assert 0 < found[0].value_ms < found[1].value_ms
         assert found[0].id == SMALL.with_input(resolution=16).id
         assert found[0].provenance.threads == 1 and found[0].provenance.engine == "eager"
-    assert seen == [(2, 2)] * 2
 
 
 def test_measures_in_a_fresh_process_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +127,7 @@ def test_segments_are_the_network(name: str) -> None:
     architecture = load(name)
     if architecture.input.resolution > 32:
         architecture = architecture.with_input(resolution=32)
-    network, images = shipped(architecture, 10), example(architecture, Runtime(batch=2))
+    network, images = shipped(architecture, 10), example(architecture, batch=2)
     modules = split(network)
     assert len(modules) == len(segments(architecture, 10))
     with torch.inference_mode():
@@ -170,34 +163,14 @@ def test_onnxruntime_runs_the_same_network() -> None:
     assert "onnxruntime" in found[0].provenance.versions
 
 
-def test_onnxruntimes_profile_finds_the_block_that_takes_longest() -> None:
-    pytest.importorskip("onnxruntime")
-    document = {
-        "name": "one-large-block",
-        "input": {"channels": 3, "resolution": 32},
-        "stem": {"channels": 8},
-        "stages": [
-            {"block": "inverted_residual", "channels": 8, "expansion": 1},
-            {"block": "inverted_residual", "channels": 256, "expansion": 6, "kernels": [3, 7]},
-            {"block": "inverted_residual", "channels": 8, "expansion": 1, "stride": 2},
-        ],
-    }
-    architecture = Architecture.from_dict(document)
-    network, images = shipped(architecture, 10), example(architecture, Runtime())
-    with torch.inference_mode():
-        run, shares = profiled(to_onnx(network, images), images, len(split(network)), Runtime("onnxruntime"))
-        assert run()[0] > 0
-    assert len(shares) == len(split(network)) == 5
-    assert sum(shares) == pytest.approx(1)
-    macs = np.array([sum(layer.macs for layer in segment.layers) for segment in segments(architecture, 10)])
-    assert np.argsort(shares)[-1] == np.argmax(macs)
-    assert all(share > 0 for share in shares)
-
-
-def test_what_the_profiler_takes_is_taken_off_its_nodes() -> None:
-    own, nodes = np.array([10.0, 400.0, 90.0]), np.array([3, 10, 40])
-    np.testing.assert_allclose(own_shares(own + 3 * nodes, nodes, own.sum()), own / own.sum())
-    np.testing.assert_allclose(own_shares(own, nodes, 2 * own.sum()), own / own.sum())  # it took nothing
+def test_a_network_runs_in_the_layout_that_its_figure_names() -> None:
+    network, images = shipped(SMALL, 10), example(SMALL)
+    conv = network.get_submodule("stem.0")
+    assert isinstance(conv, nn.Conv2d)
+    for layout, form in (("channels_last", torch.channels_last), ("contiguous", torch.contiguous_format)) * 2:
+        with torch.inference_mode():
+            assert sum(load_engine(network, images, layout, Runtime())()) > 0
+        assert conv.weight.is_contiguous(memory_format=form)
 
 
 def test_missing_engines_and_devices_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,8 +200,8 @@ def test_agrees_with_torch_benchmark() -> None:
     """
     architecture = load("han-e")
     with quiet_process(1), torch.inference_mode():
-        network, images = shipped(architecture, 10), example(architecture, Runtime())
-        run = segmented(network, images, "channels_last")
+        network, images = shipped(architecture, 10), example(architecture)
+        run = load_engine(network, images, "channels_last", Runtime())
         images = images.contiguous(memory_format=torch.channels_last)
         timer = Timer("network(images)", globals={"network": network, "images": images}, num_threads=1)
         ours, theirs = [], []
@@ -242,5 +215,5 @@ def test_agrees_with_torch_benchmark() -> None:
 @pytest.mark.slow
 def test_a_compiled_network_runs() -> None:
     with quiet_process(1), torch.inference_mode():
-        run = whole(shipped(SMALL, 10), example(SMALL, Runtime()), "channels_last", Runtime("compiled"))
+        run = load_engine(shipped(SMALL, 10), example(SMALL), "channels_last", Runtime("compiled"))
         assert run()[0] > 0

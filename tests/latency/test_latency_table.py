@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +45,8 @@ class TestPrediction:
         architecture = SPACE.sample(0)
         chain = segments(architecture, 10)
         weights = sum(layer.weights for segment in chain for layer in segment.layers)
-        assert table.model.per_run == 0
-        bare = replace(table, context=Context())
+        assert table.per_run == 0
+        bare = table.model_copy(update={"context": Context()})
         singles = sum(bare.total([segment]) for segment in chain)
         expected = singles * table.context(singles, weights, len(kinds_of(chain)))
         assert table.predict(architecture).value_ms == pytest.approx(expected)
@@ -55,7 +54,7 @@ class TestPrediction:
     def test_what_large_networks_take_more_is_found(self) -> None:
         def slower(item: Timed) -> Timed:
             factor = item.whole**0.15
-            return Timed(item.document, tuple(factor * part for part in item.parts), factor * item.whole)
+            return Timed(item.segments, tuple(factor * part for part in item.parts), factor * item.whole)
 
         found = table_of([Group(group.sentinel, tuple(map(slower, group.networks))) for group in groups(8)])
         for seed in range(10):
@@ -71,15 +70,16 @@ class TestPrediction:
                     macs = layer.resolution**2 * ceil_in * 16 * math.ceil(layer.out_channels / 16)
                 return 0.002 + macs / 1e6
 
-            parts = tuple(sum(map(ms, segment.layers)) for segment in segments(architecture, 10))
-            return Timed(architecture.to_dict(), parts, sum(parts))
+            chain = tuple(segments(architecture, 10))
+            parts = tuple(sum(map(ms, segment.layers)) for segment in chain)
+            return Timed(chain, parts, sum(parts))
 
         drawn = list(draw_networks(SPACE, 24, 10))
         found = table_of([Group(filled_up(drawn[0]).whole, tuple(map(filled_up, drawn[1:])))])
         assert any(layer.out_channels % 16 for item in drawn for part in segments(item, 10) for layer in part.layers)
         for seed in range(10):
             expected = filled_up(SPACE.sample(seed)).whole
-            assert found.model.whole(segments(SPACE.sample(seed), 10)) == pytest.approx(expected, rel=0.01)
+            assert found.by_layers(segments(SPACE.sample(seed), 10)) == pytest.approx(expected, rel=0.01)
 
     def test_the_context_ends_where_the_timed_networks_end(self) -> None:
         context = Context(0.1, 0.2, 0.3, least_ms=0.5, most_ms=2.0)
@@ -113,9 +113,8 @@ class TestPrediction:
             members = []
             for member in group.networks:
                 factor = float(np.exp(generator.normal(0, 0.1)))
-                members.append(
-                    Timed(member.document, tuple(factor * part for part in member.parts), factor * member.whole)
-                )
+                parts = tuple(factor * part for part in member.parts)
+                members.append(Timed(member.segments, parts, factor * member.whole))
             noisy.append(Group(group.sentinel, tuple(members)))
         found = table_of(noisy)
         assert found.held_out.error_95 > 0.1
@@ -138,20 +137,26 @@ class TestPrediction:
             Group(
                 group.sentinel + call,
                 tuple(
-                    Timed(item.document, tuple(part + call for part in item.parts), item.whole + call)
+                    Timed(item.segments, tuple(part + call for part in item.parts), item.whole + call)
                     for item in group.networks
                 ),
             )
             for group in groups()
         ]
         found = table_of(alone)
-        assert found.model.per_run == pytest.approx(call, rel=0.05)
+        assert found.per_run == pytest.approx(call, rel=0.05)
         architecture = SPACE.sample(1)
         assert found.predict(architecture).value_ms == pytest.approx(timed(architecture).whole + call, rel=0.05)
 
+    def test_what_no_timed_network_does_has_no_price(self) -> None:
+        """Channels of 16 fill nothing up; those of others must not be charged with rounding errors."""
+        full = Space({**DOCUMENT, "width": 1.0, "stages": [{"block": "conv", "channels": 32}]})
+        found = table_of([Group(timed(full.sample(0)).whole, (timed(full.sample(0)),) * 3)])
+        assert [prices[-1] for prices in found.prices.values()] == pytest.approx([0.0] * len(found.prices))
+
     def test_whole_networks_alone_are_enough(self) -> None:
         wholes = [
-            Group(group.sentinel, tuple(Timed(item.document, (), item.whole) for item in group.networks))
+            Group(group.sentinel, tuple(Timed(item.segments, (), item.whole) for item in group.networks))
             for group in groups()
         ]
         found = table_of(wholes)
@@ -279,7 +284,7 @@ class TestCalibration:
     @pytest.mark.parametrize("text", ["", "{}", '{"identity": 1}', "[]"])
     def test_a_damaged_partial_file_is_ignored(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "p").write_text(text)
-        assert calibrate(SPACE, networks=3, partial=tmp_path / "p", isolate=False).measured
+        assert calibrate(SPACE, networks=3, partial=tmp_path / "p", isolate=False).segments
 
     def test_draws_cover_the_space_and_are_the_same_every_time(self) -> None:
         drawn = list(draw_networks(SPACE, 24, 10))

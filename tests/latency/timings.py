@@ -9,7 +9,7 @@ from nas.latency.engines import Runtime
 from nas.latency.fitting import Group, Timed, make_table, steady
 from nas.latency.layers import Segment, segments
 from nas.latency.machine import describe
-from nas.latency.table import Table, space_id
+from nas.latency.table import SpaceName, Table, space_id
 from nas.latency.timing import Visit
 
 PROVENANCE = describe(Runtime(), layout="contiguous", quantile=0.2, foreign_load=0)
@@ -58,8 +58,9 @@ def true_ms(segment: Segment) -> float:
 
 
 def timed(architecture: Architecture, factor: float = 1.0) -> Timed:
-    parts = tuple(factor * true_ms(segment) for segment in segments(architecture, 10))
-    return Timed(architecture.to_dict(), parts, sum(parts))
+    chain = tuple(segments(architecture, 10))
+    parts = tuple(factor * true_ms(segment) for segment in chain)
+    return Timed(chain, parts, sum(parts))
 
 
 def groups(count: int = 6, drift: float = 0.0) -> list[Group]:
@@ -72,6 +73,5 @@ def groups(count: int = 6, drift: float = 0.0) -> list[Group]:
 
 
 def table_of(timings: list[Group]) -> Table:
-    return make_table(
-        steady(timings, 10), space_name="tiny", space_id=space_id(SPACE), num_classes=10, provenance=PROVENANCE
-    )
+    space = SpaceName(name="tiny", id=space_id(SPACE))
+    return make_table(steady(timings), space=space, num_classes=10, provenance=PROVENANCE)
