@@ -121,10 +121,9 @@ class Trainer:
         # Graphs with several processes would need their collectives captured too.
         self._graphs = graph and self.device.type == "cuda" and ranks.count == 1
         self.epoch = 0
-        self._begin_steps()
-        self.accuracy = 0.0
-        self.best_accuracy = -1.0
+        self.accuracy, self.best_accuracy = 0.0, -1.0
         self._best: dict[str, Any] | None = None
+        self._begin_steps()
 
     @property
     def done(self) -> bool:
@@ -152,7 +151,7 @@ class Trainer:
         half a batch does not fit either. After any of them this trainer is of no more use.
         """
         started = time.perf_counter()
-        loss, train_accuracy, lr = self._train()  # reads the loss, so the device is done when it returns
+        loss, train_accuracy, lr = self._train_epoch()  # reads the loss, so the device is done when it returns
         trained = time.perf_counter()
         if not math.isfinite(loss):
             raise DivergedError(f"the loss of epoch {self.epoch + 1} is {loss}")
@@ -252,11 +251,11 @@ class Trainer:
         """Build a new optimizer, and with it a new graph, since the old one holds the old optimizer's tensors."""
         self._optimizer = build_optimizer(self.network, self.recipe)
         self._graph: StepGraph | None = None
-        if self._graphs:
+        if self._graphs and self._parts == 1:
             steps = self._steps * (self.recipe.epochs - self.epoch)
             self._graph = StepGraph(self._optimizer, device=self.device, steps=steps)
 
-    def _train(self) -> tuple[float, float, float]:
+    def _train_epoch(self) -> tuple[float, float, float]:
         """Train one epoch; return (mean loss, accuracy, last learning rate)."""
         draws = draw_epoch(
             self._augmentation,
@@ -269,9 +268,9 @@ class Trainer:
             generator=self._generator,
         )
         draws = draws.share(self._ranks.index, self._ranks.count).to(self.device)
-        self._sums.zero_()
         lr = self.recipe.lr
         limit = math.inf if self._epoch_timeout is None else time.monotonic() + self._epoch_timeout
+        self._sums.zero_()
         self.network.train()
         # Dropout and the like draw from the global state: give them a state of their own, and the caller's back.
         cuda = [self.device] if self.device.type == "cuda" else []
@@ -281,10 +280,9 @@ class Trainer:
                 lr = self.recipe.learning_rate(self.epoch + step / self._steps)
                 for group in self._optimizer.param_groups:
                     group["lr"] = lr
-                if self._graph is not None and self._parts == 1:
-                    self._graph.run(draws.step(step), self._sums, lr, step=self._step, bare_step=self._bare_step)
-                else:
-                    self._step(draws.step(step), self._sums)
+                drawn = draws.step(step)
+                if self._graph is None or not self._graph.run(drawn, lr, self._step, warm_up=self._step_or_halve):
+                    self._step_or_halve(drawn)
                 if self._average is not None:
                     self._average.update(self.epoch * self._steps + step)
                 if time.monotonic() > limit:
@@ -300,6 +298,43 @@ class Trainer:
         images = self._steps * self._batch
         return loss / images, hits / images, lr
 
+    def _step(self, draws: Draws) -> None:
+        """Take one optimizer step, and add the batch's summed loss and its hits to the epoch's.
+
+        Nothing here reads a value from the device, so that a CUDA graph can capture it.
+        """
+        labels = self.dataset.train.labels[draws.order]
+        images = prepare(self.dataset.train.images[draws.order], self._augmentation, draws, self._normalise)
+        sums = torch.zeros_like(self._sums)
+        for part, own, other in zip(*(t.chunk(self._parts) for t in (images, labels, labels.flip(0))), strict=True):
+            with mixed_precision(self.device, self._dtype):
+                logits = self._forward(part)
+            logits = logits.float()
+            loss = F.cross_entropy(logits, own, reduction="sum", label_smoothing=self.recipe.label_smoothing)
+            if draws.shares is not None:  # mixup: the mixture of both labels' losses
+                others = F.cross_entropy(logits, other, reduction="sum", label_smoothing=self.recipe.label_smoothing)
+                loss = others.lerp(loss, draws.shares)
+            (loss / len(labels)).backward()  # type: ignore[no-untyped-call]
+            sums += torch.stack((loss.detach(), (logits.detach().argmax(1) == own).sum()))
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._sums += sums
+
+    def _step_or_halve(self, draws: Draws) -> None:
+        """Take a step; out of memory for the first time, take it and all that follow in two halves."""
+        try:
+            return self._step(draws)
+        except torch.OutOfMemoryError:
+            if self._parts > 1 or self._batch < 4 or self._ranks.count > 1:  # the others would wait for ever
+                raise
+        # Outside of the except block, whose traceback keeps the failed batch's tensors alive. Some running statistics
+        # of batch normalisation have seen this batch once already; that is one update among thousands.
+        self._parts, self._graph = 2, None
+        self._optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return self._step(draws)
+
     def _recalibrate(self, draws: Draws) -> None:
         """Recalibrate BatchNorm on the epoch's last batches, with the weights as they are now.
 
@@ -309,64 +344,12 @@ class Trainer:
         change any more.
         """
         count = min(self._steps, max(_FEWEST_RECALIBRATING, self._steps // _STEPS_PER_RECALIBRATING))
-        batches = (self._batch_of(draws.step(step)) for step in range(self._steps - count, self._steps))
+        last = (draws.step(step) for step in range(self._steps - count, self._steps))
+        images = self.dataset.train.images
+        batches = (prepare(images[drawn.order], self._augmentation, drawn, self._normalise) for drawn in last)
         with mixed_precision(self.device, self._dtype):
             parts = (part for batch in batches for part in batch.chunk(self._parts))
             recalibrate_batch_norm(self.evaluated_network, parts, ranks=self._ranks)
-
-    def _step(self, draws: Draws, sums: Tensor) -> None:
-        """Take one optimizer step and add the batch's summed loss and its hits to `sums`."""
-        try:
-            step_sums = self._gradients(draws)
-        except torch.OutOfMemoryError:
-            if self._parts > 1 or self._batch < 4 or self._ranks.count > 1:  # the others would wait for ever
-                raise
-            step_sums = None
-        if step_sums is None:
-            # Outside of the except block, whose traceback keeps the failed batch's tensors alive. Some running
-            # statistics of batch normalisation have seen this batch once already; that is one update among thousands.
-            self._parts = 2
-            self._optimizer.zero_grad(set_to_none=True)
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            step_sums = self._gradients(draws)
-        self._descend(step_sums, sums)
-
-    def _bare_step(self, draws: Draws, sums: Tensor) -> None:
-        """Take a step as `_step` does, but let running out of memory be an error."""
-        self._descend(self._gradients(draws), sums)
-
-    def _descend(self, step_sums: Tensor, sums: Tensor) -> None:
-        sums += step_sums
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-
-    def _gradients(self, draws: Draws) -> Tensor:
-        """Compute gradients of the mean loss of one batch, summed over its parts; return (summed loss, hits)."""
-        labels = self.dataset.train.labels[draws.order]
-        batch = self._batch_of(draws)
-        sums = torch.zeros(2, device=self.device)
-        mixed = labels.flip(0)
-        for images, own, other in zip(*(t.chunk(self._parts) for t in (batch, labels, mixed)), strict=True):
-            with mixed_precision(self.device, self._dtype):
-                logits = self._forward(images)
-            loss = self._loss(logits.float(), own, other, draws.shares)
-            (loss / len(labels)).backward()  # type: ignore[no-untyped-call]
-            sums += torch.stack((loss.detach(), (logits.detach().argmax(1) == own).sum()))
-        return sums
-
-    def _batch_of(self, draws: Draws) -> Tensor:
-        """Return the network's input of one step."""
-        return prepare(self.dataset.train.images[draws.order], self._augmentation, draws, self._normalise)
-
-    def _loss(self, logits: Tensor, labels: Tensor, mixed: Tensor, share: Tensor | None) -> Tensor:
-        """Summed cross-entropy; mixup's is the mixture of both labels' losses."""
-        smoothing = self.recipe.label_smoothing
-        loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
-        if share is None:
-            return loss
-        other = F.cross_entropy(logits, mixed, reduction="sum", label_smoothing=smoothing)
-        return other.lerp(loss, share)
 
 
 def channels_last_(network: nn.Module) -> nn.Module:

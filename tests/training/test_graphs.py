@@ -16,7 +16,6 @@ import nas
 from nas.blocks.forms import forms_of, usual
 from nas.training.augment import Draws, draw_epoch
 from nas.training.data import Dataset, Images
-from nas.training.graphs import Timing, worth_capturing
 from nas.training.loop import Trainer
 from nas.training.recipe import Recipe
 
@@ -54,7 +53,7 @@ def test_a_step_reads_no_value(digits: Dataset, optimizer: Any, pad_mode: Any, f
     trainer = Trainer(network, dataset, recipe, forms=lambda case: forms_of(case)[form % len(forms_of(case))])
     draws = epoch_of(trainer).to(dataset.device)
     assert all(draw is not None for draw in draws._fields())
-    trainer._bare_step(draws.step(0), trainer._sums)
+    trainer._step(draws.step(0))
     assert trainer._average is not None
     trainer._average.update(0)
 
@@ -70,15 +69,7 @@ def test_a_step_that_reads_a_value_is_found(digits: Dataset) -> None:
     network = nn.Sequential(small_network(), Curious())
     trainer = Trainer(network, on_meta(digits), PLAIN, forms=usual)
     with pytest.raises(RuntimeError, match="meta"):
-        trainer._bare_step(epoch_of(trainer).to(torch.device("meta")).step(0), trainer._sums)
-
-
-def test_a_graph_pays_where_the_device_waits_and_steps_are_left() -> None:
-    waits, works = Timing(issued=0.010, finished=0.0101), Timing(issued=0.010, finished=0.030)
-    assert worth_capturing([waits] * 3, steps_left=1000)
-    assert not worth_capturing([waits] * 3, steps_left=10)
-    assert not worth_capturing([works] * 3, steps_left=1000)
-    assert worth_capturing([waits, works, waits], steps_left=1000)  # one hiccup does not decide
+        trainer._step(epoch_of(trainer).to(torch.device("meta")).step(0))
 
 
 def test_draws_of_a_graph_are_its_own(digits: Dataset) -> None:
