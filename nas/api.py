@@ -45,6 +45,7 @@ from nas.training.data import Dataset, decoded_resolution, load_again, load_data
 from nas.training.distributed import joined
 from nas.training.evaluate import evaluate as evaluate_network
 from nas.training.loop import Epoch
+from nas.training.options import TrainOptions
 from nas.training.recipe import Recipe, load_recipe, steps_per_epoch
 from nas.training.session import CHECKPOINT, MODEL, Trained, begun_recipe
 from nas.training.session import train as train_network
@@ -80,7 +81,7 @@ def search(options: SearchOptions) -> Run:
     )
     fitted = fit_space(space, data, options.resolution)
     recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
-    recipe = recipe.for_images(len(data.train), epochs=options.epochs)
+    recipe = recipe.with_flip(options.flip).for_images(len(data.train), epochs=options.epochs)
     known = {name: value for name, value in vars(options).items() if name in Settings.__dataclass_fields__}
     paths = {name: str(value) for name, value in known.items() if isinstance(value, Path)}
     settings = Settings(
@@ -108,67 +109,55 @@ def search(options: SearchOptions) -> Run:
         )
 
 
-def train(
-    architecture: str | Path | Architecture,
-    *,
-    dataset: str = "digits",
-    data_dir: str | Path | None = None,
-    train_size: int | None = None,
-    resolution: int | None = None,
-    recipe: str | Recipe = "train",
-    epochs: int | None = None,
-    device: str | None = None,
-    compile: bool | None = None,
-    threads: int | None = None,
-    seed: int = 0,
-    out: str | Path | None = None,
-    resume: bool = False,
-    init: str | Path | None = None,
-    on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
-) -> Trained:
+@keywords(TrainOptions, Architecture, Epoch, Recipe)
+def train(options: TrainOptions) -> Trained:
     """Train one network in full; `nas train` in Python. See :func:`nas.training.session.train`.
 
     In processes that torchrun started, they train it together.
+
+    Args:
+        architecture: A name, a file or a document.
+        on_epoch: Called after every epoch with it and the number of all.
+
+    Raises:
+        UserError: something given does not fit; nothing was written.
+        nas.training.loop.TrainingError: the training cannot go on.
     """
-    if threads is not None and threads < 1:
-        raise UserError(f"threads {threads}: at least 1 is needed")
-    if resume and out is None:
-        raise UserError("--resume needs --out: the folder of the training to go on with")
-    plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    side = decoded_resolution(dataset, resolution)
-    network = load(architecture)
-    with joined(choose_device(device)) as (ranks, place):
+    network = load(options.architecture)
+    out = Path(options.out) if options.out is not None else fresh_folder(network.name, options.dataset)
+    recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
+    with joined(choose_device(options.device)) as (ranks, device):
         with ranks.leader_first():
             data = load_dataset(
-                dataset,
-                data_dir=data_dir,
-                train_size=train_size,
-                seed=seed,
-                resolution=side,
+                options.dataset,
+                data_dir=options.data_dir,
+                train_size=options.train_size,
+                seed=options.seed,
+                resolution=decoded_resolution(options.dataset, options.resolution),
                 at_most=network.input.resolution,
             )
         if data.account:
             log.info(data.account)
-        plan = plan.for_images(len(data.train), epochs=epochs)
-        if resume:
-            plan = begun_recipe(Path(str(out)), epochs) or plan
-        network = fit_architecture(network, data, resolution)
-        reason = too_large(cost(network, len(data.classes)), plan.batch_size // ranks.count, memory_bytes(place))
+        recipe = recipe.with_flip(options.flip).for_images(len(data.train), epochs=options.epochs)
+        if options.resume:
+            recipe = begun_recipe(out, epochs=options.epochs, flip=options.flip) or recipe
+        network = fit_architecture(network, data, options.resolution)
+        reason = too_large(cost(network, len(data.classes)), recipe.batch_size // ranks.count, memory_bytes(device))
         if reason is not None:
             raise UserError(f"{network.name}: {reason}")
         return train_network(
             network,
             data,
-            plan,
-            out=Path(out) if out is not None else fresh_folder(network.name, dataset),
-            seed=seed,
-            device=place,
+            recipe,
+            out=out,
+            seed=options.seed,
+            device=device,
             ranks=ranks,
-            compile=compile,
-            threads=threads,
-            resume=resume,
-            init=Path(init) if init is not None else None,
-            on_epoch=on_epoch,
+            compile=options.compile,
+            threads=options.threads,
+            resume=options.resume,
+            init=Path(options.init) if options.init is not None else None,
+            on_epoch=options.on_epoch,
         )
 
 

@@ -13,6 +13,7 @@ from nas.errors import UserError
 from nas.exit import errors, resumable, run_command, same_command
 from nas.latency_cli import AsJson, console, latency_app
 from nas.log import log_to
+from nas.training.options import TrainOptions
 from nas.units import percent
 
 app = typer.Typer(
@@ -27,9 +28,6 @@ app = typer.Typer(
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of data sets; missing ones are downloaded to it.", show_default=False)
-]
-Dataset = Annotated[
-    str, typer.Option(help="digits, cifar10, cifar100, svhn, stl10, fashion_mnist or imagefolder:PATH.")
 ]
 TrainSize = Annotated[
     int | None, typer.Option(help="Number of training images to use (default: all).", show_default=False)
@@ -190,39 +188,12 @@ def reproduce(
 
 
 @app.command(epilog="Example: nas train results/RUN/front/01-0123456789ab.yaml --dataset digits")
+@options(TrainOptions, "asked")
 def train(
     architecture: Annotated[
         str, typer.Argument(help="A published network or a YAML file.", metavar="NETWORK", show_default=False)
     ],
-    dataset: Dataset = "digits",
-    data_dir: DataDir = None,
-    train_size: TrainSize = None,
-    resolution: Annotated[
-        int | None,
-        typer.Option(help="Input side in pixels (default: the network's, at most the images').", show_default=False),
-    ] = None,
-    recipe: Annotated[str, typer.Option(help="train, search, han, hoang, kuo, or a YAML file.")] = "train",
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs of a training (default: the recipe's).", show_default=False)
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
-    compile: Annotated[
-        bool | None,
-        typer.Option(
-            "--compile/--no-compile",
-            help="Compile the network first (default: where a long training pays it back).",
-            show_default=False,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads (default: as many as make it faster).", show_default=False)
-    ] = None,
-    seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="The folder (default: fresh, under results/).")] = None,
-    init: Annotated[
-        Path | None, typer.Option(help="Initial weights: a checkpoint or .safetensors.", show_default=False)
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume the training in --out.")] = False,
+    asked: dict[str, Any],
 ) -> None:
     """Train one network in full: checkpoint, metrics and config go to a folder."""
     from nas.training.cpu import wait_asleep
@@ -234,7 +205,8 @@ def train(
     from nas.training.distributed import launched_rank
 
     console.quiet = errors.quiet = launched_rank() > 0  # one of torchrun's processes speaks for all
-    folder = out or api.fresh_folder(load(architecture).name, dataset)
+    out, resume = asked.get("out"), asked["resume"]
+    folder = out or api.fresh_folder(load(architecture).name, asked["dataset"])
 
     def again() -> str:
         return same_command(folder, out, resumes=(folder / "train.yaml").exists())
@@ -242,19 +214,7 @@ def train(
     with resumable(again), log_to(console):
         result = api.train(
             architecture,
-            dataset=dataset,
-            data_dir=data_dir,
-            train_size=train_size,
-            resolution=resolution,
-            recipe=recipe,
-            epochs=epochs,
-            device=device,
-            compile=compile,
-            threads=threads,
-            seed=seed,
-            out=out if resume else folder,
-            resume=resume,
-            init=init,
+            **asked | {"out": out if resume else folder},
             on_epoch=lambda epoch, epochs: print_epoch(console, epoch, epochs),
         )
     console.print(

@@ -59,7 +59,9 @@ def _option(item: Field[Any], hint: Any) -> inspect.Parameter:
         first, default, text = list[str], None, f"{text.removesuffix('.')}; may be repeated."
     if default is None:
         first = first | None
-    annotation = Annotated[first, typer.Option(help=text)]
+    # A flag that is off by default needs no --no-FLAG; of a choice left open, both sides are options.
+    flag = [f"--{name.replace('_', '-')}"] if first is bool and default is False else []
+    annotation = Annotated[first, typer.Option(*flag, help=text)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

@@ -73,6 +73,7 @@ class SearchOptions:
     trials: Annotated[int, "Networks to train, stopped ones included.", ON_RESUME] = 32
     recipe: Annotated[str | Recipe, "How networks are trained: search, train, han, hoang, kuo."] = "search"
     epochs: Annotated[int | None, "Epochs of a training (default: the recipe's)."] = None
+    flip: Annotated[str | None, "Mirroring of training images: none or horizontal (default: the recipe's)."] = None
     sampler: Annotated[str, "known-cost, tpe, nsga2, gp or random."] = "known-cost"
     reduction: Annotated[int, "Successive-halving reduction factor; 1 disables early stopping."] = 3
     published: Annotated[

@@ -7,6 +7,7 @@ transformation is a pure function of images and draws; the tests hold each again
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,31 +50,30 @@ class Draws:
     shares: Tensor | None = None
 
     def to(self, device: torch.device) -> Draws:
-        return Draws(*(None if draw is None else draw.to(device) for draw in self._fields()))  # type: ignore[arg-type]
+        return self._each(lambda draw: draw.to(device))
 
     def step(self, index: int) -> Draws:
         """The draws of one step: as above without the leading S."""
-        return Draws(*(None if draw is None else draw[index] for draw in self._fields()))  # type: ignore[arg-type]
+        return self._each(lambda draw: draw[index])
 
     def share(self, index: int, count: int) -> Draws:
-        """The draws of every step for one of `count` equal shares of its images."""
-
-        def own(draw: Tensor | None) -> Tensor | None:
-            return None if draw is None else draw[:, index::count]
-
-        return Draws(self.order[:, index::count], own(self.offsets), own(self.flips), own(self.centres), self.shares)
+        """The draws of every step for one of `count` equal shares of its images; mixup's are a step's."""
+        return self._each(lambda draw: draw if draw is self.shares else draw[:, index::count])
 
     def clone(self) -> Draws:
-        return Draws(*(None if draw is None else draw.clone() for draw in self._fields()))  # type: ignore[arg-type]
+        return self._each(Tensor.clone)
 
     def copy_(self, other: Draws) -> None:
-        """Takes over the values of draws of the same shapes."""
+        """Take over the values of draws of the same shapes."""
         for own, draw in zip(self._fields(), other._fields(), strict=True):
             if own is not None and draw is not None:
                 own.copy_(draw)
 
     def _fields(self) -> tuple[Tensor | None, ...]:
         return self.order, self.offsets, self.flips, self.centres, self.shares
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Draws:
+        return Draws(*(None if draw is None else change(draw) for draw in self._fields()))  # type: ignore[arg-type]
 
 
 def draw_epoch(

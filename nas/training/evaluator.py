@@ -1,13 +1,9 @@
-"""Training from scratch as an evaluator: architecture in, a stream of epochs out.
-
-An evaluator is what a search knows of training: ``run(architecture, seed, ...)`` yields one :class:`Epoch` after the
-other. Nothing above it knows how the accuracy comes about.
-"""
+"""Training as a search knows it: architecture in, a stream of epochs out."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -22,20 +18,6 @@ from nas.training.evaluate import Scores, evaluate
 from nas.training.loop import Epoch, Trainer
 from nas.training.recipe import Recipe
 from nas.training.weights import restored
-
-
-class Evaluator(Protocol):
-    """Trains and evaluates networks, one after another."""
-
-    def run(self, architecture: Architecture, *, seed: int, checkpoint: Path | None) -> Iterator[Epoch]:
-        """Judge a network to the full budget.
-
-        Args:
-            architecture: the network.
-            seed: of weights, order of images and augmentation.
-            checkpoint: a file that holds the state after every epoch; where it exists already, go on from it.
-        """
-        ...
 
 
 class TrainingEvaluator:
@@ -62,7 +44,15 @@ class TrainingEvaluator:
         self._inputs: dict[tuple[int, int], Dataset] = {}
 
     def run(self, architecture: Architecture, *, seed: int, checkpoint: Path | None = None) -> Iterator[Epoch]:
-        """See :class:`Evaluator`. Raises what :meth:`nas.training.loop.Trainer.run_epoch` raises."""
+        """Train a network to the full budget; yield every epoch, those behind a checkpoint included.
+
+        Args:
+            architecture: the network.
+            seed: of weights, order of images and augmentation.
+            checkpoint: a file that holds the state after every epoch; where it exists already, go on from it.
+
+        Raises what :meth:`nas.training.loop.Trainer.run_epoch` raises.
+        """
         # An error of the last network may have kept its tensors alive until it was dealt with: begin clean as well.
         self._give_back_memory()
         trainer = self.trainer(architecture, seed)

@@ -23,7 +23,7 @@ from nas.training.data import Dataset, PartName
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate
 from nas.training.graphs import StepGraph, kernels_chosen_by_time
-from nas.training.optimizer import WeightAverage, build_optimizer, check_state, xavier_
+from nas.training.optimizer import WeightAverage, build_optimizer, load_optimizer_state, xavier_
 from nas.training.precision import autocast_dtype, disable_inplace_relu, mixed_precision
 from nas.training.recipe import Recipe, steps_per_epoch
 
@@ -207,29 +207,22 @@ class Trainer:
         Raises `UserError` for a state of another recipe, seed or network.
         """
         try:
-            recipe = Recipe.from_dict(state["recipe"])
-        except (UserError, KeyError, TypeError) as error:
-            raise UserError(f"the saved training is damaged: {error}") from error
-        try:
-            if recipe != self.recipe or state["seed"] != self._seed:
-                raise UserError(
-                    "the saved training has another recipe or seed: resume it with those it was started with"
-                )
+            if Recipe.from_dict(state["recipe"]) != self.recipe or state["seed"] != self._seed:
+                raise UserError("it has another recipe or seed; resume it with those that it was started with")
+            self.epoch, self._parts = state["epoch"], state["parts"]
+            if not (isinstance(self.epoch, int) and self.epoch >= 0 and self._parts in (1, 2)):
+                raise ValueError(f"epoch {self.epoch!r}, {self._parts!r} parts")
+            self.accuracy, self.best_accuracy = float(state["accuracy"]), float(state["best_accuracy"])
+            self._best = copy.deepcopy(state["best"])
             self.network.load_state_dict(state["network"])
             if self._average is not None:
                 self._average.network.load_state_dict(state["average"])
             self._generator.set_state(state["generator"].cpu())
-            self.epoch, self._parts = state["epoch"], state["parts"]
             self._begin_steps()
-            check_state(self._optimizer, state["optimizer"])
-            self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-            self.accuracy, self.best_accuracy = state["accuracy"], state["best_accuracy"]
-            self._best = copy.deepcopy(state["best"])
-        except UserError:
-            raise
-        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            load_optimizer_state(self._optimizer, state["optimizer"])
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:  # UserError is a ValueError
             reason = (str(error).splitlines() or [""])[0]
-            raise UserError(f"the saved training does not fit this network: {reason}") from error
+            raise UserError(f"the saved training does not fit this one: {reason}") from error
 
     def _keep_best(self, accuracy: float) -> None:
         """Record the best epoch; with `restart_from_best`, goes back to it at milestones and at the end."""

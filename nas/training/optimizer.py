@@ -47,36 +47,29 @@ def xavier_(network: nn.Module, generator: torch.Generator) -> None:
                     module.bias.zero_()
 
 
-def check_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Check that a state can be this optimizer's; torch itself would fail in the middle of a step.
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Give an optimizer the momentum and counts of a saved one; its settings stay the recipe's.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: they are another network's; torch itself would fail in the middle of a step.
     """
-    own, given = optimizer.state_dict()["param_groups"], state["param_groups"]
-    if [group["params"] for group in given] != [group["params"] for group in own]:
-        raise ValueError("its optimizer is for other parameters")
-    for mine, theirs in zip(own, given, strict=True):
-        for name, value in mine.items():
-            if name != "params" and _kind(theirs[name]) != _kind(value):
-                raise ValueError(f"its optimizer's {name} is no {_kind(value)}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, kept in state["state"].items():
+    kept_by_parameter = state["state"]
+    if kept_by_parameter and kept_by_parameter.keys() != set(range(len(parameters))):
+        raise ValueError("its optimizer is for other parameters")
+    for index, kept in kept_by_parameter.items():
+        if [*map(_form, kept.items())] != [*map(_form, kept_by_parameter[0].items())]:
+            raise ValueError("its optimizer lacks what it keeps of some parameters")
         for name, value in kept.items():
             is_count = isinstance(value, Tensor) and value.ndim == 0
             if value is not None and not is_count and value.shape != parameters[index].shape:
                 raise ValueError(f"its optimizer's {name} of parameter {index} has another shape")
-    forms = {tuple((name, value is None) for name, value in kept.items()) for kept in state["state"].values()}
-    if len(forms) > 1 or (forms and len(state["state"]) != len(parameters)):
-        raise ValueError("its optimizer lacks what it keeps of some parameters")
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": copy.deepcopy(kept_by_parameter), "param_groups": groups})
 
 
-def _kind(value: Any) -> str:
-    if value is None or isinstance(value, bool):  # torch fills in what is not said
-        return "flag"
-    if isinstance(value, int | float | Tensor):
-        return "number"
-    return type(value).__name__
+def _form(item: tuple[str, Any]) -> tuple[str, bool]:
+    return item[0], item[1] is None
 
 
 class WeightAverage:

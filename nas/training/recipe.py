@@ -28,6 +28,7 @@ FULL_RATE_BATCH = 64
 classes, 16x16, 40 epochs, 2 seeds, test accuracy in %: batch 128 55.6; batch 32 at 0.05 57.9, at 0.025 56.2. `search`
 on digits at batch 32 at 0.1: E 67 and MobileNetV2-CIFAR 65, where batch 64 reaches 98 (validation)."""
 _FEW_STEPS = 8
+FLIPS = ("none", "horizontal")
 _WARMUP_START = 1 / 25  # OneCycleLR's default start
 
 
@@ -35,58 +36,36 @@ _WARMUP_START = 1 / 25  # OneCycleLR's default start
 class Recipe:
     """Settings of a training: everything that changes the result but the data, the device and the seed.
 
-    optimizer           sgd (momentum), nag (Nesterov momentum) or adamw
-    lr                  the highest learning rate
-    final_lr            the last learning rate, as a part of `lr` (one_cycle and cosine)
-    momentum            of sgd and nag; the first beta of adamw
-    weight_decay        decoupled for adamw, in the gradient for sgd and nag
-    decay_norm_and_bias whether it also pulls on normalisation weights and biases
-    schedule            one_cycle (straight up, straight down), cosine (warm-up, then down), step (warm-up, then divided
-                        by 1 / `gamma` at every milestone) or constant (after the warm-up)
-    warmup_epochs       straight up from `lr` / 25 to `lr`; may be a fraction of an epoch
-    milestones, gamma   epochs after which the step schedule multiplies by gamma
-    restart_from_best   at every milestone and at the end, go back to the weights with the best validation accuracy so
-                        far, momentum cleared
-    epochs              how long; with `steps`, at least so long
-    steps               least optimizer steps, or None: `for_images` then works out `epochs`, and a batch that follows
-                        the data
-    batch_size          at least 2 (batch normalisation); with `steps`, at most so many
-    label_smoothing     in [0, 1)
-    precision           of training: fp32, bf16 (autocast), or auto, whichever is faster on the device
-    pad                 pixels of padding before a random crop; None: an eighth of the resolution, 0 below 16x16
-    pad_mode            zero or reflect
-    flip                none, random, alternating; None: alternating where a mirrored image keeps its class, else none
-    cutout              side of the square as a part of the resolution; 0: off
-    mixup               alpha of the Beta distribution; 0: off
-    ema                 decay per step of an average of the weights, which is then what is evaluated; 0: off
-    init                default (the network's own) or xavier (uniform, biases 0)
-
     Raises `UserError` naming the field for a value out of range.
     """
 
-    optimizer: Optimizer = "nag"
-    lr: Annotated[float, Field(ge=1e-8, le=100)] = 0.1
-    final_lr: Annotated[float, Field(ge=0, le=1)] = 0.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = 5e-4
-    decay_norm_and_bias: bool = False
+    optimizer: Optimizer = "nag"  # SGD with momentum, with Nesterov's momentum, or AdamW
+    lr: Annotated[float, Field(ge=1e-8, le=100)] = 0.1  # the highest learning rate
+    final_lr: Annotated[float, Field(ge=0, le=1)] = 0.0  # the last one, as a part of `lr` (one_cycle and cosine)
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of sgd and nag; the first beta of adamw
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 5e-4  # decoupled for adamw, in the gradient for sgd and nag
+    decay_norm_and_bias: bool = False  # decay normalisation weights and biases too
+    # straight up and down; warm-up, then down; warm-up, then times `gamma` at every milestone; flat after the warm-up
     schedule: Schedule = "one_cycle"
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # straight up from `lr` / 25; may be a fraction
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()  # epochs after which the step schedule falls
     gamma: Annotated[float, Field(ge=1e-6, le=1)] = 0.1
+    # at every milestone and at the end, the weights with the best validation accuracy so far, momentum cleared
     restart_from_best: bool = False
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 12
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 12  # the length; with `steps`, the least one
+    # least optimizer steps: `for_images` then works out `epochs`, and a batch that follows the data
     steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128  # 2: batch normalisation; with `steps`, the largest
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    precision: Precision = "auto"
-    pad: Annotated[int, Field(ge=0, le=1024)] | None = None
+    precision: Precision = "auto"  # of training: bf16 is autocast, auto whichever is faster on the device
+    pad: Annotated[int, Field(ge=0, le=1024)] | None = None  # pixels; None: an eighth of the side, 0 below 16x16
     pad_mode: PadMode = "zero"
-    flip: FlipMode | None = None
-    cutout: Annotated[float, Field(ge=0, le=1)] = 0.0
-    mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
+    flip: FlipMode | None = None  # None: alternating where a mirrored image keeps its class, else none
+    cutout: Annotated[float, Field(ge=0, le=1)] = 0.0  # side of the square as a part of the resolution; 0: off
+    mixup: Annotated[float, Field(ge=0, le=100)] = 0.0  # alpha of the Beta distribution; 0: off
+    # decay per step of an average of the weights, which is then what is evaluated; 0: off
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    init: Init = "default"
+    init: Init = "default"  # the network's own, or xavier (uniform, biases 0)
 
     def __post_init__(self) -> None:
         check_fields(self, "recipe")
@@ -143,6 +122,21 @@ class Recipe:
             warmup_epochs=self.warmup_epochs * scale,
             milestones=tuple(milestone for milestone in moved if 0 < milestone < epochs),
         )
+
+    def with_flip(self, flip: str | None) -> Recipe:
+        """Mirror training images left to right (``horizontal``), or never (``none``); None: as the recipe says.
+
+        For images whose mirror image may belong to another class, or that may be mirrored though the data set does not
+        say so.
+
+        Raises `UserError` for another word.
+        """
+        if flip is None:
+            return self
+        if flip not in FLIPS:
+            raise UserError(f"flip {flip!r}: allowed are {', '.join(FLIPS)}")
+        mirrored: FlipMode = "random" if self.flip == "random" else "alternating"
+        return replace(self, flip=mirrored if flip == "horizontal" else "none")
 
     def for_images(self, images: int, *, epochs: int | None = None) -> Recipe:
         """Fit the recipe to a number of training images: one with `steps` gets its batch and epochs from it.

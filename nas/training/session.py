@@ -106,17 +106,20 @@ def train(
         nas.training.loop.TrainingError: the training cannot go on.
     """
     path = out / CHECKPOINT
+    begun = _begun(out) if resume else {}
+    state = None
     if path.exists() and not resume:
         raise UserError(f"{out}: holds a training already; give another --out, or --resume to go on with it")
     if init is not None and resume:
         raise UserError("--init is for the beginning of a training; with --resume it goes on with its own weights")
-    if resume and not path.exists():
-        init = _interrupted_start(out)
-    state = None
     if path.exists():
         state = load_checkpoint(path).trainer
         if state is None:
             raise UserError(f"{path}: this training is done; begin another one with another --out")
+    elif resume:
+        if not begun:
+            raise UserError(f"{out}: holds no training to go on with")
+        init = Path(begun["init"]) if isinstance(begun.get("init"), str) else None
     log.info(recipe.budget(len(dataset.train)))
     if compile is None:
         compile = worth_compiling(device, recipe.all_steps(len(dataset.train)))
@@ -126,8 +129,10 @@ def train(
     trainer = evaluator.trainer(architecture, seed, compile=compile, ranks=ranks)
     if device != "cpu" or ranks.count > 1:
         threads = torch.get_num_threads()
+    elif threads is None and resume:  # another number than it began with would round differently
+        threads = begun.get("threads") or torch.get_num_threads()
     elif threads is None:
-        threads = _begun_threads(out) if resume else _fast_threads(trainer, recipe.all_steps(len(dataset.train)))
+        threads = _fast_threads(trainer, recipe.all_steps(len(dataset.train)))
     rows: list[dict[str, Any]] = []
     initialised = None
     if state is not None:
@@ -187,13 +192,6 @@ def _fast_threads(trainer: Trainer, steps: int) -> int:
     return threads
 
 
-def _begun_threads(out: Path) -> int:
-    """Read the threads of the training in a folder; another number would round differently."""
-    begun = read_yaml(out / "train.yaml") if (out / "train.yaml").exists() else None
-    threads = begun.get("threads") if isinstance(begun, dict) else None
-    return threads if isinstance(threads, int) and 1 <= threads <= 1024 else torch.get_num_threads()
-
-
 def _initialise(trainer: Trainer, path: Path) -> Initialised:
     """Load weights into the network, and into the average of its weights where the recipe keeps one."""
     found = initialise(trainer.network, path)
@@ -211,44 +209,47 @@ def _begin(out: Path, architecture: Architecture, description: str) -> None:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
-def _interrupted_start(out: Path) -> Path | None:
-    """The `init` of a training that was killed before its first checkpoint.
+def _begun(out: Path) -> dict[str, Any]:
+    """Read what a training in a folder began with; empty where none was begun.
 
     Raises:
-        UserError: `out` holds no training.
-    """
-    if not (out / "train.yaml").exists():
-        raise UserError(f"{out}: holds no training to go on with")
-    begun = read_yaml(out / "train.yaml")
-    init = begun.get("init") if isinstance(begun, dict) else None
-    return Path(init) if isinstance(init, str) else None
-
-
-def begun_recipe(out: Path, epochs: int | None) -> Recipe | None:
-    """The recipe that the training in a folder began with: it goes on with that, whatever a name stands for by now.
-
-    Args:
-        out: the folder.
-        epochs: as asked for; None: those that it has.
-
-    Returns:
-        None where no training was begun there.
-
-    Raises:
-        UserError: the file is damaged, or the training has another number of epochs.
+        UserError: the file is damaged.
     """
     file = out / "train.yaml"
     if not file.exists():
-        return None
+        return {}
     begun = read_yaml(file)
     if not isinstance(begun, dict) or "recipe" not in begun:
         raise UserError(f"{file}: damaged: it names no recipe")
+    threads = begun.get("threads")
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 1024):
+        raise UserError(f"{file}: damaged: threads {threads!r}")
+    return begun
+
+
+def begun_recipe(out: Path, *, epochs: int | None = None, flip: str | None = None) -> Recipe | None:
+    """Read the recipe that the training in a folder began with; None where no training was begun there.
+
+    It goes on with that, whatever a recipe's name stands for by now.
+
+    Args:
+        out: the folder.
+        epochs, flip: as asked for; None: those that it has.
+
+    Raises:
+        UserError: the file is damaged, or the training has another number of epochs or mirrors its images otherwise.
+    """
+    begun = _begun(out)
+    if not begun:
+        return None
     try:
         recipe = Recipe.from_dict(begun["recipe"])
     except UserError as error:
-        raise error.at(str(file)) from error
+        raise error.at(str(out / "train.yaml")) from error
     if epochs not in (None, recipe.epochs):
         raise UserError(f"{out}: its training has {recipe.epochs} epochs, not {epochs}; resume it without --epochs")
+    if recipe.with_flip(flip) != recipe:
+        raise UserError(f"{out}: its training has flip {recipe.flip}, not {flip}; resume it without --flip")
     return recipe
 
 

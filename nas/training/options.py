@@ -1,0 +1,46 @@
+"""Options of `nas train` and of :func:`nas.train`, stated once; importing this does not load torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from nas.errors import UserError
+
+if TYPE_CHECKING:
+    from nas.architecture.document import Architecture
+    from nas.training.loop import Epoch
+    from nas.training.recipe import Recipe
+else:  # they load torch; the command line gives names
+    Architecture = Epoch = Recipe = Any
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """A training of one network as asked for."""
+
+    architecture: str | Path | Architecture
+    _: KW_ONLY
+    dataset: Annotated[str, "digits, cifar10, cifar100, svhn, stl10, fashion_mnist or imagefolder:PATH."] = "digits"
+    data_dir: Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."] = None
+    train_size: Annotated[int | None, "Number of training images to use (default: all)."] = None
+    resolution: Annotated[int | None, "Input side in pixels (default: the network's, at most the images')."] = None
+    recipe: Annotated[str | Recipe, "train, search, han, hoang, kuo, or a YAML file."] = "train"
+    epochs: Annotated[int | None, "Epochs of a training (default: the recipe's)."] = None
+    flip: Annotated[str | None, "Mirroring of training images: none or horizontal (default: the recipe's)."] = None
+    device: Annotated[str | None, "cpu or cuda (default: cuda where there is one)."] = None
+    compile: Annotated[bool | None, "Compile the network first (default: where a long training pays it back)."] = None
+    threads: Annotated[int | None, "CPU threads (default: as many as make it faster)."] = None
+    seed: Annotated[int, "Random seed."] = 0
+    out: Annotated[Path | str | None, "The folder (default: fresh, under results/)."] = None
+    init: Annotated[Path | str | None, "Initial weights: a checkpoint or .safetensors."] = None
+    resume: Annotated[bool, "Resume the training in --out."] = False
+    on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"threads {self.threads}: at least 1 is needed")
+        if self.resume and self.out is None:
+            raise UserError("--resume needs --out: the folder of the training to go on with")
