@@ -140,10 +140,23 @@ def train(
         rows = _read_metrics(out / "metrics.csv", trainer.epoch)
     else:
         if init is not None:
-            initialised = _initialise(trainer, init)
+            initialised = initialise(trainer.network, init)
+            if trainer.evaluated_network is not trainer.network:  # the average of its weights begins there too
+                trainer.evaluated_network.load_state_dict(trainer.network.state_dict())
             log.info(str(initialised))
         if ranks.leads:
-            _begin(out, architecture, _describe(architecture, dataset, recipe, seed, init, threads))
+            description = {
+                "architecture": architecture.name,
+                "id": architecture.id,
+                "dataset": dataset.name,
+                "split": asdict(dataset.split),
+                "seed": seed,
+                "init": str(init) if init is not None else None,
+                "steps": recipe.all_steps(len(dataset.train)),
+                "threads": threads,
+                "recipe": recipe.to_dict(),
+            }
+            _begin(out, architecture.to_yaml(), yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
     with (
         own_threads(threads) if device == "cpu" and ranks.count == 1 else nullcontext(),
         scalars(out / "tensorboard", first_epoch=trainer.epoch + 1) if ranks.leads else nullcontext() as draw,
@@ -192,18 +205,10 @@ def _fast_threads(trainer: Trainer, steps: int) -> int:
     return threads
 
 
-def _initialise(trainer: Trainer, path: Path) -> Initialised:
-    """Load weights into the network, and into the average of its weights where the recipe keeps one."""
-    found = initialise(trainer.network, path)
-    if trainer.evaluated_network is not trainer.network:
-        trainer.evaluated_network.load_state_dict(trainer.network.state_dict())
-    return found
-
-
-def _begin(out: Path, architecture: Architecture, description: str) -> None:
+def _begin(out: Path, architecture: str, description: str) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / "architecture.yaml", architecture.to_yaml())
+        write_atomic(out / "architecture.yaml", architecture)
         write_atomic(out / "train.yaml", description)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
@@ -251,23 +256,6 @@ def begun_recipe(out: Path, *, epochs: int | None = None, flip: str | None = Non
     if recipe.with_flip(flip) != recipe:
         raise UserError(f"{out}: its training has flip {recipe.flip}, not {flip}; resume it without --flip")
     return recipe
-
-
-def _describe(
-    architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, init: Path | None, threads: int
-) -> str:
-    document = {
-        "architecture": architecture.name,
-        "id": architecture.id,
-        "dataset": dataset.name,
-        "split": asdict(dataset.split),
-        "seed": seed,
-        "init": str(init) if init is not None else None,
-        "steps": recipe.all_steps(len(dataset.train)),
-        "threads": threads,
-        "recipe": recipe.to_dict(),
-    }
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
 def _to_csv(rows: list[dict[str, Any]]) -> str:
