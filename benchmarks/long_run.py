@@ -24,9 +24,9 @@ import psutil
 from machine import Output, parser
 
 import nas
-from nas.driver.conductor import Progress
 from nas.driver.options import Resources
 from nas.driver.run import Run
+from nas.driver.scheduler import Progress
 from nas.driver.storage import STUDY_FILE
 from nas.training.recipe import Recipe
 

@@ -21,7 +21,6 @@ from nas.costs.analytic import cost
 from nas.costs.compare import Trained as TrainedHere
 from nas.costs.compare import compare as compare_networks
 from nas.costs.profile import profile as profile_network
-from nas.driver.conductor import Progress
 from nas.driver.display import Display
 from nas.driver.memory import memory_bytes, too_large
 from nas.driver.options import SearchOptions
@@ -29,6 +28,7 @@ from nas.driver.prepare import fit_space
 from nas.driver.reproduce import Reproduction
 from nas.driver.reproduce import reproduce as reproduce_table
 from nas.driver.run import Run
+from nas.driver.scheduler import Progress
 from nas.driver.search import resume as resume_search
 from nas.driver.search import search as run_search
 from nas.driver.settings import Settings, check_published

@@ -149,7 +149,18 @@ def cache_folder(subject: str) -> Path:
     if own:
         return Path(own) / subject
     shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "nas" / subject
+    home = home_folder()
+    usual = home / ".cache" if home is not None else Path(tempfile.gettempdir())
+    return (Path(shared) if shared else usual) / "nas" / subject
+
+
+def home_folder() -> Path | None:
+    """Return the user's home; None where there is none to write to, as in a container whose user has no name."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home if home.is_dir() and os.access(home, os.W_OK) else None
 
 
 def shipped_folder(name: str) -> Path:

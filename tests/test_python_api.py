@@ -15,8 +15,8 @@ import nas
 from nas import api
 from nas.api import _shown
 from nas.console import print_comparison
-from nas.driver.conductor import Progress
 from nas.driver.run import Run
+from nas.driver.scheduler import Progress
 from nas.driver.settings import Settings
 from nas.errors import UserError
 from nas.latency import calibrate

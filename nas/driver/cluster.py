@@ -1,43 +1,30 @@
-"""Ray, started on this machine or joined elsewhere, and how many workers it holds."""
+"""Ray, started on this machine or joined elsewhere, and how many workers it holds.
+
+It is imported when it is started: that takes seconds, needs a home, and nothing but a search needs Ray.
+"""
 
 import logging
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import ray
 import torch
-from ray._private import ray_constants
-from ray.exceptions import RayError, RayTaskError
 
+from nas.driver.memory import memory_bytes
 from nas.driver.options import Resources
-from nas.driver.ray_watchdog import HeadWatch, ray_addresses
+from nas.driver.ray_watchdog import HeadWatch
 from nas.errors import UserError
+from nas.files import home_folder
 from nas.training.cpu import available_cores, worker_environment
 
-
-@dataclass(frozen=True)
-class Workers:
-    """Resources, decided."""
-
-    count: int
-    cpus: int
-    gpus: float
-
-    @property
-    def device(self) -> str:
-        return "cuda" if self.gpus else "cpu"
-
-
-class Node(NamedTuple):
-    """One machine of the cluster."""
-
-    cpus: int
-    gpus: int
+LONGEST_FOLDER = 35
+"""Bytes of the path of Ray's folder: what follows is as long as
+``/ray/session_2026-11-28_19-04-46_123456_1234567/sockets/plasma_store``."""
 
 
 class Card(NamedTuple):
@@ -46,6 +33,32 @@ class Card(NamedTuple):
     name: str
     memory: int
     """In bytes, all of it."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Resources, decided; `card` is known once Ray runs."""
+
+    count: int
+    cpus: int
+    gpus: float
+    card: Card | None = None
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that one worker's network may take."""
+        return int(self.card.memory * self.gpus) if self.card else memory_bytes("cpu")
+
+
+class Node(NamedTuple):
+    """One machine of the cluster."""
+
+    cpus: int
+    gpus: int
 
 
 def decide(resources: Resources, nodes: Sequence[Node]) -> Workers:
@@ -85,6 +98,9 @@ def card_of(workers: Workers, look: Callable[[], Card] = _card) -> Card | None:
     """
     if not workers.gpus:
         return None
+    import ray
+    from ray.exceptions import RayTaskError
+
     try:
         card: Card = ray.get(ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(look).remote())
     except RayTaskError as error:
@@ -95,11 +111,11 @@ def card_of(workers: Workers, look: Callable[[], Card] = _card) -> Card | None:
     return card
 
 
-def start_ray(resources: Resources) -> Workers:
+def start_ray(resources: Resources) -> None:
     """Start Ray here (loopback, no dashboard) or join a cluster.
 
     Raises:
-        UserError: there is no cluster at that address, or it cannot hold one worker.
+        UserError: there is no cluster at that address.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the study is the record
@@ -110,8 +126,13 @@ def start_ray(resources: Resources) -> Workers:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a search tells nobody that it runs
     # Ray's own guard against a full memory kills workers in a way that ends all of Tune; the system's kills one.
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+    import ray
+    from ray.exceptions import RayError
+
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    if ray.is_initialized() and resources.address in (None, "auto"):
+        return  # a cluster that the caller's program is connected to
     options: dict[str, Any] = {
         "logging_level": logging.ERROR,
         "log_to_driver": False,
@@ -119,29 +140,23 @@ def start_ray(resources: Resources) -> Workers:
         "runtime_env": {"env_vars": worker_environment(resources.cpus_per_trial or 1)},
     }
     if resources.address is None:
-        gpus = torch.cuda.device_count()
         with _clusters_off(), _signals_kept():
             ray.init(
                 address="local",  # even where a cluster runs on this machine
                 num_cpus=len(available_cores()),
-                num_gpus=gpus,
+                num_gpus=torch.cuda.device_count(),
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
+                _temp_dir=short_folder(),
                 **options,
             )
-    else:
-        try:
-            with _signals_kept():
-                ray.init(address=resources.address, **options)
-        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-            line = str(error).splitlines()[0]
-            raise UserError(f"--address {resources.address}: no Ray cluster answers ({line})") from error
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        return
     try:
-        return decide(resources, [Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in found])
-    except UserError:
-        ray.shutdown()
-        raise
+        with _signals_kept():
+            ray.init(address=resources.address, **options)
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        line = str(error).splitlines()[0]
+        raise UserError(f"--address {resources.address}: no Ray cluster answers ({line})") from error
 
 
 @contextmanager
@@ -151,6 +166,8 @@ def _clusters_off() -> Iterator[None]:
     On Linux it takes a loopback address to mean the machine's public one, and listens on all interfaces; on macOS,
     where this constant (of an environment variable that is read with Ray's import) is off, it does as it is told.
     """
+    from ray._private import ray_constants
+
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
@@ -174,15 +191,73 @@ def _signals_kept() -> Iterator[None]:
 
 @contextmanager
 def ray_started(resources: Resources) -> Iterator[Workers]:
-    """Ray, started or joined as by :func:`start_ray`, and shut down at the end.
+    """Ray, started or joined as by :func:`start_ray`, and shut down at the end unless it ran before.
 
     Raises:
-        UserError: see :func:`start_ray`.
+        UserError: see :func:`start_ray`; or not even one worker fits.
         nas.driver.ray_watchdog.RayLostError: it died.
     """
-    workers = start_ray(resources)
-    with HeadWatch(ray_addresses()):  # over the end too, which hangs where the head is gone
+    with _home():
+        import ray
+
+        ours = not ray.is_initialized()
+        start_ray(resources)
+        with HeadWatch(_addresses()):  # over the end too, which hangs where the head is gone
+            try:
+                found = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+                nodes = [Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in found]
+                yield decide(resources, nodes)
+            finally:
+                if ours:
+                    ray.shutdown()
+
+
+def _addresses() -> list[tuple[str, int]]:
+    """Return where the head and this process's raylet answer. Ray must have been started."""
+    import ray
+
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    raylets = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]  # type: ignore[no-untyped-call]
+    return [(host, int(port)), *((node["NodeManagerAddress"], node["NodeManagerPort"]) for node in raylets)]
+
+
+@contextmanager
+def _home() -> Iterator[None]:
+    """Give Ray a home, which its import looks up and its start writes to.
+
+    In a container the user often has none: ``HOME`` is unset and no entry of passwd tells it, or it is the root folder.
+    """
+    if home_folder() is not None:
+        yield
+        return
+    before = os.environ.get("HOME")
+    with tempfile.TemporaryDirectory(prefix="nas-home-", ignore_cleanup_errors=True) as folder:
+        os.environ["HOME"] = folder
         try:
-            yield workers
+            yield
         finally:
-            ray.shutdown()
+            if before is None:
+                del os.environ["HOME"]
+            else:
+                os.environ["HOME"] = before
+
+
+def short_folder() -> str | None:
+    """Find a folder for Ray's sockets, whose paths a system limits to 103 bytes (macOS) or 107.
+
+    Returns:
+        None: Ray's own choice is short enough.
+
+    Raises:
+        UserError: no short folder can be written to.
+    """
+    asked = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR", "/tmp")
+    if len(os.fsencode(asked)) <= LONGEST_FOLDER:
+        return None
+    for folder in ("/tmp", "/var/tmp", "/dev/shm"):
+        if os.access(folder, os.W_OK):
+            return f"{folder}/ray"
+    raise UserError(
+        f"TMPDIR {asked}: too long for Ray's sockets; set RAY_TMPDIR to a folder of at most {LONGEST_FOLDER} characters"
+    )

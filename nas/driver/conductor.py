@@ -5,9 +5,7 @@ gives every epoch to :meth:`Conductor.report`, and says so when a worker is lost
 """
 
 import hashlib
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,41 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 from nas import pareto
 from nas.architecture.document import Architecture
 from nas.driver.objectives import losses
+from nas.driver.scheduler import Candidate, Progress
 from nas.driver.stopping import DominanceStopping
-from nas.driver.study import Candidate, SearchStudy, curve_of, may_stand_on_front
+from nas.driver.study import SearchStudy, curve_of, may_stand_on_front
 from nas.driver.time_left import TimeLeft
-
-
-@dataclass
-class Progress:
-    """State of a running search."""
-
-    budget: int
-    done: int = 0
-    stopped: int = 0
-    failed: int = 0
-    running: int = 0
-    best_accuracy: float | None = None
-    images: int | None = None
-    """Of the validation part, which accuracies are counted on."""
-    front: int = 0
-    started: float = field(default_factory=time.monotonic)
-    ends: float | None = None
-    """When the last training is expected to end, on the clock of `started`; None while nothing is known."""
-    note: str = ""
-
-    @property
-    def closed(self) -> int:
-        return self.done + self.stopped + self.failed
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Until the last training is expected to end."""
-        return None if self.ends is None else max(0.0, self.ends - time.monotonic())
-
-    def expect(self, seconds: float | None) -> None:
-        """Set how long it will take from now on."""
-        self.ends = None if seconds is None else time.monotonic() + seconds
 
 
 class Conductor:

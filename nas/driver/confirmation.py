@@ -6,6 +6,7 @@ asked, and none is stopped early. The accuracies stand in the study's attribute 
 failed stand there likewise, as ``failed``.
 """
 
+import logging
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from typing import Any
 import optuna
 from scipy import stats
 
-from nas.driver.conductor import Progress
 from nas.driver.run import Record
-from nas.driver.study import Candidate
+from nas.driver.scheduler import Candidate, Progress
 from nas.driver.time_left import TimeLeft
+
+log = logging.getLogger(__name__)
 
 
 class Confirmation:
@@ -56,6 +58,7 @@ class Confirmation:
         self._running: dict[int, tuple[Record, int]] = {}
         self._next = 0
         self._time_left = TimeLeft(epochs)
+        log.info("training %d networks again with %d seeds and %d epochs", len(records), seeds, epochs)
 
     def next_candidate(self) -> Candidate | None:
         """The next training, or None when all are handed out, or the confirmation is broken."""
@@ -68,7 +71,9 @@ class Confirmation:
         self._time_left.start(number, record.costs["macs"], asked=True)
         self.progress.running += 1
         self._changed()
-        return Candidate(number, record.architecture, seed_of=f"confirmation {seed}", checkpointed=False)
+        return Candidate(
+            number, record.architecture, seed_of=f"confirmation {seed}", checkpointed=False, epochs=self.epochs
+        )
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
         """Take in an epoch; the last one is what counts."""

@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas.driver.conductor import Progress
+from nas.driver.scheduler import Progress
 from nas.log import log_to
 from nas.terminal import Terminal
 from nas.units import percent

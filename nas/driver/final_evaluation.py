@@ -1,14 +1,13 @@
 """Evaluate the front when the trainings are over: test accuracy, and latency on this machine."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
 
-from nas.driver.conductor import Conductor
 from nas.driver.run import Record, Run
-from nas.driver.study import Candidate
+from nas.driver.scheduler import Candidate, Progress
 from nas.latency import measure
 
 log = logging.getLogger(__name__)
@@ -25,66 +24,47 @@ def to_judge(run: Run) -> list[Record]:
     ]
 
 
-class ThenTestImages:
-    """Leads a search, and when nothing is trained any more lets its workers read the test images, side by side.
+class FinalTest:
+    """Lets the workers read the test images, side by side, when nothing is trained any more.
 
-    Once for each network that is judged; what was read before an interruption is not read again.
+    Once for each network that is judged and has its weights; what was read before an interruption is not read again.
 
     Args:
-        search: what is led first.
         study: the run's; what was found out goes into its attribute ``confirmed``.
-        judged: the networks of :func:`to_judge` as the search left them.
+        run: as the search left it.
     """
 
-    def __init__(
-        self,
-        search: Conductor,
-        study: optuna.Study,
-        judged: Callable[[], Sequence[Record]],
-    ) -> None:
-        self.search = search
-        self.study = study
-        self._judged = judged
-        self._unread: list[Record] | None = None
-        self._reading: set[int] = set()
+    broken = None
 
-    @property
-    def broken(self) -> str | None:
-        return self.search.broken
+    def __init__(self, study: optuna.Study, run: Run) -> None:
+        self.study = study
+        self._unread = [
+            record
+            for record in to_judge(run)
+            if "test_accuracy" not in record.confirmed and run.checkpoint(record).exists()
+        ]
+        self.progress = Progress(budget=len(self._unread))
+        if self._unread:
+            log.info("reading the test images, for %d networks", len(self._unread))
 
     def next_candidate(self) -> Candidate | None:
-        """The next network to train; when all are closed, the next one to be tested."""
-        candidate = self.search.next_candidate()
-        if candidate is not None or self.search.broken or self.search.progress.running:
-            return candidate
-        if self._unread is None:
-            self._unread = [record for record in self._judged() if "test_accuracy" not in record.confirmed]
-            if self._unread:
-                log.info("reading the test images, for %d networks", len(self._unread))
+        """The next network to be tested."""
         if not self._unread:
             return None
         record = self._unread.pop(0)
-        self._reading.add(record.number)
         return Candidate(record.number, record.architecture, tested=True)
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
-        """Take in what a worker reported; returns whether it is done with this network."""
-        if number not in self._reading:
-            return self.search.report(number, result)
+        """Write down what a worker reported; each network is done with one report."""
         if "failure" in result:
             self.fail_trial(number, str(result["failure"]))
         else:
-            self._reading.remove(number)
             note(self.study, {number: result["test"]})
         return True
 
     def fail_trial(self, number: int, reason: str) -> None:
-        """A training broke, or a network could not be tested."""
-        if number not in self._reading:
-            self.search.fail_trial(number, reason)
-        else:
-            self._reading.remove(number)
-            log.warning("trial %d: the test images could not be read with it: %s", number, reason)
+        """A network could not be tested; a resumed search tries again."""
+        log.warning("trial %d: the test images could not be read with it: %s", number, reason)
 
 
 def note(study: optuna.Study, found: Mapping[int, Mapping[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from nas.options import OnCommandLine
 if TYPE_CHECKING:
     from nas.architecture.document import Architecture
     from nas.architecture.space import Space
-    from nas.driver.conductor import Progress
+    from nas.driver.scheduler import Progress
     from nas.training.recipe import Recipe
 else:  # they load torch; the command line gives names
     Architecture = Space = Progress = Recipe = Any

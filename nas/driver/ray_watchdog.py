@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-import ray
-
 PATIENCE = 10
 """Attempts in a row, one a second, after which Ray is given up. A network may fail for a moment, and this process may
 stand still for some seconds, in which it asks nothing."""
@@ -64,14 +62,6 @@ class HeadWatch:
                 if not self._over.wait(REACTION):
                     raise RayLostError(self._lost)
                 return
-
-
-def ray_addresses() -> list[tuple[str, int]]:
-    """Return where the head and this process's raylet answer. Ray must have been started."""
-    context = ray.get_runtime_context()
-    host, _, port = context.gcs_address.rpartition(":")
-    raylets = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]  # type: ignore[no-untyped-call]
-    return [(host, int(port)), *((node["NodeManagerAddress"], node["NodeManagerPort"]) for node in raylets)]
 
 
 def _answers(address: tuple[str, int]) -> bool:

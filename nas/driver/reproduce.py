@@ -18,10 +18,10 @@ from scipy import stats
 from nas.architecture import catalogue
 from nas.architecture.reported import CLASSES, Printed, read_table
 from nas.costs.analytic import cost
-from nas.driver.conductor import Progress
 from nas.driver.confirmation import Confirmed
 from nas.driver.options import Resources
 from nas.driver.run import Record, Run
+from nas.driver.scheduler import Progress
 from nas.driver.search import is_finished, search
 from nas.driver.settings import Settings
 from nas.errors import UserError

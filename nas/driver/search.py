@@ -1,38 +1,36 @@
-"""A search from beginning to end: check, queue, train, confirm, write down."""
+"""A search from beginning to end: open, prepare, train, test, confirm, write."""
 
-import functools
 import logging
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage
 
 from nas.costs.analytic import cost as count
 from nas.driver.checkpoints import Checkpoints
-from nas.driver.cluster import card_of, ray_started
-from nas.driver.conductor import Conductor, Progress
+from nas.driver.cluster import Workers, card_of, ray_started
+from nas.driver.conductor import Conductor
 from nas.driver.confirmation import Confirmation
-from nas.driver.final_evaluation import ThenTestImages, measure_latencies, to_judge
+from nas.driver.final_evaluation import FinalTest, measure_latencies, to_judge
 from nas.driver.journal import RunJournal
 from nas.driver.locking import StudyLease, locked_folder
-from nas.driver.memory import memory_bytes, too_large
+from nas.driver.memory import too_large
 from nas.driver.options import Resources
 from nas.driver.prepare import LATENCY_FILE, Prepared, prepare
-from nas.driver.run import Record, Run
+from nas.driver.run import Run
 from nas.driver.run_file import describe_data, describe_environment, read_run_file, write_run_file
 from nas.driver.sampler.registry import make_sampler
+from nas.driver.scheduler import Progress, Scheduler
 from nas.driver.settings import Settings
 from nas.driver.stopping import DominanceStopping
 from nas.driver.storage import STUDY_FILE, open_storage
 from nas.driver.study import SearchStudy
-from nas.driver.tuning import run_trials
 from nas.driver.warm_start import earlier_run, import_networks
 from nas.errors import UserError
 from nas.training.data import Dataset
@@ -70,91 +68,67 @@ def search(
         SearchFailedError: the trials fail for a reason that is not the networks'.
         nas.driver.ray_watchdog.RayLostError: Ray died.
     """
-    resources = resources or Resources()
-    with ExitStack() as stack:
-        stack.enter_context(locked_folder(out))
+    resources, recipe = resources or Resources(), settings.parsed_recipe
+    checkpoints = Checkpoints((out / "checkpoints").resolve(), settings.keep)
+    with locked_folder(out), ExitStack() as held:
         lease = None
         if (out / "run.yaml").exists():
             storage = read_run_file(out).get("storage")
-            if storage is not None:
-                lease = stack.enter_context(_lease(out, storage))
+            lease = held.enter_context(_lease(out, storage)) if storage else None
             _match(settings, out)
         earlier = earlier_run(settings)
         prepared = prepare(settings, run=out, dataset=dataset)
-        recipe = settings.parsed_recipe
-        on_ray = stack.enter_context(ExitStack())
-        workers = on_ray.enter_context(ray_started(resources))
-        card = card_of(workers)
-        environment = describe_environment(card.name if card else "cpu", workers.count)
-        write_run_file(out, settings, environment, storage, describe_data(prepared.dataset))
-        if prepared.table:
-            prepared.table.save(out / LATENCY_FILE)
-        journal = None
-        if storage is None:
-            journal = stack.enter_context(closing(RunJournal(out / STUDY_FILE, writer=True)))
-        opened = _open_study(settings, prepared, out, open_storage(out, storage, journal=journal))
-        if storage is not None and lease is None:  # nobody knew of the study until now
-            lease = stack.enter_context(_lease(out, storage))
-        batch = journal.batch if journal else lease.batch if lease else nullcontext
-        memory = int(card.memory * workers.gpus) if card else memory_bytes("cpu")
-        study = _search_study(settings, prepared, opened, batch, memory)
-        if earlier is not None:
-            taken, over = import_networks(earlier, study, out)
-            kept_off = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
-            log.info("%d networks imported from %s%s", taken, earlier.path, kept_off if over else "")
-        for architecture, origin in prepared.queue:
-            study.enqueue(architecture, origin)
-        if beside := [
-            f"{architecture.name} ({why})"
-            for architecture, origin in prepared.queue
-            if (why := study.why_beside(architecture, prepared.costs(architecture), origin))
-        ]:
-            log.info("trained beside the search, never on its front: %s", ", ".join(beside))
-        log.info(recipe.budget(len(prepared.dataset.train)))
-        log.info("%d workers on %s, %d threads each", workers.count, workers.device, workers.cpus)
-        sessions = study.study.user_attrs.get("sessions", [])
-        study.study.set_user_attr("sessions", [*sessions, round(time.time(), 3)])
-        checkpoints = Checkpoints((out / "checkpoints").resolve(), settings.keep)
-        train = functools.partial(
-            run_trials,
-            dataset=prepared.dataset,
-            workers=workers,
-            seed=settings.seed,
-            checkpoints=checkpoints,
-            epoch_timeout=resources.epoch_timeout,
-        )
-        conductor = Conductor(
-            study,
-            stopping=DominanceStopping(settings.rungs, settings.reduction),
-            epochs=recipe.epochs,
-            trials=settings.trials,
-            images=len(prepared.dataset.validation),
-            max_failures=resources.max_failures,
-            on_change=on_change,
-            discard=checkpoints.discard,
-        )
-        checkpoints.sweep(conductor.needs_weights)
-        try:
-            train(ThenTestImages(conductor, study.study, lambda: untested(out)), recipe=settings.recipe)
-        finally:
-            Run.open(out).write_tables()
-        _check(conductor, out)
-        if settings.confirm:
-            epochs = settings.confirm_epochs or recipe.epochs
-            judged = to_judge(Run.open(out))
-            again = f"with {settings.confirm} seeds and {epochs} epochs"
-            log.info("training %d networks again %s", len(judged), again)
-            confirmation = Confirmation(
-                study.study,
-                judged,
-                seeds=settings.confirm,
-                epochs=epochs,
+
+        with ray_started(resources) as workers:
+            from nas.driver.tuning import run_trials  # imports Ray, which nothing but a search needs
+
+            workers = replace(workers, card=card_of(workers))
+            _write_beginning(out, settings, prepared, workers, storage)
+            study = held.enter_context(_open_study(settings, prepared, workers, out, storage, lease))
+            _enqueue(study, prepared, earlier, out)
+            log.info(recipe.budget(len(prepared.dataset.train)))
+            log.info("%d workers on %s, %d threads each", workers.count, workers.device, workers.cpus)
+            conductor = Conductor(
+                study,
+                stopping=DominanceStopping(settings.rungs, settings.reduction),
+                epochs=recipe.epochs,
+                trials=settings.trials,
+                images=len(prepared.dataset.validation),
                 max_failures=resources.max_failures,
                 on_change=on_change,
+                discard=checkpoints.discard,
             )
-            train(confirmation, recipe=recipe.with_epochs(epochs).to_dict())
-            _check(confirmation, out)
-        on_ray.close()
+            checkpoints.sweep(conductor.needs_weights)
+
+            def schedulers() -> Iterator[Scheduler]:
+                yield conductor
+                Run.open(out).write_tables()
+                yield FinalTest(study.study, Run.open(out))
+                if settings.confirm:
+                    yield Confirmation(
+                        study.study,
+                        to_judge(Run.open(out)),
+                        seeds=settings.confirm,
+                        epochs=settings.confirm_epochs or recipe.epochs,
+                        max_failures=resources.max_failures,
+                        on_change=on_change,
+                    )
+
+            try:
+                last = run_trials(
+                    schedulers(),
+                    prepared.dataset,
+                    recipe=recipe,
+                    workers=workers,
+                    seed=settings.seed,
+                    checkpoints=checkpoints,
+                    epoch_timeout=resources.epoch_timeout,
+                )
+            finally:
+                Run.open(out).write_tables()
+            if last.broken:
+                raise SearchFailedError(f"{last.broken} ({last.progress.counts}; they are in {out})")
+
         if measure_latency or (settings.needs_latency and settings.latency_table is None):
             measure_latencies(Run.open(out), study.study, prepared.num_classes)
     checkpoints.finish()
@@ -190,12 +164,6 @@ def resume(
     return search(replace(Run.open(path).settings, **changes), out=path, **options)
 
 
-def untested(out: Path) -> list[Record]:
-    """The networks that are judged whose weights are there."""
-    run = Run.open(out)
-    return [record for record in to_judge(run) if run.checkpoint(record).exists()]
-
-
 def is_finished(run: Run, settings: Settings) -> bool:
     """Return whether a run has all that the settings ask for: trials, what is read at the end, and repeats."""
     epochs = settings.confirm_epochs or settings.parsed_recipe.epochs
@@ -225,18 +193,6 @@ def _match(settings: Settings, out: Path) -> None:
         )
 
 
-def _check(leader: Conductor | Confirmation, out: Path) -> None:
-    """Return whether the trials could be trained.
-
-    Raises:
-        SearchFailedError: why they could not.
-    """
-    if leader.broken:
-        progress = leader.progress
-        counts = f"{progress.done} done, {progress.stopped} stopped early, {progress.failed} failed"
-        raise SearchFailedError(f"{leader.broken} ({counts}; they are in {out})")
-
-
 def _lease(out: Path, storage: str) -> StudyLease:
     """The lease of a run's study in a database.
 
@@ -250,47 +206,73 @@ def _lease(out: Path, storage: str) -> StudyLease:
         raise UserError(f"{out}: its study {study} is not in the database of its run.yaml") from error
 
 
-def _open_study(settings: Settings, prepared: Prepared, out: Path, storage: BaseStorage) -> optuna.Study:
-    """The run's study, begun or as it stands."""
+def _write_beginning(out: Path, settings: Settings, prepared: Prepared, workers: Workers, storage: str | None) -> None:
+    """Write what is known before the first trial: from here on the run can be resumed."""
+    environment = describe_environment(workers.card.name if workers.card else "cpu", workers.count)
+    write_run_file(out, settings, environment, storage, describe_data(prepared.dataset))
+    if prepared.table:
+        prepared.table.save(out / LATENCY_FILE)
+
+
+@contextmanager
+def _open_study(
+    settings: Settings,
+    prepared: Prepared,
+    workers: Workers,
+    out: Path,
+    storage: str | None,
+    lease: StudyLease | None,
+) -> Iterator[SearchStudy]:
+    """Begin the run's study, or open it as it stands, for this driver alone."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     objectives = settings.parsed_objectives
-    study = optuna.create_study(
-        study_name=read_run_file(out)["study"],
-        storage=storage,
-        sampler=make_sampler(
-            settings.sampler,
+    with ExitStack() as held:
+        journal = held.enter_context(closing(RunJournal(out / STUDY_FILE, writer=True))) if storage is None else None
+        study = optuna.create_study(
+            study_name=read_run_file(out)["study"],
+            storage=open_storage(out, storage, journal=journal),
+            sampler=make_sampler(
+                settings.sampler,
+                space=prepared.space,
+                objectives=objectives,
+                limits=settings.parsed_limits,
+                costs=prepared.costs,
+                seed=settings.seed,
+            ),
+            directions=["maximize" if objective.maximise else "minimize" for objective in objectives],
+            load_if_exists=True,
+        )
+        if storage is not None and lease is None:  # nobody knew of the study until now
+            lease = held.enter_context(_lease(out, storage))
+        names = [objective.title for objective in objectives]
+        if study.metric_names != names:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                study.set_metric_names(names)  # optuna-dashboard calls them "Objective 0" otherwise
+        sessions = study.user_attrs.get("sessions", [])
+        study.set_user_attr("sessions", [*sessions, round(time.time(), 3)])
+        batch_size = settings.parsed_recipe.batch_size
+        yield SearchStudy(
+            study,
             space=prepared.space,
             objectives=objectives,
             limits=settings.parsed_limits,
             costs=prepared.costs,
-            seed=settings.seed,
-        ),
-        directions=["maximize" if objective.maximise else "minimize" for objective in objectives],
-        load_if_exists=True,
-    )
-    names = [objective.title for objective in objectives]
-    if study.metric_names != names:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            study.set_metric_names(names)  # optuna-dashboard calls them "Objective 0" otherwise
-    return study
+            objection=lambda network: too_large(count(network, prepared.num_classes), batch_size, workers.memory),
+            batch=journal.batch if journal else lease.batch if lease else nullcontext,
+        )
 
 
-def _search_study(
-    settings: Settings,
-    prepared: Prepared,
-    study: optuna.Study,
-    batch: Callable[[], AbstractContextManager[None]],
-    memory: int | None,
-) -> SearchStudy:
-    """The study as the search's record. Networks too large for a worker's memory are objected to."""
-    batch_size = settings.parsed_recipe.batch_size
-    return SearchStudy(
-        study,
-        space=prepared.space,
-        objectives=settings.parsed_objectives,
-        limits=settings.parsed_limits,
-        costs=prepared.costs,
-        objection=lambda architecture: too_large(count(architecture, prepared.num_classes), batch_size, memory),
-        batch=batch,
-    )
+def _enqueue(study: SearchStudy, prepared: Prepared, earlier: Run | None, out: Path) -> None:
+    """Enter what is known, and queue what was asked for."""
+    if earlier is not None:
+        taken, over = import_networks(earlier, study, out)
+        kept_off = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
+        log.info("%d networks imported from %s%s", taken, earlier.path, kept_off if over else "")
+    beside = []
+    for architecture, origin in prepared.queue:
+        study.enqueue(architecture, origin)
+        if why := study.why_beside(architecture, prepared.costs(architecture), origin):
+            beside.append(f"{architecture.name} ({why})")
+    if beside:
+        log.info("trained beside the search, never on its front: %s", ", ".join(beside))

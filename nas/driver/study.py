@@ -20,7 +20,6 @@ trial number.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import optuna
@@ -30,6 +29,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space, Value
 from nas.driver.objectives import Limit, Objective, over_limits
+from nas.driver.scheduler import Candidate
 
 EPOCH = "epoch:"
 MAX_UNTRAINED_IN_A_ROW = 300
@@ -44,23 +44,6 @@ class Spendable(Protocol):
     """A sampler that knows whether anything is left to propose."""
 
     def is_spent(self, study: optuna.Study) -> bool: ...
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A network to train.
-
-    number       of the trial, or of the training where it is none of the search's
-    seed_of      tells trainings of one network apart
-    checkpointed whether its state is kept
-    tested       whether it is trained already, and its weights are to judge the test images
-    """
-
-    number: int
-    architecture: Architecture
-    seed_of: str = ""
-    checkpointed: bool = True
-    tested: bool = False
 
 
 def curve_of(attributes: Mapping[str, Any]) -> list[dict[str, float]]:

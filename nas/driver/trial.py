@@ -27,7 +27,8 @@ class NetworkTrainable(tune.Trainable):
     once. A network that cannot be trained is a result like any other, since an exception costs the process: Tune ends
     it and starts another. That is right for an error after which the device is of no more use.
 
-    Configuration: ``number``, ``document``, ``seed``, ``checkpoint`` (path or None), ``tested``.
+    Configuration: ``number``, ``document``, ``seed``, ``checkpoint`` (path or None), ``tested``, ``epochs`` (None:
+    those of the recipe).
     """
 
     def setup(  # type: ignore[override]  # tune.with_parameters adds what follows the configuration
@@ -49,9 +50,8 @@ class NetworkTrainable(tune.Trainable):
         self._cores: ClaimedCores | None = None
         self._epochs: Iterator[Epoch] = iter(())
         self._tested: Path | None = None
-        self._evaluator = TrainingEvaluator(
-            dataset, Recipe.from_dict(recipe), device=device, epoch_timeout=epoch_timeout
-        )
+        self._recipe = Recipe.from_dict(recipe)
+        self._evaluator = TrainingEvaluator(dataset, self._recipe, device=device, epoch_timeout=epoch_timeout)
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -83,7 +83,8 @@ class NetworkTrainable(tune.Trainable):
 
     def _start(self, config: dict[str, Any]) -> None:
         self._pin()
-        checkpoint = config["checkpoint"]
+        checkpoint, epochs = config["checkpoint"], config["epochs"]
+        self._evaluator.recipe = self._recipe if epochs is None else self._recipe.with_epochs(epochs)
         self._tested = Path(checkpoint) if config["tested"] else None
         self._epochs = self._train(config["document"], config["seed"], Path(checkpoint) if checkpoint else None)
 

@@ -1,4 +1,4 @@
-"""Runs a search on Ray Tune: a thin adapter between Tune's interfaces and a :class:`Leader`.
+"""Runs a search on Ray Tune: a thin adapter between Tune's interfaces and our schedulers.
 
 Ray's stock ``OptunaSearch`` is not used: it records stopped trials as complete, leaves failed ones running and shows no
 values to constraints. Tune's own record (its experiment snapshot) is not read and goes to a temporary folder.
@@ -8,11 +8,11 @@ import pickle
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import ray
 from ray import tune
@@ -23,9 +23,10 @@ from ray.tune.search import Searcher
 from nas.driver.checkpoints import Checkpoints
 from nas.driver.cluster import Workers
 from nas.driver.conductor import training_seed
-from nas.driver.study import Candidate
+from nas.driver.scheduler import Candidate, Scheduler
 from nas.driver.trial import NetworkTrainable, explain
 from nas.training.data import Dataset
+from nas.training.recipe import Recipe
 
 MOVES = 3
 """How often a training is handed out again because the node that it ran on died."""
@@ -34,46 +35,36 @@ GRACE = 10.0
 """Seconds beyond the limit of an epoch in which a worker may end it by itself, before it is killed."""
 
 
-class Leader(Protocol):
-    """Says what is trained: a search's conductor, or a confirmation."""
-
-    @property
-    def broken(self) -> str | None: ...
-
-    def next_candidate(self) -> Candidate | None: ...
-
-    def report(self, number: int, result: Mapping[str, Any]) -> bool: ...
-
-    def fail_trial(self, number: int, reason: str) -> None: ...
-
-
 def run_trials(
-    leader: Leader,
+    schedulers: Iterator[Scheduler],
     dataset: Dataset,
     *,
-    recipe: Mapping[str, Any],
+    recipe: Recipe,
     workers: Workers,
     seed: int,
     checkpoints: Checkpoints,
     epoch_timeout: float = 0.0,
-) -> None:
-    """Train what the leader proposes until it proposes no more. Ray must have been started.
+) -> Scheduler:
+    """Train what the schedulers ask for, one scheduler after the other, on the same workers. Ray must run.
 
     Args:
-        leader: leads.
+        schedulers: at least one; the next one is asked for when nothing of the one before it is left to do.
         dataset: as loaded; no worker reads its test part but for a candidate that is to be tested.
         recipe: how each network is trained.
         workers: how many, how large.
         seed: of the run.
         checkpoints: reachable for all workers.
         epoch_timeout: seconds after which an epoch is given up; 0: never.
+
+    Returns:
+        The last one that was begun; the others were not, where it broke.
     """
-    bridge = _Bridge(leader, seed, checkpoints, epoch_timeout)
+    bridge = _Bridge(schedulers, seed, checkpoints, epoch_timeout)
     # Travels through Ray's object store: once to each node, not once to each trial.
     trainable = tune.with_parameters(
         NetworkTrainable,
         dataset=dataset,
-        recipe=dict(recipe),
+        recipe=recipe.to_dict(),
         device=workers.device,
         gpu_share=workers.gpus,
         threads=workers.cpus,
@@ -100,6 +91,7 @@ def run_trials(
             ),
         )
         tuner.fit()
+    return bridge.scheduler
 
 
 @dataclass
@@ -115,11 +107,14 @@ class _Training:
 
 
 class _Bridge(Searcher):
-    """Tune's view of the leader."""
+    """Tune's view of the schedulers."""
 
-    def __init__(self, leader: Leader, seed: int, checkpoints: Checkpoints, epoch_timeout: float) -> None:
+    def __init__(
+        self, schedulers: Iterator[Scheduler], seed: int, checkpoints: Checkpoints, epoch_timeout: float
+    ) -> None:
         super().__init__(metric="training_iteration", mode="max")
-        self.leader = leader
+        self.schedulers = schedulers
+        self.scheduler = next(schedulers)
         self.seed = seed
         self.checkpoints = checkpoints
         self.epoch_timeout = epoch_timeout
@@ -128,7 +123,7 @@ class _Bridge(Searcher):
         self.moves: Counter[int] = Counter()
 
     def suggest(self, trial_id: str) -> Any:
-        candidate = self.orphans.pop(0) if self.orphans else self.leader.next_candidate()
+        candidate = self._next_candidate()
         if candidate is None:
             # Nothing now, but the end only when nothing that runs can come back.
             return None if self.trainings else Searcher.FINISHED
@@ -139,7 +134,21 @@ class _Bridge(Searcher):
             "seed": training_seed(self.seed, candidate),
             "checkpoint": str(self.checkpoints.path(candidate.number)) if candidate.checkpointed else None,
             "tested": candidate.tested,
+            "epochs": candidate.epochs,
         }
+
+    def _next_candidate(self) -> Candidate | None:
+        if self.orphans:
+            return self.orphans.pop(0)
+        candidate = self.scheduler.next_candidate()
+        while candidate is None and not self.trainings and not self.scheduler.broken:
+            following = next(self.schedulers, None)
+            if following is None:
+                return None
+            self.scheduler = following
+            self.moves.clear()  # the numbers are another scheduler's now
+            candidate = self.scheduler.next_candidate()
+        return candidate
 
     def begin(self, trial_id: str, actor: Any) -> None:
         """A worker has begun with a trial."""
@@ -151,7 +160,7 @@ class _Bridge(Searcher):
         training = self.trainings[trial_id]
         training.epoch += 1
         self._renew(training)
-        return self.leader.report(training.candidate.number, result)
+        return self.scheduler.report(training.candidate.number, result)
 
     def fail_trial(self, trial_id: str, error: BaseException | None) -> None:
         """A trial's worker is gone, with what Ray says of it."""
@@ -165,7 +174,9 @@ class _Bridge(Searcher):
             training.verdict = f"{self.moves[number]} nodes died while they trained it"
         if isinstance(error, RayTaskError):
             training.verdict = explain(error.cause)
-        self.leader.fail_trial(number, training.verdict or "the worker process died: killed by the system, or crashed")
+        self.scheduler.fail_trial(
+            number, training.verdict or "the worker process died: killed by the system, or crashed"
+        )
 
     def kill_overdue(self) -> None:
         """End the workers that hang in an epoch so fast asleep that they do not notice themselves."""
@@ -209,7 +220,7 @@ class _Stop(tune.Stopper):
     def stop_all(self) -> bool:
         """Asked several times a second."""
         self.bridge.kill_overdue()
-        return self.bridge.leader.broken is not None
+        return self.bridge.scheduler.broken is not None
 
 
 class _Faults(tune.Callback):

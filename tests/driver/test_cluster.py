@@ -124,7 +124,9 @@ def test_a_head_without_a_gpu_asks_a_worker_that_has_one():
         ask = [sys.executable, "-c", ASK.format(address=address)]
         done = subprocess.run(ask, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
     lines = done.stdout.splitlines()
-    assert lines[:2] == ["Workers(count=1, cpus=1, gpus=0.5)", "asked a node with 1 GPU; the head has 0"], done.stderr
+    assert lines[:2] == ["Workers(count=1, cpus=1, gpus=0.5, card=None)", "asked a node with 1 GPU; the head has 0"], (
+        done.stderr
+    )
     if not torch.cuda.is_available():
         assert lines[2].startswith("refused: gpus-per-trial 0.5: torch sees no GPU on a worker's machine (")
 

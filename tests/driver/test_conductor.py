@@ -15,9 +15,10 @@ from nas.driver.memory import too_large
 from nas.driver.objectives import parse_limit, parse_objectives
 from nas.driver.prepare import cost_function
 from nas.driver.sampler.registry import make_sampler
+from nas.driver.scheduler import Candidate
 from nas.driver.stopping import DominanceStopping, rungs
 from nas.driver.storage import STUDY_FILE, open_storage
-from nas.driver.study import Candidate, SearchStudy, curve_of
+from nas.driver.study import SearchStudy, curve_of
 
 EPOCHS = 6
 OBJECTIVES = parse_objectives("accuracy,size")

@@ -1,73 +1,60 @@
-"""The end of a search: who reads the test images, and when. A loop in this process plays the workers."""
+"""The end of a search: who reads the test images, and when."""
 
+import logging
 from pathlib import Path
 
 import pytest
 import runs
 
 from nas.architecture.document import Architecture
-from nas.driver.conductor import Conductor
-from nas.driver.final_evaluation import ThenTestImages, to_judge
+from nas.driver.final_evaluation import FinalTest, to_judge
 from nas.driver.run import Run
 from nas.driver.settings import Settings
-from nas.driver.stopping import DominanceStopping
-
-
-def lead(study, folder: Path, said: list[str]) -> ThenTestImages:
-    conductor = Conductor(study, stopping=DominanceStopping((), 1), epochs=1, trials=6)
-    return ThenTestImages(conductor, study.study, lambda: to_judge(Run.open(folder)), said.append)
-
-
-def epoch(number: int) -> dict:
-    return {"epoch": {**runs.epoch(1, 0), "validation_accuracy": 0.5 + 0.01 * number}}
 
 
 @pytest.fixture
-def begun(tmp_path: Path, small_space):
-    """A run whose six networks two workers have in hand, the last one still in training."""
+def trained(tmp_path: Path, small_space):
+    """A run whose six networks are trained, one of them outside the space; their weights stand in their files."""
     study = runs.begin(tmp_path, Settings(space=dict(small_space.document), objectives=("accuracy", "size"), trials=6))
     study.enqueue(
         Architecture.from_dict({**small_space.sample(0).to_dict(), "name": "outside", "stem": {"channels": 48}})
     )
-    said: list[str] = []
-    leader = lead(study, tmp_path, said)
-    running = [leader.next_candidate(), leader.next_candidate()]
-    for _ in range(5):
-        done = running.pop(0)
-        assert leader.report(done.number, epoch(done.number))
-        if (candidate := leader.next_candidate()) is not None:
-            running.append(candidate)
-    (last,) = running
-    return tmp_path, study, leader, last, said
+    for number in range(6):
+        study.propose()
+        study.record_epoch(number, runs.epoch(1, 0.5 + 0.01 * number))
+        study.complete(number)
+        (tmp_path / "checkpoints" / f"{number}.pt").touch()
+    return study.study, tmp_path
 
 
-def test_nobody_reads_test_images_while_a_network_is_trained(begun):
-    folder, _, leader, last, said = begun
-    assert not last.tested and leader.next_candidate() is None and not said
-    leader.report(last.number, epoch(last.number))
-    judged = {record.number for record in Run.open(folder).records if record.on_front or record.origin}
-    handed_out = []
-    while candidate := leader.next_candidate():
+def handed_out(scheduler: FinalTest) -> list[int]:
+    numbers = []
+    while candidate := scheduler.next_candidate():
         assert candidate.tested
-        handed_out.append(candidate.number)
-    assert sorted(handed_out) == sorted(judged)
+        numbers.append(candidate.number)
+    return numbers
+
+
+def test_the_front_and_what_was_asked_for_is_tested(trained, caplog):
+    study, folder = trained
+    judged = {record.number for record in Run.open(folder).records if record.on_front or record.origin}
     assert 0 in judged  # the network outside, beside the front
-    assert said == [f"reading the test images, for {len(judged)} networks"]
+    with caplog.at_level(logging.INFO, "nas"):
+        assert sorted(handed_out(FinalTest(study, Run.open(folder)))) == sorted(judged)
+    assert caplog.messages == [f"reading the test images, for {len(judged)} networks"]
 
 
-def test_after_an_interruption_only_the_others_are_read(begun):
-    folder, study, leader, last, said = begun
-    leader.report(last.number, epoch(last.number))
-    first, second = leader.next_candidate(), leader.next_candidate()
-    assert leader.report(first.number, {"test": {"test_accuracy": 0.75, "test_hits": "e0"}})
-    leader.fail_trial(second.number, "the worker process died")
-    assert said[-1] == f"trial {second.number}: the test images could not be read with it: the worker process died"
-    again = lead(study, folder, said)
-    handed_out = []
-    while candidate := again.next_candidate():
-        handed_out.append(candidate.number)
+def test_after_an_interruption_only_the_others_are_read(trained, caplog):
+    study, folder = trained
+    scheduler = FinalTest(study, Run.open(folder))
+    first, second = scheduler.next_candidate(), scheduler.next_candidate()
+    assert scheduler.report(first.number, {"test": {"test_accuracy": 0.75, "test_hits": "e0"}})
+    scheduler.fail_trial(second.number, "the worker process died")
+    said = f"trial {second.number}: the test images could not be read with it: the worker process died"
+    assert caplog.messages[-1] == said
     judged = {record.number for record in to_judge(Run.open(folder))}
-    assert set(handed_out) == judged - {first.number}
-    assert second.number in handed_out
+    assert set(handed_out(FinalTest(study, Run.open(folder)))) == judged - {first.number}
+    (folder / "checkpoints" / f"{second.number}.pt").unlink()  # without its weights it cannot be tested
+    assert set(handed_out(FinalTest(study, Run.open(folder)))) == judged - {first.number, second.number}
     confirmed = {record.number: record.confirmed for record in Run.open(folder).records}
     assert confirmed[first.number] == {"test_accuracy": 0.75, "test_hits": "e0"}

@@ -25,7 +25,7 @@ from nas.driver.conductor import training_seed
 from nas.driver.prepare import load
 from nas.driver.run import COLUMNS, Run
 from nas.driver.run_file import write_run_file
-from nas.driver.study import Candidate
+from nas.driver.scheduler import Candidate
 from nas.errors import UserError
 from nas.training.checkpoint import load_checkpoint
 from nas.training.data import load_dataset

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.driver.conductor import Progress
 from nas.driver.display import describe
+from nas.driver.scheduler import Progress
 from nas.driver.time_left import TimeLeft
 
 RECORDS = json.loads((Path(__file__).parent / "recorded_search.json").read_text())

@@ -1,0 +1,87 @@
+"""Where a search runs: in a container without a home, below a long temporary folder, in a program that runs Ray."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from nas.driver.cluster import LONGEST_FOLDER, short_folder
+
+NAMELESS = """
+import os, pwd, sys
+def unknown(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = unknown
+os.environ.pop("HOME", None)
+"""
+"""A user as a container has it: a number that passwd does not know, and no HOME."""
+SEARCH = """
+import nas
+run = nas.search(nas.Space(%r), objectives=("accuracy", "size"), published="none", trials=2, epochs=1,
+                 train_size=100, out=%r)
+print(len(run.records), run.front_records[0].confirmed["test_accuracy"])
+"""
+SPACE = {
+    "name": "tiny",
+    "input": {"channels": 1, "resolution": 8},
+    "stem": {"channels": 8, "stride": 2},
+    "stages": [{"block": "inverted_residual", "channels": 8, "expansion": {"choice": [1, 2]}}],
+}
+
+
+def python(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def searched(out, before="", after="", **environment):
+    """Search two networks in another process; returns what that says after it."""
+    first, *others = python(before + SEARCH % (SPACE, str(out)) + after, **environment).splitlines()
+    trials, test_accuracy = first.split()
+    assert int(trials) == 2
+    assert 0 <= float(test_accuracy) <= 1
+    return others
+
+
+def test_commands_that_need_no_ray_import_none():
+    code = "from nas import api; api.profile('han-e'); api.compare(['han-e']); print('ray' in sys.modules)"
+    assert python(NAMELESS + code).split() == ["False"]
+
+
+@pytest.mark.slow
+def test_a_user_without_a_home_searches(tmp_path):
+    assert searched(tmp_path / "run", NAMELESS, 'print(os.environ.get("HOME"))') == ["None"]
+
+
+@pytest.mark.slow
+def test_sockets_are_in_a_short_folder(tmp_path):
+    with tempfile.TemporaryDirectory() as folder:
+        long = Path(folder) / ("x" * 42)
+        long.mkdir()
+        searched(tmp_path / "run", TMPDIR=str(long))
+
+
+def test_a_short_folder_is_left_to_ray(monkeypatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/" + "x" * (LONGEST_FOLDER - 1))
+    assert short_folder() is None
+    monkeypatch.setenv("TMPDIR", "/" + "x" * LONGEST_FOLDER)
+    assert len(short_folder()) < LONGEST_FOLDER
+
+
+@pytest.mark.slow
+def test_a_cluster_that_the_program_runs_is_used_and_left(tmp_path):
+    ray = "import ray; ray.init(num_cpus=1, include_dashboard=False, logging_level='ERROR')\n"
+    after = "print(ray.is_initialized(), int(ray.cluster_resources()['CPU']), run.environment['workers'])"
+    assert searched(tmp_path / "run", ray, after) == ["True 1 1"]
