@@ -1,6 +1,5 @@
 """What the commands do, as functions: the command line is a thin layer over these."""
 
-import datetime
 import logging
 import sys
 import time
@@ -23,13 +22,12 @@ from nas.costs.compare import compare as compare_networks
 from nas.costs.profile import profile as profile_network
 from nas.driver.display import Display
 from nas.driver.memory import memory_bytes, too_large
-from nas.driver.options import SearchOptions
+from nas.driver.options import CHANGEABLE, ReproduceOptions, Resources, SearchOptions
 from nas.driver.prepare import fit_space
 from nas.driver.reproduce import Reproduction
 from nas.driver.reproduce import reproduce as reproduce_table
 from nas.driver.run import Run
 from nas.driver.scheduler import Progress
-from nas.driver.search import resume as resume_search
 from nas.driver.search import search as run_search
 from nas.driver.settings import Settings, check_published
 from nas.driver.stopping import first_rung
@@ -37,6 +35,7 @@ from nas.errors import UserError
 from nas.export.command import check_classes, judge_onnx
 from nas.export.command import export as export
 from nas.export.predict import predict as predict
+from nas.files import fresh_folder as fresh_folder
 from nas.hardware import check_device
 from nas.options import keywords
 from nas.report.page import write_report
@@ -221,20 +220,36 @@ def _evaluate_onnx(path: Path, dataset: str | None, data_dir: str | Path | None,
 def resume(
     path: str | Path,
     *,
+    resources: Resources | None = None,
     report_every: float = 0,
     progress: bool | None = None,
     on_change: Callable[[Progress], None] | None = None,
-    **options: Any,
+    **changes: Any,
 ) -> Run:
-    """Go on with a search that was interrupted, or extend one; see :func:`nas.driver.search.resume`."""
+    """Go on with a search that was interrupted, or extend one.
+
+    Args:
+        path: The run's folder.
+        changes: ``trials``, ``confirm``, ``confirm_epochs`` and ``keep`` as of :func:`search`; default the run's own.
+
+    Raises:
+        UserError: There is no run, it is finished, or another option is given.
+    """
+    for name in changes:
+        if name not in CHANGEABLE:
+            raise UserError(f"{name} of a run cannot be changed; allowed: {', '.join(CHANGEABLE)}")
+    settings = replace(Run.open(path).settings, **changes)
     with _shown(progress, on_change) as tell:
-        return resume_search(Path(path), on_change=_reporting(Path(path), report_every, tell), **options)
+        tell = _reporting(Path(path), report_every, tell)
+        return run_search(settings, out=Path(path), resources=resources, on_change=tell)
 
 
 @contextmanager
 def _shown(progress: bool | None, on_change: Callable[[Progress], None] | None) -> Iterator[Callable[[Progress], None]]:
     """Whom the progress is told to: the caller, else the screen where it is wanted, with the log above it."""
-    if not (is_interactive() and on_change is None if progress is None else progress):
+    if progress is None:  # somebody types at a prompt or in a notebook
+        progress = on_change is None and (hasattr(sys, "ps1") or "ipykernel" in sys.modules)
+    if not progress:
         yield on_change or (lambda progress: None)
         return
     with Display() as display:
@@ -245,11 +260,6 @@ def _shown(progress: bool | None, on_change: Callable[[Progress], None] | None) 
                 on_change(state)
 
         yield tell
-
-
-def is_interactive() -> bool:
-    """Whether somebody types at a prompt or in a notebook."""
-    return hasattr(sys, "ps1") or "ipykernel" in sys.modules
 
 
 def _reporting(folder: Path, every: float, on_change: Callable[[Progress], None]) -> Callable[[Progress], None]:
@@ -342,9 +352,16 @@ def _to_compare(reference: str | Path | Architecture) -> list[Architecture | Tra
     raise UserError(f"{folder}: no run and no training here (neither run.yaml nor architecture.yaml)")
 
 
-def reproduce(table: str, *, out: str | Path | None = None, **options: Any) -> Reproduction:
-    """A paper's table, trained or timed here; `nas reproduce` in Python. See :func:`nas.driver.reproduce.reproduce`."""
-    done = reproduce_table(table, out=Path(out) if out is not None else fresh_folder("reproduce", table), **options)
+@keywords(ReproduceOptions, Progress, Recipe)
+def reproduce(options: ReproduceOptions) -> Reproduction:
+    """A paper's table, trained or timed here; `nas reproduce` in Python. See :func:`nas.driver.reproduce.reproduce`.
+
+    Args:
+        table: One of those that `nas reproduce --help` names.
+        resources: What may be used.
+        on_change: Told the progress after every change.
+    """
+    done = reproduce_table(options)
     for run in done.runs:
         report(run, published="contained")
     return done
@@ -371,9 +388,3 @@ def choose_device(device: str | None) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     check_device(device)
     return device
-
-
-def fresh_folder(subject: str, dataset: str) -> Path:
-    """A folder under ``results/`` that does not exist yet, named by time, subject and data set."""
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("results") / f"{stamp}-{subject}-{dataset.partition(':')[0]}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nas.command_options import options
-from nas.driver.options import Resources, SearchOptions
+from nas.driver.options import CHANGEABLE, ReproduceOptions, Resources, SearchOptions
 from nas.errors import UserError
 from nas.exit import errors, resumable, run_command, same_command
 from nas.latency_cli import AsJson, console, latency_app
@@ -60,12 +60,12 @@ def search(
         return shlex.join(["nas", "search", "--resume", str(folder)]) if begun else same_command(folder, out or resume)
 
     with resumable(again), Display(console) as display:
-        asked |= {"resources": Resources(**resources), "on_change": display}
+        how: dict[str, Any] = {"resources": Resources(**resources), "on_change": display}
         if resume is not None:
-            changes = ("trials", "confirm", "confirm_epochs", "keep", "report_every", "resources", "on_change")
-            run = api.resume(resume, **{name: asked[name] for name in changes if name in asked})
+            changes = (*CHANGEABLE, "report_every")
+            run = api.resume(resume, **{name: asked[name] for name in changes if name in asked}, **how)
         else:
-            run = api.search(**asked | {"out": folder})
+            run = api.search(**asked | {"out": folder}, **how)
     print_run(console, run, api.report(run.path))
 
 
@@ -139,6 +139,7 @@ def compare(
 
 
 @app.command(epilog="Example: nas reproduce han-table3 --epochs 10 --seeds 3")
+@options(ReproduceOptions, "asked")
 @options(Resources, "resources")
 def reproduce(
     table: Annotated[
@@ -149,18 +150,7 @@ def reproduce(
             show_default=False,
         ),
     ],
-    dataset: Annotated[str | None, typer.Option(help="Data set (default: the table's).", show_default=False)] = None,
-    data_dir: DataDir = None,
-    train_size: TrainSize = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Training recipe (default: the paper's).", show_default=False)
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs of a training (default: the recipe's).", show_default=False)
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Number of seeds that each network is trained with.")] = 1,
-    seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="The folder (default: fresh, under results/).")] = None,
+    asked: dict[str, Any],
     *,
     resources: dict[str, Any],
 ) -> None:
@@ -169,21 +159,11 @@ def reproduce(
     from nas.console import print_reproduction
     from nas.driver.display import Display
 
+    out = asked.get("out")
     folder = out or api.fresh_folder("reproduce", table)
     with resumable(lambda: same_command(folder, out)), Display(console) as display:
-        done = api.reproduce(
-            table,
-            out=folder,
-            dataset=dataset,
-            data_dir=data_dir,
-            train_size=train_size,
-            recipe=recipe,
-            epochs=epochs,
-            seeds=seeds,
-            seed=seed,
-            resources=Resources(**resources),
-            on_change=display,
-        )
+        how: dict[str, Any] = {"resources": Resources(**resources), "on_change": display}
+        done = api.reproduce(table, **asked | {"out": folder}, **how)
     print_reproduction(console, done)
 
 

@@ -1,5 +1,6 @@
 """Reading files that may come from somebody else, and writing files that are never half-written."""
 
+import datetime
 import errno
 import json
 import math
@@ -202,3 +203,9 @@ def check_extent(root: Any, where: str) -> None:
             pending.extend((item, depth + 1) for pair in value.items() for item in pair)
         elif isinstance(value, list | tuple | set):
             pending.extend((item, depth + 1) for item in value)
+
+
+def fresh_folder(subject: str, dataset: str) -> Path:
+    """Return a folder under ``results/`` that does not exist yet, named by time, subject and data set."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("results") / f"{stamp}-{subject}-{dataset.partition(':')[0]}"

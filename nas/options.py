@@ -24,10 +24,12 @@ class OnCommandLine:
 
     name     of the option
     default  of the option; None where the command has to know whether it was given
+    resumes  a resumed run may change it
     """
 
     name: str | None = None
     default: Any = ...
+    resumes: bool = False
 
 
 def keywords(model: Callable[P, M], *types: type) -> Callable[[Callable[[M], R]], Callable[P, R]]:
@@ -58,12 +60,12 @@ def keywords(model: Callable[P, M], *types: type) -> Callable[[Callable[[M], R]]
     return decorate
 
 
-def check_fields(values: Any, where: str) -> None:
+def check_fields(values: Any, where: str = "") -> None:
     """Check a dataclass's values against its annotations, with pydantic's constraints, strictly: True is no number.
 
     Args:
         values: an instance.
-        where: what an error calls it.
+        where: what an error begins with.
 
     Raises:
         UserError: a value is of another type or out of range; it names the field, the value and what is allowed.
@@ -78,7 +80,8 @@ def check_fields(values: Any, where: str) -> None:
         except ValidationError as error:
             inner, mistake = first_mistake(error)
             place = f"{name}.{inner}" if inner else f"{name} {value!r}"
-            raise UserError(f"{where}: {place}: {mistake.replace('Input should be', 'should be', 1)}") from error
+            said = f"{place}: {mistake.replace('Input should be', 'should be', 1)}"
+            raise UserError(f"{where}: {said}" if where else said) from error
 
 
 @functools.cache
@@ -93,3 +96,10 @@ def _adapters(model: type) -> dict[str, Any]:
 def is_option(hint: Any) -> bool:
     """Tell whether a field's annotation has a help text."""
     return get_origin(hint) is Annotated
+
+
+def resumable_options(model: Any) -> tuple[str, ...]:
+    """Return the fields that a resumed run may change."""
+    hints = get_type_hints(model, include_extras=True)
+    marks = {name: get_args(hint)[2:] for name, hint in hints.items() if is_option(hint)}
+    return tuple(name for name, rest in marks.items() if any(getattr(mark, "resumes", False) for mark in rest))

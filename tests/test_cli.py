@@ -83,7 +83,7 @@ TRAINING = "name: x\nstem: {channels: 8}\nstages:\n"
         (["search", "--limit", "size<=1kB"], "no network of space inverted_residual keeps it"),
         (["search", "--limit", "size=4"], "write it as FIGURE<=VALUE"),
         (["search", "--recipe", "nope"], "nope"),
-        (["search", "--sampler", "nope"], "unknown sampler 'nope'"),
+        (["search", "--sampler", "nope"], "sampler 'nope': should be 'known-cost', 'tpe', 'nsga2', 'gp' or 'random'"),
         (["search", "--resolution", "4"], "too small for the strides"),
         (["search", "--out", "/proc/nas"], "cannot be created"),
         (["search", "--resume", "nowhere"], "no run here"),

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from nas.files import remove_unfinished
 
-KEEP = ("all", "front", "none")
+Keep = Literal["all", "front", "none"]
 
 
 class Checkpoints:

@@ -3,11 +3,10 @@
 Optuna's own ``JournalFileBackend`` opens and reads the same file (``optuna-dashboard`` does), but is made for many
 writers: it locks, writes and flushes to disk for every parameter of every trial, waits half a minute for the lock of a
 process that was killed, and cannot be read any more once a killed process has left half a line that the next one wrote
-on to. Here the file is locked for as long as the driver lives (the system frees the lock with the process), half a line
-is cut off, and what belongs together is flushed together or, where an exception comes between, not at all.
+on to. Here the run's folder is locked (:mod:`nas.driver.locking`), half a line is cut off, and what belongs together is
+flushed together or, where an exception comes between, not at all.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ class RunJournal(BaseJournalBackend):
         writer: whether to write. Any number of readers may read beside the writer.
 
     Raises:
-        UserError: another process is writing to the file, or it cannot be opened.
+        UserError: the file cannot be opened, or is damaged.
     """
 
     def __init__(self, path: Path, *, writer: bool) -> None:
@@ -42,7 +41,7 @@ class RunJournal(BaseJournalBackend):
         self._broken = False
         # Where reading goes on: the number of the next line and its place in the file.
         self._next = (0, 0)
-        self._lock = _lock(path) if writer else None
+        self._writes = writer
         if writer:
             self._written = _repair(path)
 
@@ -67,7 +66,7 @@ class RunJournal(BaseJournalBackend):
                     yield _parse(line, self._path)
                 number, offset = number + 1, offset + len(line)
         self._next = (number, offset)
-        if self._lock is not None:
+        if self._writes:
             # Through JSON, so that what is read back does not depend on whether it was flushed yet.
             yield from json.loads(json.dumps(self._pending[max(0, log_number_from - self._written) :]))
 
@@ -84,12 +83,6 @@ class RunJournal(BaseJournalBackend):
             self._batches -= 1
         if not self._batches:
             self._flush()
-
-    def close(self) -> None:
-        """Let go of the file, so that another process may write to it."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
     def _flush(self) -> None:
         if not self._pending:
@@ -118,23 +111,14 @@ class RunJournal(BaseJournalBackend):
         self._broken = True
 
 
-def _lock(path: Path) -> int:
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be opened: {error.strerror or error}") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise UserError(f"{path}: another search is writing to this run; wait for it, or stop it") from error
-    return handle
-
-
 def _repair(path: Path) -> int:
     """Cut off half a line at the end; returns the number of whole lines."""
     count = end = 0
-    with path.open("rb+") as file:
+    try:
+        file = path.open("rb+" if path.exists() else "wb+")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened: {error.strerror or error}") from error
+    with file:
         for line in _whole_lines(file, path):
             count, end = count + 1, end + len(line)
         file.truncate(end)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
-from nas.options import OnCommandLine
+from nas.options import OnCommandLine, resumable_options
 
 if TYPE_CHECKING:
     from nas.architecture.document import Architecture
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:  # they load torch; the command line gives names
     Architecture = Space = Progress = Recipe = Any
 
-ON_RESUME = OnCommandLine(default=None)
+ON_RESUME = OnCommandLine(default=None, resumes=True)
 """An option that a resumed search may change; where it is not given, the run's own value holds."""
 
 
@@ -99,4 +99,26 @@ class SearchOptions:
     storage: Annotated[str | None, "Optuna URL for the study (default: a file in the run's folder)."] = None
     resources: Resources | None = None
     progress: bool | None = None
+    on_change: Callable[[Progress], None] | None = None
+
+
+CHANGEABLE = resumable_options(SearchOptions)
+"""How far a search goes, and whose weights stay: what a run that goes on may be told otherwise."""
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """A paper's table as it is asked for."""
+
+    table: str
+    _: KW_ONLY
+    dataset: Annotated[str | None, "Data set (default: the table's)."] = None
+    data_dir: Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."] = None
+    train_size: Annotated[int | None, "Number of training images to use (default: all)."] = None
+    recipe: Annotated[str | Recipe | None, "Training recipe (default: the paper's)."] = None
+    epochs: Annotated[int | None, "Epochs of a training (default: the recipe's)."] = None
+    seeds: Annotated[int, "Number of seeds that each network is trained with."] = 1
+    seed: Annotated[int, "Random seed."] = 0
+    out: Annotated[Path | str | None, "The folder (default: fresh, under results/)."] = None
+    resources: Resources | None = None
     on_change: Callable[[Progress], None] | None = None

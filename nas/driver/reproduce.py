@@ -6,7 +6,7 @@ report. Beside that stand ``table.csv`` and ``table.md``: every printed row, wit
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,12 @@ from nas.architecture import catalogue
 from nas.architecture.reported import CLASSES, Printed, read_table
 from nas.costs.analytic import cost
 from nas.driver.confirmation import Confirmed
-from nas.driver.options import Resources
+from nas.driver.options import ReproduceOptions
 from nas.driver.run import Record, Run
-from nas.driver.scheduler import Progress
 from nas.driver.search import is_finished, search
 from nas.driver.settings import Settings
 from nas.errors import UserError
-from nas.files import write_atomic
+from nas.files import fresh_folder, write_atomic
 from nas.latency import Runtime, measure
 from nas.training.data import FOLDER_PREFIX, NAMES, load_dataset
 from nas.training.recipe import Recipe, load_recipe
@@ -92,62 +91,44 @@ class Reproduction:
         return percent(row[column], self.images[row["trained_on"]].get("test" if "test" in column else "validation"))
 
 
-def reproduce(
-    table: str,
-    *,
-    out: Path,
-    dataset: str | None = None,
-    data_dir: str | Path | None = None,
-    train_size: int | None = None,
-    recipe: str | Recipe | None = None,
-    epochs: int | None = None,
-    seeds: int = 1,
-    seed: int = 0,
-    resources: Resources | None = None,
-    on_change: Callable[[Progress], None] = lambda progress: None,
-) -> Reproduction:
+def reproduce(options: ReproduceOptions) -> Reproduction:
     """Train a table's networks by the paper's protocol, or a shorter one, and write the table again with our figures.
 
     Where `out` holds the same reproduction, unfinished, it goes on; more `seeds` are trained on top. A table of several
     data sets is one run per data set, in a folder of that name. Networks are trained at their own resolution, but no
     larger than the images. ``hoang-table5`` times its networks: the rows of a GPU on the GPU here, where there is one.
 
-    Args:
-        table: one of :data:`TRAINED` or :data:`TIMED`.
-        out: the folder; created.
-        dataset: one of the table's data sets alone, or any other, beside what is printed for the table's first one;
-            default all of the table's.
-        recipe: a preset's name or a recipe; default the paper's. `epochs` shortens or lengthens it.
-        seeds: how often each network is trained.
-        seed: of the first training, and of the split into training and validation images.
-        on_change: told the progress after every change.
-
     Raises:
         UserError: something given does not fit, or `out` holds another run; nothing was trained.
         nas.driver.search.SearchFailedError: training after training failed.
     """
+    table, dataset, seeds = options.table, options.dataset, options.seeds
     if table not in (*TRAINED, *TIMED):
         raise UserError(f"table {table!r} cannot be reproduced; one of: {', '.join((*TRAINED, *TIMED))}")
     if seeds < 1:
         raise UserError(f"seeds {seeds}: at least 1 is needed")
+    out = Path(options.out) if options.out is not None else fresh_folder("reproduce", table)
     printed = read_table(table)
     if table in TIMED:
-        given = {"dataset": dataset, "train-size": train_size, "recipe": recipe, "epochs": epochs}
-        for option in [name for name, value in given.items() if value is not None] + ["seeds"] * (seeds > 1):
-            raise UserError(f"{table}: its networks are timed, not trained; leave --{option} out")
+        given = [name for name in ("dataset", "train_size", "recipe", "epochs") if getattr(options, name) is not None]
+        for option in given + ["seeds"] * (seeds > 1):
+            leave = option.replace("_", "-")
+            raise UserError(f"{table}: its networks are timed, not trained; leave --{leave} out")
         return _write(table, out, _timed(printed), ())
     known = list(dict.fromkeys(row.dataset for row in printed))
-    data = {"data_dir": None if data_dir is None else str(data_dir), "train_size": train_size, "seed": seed}
+    data_dir = None if options.data_dir is None else str(options.data_dir)
+    data = {"data_dir": data_dir, "train_size": options.train_size, "seed": options.seed}
     parts: dict[Path, tuple[Settings, list[Printed]]] = {}
     for name in known if dataset is None else [dataset]:  # all are read before the first is trained for hours
         rows = [row for row in printed if row.dataset == (name if name in known else known[0])]
-        settings = _settings(table, rows, name, recipe, epochs, **data)
+        settings = _settings(table, rows, name, options.recipe, options.epochs, **data)
         folder = out / name if len(known) > 1 and name in known else out
         parts[folder] = replace(settings, confirm=seeds - 1), rows
     for folder, (settings, rows) in parts.items():
         if not _is_finished(folder, settings):
             log.info("%s: %d networks on %s, in %s", table, settings.trials, settings.dataset, folder)
-            search(settings, out=folder, resources=resources, on_change=on_change, measure_latency=True)
+            tell = options.on_change or (lambda progress: None)
+            search(settings, out=folder, resources=options.resources, on_change=tell, measure_latency=True)
         run = Run.open(folder)
         done = _write(table, folder, [_trained(row, run) for row in rows], [run])
     if out in parts:

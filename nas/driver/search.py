@@ -4,10 +4,9 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -137,33 +136,6 @@ def search(
     return run
 
 
-def resume(
-    path: Path,
-    *,
-    trials: int | None = None,
-    confirm: int | None = None,
-    confirm_epochs: int | None = None,
-    keep: str | None = None,
-    **options: Any,
-) -> Run:
-    """Go on with a run.
-
-    Args:
-        path: its folder.
-        trials: a new budget, at least as large as what is done.
-        confirm: train the front again with so many seeds.
-        confirm_epochs: of each of those trainings.
-        keep: whose weights stay from now on; see :class:`nas.driver.settings.Settings`.
-        options: as of :func:`search`, but settings, folder and storage.
-
-    Raises:
-        UserError: there is no run, or it is finished.
-    """
-    given = {"trials": trials, "confirm": confirm, "confirm_epochs": confirm_epochs, "keep": keep}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return search(replace(Run.open(path).settings, **changes), out=path, **options)
-
-
 def is_finished(run: Run, settings: Settings) -> bool:
     """Return whether a run has all that the settings ask for: trials, what is read at the end, and repeats."""
     epochs = settings.confirm_epochs or settings.parsed_recipe.epochs
@@ -227,7 +199,7 @@ def _open_study(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     objectives = settings.parsed_objectives
     with ExitStack() as held:
-        journal = held.enter_context(closing(RunJournal(out / STUDY_FILE, writer=True))) if storage is None else None
+        journal = RunJournal(out / STUDY_FILE, writer=True) if storage is None else None
         study = optuna.create_study(
             study_name=read_run_file(out)["study"],
             storage=open_storage(out, storage, journal=journal),

@@ -2,23 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import Field
 
 from nas.architecture.catalogue import network_names
 from nas.architecture.space import Space
-from nas.driver.checkpoints import KEEP
+from nas.driver.checkpoints import Keep
 from nas.driver.objectives import Limit, Objective, parse_limit, parse_objectives
-from nas.driver.options import SearchOptions
+from nas.driver.options import CHANGEABLE, SearchOptions
 from nas.driver.stopping import rungs
-from nas.errors import UserError, first_mistake
+from nas.errors import UserError
+from nas.options import check_fields
 from nas.training.recipe import Recipe
 
 SCHEMA = 1
 """Version of ``run.yaml``; a file of a newer version is refused, older ones load."""
 
-SAMPLERS = ("known-cost", "tpe", "nsga2", "gp", "random")
+Sampler = Literal["known-cost", "tpe", "nsga2", "gp", "random"]
+SAMPLERS: tuple[str, ...] = get_args(Sampler)
 PUBLISHED = ("references", "contained", "all", "none")
 """Words for which published networks are trained; names of theirs, comma-separated, say it too."""
 
@@ -68,40 +70,31 @@ class Settings:
     objectives: tuple[str, ...] = tuple(SearchOptions.objectives)
     limits: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
-    trials: int = SearchOptions.trials
-    sampler: str = SearchOptions.sampler
-    reduction: int = SearchOptions.reduction
-    first_rung: int = 1
+    trials: Annotated[int, Field(ge=1)] = SearchOptions.trials
+    sampler: Sampler = SearchOptions.sampler  # type: ignore[assignment]  # checked below
+    reduction: Annotated[int, Field(ge=1)] = SearchOptions.reduction
+    first_rung: Annotated[int, Field(ge=1)] = 1
     published: str = SearchOptions.published
     enqueue: tuple[dict[str, Any], ...] = ()
     warm_start: str | None = None
     latency_table: str | None = None
-    confirm: int = SearchOptions.confirm
+    confirm: Annotated[int, Field(ge=0)] = SearchOptions.confirm
     confirm_epochs: int | None = None
-    keep: str = SearchOptions.keep
-    seed: int = SearchOptions.seed
+    keep: Keep = SearchOptions.keep  # type: ignore[assignment]  # checked below
+    seed: Annotated[int, Field(ge=0)] = SearchOptions.seed
 
     def __post_init__(self) -> None:
+        check_fields(self)
         parse_objectives(self.objectives)
         for limit in self.limits:
             parse_limit(limit)
-        for name, value, allowed in (
-            ("sampler", self.sampler, SAMPLERS),
-            ("keep", self.keep, KEEP),
-        ):
-            if value not in allowed:
-                raise UserError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}")
         check_published(self.published)
-        for name, least in (("trials", 1), ("reduction", 1), ("first_rung", 1), ("seed", 0), ("confirm", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UserError(f"{name} {value!r}: a whole number of at least {least} is needed")
 
     def is_same_search(self, other: "Settings") -> bool:
-        """Whether the two differ at most in how far they go, trials and confirmation, and in whose weights are kept."""
-        free: dict[str, Any] = {"trials": 1, "confirm": 0, "confirm_epochs": None, "keep": "front", "recipe": {}}
+        """Whether the two differ at most in what a resumed search may change."""
+        free = {name: getattr(other, name) for name in CHANGEABLE}
         # a run of an older version says nothing of what recipes did not have then
-        return self.parsed_recipe == other.parsed_recipe and replace(self, **free) == replace(other, **free)
+        return self.parsed_recipe == other.parsed_recipe and replace(self, **free, recipe=other.recipe) == other
 
     @property
     def parsed_objectives(self) -> tuple[Objective, ...]:
@@ -149,16 +142,11 @@ class Settings:
         if "space" not in document:
             raise UserError(f"{where}: the setting 'space' is missing")
         values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in document.items()
+            key: tuple(item) if isinstance(item, list) else item for key, item in document.items()
         }
         try:
-            for name, kind in get_type_hints(cls).items():
-                if name in values:
-                    TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(values[name])
             settings = cls(**values)
             Recipe.from_dict(settings.recipe)
-        except ValidationError as error:
-            raise UserError(f"{where}: {name} {values[name]!r}: {first_mistake(error)[1]}") from error
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         return settings

@@ -51,7 +51,6 @@ def open_conductor(
         search.enqueue(architecture)
     stopping = DominanceStopping(rungs(EPOCHS), reduction)
     yield Conductor(search, stopping=stopping, epochs=EPOCHS, trials=trials, **options)
-    journal.close()
 
 
 @pytest.fixture

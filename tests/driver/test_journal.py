@@ -1,7 +1,6 @@
 import errno
 import json
 import resource
-import signal
 import subprocess
 import sys
 
@@ -69,7 +68,6 @@ def test_what_an_exception_breaks_off_is_not_written(path, error):
     with pytest.raises(RuntimeError, match="open the journal again"):
         add_trial(study, 4.0)
     assert path.read_bytes() == before
-    journal.close()
     again = study_on(RunJournal(path, writer=True))
     assert [trial.value for trial in again.trials] == [1.0]
     add_trial(again, 5.0)
@@ -87,13 +85,11 @@ def test_a_reader_follows_the_writer(path):
 def test_half_a_line_is_cut_off(path):
     journal = RunJournal(path, writer=True)
     add_trial(study_on(journal), 1.0)
-    journal.close()
     with path.open("ab") as file:
         file.write(b'{"op_code":5,"work')  # what a killed process leaves
     journal = RunJournal(path, writer=True)
     study = study_on(journal)
     add_trial(study, 2.0)
-    journal.close()
     assert all(json.loads(line) for line in path.read_text().splitlines())
     assert [t.value for t in study_on(RunJournal(path, writer=True)).trials] == [1.0, 2.0]
 
@@ -104,26 +100,6 @@ def test_a_reader_stops_before_half_a_line(path):
         file.write(b'{"op_code":5,"work')
     reader = optuna.load_study(study_name="s", storage=JournalStorage(RunJournal(path, writer=False)))
     assert len(reader.trials) == 1
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from nas.driver.journal import RunJournal
-journal = RunJournal(Path(sys.argv[1]), writer=True)
-print("locked", flush=True)
-time.sleep(60)
-"""
-
-
-def test_one_writer_and_its_death_frees_the_file(path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
-    assert holder.stdout.readline() == b"locked\n"
-    with pytest.raises(UserError, match="another search is writing"):
-        RunJournal(path, writer=True)
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    RunJournal(path, writer=True).close()
 
 
 FILL = """

@@ -67,7 +67,7 @@ def test_a_queued_network_is_published_by_what_it_is_and_not_by_its_name(digits)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sampler": "magic"}, "unknown sampler 'magic'"),
+        ({"sampler": "magic"}, "sampler 'magic': should be 'known-cost', 'tpe'"),
         ({"published": "some"}, "unknown published"),
         ({"trials": 0}, "trials 0"),
         ({"trials": True}, "trials True"),

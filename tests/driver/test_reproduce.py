@@ -14,6 +14,7 @@ from nas.architecture.reported import read_table
 from nas.architecture.space import Space
 from nas.costs.analytic import cost
 from nas.driver import final_evaluation, reproduce
+from nas.driver.options import ReproduceOptions
 from nas.driver.run import Run
 from nas.driver.settings import Settings
 from nas.errors import UserError
@@ -59,7 +60,7 @@ def correlation(left, right):
 )
 def test_mistakes_end_in_one_line_and_leave_nothing(table, options, message, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
-        reproduce.reproduce(table, out=tmp_path / "run", **options)
+        reproduce.reproduce(ReproduceOptions(table, out=tmp_path / "run", **options))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -83,7 +84,7 @@ def asked(monkeypatch):
 
     def ask(table, **options):
         with pytest.raises(InterruptedError):
-            reproduce.reproduce(table, **options)
+            reproduce.reproduce(ReproduceOptions(table, **options))
         return found[-1]
 
     return ask
@@ -152,7 +153,7 @@ def test_times_stand_beside_those_of_the_same_kind_of_device(tmp_path, monkeypat
 
     monkeypatch.setattr(reproduce, "measure", pretend)
     monkeypatch.setattr(reproduce.torch.cuda, "is_available", lambda: False)
-    done = reproduce.reproduce("hoang-table5", out=tmp_path)
+    done = reproduce.reproduce(ReproduceOptions("hoang-table5", out=tmp_path))
     assert asked == [(Runtime(device="cpu", batch=128), {"num_classes": 10})]
     rows = rows_of(tmp_path / "table.csv")
     assert [row["row"] for row in rows] == [row.row for row in read_table("hoang-table5")]
@@ -194,9 +195,11 @@ def test_a_table_is_trained_interrupted_resumed_and_written(tmp_path, monkeypatc
 
     options = {"dataset": "digits", "train_size": 200, "recipe": QUICK, "out": tmp_path / "run"}
     with pytest.raises(KeyboardInterrupt):
-        reproduce.reproduce("han-table3", **options, seeds=2, on_change=interrupt)
+        reproduce.reproduce(ReproduceOptions("han-table3", **options, seeds=2, on_change=interrupt))
     assert not (tmp_path / "run" / "table.csv").exists()
-    done = reproduce.reproduce("han-table3", **options, seeds=2, on_change=lambda state: closed.append(state.closed))
+    done = reproduce.reproduce(
+        ReproduceOptions("han-table3", **options, seeds=2, on_change=lambda state: closed.append(state.closed))
+    )
     assert closed[-1] == 8  # confirmed
 
     run = Run.open(done.path)
@@ -236,8 +239,8 @@ def test_a_table_is_trained_interrupted_resumed_and_written(tmp_path, monkeypatc
     assert write_report(run).exists()
 
     record = (done.path / "study.journal").read_bytes()
-    again = reproduce.reproduce("han-table3", **options, seeds=2)
+    again = reproduce.reproduce(ReproduceOptions("han-table3", **options, seeds=2))
     assert (done.path / "study.journal").read_bytes() == record
     assert rows_of(again.path / "table.csv") == rows
     with pytest.raises(UserError, match="holds another run"):
-        reproduce.reproduce("han-table3", **{**options, "train_size": 300})
+        reproduce.reproduce(ReproduceOptions("han-table3", **{**options, "train_size": 300}))
