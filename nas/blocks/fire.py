@@ -1,5 +1,6 @@
 """SqueezeNet's block."""
 
+import functools
 from typing import Annotated, Literal
 
 import torch
@@ -31,7 +32,9 @@ class Fire(Stage):
         return least_pooled(out_size, stride, "valid") if stride > 1 else out_size
 
     def build(self, block: Block) -> nn.Module:
-        return FireBlock(self.body(block), block, *self._widths(block))
+        squeeze, half = self._widths(block)
+        expand = functools.partial(conv_norm_act, squeeze, activation=block.activation, norm=block.norm)
+        return FireBlock(self.body(block), expand(half), expand(block.out_channels - half, 3))
 
     def body(self, block: Block) -> nn.Sequential:
         squeeze = conv_norm_act(block.in_channels, self._widths(block)[0], activation=block.activation, norm=block.norm)
@@ -60,11 +63,10 @@ class Fire(Stage):
 class FireBlock(ResidualBlock):
     """The squeeze, and two expansions of it, concatenated."""
 
-    def __init__(self, body: nn.Sequential, block: Block, squeeze: int, half: int) -> None:
-        super().__init__(body, None)
-        activation, norm = block.activation, block.norm
-        self.expand1 = conv_norm_act(squeeze, half, activation=activation, norm=norm)
-        self.expand3 = conv_norm_act(squeeze, block.out_channels - half, 3, activation=activation, norm=norm)
+    def __init__(self, body: nn.Module, expand1: nn.Module, expand3: nn.Module) -> None:
+        super().__init__(body)
+        self.expand1 = expand1
+        self.expand3 = expand3
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.body(x)

@@ -39,7 +39,9 @@ class Shuffle(Stage):
         return "identity" if stride == 1 and in_channels == out_channels else "none"
 
     def build(self, block: Block) -> nn.Module:
-        return ShuffleBlock(self.body(block), block)
+        pool = nn.Identity() if block.stride == 1 else nn.AvgPool2d(POOL_KERNEL, block.stride, POOL_KERNEL // 2)
+        activation = ACTIVATIONS[block.activation](inplace=True)
+        return ShuffleBlock(self.body(block), make_shortcut(block), pool, activation, concat=_concatenates(block))
 
     def body(self, block: Block) -> nn.Sequential:
         hidden, branch, first, last = self._widths(block)
@@ -86,11 +88,13 @@ class Shuffle(Stage):
 class ShuffleBlock(ResidualBlock):
     """The body beside its input, which is added or, average-pooled, concatenated; an activation at the end."""
 
-    def __init__(self, body: nn.Sequential, block: Block) -> None:
-        super().__init__(body, make_shortcut(block))
-        self.pool = nn.Identity() if block.stride == 1 else nn.AvgPool2d(POOL_KERNEL, block.stride, POOL_KERNEL // 2)
-        self.concat = _concatenates(block)
-        self.activation = ACTIVATIONS[block.activation](inplace=True)
+    def __init__(
+        self, body: nn.Module, shortcut: nn.Module | None, pool: nn.Module, activation: nn.Module, *, concat: bool
+    ) -> None:
+        super().__init__(body, shortcut)
+        self.pool = pool
+        self.concat = concat
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         out = super().forward(x)

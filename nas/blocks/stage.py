@@ -124,7 +124,7 @@ class Block(NamedTuple):
 class ResidualBlock(nn.Module):
     """A body of layers beside a shortcut: none, the input itself, or a 1x1 convolution with norm."""
 
-    def __init__(self, body: nn.Sequential, shortcut: nn.Module | None) -> None:
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None = None) -> None:
         super().__init__()
         self.body = body
         self.shortcut = shortcut

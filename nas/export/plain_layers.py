@@ -12,35 +12,33 @@ ACTIVATION: type[nn.Module] = nn.ReLU
 """The exported file has the network's own."""
 
 
-def conv_norm_act(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def conv_norm_act(
+    in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     """Convolution, batch norm, activation."""
-    return conv_norm(inputs, outputs, kernel, stride, groups).append(ACTIVATION(inplace=True))
+    return conv_norm(in_channels, out_channels, kernel_size, stride, groups).append(ACTIVATION(inplace=True))
 
 
-def conv_norm(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     """Convolution, batch norm."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+    pad = kernel_size // 2
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, pad, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
 
-def conv_act(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def conv_act(
+    in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     """Convolution, activation."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups)
     return nn.Sequential(conv, ACTIVATION(inplace=True))
 
 
 def norm_act(layer: nn.Module, channels: int) -> nn.Sequential:
     """A layer, batch norm of its output channels, activation."""
     return nn.Sequential(layer, nn.BatchNorm2d(channels), ACTIVATION(inplace=True))
-
-
-class Parts(nn.Module):
-    """A module of named parts."""
-
-    def __init__(self, **parts: object) -> None:
-        super().__init__()
-        for name, part in parts.items():
-            setattr(self, name, part)
 
 
 class SqueezeExcitation(nn.Module):
@@ -74,9 +72,9 @@ class CondConv2d(nn.Module):
 
     def __init__(
         self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
         *,
         experts: int,
         stride: int = 1,
@@ -85,11 +83,11 @@ class CondConv2d(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        self.shape = (outputs, inputs // groups, kernel, kernel)
+        self.shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
         self.stride, self.padding, self.groups = stride, padding, groups
-        self.weight = nn.Parameter(torch.empty(experts, outputs * inputs // groups * kernel**2))
-        self.bias = nn.Parameter(torch.zeros(experts, outputs)) if bias else None
-        self.routing = nn.Linear(inputs, experts)
+        self.weight = nn.Parameter(torch.empty(experts, out_channels * in_channels // groups * kernel_size**2))
+        self.bias = nn.Parameter(torch.zeros(experts, out_channels)) if bias else None
+        self.routing = nn.Linear(in_channels, experts)
         for expert in self.weight.data:
             nn.init.kaiming_normal_(expert.view(self.shape), mode="fan_out", nonlinearity="relu")
 
