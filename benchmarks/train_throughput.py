@@ -38,9 +38,7 @@ from torch import Tensor, multiprocessing, nn
 from usual_layers import usual
 
 import nas
-from nas.blocks.forms import fast_on_cpu
-from nas.blocks.forms import usual as usual_form
-from nas.blocks.layers import CondConv2d, train_in_forms
+from nas.blocks.layers import CondConv2d, use_training_variants
 from nas.training import loop
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.cpu import keep_freed_memory
@@ -66,7 +64,7 @@ class InPlace:
 
     def __init__(self, network: nn.Module, dataset: Dataset, recipe: Recipe) -> None:
         self.network = channels_last_(network.to(dataset.device)).train()
-        train_in_forms(self.network, fast_on_cpu if dataset.device.type == "cpu" else usual_form)
+        use_training_variants(self.network)
         self.optimizer = build_optimizer(self.network, recipe)
         part = dataset.train.take(torch.arange(recipe.batch_size, device=dataset.device))
         self.batch = Normaliser(dataset.mean, dataset.std, dataset.device)(part.images)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.blocks.document import Norm
-from nas.blocks.forms import Choose, add_kernels, convolve_each, depthwise, pointwise_each
 from nas.blocks.geometry import POOL_KERNEL, Padding
+from nas.blocks.kernel_variants import add_kernels, convolve_each, depthwise, pointwise_each
 
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
     "relu": nn.ReLU,
@@ -20,19 +20,19 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-class Formed(nn.Module):
-    """A layer that trains in one of several equal forms."""
+class VariantLayer(nn.Module):
+    """A layer that can train in a faster kernel variant (:mod:`nas.blocks.kernel_variants`)."""
 
-    choose: Choose | None = None
-    """Names the form (:mod:`nas.blocks.forms`); None: the usual one."""
+    has_training_variant = False
+    """Set by :func:`use_training_variants`."""
 
     @property
-    def choose_now(self) -> Choose | None:
-        """`choose` while it trains. Inference and compiled code have the usual form."""
-        return self.choose if self.training and not torch.compiler.is_compiling() else None
+    def trains_in_variant(self) -> bool:
+        """True while it trains. Inference and compiled code have the usual form."""
+        return self.has_training_variant and self.training and not torch.compiler.is_compiling()
 
 
-class DepthwiseConv2d(Formed, nn.Conv2d):
+class DepthwiseConv2d(VariantLayer, nn.Conv2d):
     """torch's convolution, where it has a group for each channel; networks have torch's own until they are trained."""
 
     @staticmethod
@@ -45,7 +45,7 @@ class DepthwiseConv2d(Formed, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         stride, padding = self.stride[0], self.padding[0]
         assert isinstance(padding, int)
-        return depthwise(x, self.weight, self.bias, stride=stride, padding=padding, choose=self.choose_now)
+        return depthwise(x, self.weight, self.bias, stride=stride, padding=padding, training=self.trains_in_variant)
 
 
 class MeanPool(nn.AdaptiveAvgPool2d):
@@ -55,8 +55,8 @@ class MeanPool(nn.AdaptiveAvgPool2d):
         return spatial_mean(x)[:, :, None, None]
 
 
-def train_in_forms(network: nn.Module, choose: Choose) -> None:
-    """Let every layer that has several forms train in the one that `choose` names, in place.
+def use_training_variants(network: nn.Module) -> None:
+    """Let every layer that has kernel variants train in the one that is fast on its device, in place.
 
     torch's depthwise convolutions and global poolings become ours, as they stand: their parameters and hooks stay.
     """
@@ -65,12 +65,12 @@ def train_in_forms(network: nn.Module, choose: Choose) -> None:
             module.__class__ = MeanPool
         if type(module) is nn.Conv2d and DepthwiseConv2d.may_replace(module):
             module.__class__ = DepthwiseConv2d
-        if isinstance(module, Formed):
-            module.choose = choose
+        if isinstance(module, VariantLayer):
+            module.has_training_variant = True
 
 
 def spatial_mean(x: Tensor) -> Tensor:
-    """Means over H and W: (N, C, H, W) -> (N, C).
+    """Compute means over H and W: (N, C, H, W) -> (N, C).
 
     For training by the sum, whose gradient is one value per channel, seen H x W times. torch's mean writes it out in
     NCHW, and where the images are in channels_last the layers before take several times as long over such a gradient.
@@ -80,7 +80,7 @@ def spatial_mean(x: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
 
-class CondConv2d(Formed):
+class CondConv2d(VariantLayer):
     """Conditional convolution: M expert kernels, mixed for every image by a learned routing of the pooled input.
 
     Routing weights are ``sigmoid(linear(mean over H, W))``, so (N, M); the kernel of image n is their weighted sum.
@@ -132,24 +132,24 @@ class CondConv2d(Formed):
             return self._exported(x, routing)
         if self.kernel_size > 1 or self.groups > 1:
             place = {"stride": self.stride, "padding": self.padding, "groups": self.groups}
-            out = convolve_each(x, self.kernels(routing), **place, choose=self.choose_now)
+            out = convolve_each(x, self.kernels(routing), **place, training=self.trains_in_variant)
         else:
             experts = self.weight.view(self.experts, self.out_channels, self.in_channels)
-            out = pointwise_each(x[:, :, :: self.stride, :: self.stride], routing, experts, choose=self.choose_now)
+            out = pointwise_each(x[:, :, :: self.stride, :: self.stride], routing, experts)
         if self.bias is not None:
             out = out + (routing @ self.bias)[:, :, None, None]
         return out
 
     def route(self, pooled: Tensor) -> Tensor:
-        """Routing weights (N, M) of images from their means over H and W, (N, C_in)."""
+        """Compute the routing weights (N, M) of images from their means over H and W, (N, C_in)."""
         return torch.sigmoid(self.routing(pooled))
 
     def kernels(self, routing: Tensor) -> Tensor:
-        """The kernel of every image: (N, M) -> (N, C_out, C_in / groups, k, k)."""
+        """Mix the kernel of every image: (N, M) -> (N, C_out, C_in / groups, k, k)."""
         return (routing @ self.weight).view(-1, *self.kernel_shape)
 
     def _exported(self, x: Tensor, routing: Tensor) -> Tensor:
-        """The same in what ONNX has, for any number of images, and in few nodes: each costs its microseconds.
+        """Compute the same in what ONNX has, for any number of images, and in few nodes: each costs its microseconds.
 
         A 1x1 convolution is a product with a matrix per image: networks of these layers run 1.7 to 2.3 times as fast in
         ONNX Runtime as with M convolutions (5 networks, batch 1, one core of a Xeon with AMX, n = 36). Others are M
@@ -191,7 +191,7 @@ def conv2d(
     bias: bool = False,
     experts: int = 1,
 ) -> nn.Module:
-    """A convolution, conditional where there are several experts; `same` padding keeps the size up to the stride."""
+    """Make a convolution, conditional for several experts; `same` padding keeps the size up to the stride."""
     pad = kernel_size // 2 if padding == "same" else 0
     if experts > 1:
         return CondConv2d(
@@ -200,7 +200,7 @@ def conv2d(
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, pad, groups=groups, bias=bias)
 
 
-class Pyramid(Formed):
+class Pyramid(VariantLayer):
     """Convolutions of several kernel sizes on one input, side by side, their outputs added or concatenated.
 
     Source: Hoang and Jo, "PydMobileNet", 2018, section 3.1 (depthwise). One kernel makes an ordinary convolution.
@@ -242,7 +242,7 @@ class Pyramid(Formed):
         return total
 
     def _as_one(self, x: Tensor) -> Tensor:
-        """The sum as one convolution of the largest size, its kernel the sum of the others'.
+        """Compute the sum as one convolution of the largest size, its kernel the sum of the others'.
 
         Forward and backward on one core (AMD EPYC, Zen 5), batch 64, 96 to 384 channels, 4x4 to 32x32, strides 1 and 2,
         fp32 and bf16: 1.3 to 1.5 times as fast for 3 and 5, 1.1 to 1.5 for 3 and 7, 1.3 to 2.1 for 5 and 7, 1.6 to 2.1
@@ -256,7 +256,7 @@ class Pyramid(Formed):
             routings = [branch.route(pooled) for branch in conditional]
             pairs = list(zip(conditional, routings, strict=True))
             kernels = add_kernels([branch.kernels(routing) for branch, routing in pairs])
-            out = convolve_each(x, kernels, **place, groups=self.groups, choose=self.choose_now)
+            out = convolve_each(x, kernels, **place, groups=self.groups, training=self.trains_in_variant)
             shifts = [routing @ branch.bias for branch, routing in pairs if branch.bias is not None]
             return out + torch.stack(shifts).sum(0)[:, :, None, None] if shifts else out
         convs = [branch for branch in self.branches if isinstance(branch, nn.Conv2d)]
@@ -265,11 +265,11 @@ class Pyramid(Formed):
         bias = torch.stack(biases).sum(0) if biases else None
         if self.groups == 1:
             return F.conv2d(x, kernel, bias, **place)
-        return depthwise(x, kernel, bias, **place, choose=self.choose_now)
+        return depthwise(x, kernel, bias, **place, training=self.trains_in_variant)
 
 
 def norm_act(layer: nn.Module, channels: int, activation: str | None, norm: Norm = "batch") -> nn.Sequential:
-    """A layer followed by BatchNorm of its output channels (unless norm is `none`) and, unless None, activation."""
+    """Follow a layer by BatchNorm of its output channels (unless norm is `none`) and, unless None, activation."""
     layers = [layer]
     if norm == "batch":
         layers.append(nn.BatchNorm2d(channels))
@@ -290,7 +290,7 @@ def conv_norm_act(
     activation: str | None,
     norm: Norm = "batch",
 ) -> nn.Sequential:
-    """Convolution, BatchNorm (or, where norm is `none`, a bias) and, unless None, activation."""
+    """Make a convolution, BatchNorm (or, where norm is `none`, a bias) and, unless None, activation."""
     conv = conv2d(
         in_channels,
         out_channels,
@@ -305,6 +305,6 @@ def conv_norm_act(
 
 
 def max_pool(stride: int, padding: Padding) -> nn.MaxPool2d:
-    """A 3x3 maximum: padded, or unpadded with its size rounded up."""
+    """Make a 3x3 maximum: padded, or unpadded with its size rounded up."""
     pad = POOL_KERNEL // 2 if padding == "same" else 0
     return nn.MaxPool2d(POOL_KERNEL, stride, pad, ceil_mode=padding == "valid")

@@ -11,7 +11,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from nas.blocks.forms import add_kernels
+from nas.blocks.kernel_variants import add_kernels
 from nas.blocks.layers import CondConv2d, Pyramid
 
 

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.blocks.forms import Choose, fast_on_cpu, usual
-from nas.blocks.layers import train_in_forms
+from nas.blocks.layers import use_training_variants
 from nas.errors import UserError
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.batch_norm import recalibrate_batch_norm, share_batch_norm
@@ -71,8 +70,7 @@ class Trainer:
     and `load_state_dict`; the global random state is neither read nor changed.
 
     `compile`: torch.compile; minutes of start for long runs only. `graph`: on CUDA devices, steps become a CUDA graph
-    where that pays. `ranks`: processes that share every batch; all of them call the same methods. `forms`: names the
-    form in which a slow convolution trains; by default the one that is fast on this kind of device.
+    where that pays. `ranks`: processes that share every batch; all of them call the same methods.
     `epoch_timeout`: seconds, checked after each step.
 
     Raises `UserError` for a training part of fewer than 2 images, or batches of fewer than 2 images per process.
@@ -88,7 +86,6 @@ class Trainer:
         compile: bool = False,
         graph: bool = True,
         ranks: Ranks = ALONE,
-        forms: Choose | None = None,
         epoch_timeout: float | None = None,
     ) -> None:
         if len(dataset.train) < 2:
@@ -102,7 +99,7 @@ class Trainer:
             xavier_(network, torch.Generator().manual_seed(_mix(seed, -2)))
         # On one core, MobileNetV2 of width 0.5 trains 1.4 times as fast as in NCHW at 32x32, 1.1 to 1.2 at 8x8 (fp32).
         self.network = channels_last_(network.to(self.device))
-        train_in_forms(self.network, forms or (fast_on_cpu if self.device.type == "cpu" else usual))
+        use_training_variants(self.network)
         self._ranks = ranks
         shared = ranks.share_gradients(self.network, self.device)
         self._forward: Callable[[Tensor], Tensor] = Compiled(shared) if compile else shared

@@ -13,7 +13,6 @@ from torch import nn
 from training_networks import small_network
 
 import nas
-from nas.blocks.forms import forms_of, usual
 from nas.training.augment import Draws, draw_epoch
 from nas.training.data import Dataset, Images
 from nas.training.loop import Trainer
@@ -43,14 +42,13 @@ def epoch_of(trainer: Trainer) -> Draws:
 
 @pytest.mark.parametrize("optimizer", ["nag", "adamw"])
 @pytest.mark.parametrize("pad_mode", ["zero", "reflect"])
-@pytest.mark.parametrize("form", range(4))
-def test_a_step_reads_no_value(digits: Dataset, optimizer: Any, pad_mode: Any, form: int) -> None:
+def test_a_step_reads_no_value(digits: Dataset, optimizer: Any, pad_mode: Any) -> None:
     """What a graph captures runs without a synchronisation and without a tensor from the host, whatever the network."""
     network = nas.build(nas.Architecture.from_dict(EVERY_BLOCK), 10)
     images = Images(torch.zeros(64, 3, 64, 64, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64))
     dataset = on_meta(replace(digits, channels=3, resolution=64, train=images, mean=(0.5,) * 3, std=(0.2,) * 3))
     recipe = replace(EVERYTHING, optimizer=optimizer, pad_mode=pad_mode, batch_size=16)
-    trainer = Trainer(network, dataset, recipe, forms=lambda case: forms_of(case)[form % len(forms_of(case))])
+    trainer = Trainer(network, dataset, recipe)
     draws = epoch_of(trainer).to(dataset.device)
     assert all(draw is not None for draw in draws._fields())
     trainer._step(draws.step(0))
@@ -67,7 +65,7 @@ class Curious(nn.Module):
 
 def test_a_step_that_reads_a_value_is_found(digits: Dataset) -> None:
     network = nn.Sequential(small_network(), Curious())
-    trainer = Trainer(network, on_meta(digits), PLAIN, forms=usual)
+    trainer = Trainer(network, on_meta(digits), PLAIN)
     with pytest.raises(RuntimeError, match="meta"):
         trainer._step(epoch_of(trainer).to(torch.device("meta")).step(0))
 
