@@ -1,5 +1,6 @@
 """Networks for the tests of export and prediction: one per block kind, and one trained on digits."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def small(stages: list[dict[str, Any]], **fields: Any) -> nas.Architecture:
     """A network of these stages for 16x16 RGB."""
     document = {"name": "small", "input": {"resolution": 16}, "stem": {"channels": 8}, "stages": stages}
     return nas.Architecture.from_dict({**document, **fields})
+
+
+def imported(path: Path) -> Any:
+    """An exported Python file as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def lived_in(architecture: nas.Architecture, classes: int = 10) -> nn.Module:

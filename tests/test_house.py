@@ -9,7 +9,6 @@ ROOT = Path(nas.__file__).parent
 BY_NAME = {
     "__init__.py",  # nas.search and the others, when they are first used
     "blocks/__init__.py",  # the block kinds of its own folder
-    "export/files.py",  # whether an extra is installed
     "preprocessing.py",  # pillow-heif, where it is installed
 }
 

@@ -1,12 +1,19 @@
-"""The network that is shipped, and the proof that what was written computes the same."""
+"""The network that is shipped, the proof that what was written computes the same, and the writing."""
 
-from collections.abc import Callable
+import contextlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from nas.errors import UserError
+from nas.files import write_atomic
 from nas.training.card import Card
 
 BATCHES = (1, 7)
@@ -72,3 +79,36 @@ def compare(expected: nn.Module, got: Callable[[Tensor], Tensor], card: Card, *,
             raise ExportError(f"{form}: differs from torch by {difference:.2g}, more than {tolerance:.0e}")
         worst = max(worst, difference)
     return worst
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, its folder too.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def require(what: str, *modules: str) -> None:
+    """Raise UserError naming the extra unless these modules are installed."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise UserError(f"{what} needs {module}, which is not installed: pip install 'nas[export]'")
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Silence the progress, the advice and the warnings of exporters and quantisers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -83,9 +83,12 @@ def export(
     source = Path(source)
     checkpoint = load_trained(source)
     description = card(checkpoint, str(source))
-    path = Path(out) if out is not None else source.parent / _default_name(description, form)
+    name = module_name(description.architecture.name) if form == "python" else description.architecture.name
+    path = Path(out) if out is not None else source.parent / f"{name}{_ENDINGS[form]}"
     quantised_path = path.with_name(f"{path.stem}-int8.onnx")
-    _protect(source, path, path.with_suffix(".pt") if form == "python" else quantised_path)
+    beside = path.with_suffix(".pt") if form == "python" else quantised_path
+    if source.resolve() in (path.resolve(), beside.resolve()):
+        raise UserError(f"{source}: would be overwritten by the export; give another --out")
     # The data first: they may be missing, and converting takes a while.
     data = load_for(description, dataset or checkpoint.dataset, data_dir, str(source)) if int8 else None
     model = _WRITERS[form](description, checkpoint.weights, path)
@@ -159,13 +162,3 @@ def check_classes(data: Dataset, classes: Sequence[str], where: str) -> None:
 def _judge(run: Callable[[Tensor], Tensor], data: Dataset) -> Accuracies:
     validation, test = (accuracy(run, part.images, part.labels) for part in (data.validation, data.test))
     return Accuracies(validation, test, len(data.validation), len(data.test))
-
-
-def _default_name(description: Card, form: str) -> str:
-    name = description.architecture.name
-    return (module_name(name) if form == "python" else name) + _ENDINGS[form]
-
-
-def _protect(source: Path, *written: Path) -> None:
-    if source.resolve() in [path.resolve() for path in written]:
-        raise UserError(f"{source}: would be overwritten by the export; give another --out")

@@ -5,12 +5,8 @@ activations one per tensor, from the ranges that they take on calibration images
 (QDQ: quantise and dequantise nodes around the layers), which any runtime reads and int8 engines run in int8.
 """
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.export.check import ExportError
-from nas.export.files import require, write
+from nas.export.check import ExportError, quietly, require, write
 from nas.export.onnx import INPUT
 
 _BATCH = 64
@@ -102,7 +97,7 @@ def _quantise(model: Path, images: Tensor) -> bytes:
             part = next(self._parts, None)
             return None if part is None else {INPUT: (part.float() / 255).numpy()}
 
-    with tempfile.TemporaryDirectory() as folder, _quietly():
+    with tempfile.TemporaryDirectory() as folder, quietly():
         prepared, quantised = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
         try:
             quant_pre_process(model, prepared, skip_optimization=True, skip_symbolic_shape=True)
@@ -137,17 +132,3 @@ def _normalisation(model: Any) -> list[str]:
             names.append(node.name)
             tensors.update(node.output)
     return names
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence the quantiser's advice to do what has been done."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.setLevel(level)

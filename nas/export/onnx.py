@@ -1,21 +1,14 @@
 """ONNX: norms and pyramids folded, any batch size, normalisation inside, checked by ONNX Runtime."""
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.export.check import ExportError, Normalised, Shipped, compare
-from nas.export.files import require, write
+from nas.export.check import ExportError, Normalised, Shipped, compare, quietly, require, write
 from nas.files import check_size
 from nas.network.fold import fold
 from nas.training.card import Card
@@ -61,42 +54,34 @@ def to_onnx(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped:
 class Session:
     """A model on ONNX Runtime's CPU engine, as a function of tensors: images (N, C, R, R) -> logits (N, classes).
 
-    Args:
-        model: a path, or the file's bytes.
-        threads: 0 for as many as cores.
-
     Raises:
         UserError: onnxruntime is missing, or cannot read the model.
     """
 
-    def __init__(self, model: Path | bytes, *, threads: int = 0) -> None:
+    def __init__(self, content: bytes, where: str = "the model") -> None:
         require("an ONNX model", "onnxruntime")
         import onnxruntime
 
-        where = str(model) if isinstance(model, Path) else "the model"
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = threads
         try:
-            if isinstance(model, Path):
-                check_size(model, most=MAX_BYTES)
-            content = model.read_bytes() if isinstance(model, Path) else model
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-            self._input = self._session.get_inputs()[0].name
-        except UserError:
-            raise
-        except OSError as error:
-            raise UserError(f"{where}: cannot be read ({error.strerror or error})") from error
         except Exception as error:  # onnxruntime's errors have no common base of their own
             raise UserError(f"{where}: not a model that ONNX Runtime can read") from error
+        self._where = where
+        self._input = self._session.get_inputs()[0].name
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(self.run(images.numpy()))
+        """Run it.
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = self._session.run(None, {self._input: images})[0]
-        return logits
+        Raises:
+            UserError: it cannot be run on these images.
+        """
+        try:
+            return torch.from_numpy(self._session.run(None, {self._input: images.numpy()})[0])
+        except Exception as error:
+            raise UserError(f"{self._where}: cannot be run: {(str(error).splitlines() or [''])[0]}") from error
 
 
 def open_model(path: Path) -> tuple[Callable[[Tensor], Tensor], Card]:
@@ -106,14 +91,15 @@ def open_model(path: Path) -> tuple[Callable[[Tensor], Tensor], Card]:
         UserError: onnxruntime is missing, the file cannot be read or is none of ours. The function raises it where the
             model cannot be run, or gives something else than a logit for each class.
     """
-    session = Session(path)
+    check_size(path, most=MAX_BYTES)
+    try:
+        session = Session(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     card = Card.from_metadata(session.metadata, str(path))
 
     def run(images: Tensor) -> Tensor:
-        try:
-            logits = session(images)
-        except Exception as error:  # onnxruntime's errors have no common base of their own
-            raise UserError(f"{path}: cannot be run: {(str(error).splitlines() or [''])[0]}") from error
+        logits = session(images)
         if logits.shape != (len(images), len(card.classes)):
             raise UserError(f"{path}: its output {tuple(logits.shape)} is not one logit for each of its classes")
         return logits
@@ -126,7 +112,7 @@ def _convert(network: nn.Module, card: Card) -> "ModelProto":
 
     example = torch.zeros(2, *card.shape)  # a batch of 1 would be taken for a constant
     try:
-        with _quietly():
+        with quietly():
             program = torch.onnx.export(
                 network.eval(),
                 (example,),
@@ -158,19 +144,3 @@ def _forget_origins(model: "ModelProto") -> None:
     for node in graph.node:
         node.doc_string = ""
     del graph.value_info[:]  # names symbols that no longer exist; a reader infers the shapes again
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence the exporter's progress and the warnings of its own libraries."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -2,15 +2,13 @@
 
 import io
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nas.export.check import ExportError, Normalised, Shipped, compare
-from nas.export.files import write
+from nas.export.check import ExportError, Normalised, Shipped, compare, quietly, write
 from nas.network.fold import fold
 from nas.training.card import Card
 from nas.training.weights import restore
@@ -34,8 +32,7 @@ def to_program(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped
     example = torch.zeros(2, *card.shape)  # a batch of 1 would be taken for a constant
     buffer = io.BytesIO()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quietly():
             program = torch.export.export(folded, (example,), dynamic_shapes=({0: torch.export.Dim(BATCH)},))
             for node in program.graph.nodes:
                 # The lines of code it came from, with this machine's paths: a third of a small file.

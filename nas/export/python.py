@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.export.check import ExportError, Normalised, Shipped, compare
-from nas.export.files import write
+from nas.export.check import ExportError, Normalised, Shipped, compare, write
 from nas.export.python_source import source
 from nas.training.card import Card
 from nas.training.weights import restore

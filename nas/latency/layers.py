@@ -6,11 +6,12 @@ included, without building a module. Latency depends on nothing else, so segment
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from nas.architecture.document import Architecture, Block
 from nas.blocks.complexity import FLOAT_BYTES, Tally
-from nas.blocks.geometry import Padding
 from nas.costs.analytic import count_head, count_stem
 
 
@@ -78,23 +79,12 @@ class _Recorder(Tally):
         self.layers: list[Layer] = []
         self._depth = 0  # inside a layer that is written down as a whole
 
-    def conv(
-        self,
-        out_channels: int,
-        kernel: int = 1,
-        *,
-        stride: int = 1,
-        groups: int = 1,
-        padding: Padding = "same",
-        bias: bool | None = None,
-        experts: int = 1,
-    ) -> None:
+    def conv(self, out_channels: int, kernel: int = 1, *, stride: int = 1, groups: int = 1, **others: Any) -> None:
         kind = "conv" if kernel > 1 else "pointwise"
         if groups > 1:
             kind = "depthwise" if groups == self.channels else "grouped"
-        before = self._enter()
-        super().conv(out_channels, kernel, stride=stride, groups=groups, padding=padding, bias=bias, experts=experts)
-        self._leave(before, f"cond_{kind}" if experts > 1 else kind, kernel, stride)
+        with self._layer(f"cond_{kind}" if others.get("experts", 1) > 1 else kind, kernel, stride):
+            super().conv(out_channels, kernel, stride=stride, groups=groups, **others)
 
     def pyramid(
         self, kernels: tuple[int, ...], combine: str, *, stride: int, experts: int = 1, depthwise: bool = True
@@ -107,50 +97,30 @@ class _Recorder(Tally):
             self.move(branches, self.channels)
 
     def squeeze_excitation(self, squeeze_channels: int) -> None:
-        before = self._enter()
-        super().squeeze_excitation(squeeze_channels)
-        self._leave(before, "se", 1, 1)
+        with self._layer("se"):
+            super().squeeze_excitation(squeeze_channels)
 
     def linear(self, out_features: int) -> None:
-        before = self._enter()
-        super().linear(out_features)
-        self._leave(before, "linear", 1, 1)
+        with self._layer("linear"):
+            super().linear(out_features)
 
     def emit(self, channels: int, size: int) -> None:
-        before = self._enter()
-        super().emit(channels, size)
-        self._leave(before, "move", 1, max(1, before.size // size))
+        with self._layer("move", stride=max(1, self.size // size)):
+            super().emit(channels, size)
 
     def move(self, in_channels: int, out_channels: int) -> None:
         """Data of the current size that are only joined or added."""
         moved = FLOAT_BYTES * self.size**2 * (in_channels + out_channels)
         self.layers.append(Layer("move", in_channels, out_channels, 1, 1, self.size, 0, moved, 0))
 
-    def _enter(self) -> "_Before":
+    @contextmanager
+    def _layer(self, kind: str, kernel: int = 1, stride: int = 1) -> Iterator[None]:
+        """Write down as one layer whatever is counted inside."""
+        channels, size, read, macs, params = self.channels, self.size, self.tensor_bytes, self.macs, self.params
         self._depth += 1
-        return _Before(self.channels, self.size, self.tensor_bytes, self.macs, self.params)
-
-    def _leave(self, before: "_Before", kind: str, kernel: int, stride: int) -> None:
+        yield
         self._depth -= 1
         if not self._depth:
-            self.layers.append(
-                Layer(
-                    kind,
-                    before.channels,
-                    self.channels,
-                    kernel,
-                    stride,
-                    before.size,
-                    self.macs - before.macs,
-                    before.moved + self.tensor_bytes,
-                    FLOAT_BYTES * (self.params - before.params),
-                )
-            )
-
-
-class _Before(NamedTuple):
-    channels: int
-    size: int
-    moved: int
-    macs: int
-    params: int
+            moved, weights = read + self.tensor_bytes, FLOAT_BYTES * (self.params - params)
+            sizes = channels, self.channels, kernel, stride, size
+            self.layers.append(Layer(kind, *sizes, self.macs - macs, moved, weights))
