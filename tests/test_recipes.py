@@ -73,7 +73,7 @@ def finished(folder: Path, trials: int = 3) -> nas.Run:
     """The run in a folder, which was searched to its end and has a report."""
     run = nas.open_run(folder)
     assert sum(record.was_trained for record in run.records) == trials
-    assert run.is_judged and len(run.front) > 0
+    assert run.is_tested and len(run.front) > 0
     assert (folder / "report.html").stat().st_size > 1_000_000
     return run
 

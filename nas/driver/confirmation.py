@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 
 class Confirmation:
-    """Leads the trainings, as :class:`nas.driver.conductor.Conductor` leads a search.
+    """The scheduler of these trainings.
 
     Args:
         study: the run's study.
         records: the networks.
-        seeds: how often each is trained.
+        seeds: number of trainings of each.
         epochs: of each training.
         max_failures: after so many failures in a row the fault is not the networks', and the confirmation ends; those
             failures are not written down, so that a resume trains these networks again.
@@ -50,13 +50,16 @@ class Confirmation:
         self.max_failures = max_failures
         self.on_change = on_change
         self.broken: str | None = None
-        self._failures_in_a_row: list[tuple[Record, int, str]] = []
         self._jobs = [
-            (record, seed) for seed in range(seeds) for record in records if str(seed) not in self._known(record)
+            (record, seed)
+            for seed in range(seeds)
+            for record in records
+            if not any(str(seed) in record.confirmed.get(kind, {}).get(str(epochs), {}) for kind in _KINDS)
         ]
         self.progress = Progress(budget=len(self._jobs))
-        self._running: dict[int, tuple[Record, int]] = {}
+        self._running: set[int] = set()
         self._next = 0
+        self._failures_in_a_row: list[tuple[int, str]] = []
         self._time_left = TimeLeft(epochs)
         log.info("training %d networks again with %d seeds and %d epochs", len(records), seeds, epochs)
 
@@ -64,9 +67,8 @@ class Confirmation:
         """The next training, or None when all are handed out, or the confirmation is broken."""
         if self.broken or self._next >= len(self._jobs):
             return None
-        record, seed = self._jobs[self._next]
-        number = self._next
-        self._running[number] = (record, seed)
+        number, (record, seed) = self._next, self._jobs[self._next]
+        self._running.add(number)
         self._next += 1
         self._time_left.start(number, record.costs["macs"], asked=True)
         self.progress.running += 1
@@ -76,53 +78,49 @@ class Confirmation:
         )
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
-        """Take in an epoch; the last one is what counts."""
+        """Take in what a worker reported; returns whether the training ends here."""
         if "failure" in result:
             self.fail_trial(number, str(result["failure"]))
             return True
-        self._time_left.epoch(number, result["epoch"]["seconds"])
-        if int(result["epoch"]["epoch"]) < self.epochs:
+        epoch = result["epoch"]
+        self._time_left.epoch(number, epoch["seconds"])
+        if int(epoch["epoch"]) < self.epochs:
             self._changed()
             return False
-        record, seed = self._running.pop(number)
-        accuracy = round(float(result["epoch"]["validation_accuracy"]), 6)
-        self._write([*self._lost(), (record, seed, "repeats", accuracy)])
+        self._write_failures()
+        self._write(number, "repeats", round(float(epoch["validation_accuracy"]), 6))
         self.progress.done += 1
         self._closed(number)
         return True
 
     def fail_trial(self, number: int, reason: str) -> None:
-        """A training broke; the network has one accuracy fewer."""
+        """Take in that a training broke; the network has one accuracy fewer."""
         if number not in self._running:
             return
-        self._failures_in_a_row.append((*self._running.pop(number), reason))
+        self._failures_in_a_row.append((number, reason))
         self.progress.failed += 1
         self.progress.note = reason
         if len(self._failures_in_a_row) >= self.max_failures:
             self.broken = f"{len(self._failures_in_a_row)} trainings in a row failed, the last with: {reason}"
-        elif self._next >= len(self._jobs) and not self._running:
-            self._write(self._lost())
+        elif self._next >= len(self._jobs) and self._running == {number}:
+            self._write_failures()
         self._closed(number)
 
-    def _known(self, record: Record) -> set[str]:
-        """The seeds that a network was trained with, successfully or not."""
-        entry = self.study.user_attrs.get("confirmed", {}).get(str(record.number), {})
-        return {seed for kind in ("repeats", "failed") for seed in entry.get(kind, {}).get(str(self.epochs), {})}
+    def _write_failures(self) -> None:
+        """Write down the failures that turned out to be the networks' own; they are none in a row any more."""
+        for number, reason in self._failures_in_a_row:
+            self._write(number, "failed", reason)
+        self._failures_in_a_row.clear()
 
-    def _lost(self) -> list[tuple[Record, int, str, str]]:
-        """The failures that turned out to be the networks' own; they are none in a row any more."""
-        lost = [(record, seed, "failed", reason) for record, seed, reason in self._failures_in_a_row]
-        self._failures_in_a_row = []
-        return lost
-
-    def _write(self, found: Sequence[tuple[Record, int, str, float | str]]) -> None:
+    def _write(self, number: int, kind: str, value: float | str) -> None:
+        record, seed = self._jobs[number]
         confirmed = dict(self.study.user_attrs.get("confirmed", {}))
-        for record, seed, kind, value in found:
-            entry = confirmed.setdefault(str(record.number), {})
-            entry.setdefault(kind, {}).setdefault(str(self.epochs), {})[str(seed)] = value
+        by_epochs = confirmed.setdefault(str(record.number), {}).setdefault(kind, {})
+        by_epochs.setdefault(str(self.epochs), {})[str(seed)] = value
         self.study.set_user_attr("confirmed", confirmed)
 
     def _closed(self, number: int) -> None:
+        self._running.remove(number)
         self.progress.running -= 1
         self._time_left.close(number)
         self._changed()
@@ -131,6 +129,9 @@ class Confirmation:
         to_come = [record.costs["macs"] for record, _ in self._jobs[self._next :]]
         self.progress.expect(self._time_left.seconds(to_come, 0))
         self.on_change(self.progress)
+
+
+_KINDS = ("repeats", "failed")
 
 
 @dataclass(frozen=True)
@@ -153,11 +154,11 @@ class Confirmed:
 
 def confirmed_networks(records: Sequence[Record]) -> list[Confirmed]:
     """Return what was confirmed."""
-    found = []
-    for record in records:
-        if record.confirmed.get("accuracies"):
-            found.append(Confirmed(record, record.confirmed["epochs"], tuple(record.confirmed["accuracies"])))
-    return found
+    return [
+        Confirmed(record, record.confirmed["epochs"], tuple(record.confirmed["accuracies"]))
+        for record in records
+        if record.confirmed.get("accuracies")
+    ]
 
 
 def rank_correlation(confirmed: Sequence[Confirmed]) -> float | None:

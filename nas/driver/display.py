@@ -18,7 +18,7 @@ PLAIN_EVERY_SECONDS = 10.0
 
 
 class Display:
-    """Shows a :class:`~nas.driver.conductor.Progress`. Use as a context manager and call with every change.
+    """Shows a :class:`~nas.driver.scheduler.Progress`. Use as a context manager and call with every change.
 
     Within, what is logged is printed above it.
     """

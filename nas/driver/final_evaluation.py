@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 MEASURE_SECONDS = 10.0
 
 
-def to_judge(run: Run) -> list[Record]:
+def to_evaluate(run: Run) -> list[Record]:
     """The networks of the front, and the queued (published, own) ones trained beside them."""
     return [
         record
@@ -40,7 +40,7 @@ class FinalTest:
         self.study = study
         self._unread = [
             record
-            for record in to_judge(run)
+            for record in to_evaluate(run)
             if "test_accuracy" not in record.confirmed and run.checkpoint(record).exists()
         ]
         self.progress = Progress(budget=len(self._unread))
@@ -83,7 +83,7 @@ def measure_latencies(run: Run, study: optuna.Study, num_classes: int) -> None:
         study: its study, to be written.
         num_classes: of the data set.
     """
-    records = [record for record in to_judge(run) if "latency_ms" not in record.confirmed]
+    records = [record for record in to_evaluate(run) if "latency_ms" not in record.confirmed]
     if not records:
         return
     log.info("measuring the latency of %d networks on this machine", len(records))

@@ -189,7 +189,7 @@ class Run:
         return [float(at) for at in known if isinstance(at, int | float)] if isinstance(known, list) else []
 
     @property
-    def is_judged(self) -> bool:
+    def is_tested(self) -> bool:
         """Return whether what is found out at the end (test accuracy) is known of the whole front."""
         return all(
             "test_accuracy" in record.confirmed for record in self.records if record.on_front and not record.untrained

@@ -14,9 +14,8 @@ from optuna.exceptions import ExperimentalWarning
 from nas.costs.analytic import cost as count
 from nas.driver.checkpoints import Checkpoints
 from nas.driver.cluster import Workers, card_of, ray_started
-from nas.driver.conductor import Conductor
 from nas.driver.confirmation import Confirmation
-from nas.driver.final_evaluation import FinalTest, measure_latencies, to_judge
+from nas.driver.final_evaluation import FinalTest, measure_latencies, to_evaluate
 from nas.driver.journal import RunJournal
 from nas.driver.locking import StudyLease, locked_folder
 from nas.driver.memory import too_large
@@ -30,6 +29,7 @@ from nas.driver.settings import Settings
 from nas.driver.stopping import DominanceStopping
 from nas.driver.storage import STUDY_FILE, open_storage
 from nas.driver.study import SearchStudy
+from nas.driver.trial_scheduler import TrialScheduler
 from nas.driver.warm_start import earlier_run, import_networks
 from nas.errors import UserError
 from nas.training.data import Dataset
@@ -87,7 +87,7 @@ def search(
             _enqueue(study, prepared, earlier, out)
             log.info(recipe.budget(len(prepared.dataset.train)))
             log.info("%d workers on %s, %d threads each", workers.count, workers.device, workers.cpus)
-            conductor = Conductor(
+            scheduler = TrialScheduler(
                 study,
                 stopping=DominanceStopping(settings.rungs, settings.reduction),
                 epochs=recipe.epochs,
@@ -97,16 +97,16 @@ def search(
                 on_change=on_change,
                 discard=checkpoints.discard,
             )
-            checkpoints.sweep(conductor.needs_weights)
+            checkpoints.sweep(scheduler.needs_weights)
 
             def schedulers() -> Iterator[Scheduler]:
-                yield conductor
+                yield scheduler
                 Run.open(out).write_tables()
                 yield FinalTest(study.study, Run.open(out))
                 if settings.confirm:
                     yield Confirmation(
                         study.study,
-                        to_judge(Run.open(out)),
+                        to_evaluate(Run.open(out)),
                         seeds=settings.confirm,
                         epochs=settings.confirm_epochs or recipe.epochs,
                         max_failures=resources.max_failures,
@@ -142,8 +142,8 @@ def is_finished(run: Run, settings: Settings) -> bool:
     return (
         (run.is_exhausted or sum(record.was_trained for record in run.records) >= settings.trials)
         and not any(record.state == "running" for record in run.records)
-        and run.is_judged
-        and all(record.repeats(epochs) >= settings.confirm for record in to_judge(run))
+        and run.is_tested
+        and all(record.repeats(epochs) >= settings.confirm for record in to_evaluate(run))
     )
 
 

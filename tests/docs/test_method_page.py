@@ -37,9 +37,9 @@ def flat(text: str) -> str:
 
 
 def test_numbers_of_the_method() -> None:
-    from nas.driver.conductor import Conductor
     from nas.driver.sampler import KnownCostSampler
     from nas.driver.sampler.surrogate import _MODEL_POINTS
+    from nas.driver.trial_scheduler import TrialScheduler
     from nas.latency import calibration, fitting, measuring, summary, timing
     from nas.latency.cache import BUDGET_SECONDS
     from nas.latency.table import LATER
@@ -49,7 +49,10 @@ def test_numbers_of_the_method() -> None:
     text = flat(METHOD)
     assert "Until eight trials" in text and defaults["startup_trials"] == 8
     assert f"at most {_MODEL_POINTS} trials" in text
-    assert "Five broken ones in a row" in text and inspect.signature(Conductor).parameters["max_failures"].default == 5
+    assert (
+        "Five broken ones in a row" in text
+        and inspect.signature(TrialScheduler).parameters["max_failures"].default == 5
+    )
     assert "at least ten rounds" in text and measuring.ROUNDS == 10
     assert "eight runs to warm up and five that are timed" in text and (timing.WARM_UP_RUNS, measuring.RUNS) == (8, 5)
     assert f"up to {measuring.GROUP} together" in text and f"groups of {calibration.GROUP}" in text

@@ -7,7 +7,7 @@ import runs
 from commands import SPACE
 
 from nas.driver.confirmation import Confirmation
-from nas.driver.final_evaluation import to_judge
+from nas.driver.final_evaluation import to_evaluate
 from nas.driver.run import Run
 from nas.driver.search import is_finished
 from nas.driver.settings import Settings
@@ -23,14 +23,14 @@ def study(tmp_path):
         number = search.propose().number
         search.record_epoch(number, runs.epoch(1, 0.5))
         search.complete(number)
-    front = to_judge(Run.open(tmp_path))
+    front = to_evaluate(Run.open(tmp_path))
     search.study.set_user_attr("confirmed", {str(record.number): {"test_accuracy": 0.5} for record in front})
     return search.study
 
 
 def confirm(folder, study, fails, **options):
     """Train until there is nothing left, two workers; `fails` says which trainings do, by their place."""
-    records = to_judge(Run.open(folder))
+    records = to_evaluate(Run.open(folder))
     leader = Confirmation(study, records, seeds=3, epochs=2, **options)
     running = []
     trained = 0
@@ -66,7 +66,7 @@ def test_a_training_that_broke_is_done_with(tmp_path, study, place):
     run = Run.open(tmp_path)
     assert is_finished(run, SETTINGS)
     assert not is_finished(run, replace(SETTINGS, confirm=4))
-    accuracies = [len(record.confirmed["accuracies"]) for record in to_judge(run)]
+    accuracies = [len(record.confirmed["accuracies"]) for record in to_evaluate(run)]
     assert sorted(accuracies) == [2] + [3] * (networks - 1)
     _, trained = confirm(tmp_path, study, fails=lambda number: False)
     assert trained == 0

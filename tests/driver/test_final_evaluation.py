@@ -7,7 +7,7 @@ import pytest
 import runs
 
 from nas.architecture.document import Architecture
-from nas.driver.final_evaluation import FinalTest, to_judge
+from nas.driver.final_evaluation import FinalTest, to_evaluate
 from nas.driver.run import Run
 from nas.driver.settings import Settings
 
@@ -52,7 +52,7 @@ def test_after_an_interruption_only_the_others_are_read(trained, caplog):
     scheduler.fail_trial(second.number, "the worker process died")
     said = f"trial {second.number}: the test images could not be read with it: the worker process died"
     assert caplog.messages[-1] == said
-    judged = {record.number for record in to_judge(Run.open(folder))}
+    judged = {record.number for record in to_evaluate(Run.open(folder))}
     assert set(handed_out(FinalTest(study, Run.open(folder)))) == judged - {first.number}
     (folder / "checkpoints" / f"{second.number}.pt").unlink()  # without its weights it cannot be tested
     assert set(handed_out(FinalTest(study, Run.open(folder)))) == judged - {first.number, second.number}

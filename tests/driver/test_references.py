@@ -9,7 +9,6 @@ import runs
 
 import nas
 from nas.architecture.document import Architecture
-from nas.driver.conductor import Conductor
 from nas.driver.objectives import parse_limit, parse_objectives
 from nas.driver.prepare import cost_function, fit_space, queued
 from nas.driver.run import Run
@@ -17,6 +16,7 @@ from nas.driver.sampler.registry import make_sampler
 from nas.driver.settings import SAMPLERS, Settings
 from nas.driver.stopping import DominanceStopping, rungs
 from nas.driver.study import SearchStudy
+from nas.driver.trial_scheduler import TrialScheduler
 from nas.errors import UserError
 from nas.report.summary import summary
 from nas.training.data import load_dataset
@@ -88,16 +88,16 @@ def epoch_of(epoch, accuracy):
 
 def search(study, trials, accuracy):
     """One worker, no Ray; returns how far each network came, by trial number."""
-    conductor = Conductor(
+    scheduler = TrialScheduler(
         study, stopping=DominanceStopping(rungs(EPOCHS), 3), epochs=EPOCHS, trials=trials, max_failures=trials
     )
     reached = {}
-    while candidate := conductor.next_candidate():
+    while candidate := scheduler.next_candidate():
         for epoch in range(1, EPOCHS + 1):
             reached[candidate.number] = epoch
-            if conductor.report(candidate.number, epoch_of(epoch, accuracy(candidate.architecture) * epoch / EPOCHS)):
+            if scheduler.report(candidate.number, epoch_of(epoch, accuracy(candidate.architecture) * epoch / EPOCHS)):
                 break
-    return conductor, reached
+    return scheduler, reached
 
 
 def dominates(one, other):
@@ -121,10 +121,10 @@ def limited(tmp_path: Path, small_space):
     for network in (large, Architecture.from_dict(document)):
         study.enqueue(network)
     # What is larger is better: no proposal dominates another, only the network outside dominates all.
-    conductor, reached = search(
+    scheduler, reached = search(
         study, 12, lambda a: 0.99 if a.name in ("large", "outside") else nas.cost(a).size_bytes / 1e5
     )
-    return conductor, reached, Run.open(tmp_path), limit
+    return scheduler, reached, Run.open(tmp_path), limit
 
 
 def test_references_are_trained_whatever_the_limits_and_never_on_the_front(limited):
@@ -144,9 +144,9 @@ def test_references_are_trained_whatever_the_limits_and_never_on_the_front(limit
 
 
 def test_a_resumed_search_keeps_references_off_the_front(limited):
-    conductor, _, run, _ = limited
-    again = Conductor(conductor.study, stopping=DominanceStopping(rungs(EPOCHS), 3), epochs=EPOCHS, trials=12)
-    assert again.progress.front == conductor.progress.front == len(run.front_records)
+    scheduler, _, run, _ = limited
+    again = TrialScheduler(scheduler.study, stopping=DominanceStopping(rungs(EPOCHS), 3), epochs=EPOCHS, trials=12)
+    assert again.progress.front == scheduler.progress.front == len(run.front_records)
     assert again.progress.best_accuracy == max(record.accuracy for record in run.front_records)
 
 

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from test_conductor import open_conductor, trials
-from test_conductor import run as train_all
+from test_trial_scheduler import open_scheduler, trials
+from test_trial_scheduler import run as train_all
 
 import nas
 from nas.driver.objectives import parse_limit
@@ -28,11 +28,11 @@ SEARCHES = {
 def decisions(folder, space, *, queue=(), **options):
     """Each trial's network and end, of a search with one worker and invented accuracies."""
     queue = [nas.load(name).with_input(channels=1, resolution=8) for name in queue]
-    with open_conductor(folder, space, queue=queue, **options) as conductor:
-        train_all(conductor)
+    with open_scheduler(folder, space, queue=queue, **options) as scheduler:
+        train_all(scheduler)
         return [
             [trial.user_attrs["id"], trial.state.name, *map(trial.user_attrs.get, ("reason", "beside"))]
-            for trial in trials(conductor)
+            for trial in trials(scheduler)
         ]
 
 

@@ -21,11 +21,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import nas
-from nas.driver.conductor import training_seed
 from nas.driver.prepare import load
 from nas.driver.run import COLUMNS, Run
 from nas.driver.run_file import write_run_file
 from nas.driver.scheduler import Candidate
+from nas.driver.trial_scheduler import training_seed
 from nas.errors import UserError
 from nas.training.checkpoint import load_checkpoint
 from nas.training.data import load_dataset

@@ -6,12 +6,12 @@ import runs
 from timings import SPACE, groups, table_of
 
 from nas.architecture.document import Architecture
-from nas.driver.conductor import Conductor
 from nas.driver.prepare import cost_function, latency_model
 from nas.driver.run import Run
 from nas.driver.settings import Settings
 from nas.driver.stopping import DominanceStopping
 from nas.driver.study import SearchStudy
+from nas.driver.trial_scheduler import TrialScheduler
 
 
 def test_a_network_of_unknown_latency_is_trained_beside_the_search(tmp_path: Path) -> None:
@@ -26,10 +26,10 @@ def test_a_network_of_unknown_latency_is_trained_beside_the_search(tmp_path: Pat
     begun = runs.begin(tmp_path, settings)
     study = SearchStudy(begun.study, space=SPACE, objectives=begun.objectives, limits=begun.limits, costs=costs)
     study.enqueue(strange)
-    conductor = Conductor(study, stopping=DominanceStopping((), 1), epochs=1, trials=4)
-    while candidate := conductor.next_candidate():
+    scheduler = TrialScheduler(study, stopping=DominanceStopping((), 1), epochs=1, trials=4)
+    while candidate := scheduler.next_candidate():
         epoch = {**runs.epoch(1, 0.9), "validation_accuracy": 0.9}
-        conductor.report(candidate.number, {"epoch": epoch})
+        scheduler.report(candidate.number, {"epoch": epoch})
     record, *others = Run.open(tmp_path).records
     assert (record.state, record.on_front, record.costs.get("latency")) == ("complete", False, None)
     assert record.beside == "outside the space, its latency is not known, not known to keep latency<=100ms"

@@ -19,13 +19,13 @@ import runs
 from nas.architecture import catalogue
 from nas.architecture.document import Architecture
 from nas.costs.analytic import cost
-from nas.driver.conductor import Conductor
 from nas.driver.prepare import cost_function, queued
 from nas.driver.run import Record, Run
 from nas.driver.run_file import describe_data, describe_environment
 from nas.driver.settings import Settings
 from nas.driver.stopping import DominanceStopping, rungs
 from nas.driver.study import SearchStudy
+from nas.driver.trial_scheduler import TrialScheduler
 from nas.latency import Prediction
 from nas.training.data import load_dataset
 from nas.training.evaluate import evaluate
@@ -57,7 +57,7 @@ def trained_run(folder: Path) -> Run:
     recipe = Recipe(epochs=3, lr=0.05, batch_size=32, warmup_epochs=0)
     settings = Settings(space=SMALL, train_size=500, objectives=("accuracy", "size"), recipe=recipe.to_dict(), trials=6)
     study = runs.begin(folder, settings)
-    conductor = Conductor(
+    scheduler = TrialScheduler(
         study,
         stopping=DominanceStopping(rungs(3), 3),
         epochs=3,
@@ -65,11 +65,11 @@ def trained_run(folder: Path) -> Run:
     )
     evaluator = TrainingEvaluator(digits, recipe)
     confirmed = {}
-    while (candidate := conductor.next_candidate()) is not None:
+    while (candidate := scheduler.next_candidate()) is not None:
         trainer = evaluator.trainer(candidate.architecture, 0)
         for epoch in trainer.epochs():
             seconds = epoch.seconds_train + epoch.seconds_eval
-            if conductor.report(candidate.number, {"epoch": {**asdict(epoch), "seconds": seconds}}):
+            if scheduler.report(candidate.number, {"epoch": {**asdict(epoch), "seconds": seconds}}):
                 break
         images = digits.for_network(1, 8)
         test = evaluate(trainer.evaluated_network, images, "test").accuracy
@@ -132,8 +132,8 @@ def invented_run(
     for architecture, origin in queued(settings, space, digits):
         study.enqueue(architecture, origin)
     stopping = DominanceStopping(rungs(epochs), settings.reduction)
-    conductor = Conductor(study, stopping=stopping, epochs=epochs, trials=trials, max_failures=10**6)
-    times = _train(conductor, epochs, fails, closed)
+    scheduler = TrialScheduler(study, stopping=stopping, epochs=epochs, trials=trials, max_failures=10**6)
+    times = _train(scheduler, epochs, fails, closed)
     known = {"environment": describe_environment("cpu"), "study": study.study, "data": describe_data(digits)}
     run = Run(path, settings, **known)
     if confirmed:
@@ -145,7 +145,7 @@ def invented_run(
 
 
 def _train(
-    conductor: Conductor, epochs: int, fails: Callable[[int], str | None], closed: int | None
+    scheduler: TrialScheduler, epochs: int, fails: Callable[[int], str | None], closed: int | None
 ) -> dict[int, tuple[float, float]]:
     """Two workers in invented time; returns when each trial began and ended, in seconds."""
     times: dict[int, tuple[float, float]] = {}
@@ -154,7 +154,7 @@ def _train(
     reports = 0
     while free:
         now, worker = heapq.heappop(free)
-        candidate = conductor.next_candidate()
+        candidate = scheduler.next_candidate()
         if candidate is None:
             continue
         began, number = now, candidate.number
@@ -168,9 +168,9 @@ def _train(
             now += seconds
             reason = fails(number)
             if reason is not None:
-                conductor.report(number, {"failure": reason})
+                scheduler.report(number, {"failure": reason})
                 break
-            if conductor.report(number, {"epoch": _epoch(candidate.architecture, epoch, epochs, seconds, rng)}):
+            if scheduler.report(number, {"epoch": _epoch(candidate.architecture, epoch, epochs, seconds, rng)}):
                 break
         times[number] = (began, now + 0.1)
         heapq.heappush(free, (now + rng.uniform(0.1, 0.5), worker))

@@ -130,7 +130,7 @@ def test_a_run_whose_space_holds_no_more_is_finished() -> None:
     few = invented_run(Path("results/few"), trials=10, published="none")
     extended = Run(few.path, replace(few.settings, trials=400), few.environment, few.study)
     assert status(extended).startswith("Not finished")
-    few.study.set_user_attr("exhausted", True)  # as a conductor whose study proposes nothing
+    few.study.set_user_attr("exhausted", True)  # as a scheduler whose study proposes nothing
     assert status(extended) == ""
 
 

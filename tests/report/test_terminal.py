@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from nas.cli import app
 from nas.console import print_run
-from nas.driver.conductor import Progress
 from nas.driver.display import Display
+from nas.driver.trial_scheduler import Progress
 from nas.exit import run_command
 from nas.terminal import Terminal
 

@@ -1,7 +1,7 @@
-"""Leads a search: which network next, whether a trial goes on, when it is over. Knows nothing of Ray.
+"""The search itself: which network next, whether a trial goes on, when it is over. Knows nothing of Ray.
 
-The runner (:mod:`nas.driver.tuning`, on Ray Tune) asks :meth:`Conductor.next_candidate` whenever a worker is free,
-gives every epoch to :meth:`Conductor.report`, and says so when a worker is lost.
+The runner (:mod:`nas.driver.tuning`, on Ray Tune) asks :meth:`TrialScheduler.next_candidate` whenever a worker is free,
+gives every epoch to :meth:`TrialScheduler.report`, and says so when a worker is lost.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from nas.driver.study import SearchStudy, curve_of, may_stand_on_front
 from nas.driver.time_left import TimeLeft
 
 
-class Conductor:
+class TrialScheduler:
     """See the module's docstring.
 
     Args:
         study: the record.
         stopping: the early-stopping rule.
         epochs: the full budget of a trial.
-        trials: how many networks are trained.
+        trials: number of networks to train.
         images: in the validation part.
         max_failures: after so many failures in a row the fault is not the networks', and the search ends.
         on_change: called with the progress after every change.
@@ -56,38 +56,38 @@ class Conductor:
         self.broken: str | None = None
         """Why the search cannot go on, if so."""
         self._failures_in_a_row = 0
-        self._points: dict[int, list[float]] = {}
+        self._losses: dict[int, list[float]] = {}
         self._front: set[int] = set()
         self._time_left = TimeLeft(epochs)
         waiting = study.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         queue = {t.number: Architecture.from_dict(t.user_attrs["document"], f"trial {t.number}") for t in waiting}
-        self._queue = {number: study.costs(architecture)["macs"] for number, architecture in queue.items()}
+        self._queue_macs = {number: study.costs(architecture)["macs"] for number, architecture in queue.items()}
         reopened = study.reopen()
         self._recall()
-        self._waiting = [candidate for candidate in reopened if not self._ended_before(candidate.number)]
+        self._reopened = [candidate for candidate in reopened if not self._ended_before(candidate.number)]
 
     def next_candidate(self) -> Candidate | None:
         """The next network to train, or None when the budget is spent, the space is, or the search is broken."""
+        progress = self.progress
         if self.broken:
             return None
-        if self._waiting:
-            candidate = self._waiting.pop(0)
+        if self._reopened:
+            candidate = self._reopened.pop(0)
         else:
-            if self.progress.closed + self.progress.running >= self.progress.budget:
+            if progress.closed + progress.running >= progress.budget:
                 return None
             proposed = self.study.propose()
             if proposed is None:
                 self.study.study.set_user_attr("exhausted", True)
                 within = " that keep the limits" if self.study.limits else ""
-                self.progress.note = f"the space holds no more networks{within}"
-                self.progress.budget = self.progress.closed + self.progress.running
+                progress.note = f"the space holds no more networks{within}"
+                progress.budget = progress.closed + progress.running
                 return None
-            candidate = proposed
-            asked = candidate.number in self._queue
-            self._time_left.start(candidate.number, self.study.costs(candidate.architecture)["macs"], asked=asked)
+            candidate, macs = proposed, self.study.costs(proposed.architecture)["macs"]
+            self._time_left.start(candidate.number, macs, asked=candidate.number in self._queue_macs)
             # What came before it in the queue and was not worth training has been passed over.
-            self._queue = {number: macs for number, macs in self._queue.items() if number > candidate.number}
-        self.progress.running += 1
+            self._queue_macs = {number: macs for number, macs in self._queue_macs.items() if number > candidate.number}
+        progress.running += 1
         self._changed()
         return candidate
 
@@ -96,51 +96,66 @@ class Conductor:
         if "failure" in result:
             self.fail_trial(number, str(result["failure"]))
             return True
-        before = self._front
+        front_before = self._front
+        epoch = _metrics(result["epoch"])
+        ends = False
         # Written as one: a driver that dies leaves an epoch together with what followed from it, or neither.
         with self.study.batch():
-            ends = self._take_in(number, _metrics(result["epoch"]))
+            # Else it is from the worker's checkpoint, for a driver that may not have heard of it.
+            if epoch["epoch"] > self.study.epochs_done(number):
+                self.study.record_epoch(number, epoch)
+                self._time_left.epoch(number, epoch["seconds"])
+                ends = self._close_if_ended(number)
         if ends:
-            self._close(number)
+            self._closed(number)
             self._failures_in_a_row = 0
-            self._discard_unneeded({number} | (before - self._front))
+            self._discard_unneeded({number} | (front_before - self._front))
         self._changed()
         return ends
+
+    def fail_trial(self, number: int, reason: str) -> None:
+        """Take in that a trial broke, or its worker did."""
+        if number not in self.study.running():
+            return
+        self.study.fail(number, reason)
+        self._closed(number)
+        self.progress.failed += 1
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= self.max_failures:
+            self.broken = f"{self._failures_in_a_row} trials in a row failed, the last with: {reason}"
+        self._discard_unneeded({number})
+        self._changed()
+
+    def needs_weights(self, number: int) -> bool:
+        """Tell whether a trial's weights are needed: it runs, is queued, or stands on the front."""
+        return number in self.study.running() or number in self._front or self.study.is_queued(number)
 
     def _changed(self) -> None:
         progress = self.progress
         to_come = max(0, progress.budget - progress.closed - progress.running)
-        queue = list(self._queue.values())[:to_come]
+        queue = list(self._queue_macs.values())[:to_come]
         progress.expect(self._time_left.seconds(queue, to_come - len(queue)))
         self.on_change(progress)
 
-    def _take_in(self, number: int, epoch: Mapping[str, float]) -> bool:
-        done = int(epoch["epoch"])
-        if done <= self.study.epochs_done(number):
-            return False  # from the worker's checkpoint, for a driver that may not have heard of it
-        self.study.record_epoch(number, epoch)
-        self._time_left.epoch(number, epoch["seconds"])
-        return self._judge(number)
-
     def _ended_before(self, number: int) -> bool:
-        """Judge a reopened trial by its last epoch: where the two are not written as one (a database, the journal of
-        an older version), the driver may have died between the epoch and the verdict."""
+        """Close a reopened trial that ends with its last epoch: where the two are not written as one (a database, the
+        journal of an older version), the driver may have died between them."""
         if not self.study.epochs_done(number):
             return False
         with self.study.batch():
-            ended = self._judge(number)
+            ended = self._close_if_ended(number)
         if ended:
             self._time_left.close(number)
         return ended
 
-    def _judge(self, number: int) -> bool:
+    def _close_if_ended(self, number: int) -> bool:
         """Close a trial that ends with its last epoch in the record; returns whether it does."""
         done, values = self.study.epochs_done(number), self.study.last_values(number)
         if done >= self.epochs:
             self.study.complete(number)
             self.progress.done += 1
             if not self.study.is_beside(number):
-                self._note_front(number, values)
+                self._update_front(number, values)
         elif self._stops(number, done, losses(self.study.objectives, values)):
             self.study.stop(number, f"dominated at epoch {done} of {self.epochs}", self.epochs)
             self.progress.stopped += 1
@@ -149,7 +164,7 @@ class Conductor:
         return True
 
     def _stops(self, number: int, epoch: int, values: list[float]) -> bool:
-        """Return whether a proposal ends here.
+        """Tell whether a proposal ends here.
 
         Queued networks were asked for, and are what proposals are compared with, unless they stand beside the search:
         nothing in the space shall be stopped for what is outside it.
@@ -158,20 +173,7 @@ class Conductor:
             return False
         return self.stopping.stops(number, epoch, values) and not self.study.is_queued(number)
 
-    def fail_trial(self, number: int, reason: str) -> None:
-        """A trial broke, or its worker did."""
-        if number not in self.study.running():
-            return
-        self.study.fail(number, reason)
-        self._close(number)
-        self.progress.failed += 1
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row >= self.max_failures:
-            self.broken = f"{self._failures_in_a_row} trials in a row failed, the last with: {reason}"
-        self._discard_unneeded({number})
-        self._changed()
-
-    def _close(self, number: int) -> None:
+    def _closed(self, number: int) -> None:
         self.progress.running -= 1
         self._time_left.close(number)
 
@@ -181,20 +183,13 @@ class Conductor:
             if not self.needs_weights(number):
                 self.discard(number)
 
-    def needs_weights(self, number: int) -> bool:
-        """Return whether a trial's weights are needed: it runs, is queued, or stands on the front."""
-        return number in self.study.running() or number in self._front or self.study.is_queued(number)
-
-    def _note_front(self, number: int, values: list[float]) -> None:
-        self._points[number] = losses(self.study.objectives, values)
-        points = np.array(list(self._points.values()))
-        self.progress.best_accuracy = -float(points[:, self._accuracy_index].min())
-        self._front = {n for n, kept in zip(self._points, pareto.front_mask(points), strict=True) if kept}
+    def _update_front(self, number: int, values: list[float]) -> None:
+        self._losses[number] = losses(self.study.objectives, values)
+        points = np.array(list(self._losses.values()))
+        accuracy = next(i for i, objective in enumerate(self.study.objectives) if not objective.known)
+        self.progress.best_accuracy = -float(points[:, accuracy].min())
+        self._front = {n for n, kept in zip(self._losses, pareto.front_mask(points), strict=True) if kept}
         self.progress.front = len(self._front)
-
-    @property
-    def _accuracy_index(self) -> int:
-        return next(i for i, objective in enumerate(self.study.objectives) if not objective.known)
 
     def _recall(self) -> None:
         """Rebuild rungs, front and counts from the study: a resumed search knows what the interrupted one did."""
@@ -204,16 +199,13 @@ class Conductor:
                 values = [costs[o.name] if o.known else epoch["accuracy"] for o in self.study.objectives]
                 self.stopping.record(trial.number, int(epoch["epoch"]), losses(self.study.objectives, values))
             if may_stand_on_front(trial):
-                self._note_front(trial.number, list(trial.values))
+                self._update_front(trial.number, list(trial.values))
             if "untrained" in trial.user_attrs:
                 continue
             self._recall_time(trial)
-            if trial.state == TrialState.COMPLETE:
-                self.progress.done += 1
-            elif trial.state == TrialState.PRUNED:
-                self.progress.stopped += 1
-            elif trial.state == TrialState.FAIL:
-                self.progress.failed += 1
+            self.progress.done += trial.state == TrialState.COMPLETE
+            self.progress.stopped += trial.state == TrialState.PRUNED
+            self.progress.failed += trial.state == TrialState.FAIL
 
     def _recall_time(self, trial: FrozenTrial) -> None:
         if "costs" in trial.user_attrs:
@@ -232,12 +224,6 @@ def training_seed(seed: int, candidate: Candidate) -> int:
 
 def _metrics(epoch: Mapping[str, Any]) -> dict[str, float]:
     """Return what the study keeps of an epoch."""
-    return {
-        "epoch": epoch["epoch"],
-        "accuracy": round(float(epoch["validation_accuracy"]), 6),
-        "train_accuracy": round(float(epoch["train_accuracy"]), 6),
-        "loss": round(float(epoch["loss"]), 6),
-        "seconds": round(float(epoch["seconds"]), 4),
-        "seconds_train": round(float(epoch["seconds_train"]), 4),
-        "seconds_eval": round(float(epoch["seconds_eval"]), 4),
-    }
+    rounded = {name: round(float(epoch[name]), 6) for name in ("validation_accuracy", "train_accuracy", "loss")}
+    seconds = {name: round(float(epoch[name]), 4) for name in ("seconds", "seconds_train", "seconds_eval")}
+    return {"epoch": epoch["epoch"], "accuracy": rounded.pop("validation_accuracy"), **rounded, **seconds}
