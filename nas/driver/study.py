@@ -20,7 +20,7 @@ trial number.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -44,6 +44,10 @@ class Spendable(Protocol):
     """A sampler that knows whether anything is left to propose."""
 
     def is_spent(self, study: optuna.Study) -> bool: ...
+
+
+def _described(architecture: Architecture) -> dict[str, Any]:
+    return {"id": architecture.id, "name": architecture.name, "document": architecture.to_dict()}
 
 
 def curve_of(attributes: Mapping[str, Any]) -> list[dict[str, float]]:
@@ -84,12 +88,12 @@ class SearchStudy:
         batch: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.study = study
-        self.batch = batch
-        self._never = objection
         self.space = space
         self.objectives = tuple(objectives)
         self.limits = tuple(limits)
         self.costs = costs
+        self.objection = objection
+        self.batch = batch
         self.distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(parameter.values) for name, parameter in space.parameters_by_name.items()
         }
@@ -102,24 +106,18 @@ class SearchStudy:
                 self._by_id.setdefault(trial.user_attrs["id"], trial.number)
 
     def enqueue(self, architecture: Architecture, origin: str = "published") -> None:
-        """Queue a network to be trained before any proposal; it keeps its name. One that is known already is left out.
+        """Queue a network (``published`` or ``own``) to be trained before any proposal, unless it is known already.
 
         One outside the space or over a limit is trained beside the search: it never stands on the front, and no
         sampler takes it for a point of the front.
-
-        Args:
-            architecture: the network.
-            origin: ``published`` or ``own``.
         """
         if any(t.user_attrs.get("id") == architecture.id for t in self.study.get_trials(deepcopy=False)):
             return
-        attributes = {"id": architecture.id, "name": architecture.name, "document": architecture.to_dict()}
-        attributes["origin"] = origin
         parameters = self.space.parameters(architecture) if self.space.contains(architecture) else {}
-        self.study.enqueue_trial(parameters, user_attrs=attributes)
+        self.study.enqueue_trial(parameters, user_attrs={**_described(architecture), "origin": origin})
 
     def import_trial(self, architecture: Architecture, accuracy: float, source: str, origin: str = "") -> int | None:
-        """Take along a network that an earlier run trained to the end under the same conditions.
+        """Enter a network that an earlier run trained to the end under the same conditions.
 
         Args:
             architecture: the network; one that the space does not contain teaches the sampler nothing.
@@ -134,17 +132,17 @@ class SearchStudy:
             return None
         costs = self.costs(architecture)
         inside = self.space.contains(architecture)
-        attributes = {
-            "id": architecture.id,
-            "name": architecture.name,
-            "document": architecture.to_dict(),
+        attributes: dict[str, Any] = {
+            **_described(architecture),
             "costs": dict(costs),
             "accuracy": accuracy,
             "reason": f"taken from {source}",
             "untrained": True,
-            **({"origin": origin} if origin else {}),
-            **({"beside": beside} if (beside := self.why_beside(architecture, costs, origin)) else {}),
         }
+        if origin:
+            attributes["origin"] = origin
+        if beside := self.why_beside(architecture, costs, origin):
+            attributes["beside"] = beside
         self.study.add_trial(
             optuna.trial.create_trial(
                 values=self._values(costs, accuracy),
@@ -164,7 +162,7 @@ class SearchStudy:
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             trial = Trial(self.study, frozen._trial_id)
             if "costs" not in frozen.user_attrs:  # it died between asking and describing
-                self._close_unused(trial)
+                self._pass_over(trial, TrialState.FAIL, "the driver died before the network was known")
                 continue
             architecture = Architecture.from_dict(frozen.user_attrs["document"], f"trial {frozen.number}")
             self._open[frozen.number] = trial
@@ -183,32 +181,26 @@ class SearchStudy:
             if self._is_spent():
                 return None
             with self.batch():
-                candidate = self._propose_one()
-            if candidate is not None:
-                return candidate
+                trial = self._ask()
+                architecture = self._describe(trial)
+                costs = self.costs(architecture)
+                trial.set_user_attr("costs", dict(costs))
+                if not self._is_passed_over(trial, architecture, costs):
+                    self._costs[trial.number] = costs
+                    self._by_id[architecture.id] = trial.number
+                    self._open[trial.number] = trial
+                    self._curves[trial.number] = []
+                    return Candidate(trial.number, architecture)
         return None
 
     def _is_spent(self) -> bool:
-        """Whether nothing is queued and the space holds no more: asked before a trial exists, which would stay."""
+        """Tell whether nothing is queued and the space holds no more, before a trial exists, which would stay."""
         if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             return False
         if not self.distributions:
             return self.space.architecture({}).id in self._by_id
         sampler = self.study.sampler
         return isinstance(sampler, Spendable) and sampler.is_spent(self.study)
-
-    def _propose_one(self) -> Candidate | None:
-        trial = self._ask()
-        architecture = self._describe(trial)
-        costs = self.costs(architecture)
-        self._costs[trial.number] = costs
-        trial.set_user_attr("costs", dict(costs))
-        if self._objection(trial, architecture, costs) is not None:
-            return None
-        self._by_id[architecture.id] = trial.number
-        self._open[trial.number] = trial
-        self._curves[trial.number] = []
-        return Candidate(trial.number, architecture)
 
     def record_epoch(self, number: int, epoch: Mapping[str, float]) -> None:
         """Write down the next epoch of a running trial."""
@@ -292,8 +284,8 @@ class SearchStudy:
         trial.set_user_attr("id", architecture.id)
         return architecture
 
-    def _objection(self, trial: Trial, architecture: Architecture, costs: Costs) -> str | None:
-        """Close a trial that is not worth training and say why; None where it is."""
+    def _is_passed_over(self, trial: Trial, architecture: Architecture, costs: Costs) -> bool:
+        """Close a trial that is not worth training, with the reason."""
         for name, excess in self._excesses(costs).items():
             trial.set_constraint(name, excess)
         origin = trial.user_attrs.get("origin", "")
@@ -301,36 +293,28 @@ class SearchStudy:
             return self._pass_over(trial, TrialState.PRUNED, broken)
         if origin and (beside := self.why_beside(architecture, costs, origin)):
             trial.set_user_attr("beside", beside)
-        reason = self._never(architecture)
-        if reason is not None:
+        if (reason := self.objection(architecture)) is not None:
             return self._pass_over(trial, TrialState.FAIL, reason)
-        twin_number = self._by_id.get(architecture.id)
-        if twin_number is None:
-            return None
-        trial.set_user_attr("twin", twin_number)
-        twin = self._frozen(twin_number)
-        reason = f"same network as trial {twin_number}"
-        if twin.state == TrialState.COMPLETE:
-            trial.set_user_attr("reason", reason)
-            trial.set_user_attr("untrained", True)
-            self.study.tell(trial, twin.values)
-            return reason
-        if "partial" in twin.user_attrs:
+        if (number := self._by_id.get(architecture.id)) is None:
+            return False
+        twin = self._frozen(number)
+        trial.set_user_attr("twin", number)
+        if "partial" in twin.user_attrs and twin.state != TrialState.COMPLETE:
             trial.set_user_attr("partial", twin.user_attrs["partial"])
-        state = TrialState.FAIL if twin.state == TrialState.FAIL else TrialState.PRUNED
-        return self._pass_over(trial, state, reason)
+        state = twin.state if twin.state in (TrialState.COMPLETE, TrialState.FAIL) else TrialState.PRUNED
+        values = twin.values if state == TrialState.COMPLETE else None
+        return self._pass_over(trial, state, f"same network as trial {number}", values)
 
     def _excesses(self, costs: Costs) -> dict[str, float]:
         return {str(limit): limit.excess(costs) for limit in self.limits if limit.objective.name in costs}
 
-    def _pass_over(self, trial: Trial, state: TrialState, reason: str) -> str:
+    def _pass_over(
+        self, trial: Trial, state: TrialState, reason: str, values: Sequence[float] | None = None
+    ) -> Literal[True]:
         trial.set_user_attr("reason", reason)
         trial.set_user_attr("untrained", True)
-        self.study.tell(trial, state=state)
-        return reason
-
-    def _close_unused(self, trial: Trial) -> None:
-        self._pass_over(trial, TrialState.FAIL, "the driver died before the network was known")
+        self.study.tell(trial, values, state=state)
+        return True
 
     def _close(self, number: int, state: TrialState, reason: str) -> None:
         trial = self._open.pop(number)
