@@ -76,13 +76,7 @@ def note(study: optuna.Study, found: Mapping[int, Mapping[str, Any]]) -> None:
 
 
 def measure_latencies(run: Run, study: optuna.Study, num_classes: int) -> None:
-    """Measure the judged networks that were not yet, on this machine's CPU; the search itself uses it no more.
-
-    Args:
-        run: whose front, and queued networks, are measured.
-        study: its study, to be written.
-        num_classes: of the data set.
-    """
+    """Measure the evaluated networks that were not yet, on this machine's CPU; the search itself uses it no more."""
     records = [record for record in to_evaluate(run) if "latency_ms" not in record.confirmed]
     if not records:
         return

@@ -112,7 +112,7 @@ class RunJournal(BaseJournalBackend):
 
 
 def _repair(path: Path) -> int:
-    """Cut off half a line at the end; returns the number of whole lines."""
+    """Create the file, or cut off half a line at its end; returns the number of whole lines."""
     count = end = 0
     try:
         file = path.open("rb+" if path.exists() else "wb+")

@@ -108,13 +108,8 @@ class StudyLease:
     """While it is entered, a study in a database is this driver's.
 
     It is taken, renewed and given back by a statement each that changes the row only where the row is what was read, so
-    that of two drivers one succeeds. Clocks of machines should agree within the lease's length: where they do not, a
-    driver whose lease was taken notices at the next renewal or write.
-
-    Args:
-        storage: where the study is.
-        study: its name.
-        seconds: how long after the last renewal a lease holds.
+    that of two drivers one succeeds. Clocks of machines should agree within the lease's length (`seconds` after the
+    last renewal): where they do not, a driver whose lease was taken notices at the next renewal or write.
 
     Raises:
         UserError: another driver has it.

@@ -42,10 +42,7 @@ class Prepared:
 def prepare(settings: Settings, *, run: Path, dataset: Dataset | None) -> Prepared:
     """Check what can be checked, and work out what is known before a network is trained. Writes nothing.
 
-    Args:
-        settings: of the search.
-        run: its folder, which holds a latency table where the search is resumed.
-        dataset: the settings' data set, where the caller has read it already.
+    `run` is the run's folder, which holds a latency table where the search is resumed.
 
     Raises:
         UserError: something given does not fit.
@@ -89,12 +86,7 @@ def fit_space(space: Space, dataset: Dataset, resolution: int | None = None) -> 
 
 
 def cost_function(num_classes: int, latency: Callable[[Architecture], Prediction | None] | None = None) -> CostFunction:
-    """The known figures of a network, each network counted once.
-
-    Args:
-        num_classes: of the data set.
-        latency: predicts it, or knows none of this network; None leaves the latency out.
-    """
+    """Make the function of a network's known figures; `latency` predicts it, or knows none of this network."""
 
     # Small: the keys are whole documents, and a sampler that prices thousands of them keeps the figures itself.
     @functools.lru_cache(maxsize=1_000)
@@ -151,11 +143,10 @@ def latency_model(
 
 
 class Queued(NamedTuple):
-    """A network that is trained before any proposal."""
+    """A network that is trained before any proposal; `origin` is ``published`` or ``own``."""
 
     architecture: Architecture
     origin: str
-    """``published`` or ``own``."""
 
 
 def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Queued]:

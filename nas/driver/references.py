@@ -45,12 +45,7 @@ def chosen(
     limits: Sequence[Limit],
     costs: CostFunction,
 ) -> list[Architecture]:
-    """The networks that a search's option `published` means.
-
-    Args:
-        which: a word of :data:`nas.driver.settings.PUBLISHED`, or names of published networks, comma-separated.
-        networks: of :func:`published_here`.
-        trials: the search's budget.
+    """The networks (of :func:`published_here`) that a search's option `published` means, within its budget of trials.
 
     Raises:
         UserError: a network that was asked for by name does not fit the images.
@@ -78,10 +73,7 @@ def chosen(
 def reference_names(names: Sequence[str], side: int, far: Callable[[str], float]) -> list[str]:
     """E, MobileNetV2 and a PydMobileNet of each kind, where their papers are about images of about this size.
 
-    Args:
-        names: of the published networks that fit the images.
-        side: of the images.
-        far: how far a network's cost is from those that the search is about; it chooses the PydMobileNets' width.
+    `far` tells how far a network's cost is from those that the search is about; it chooses the PydMobileNets' width.
     """
 
     def times(name: str) -> float:

@@ -45,12 +45,8 @@ def write_run_file(
 ) -> None:
     """Write ``run.yaml``; of one that is there already, the study and the environment stay.
 
-    Args:
-        path: the run's folder.
-        settings: what was asked for.
-        environment: of :func:`describe_environment`.
-        storage: Optuna's URL of the study, where it is in a database.
-        data: of :func:`describe_data`.
+    `environment` is that of :func:`describe_environment`, `data` of :func:`describe_data`; `storage` is Optuna's URL of
+    the study, where it is in a database.
     """
     known = read_run_file(path) if (path / "run.yaml").exists() else {}
     document = {
@@ -70,7 +66,7 @@ def write_run_file(
 
 
 def not_repeatable(settings: Settings, environment: Mapping[str, Any]) -> list[str]:
-    """Return what of a search comes out otherwise when it is run again with the same settings, one line each.
+    """Name what comes out otherwise when a search is run again with the same settings.
 
     A training on the CPU is not among it: its seed follows from the search's and the network's id.
     """
@@ -97,12 +93,7 @@ def describe_data(dataset: Dataset) -> dict[str, int]:
 
 
 def describe_environment(device: str, workers: int = 1) -> dict[str, Any]:
-    """Machine and versions, for people and for comparing runs.
-
-    Args:
-        device: ``cpu``, or the GPU's name.
-        workers: how many train at once.
-    """
+    """Machine and versions, for people and for comparing runs; `device` is ``cpu`` or the GPU's name."""
     packages = ("nas", "torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),

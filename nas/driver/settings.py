@@ -38,27 +38,13 @@ def check_published(which: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The search as asked for; everything but machine and resources.
+    """The search as asked for; everything but machine and resources. What is not named here is as in `SearchOptions`.
 
     space            the space's document, its input already that of the data set
-    dataset          name or ``imagefolder:PATH``
     image_resolution side to which the images of a folder are brought when they are read
-    objectives       names; accuracy is one of them
-    limits           as text, such as ``size<=4MB``
     recipe           :meth:`nas.training.recipe.Recipe.to_dict`, epochs included
-    trials           how many networks are trained, stopped ones included
-    reduction        of so many trials one goes on past a rung; 1 stops none
     first_rung       no trial is stopped before this epoch
-    published        which published networks are trained beside the found ones: references (E, MobileNetV2,
-                     PydMobileNet, and more that the space contains where the budget is large), contained (in the
-                     space), all, none, or names, comma-separated
     enqueue          documents of the user's own networks to train first
-    warm_start       a run whose finished networks are imported
-    latency_table    a file, for a device other than this one
-    confirm          with how many seeds the front is trained again; 0: not at all
-    confirm_epochs   of each of those trainings; default the recipe's
-    keep             whose weights stay: those of all trials, of the front (and of queued networks), or of none. It
-                     stands here because a run that goes on must not remove what it was told to keep
     """
 
     space: dict[str, Any]

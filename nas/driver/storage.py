@@ -15,14 +15,9 @@ STUDY_FILE = "study.journal"
 def open_storage(
     folder: Path, url: str | None, *, journal: RunJournal | None = None, create: bool = True
 ) -> BaseStorage:
-    """The journal file in the run's folder, or a database.
+    """Open the journal file in the run's folder (`journal`, if its writer has opened it), or the database of a URL.
 
-    Args:
-        folder: the run's.
-        url: Optuna's URL of a database, or None for the file.
-        journal: the file, opened by its writer; default: opened for reading.
-        create: whether a database may be made, and tables in it. Whoever opens a run only reads: a folder of somebody
-            else's may name any file.
+    A database is made, and tables in it, with `create` alone: a folder of somebody else's may name any file.
 
     Raises:
         UserError: the database cannot be reached, or the file holds what is no study.

@@ -50,10 +50,6 @@ def run_trials(
     Args:
         schedulers: at least one; the next one is asked for when nothing of the one before it is left to do.
         dataset: as loaded; no worker reads its test part but for a candidate that is to be tested.
-        recipe: of every training.
-        workers: their number and size.
-        seed: of the run.
-        checkpoints: reachable for all workers.
         epoch_timeout: seconds after which an epoch is given up; 0: never.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Taking along what an earlier run found out."""
+"""Import what an earlier run found out."""
 
 from pathlib import Path
 
@@ -34,8 +34,8 @@ def import_networks(earlier: Run, study: SearchStudy, out: Path) -> tuple[int, i
     """Enter the earlier run's finished networks into the study, their kept weights into the run.
 
     Returns:
-        How many there were, and how many of them are over a limit of this search: the sampler learns from those too,
-        but they never stand on the front.
+        Their number, and how many of them are over a limit of this search: the sampler learns from those too, but they
+        never stand on the front.
     """
     taken: list[int] = []
     for record in earlier.records:
