@@ -9,20 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas.training.distributed import ALONE, Ranks
+from nas.training.distributed import Ranks
 
 
 @torch.no_grad()
-def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor], *, ranks: Ranks = ALONE) -> None:
+def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set the running statistics of every BatchNorm to those of all that it is given while the network sees `batches`.
 
     Each batch is normalised with its own statistics on its way, as in training. As everywhere in torch, the running
-    variance is the unbiased one.
-
-    Args:
-        network: its mode and the norms' momenta are kept.
-        batches: (N, C, H, W), of any N.
-        ranks: processes that recalibrate together, each on batches of its own.
+    variance is the unbiased one. The network's mode and the norms' momenta are kept; batches (N, C, H, W) are of any N.
 
     Source: Y. Wu, J. Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3 ("PreciseBN").
     """
@@ -48,9 +43,12 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor], *, ran
         hook.remove()
         norm.momentum = momentum
         counts, means, variances = zip(*seen[norm], strict=True)
-        weights = torch.tensor(counts, dtype=torch.float32, device=means[0].device)
-        mean, variance, values = _pool(weights, torch.stack(means), torch.stack(variances), ranks)
-        _set(norm, mean, variance * values / (values - 1))
+        values = sum(counts)
+        weights = torch.tensor(counts, dtype=torch.float32, device=means[0].device) / values
+        # σ² = E[v + (m - μ)²], which is E[v + m²] - μ² without its cancellation: the parts' means differ too.
+        mean = weights @ torch.stack(means)
+        variance = weights @ (torch.stack(variances) + (torch.stack(means) - mean).square())
+        _set(norm, mean, variance * (values / (values - 1)))
 
 
 @torch.no_grad()
@@ -60,27 +58,9 @@ def share_batch_norm(network: nn.Module, ranks: Ranks) -> None:
         return
     for norm in _norms(network):
         assert norm.running_mean is not None and norm.running_var is not None
-        alike = torch.ones(1, device=norm.running_mean.device)
-        _set(norm, *_pool(alike, norm.running_mean[None], norm.running_var[None], ranks)[:2])
-
-
-def _pool(weights: Tensor, means: Tensor, variances: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance of all values together, from those of their parts in all processes.
-
-    μ = E[m], σ² = E[v + (m - μ)²], which is E[v + m²] - μ² without its cancellation. The mean of the variances alone
-    would leave out how the parts' means differ.
-
-    Args:
-        weights: (K,) of this process's parts.
-        means, variances: (K, C); the variances biased.
-
-    Returns:
-        (C,), (C,), and the sum of all weights.
-    """
-    total = ranks.all_reduce_sum(weights.sum())
-    mean = ranks.all_reduce_sum(weights @ means) / total
-    variance = ranks.all_reduce_sum(weights @ (variances + (means - mean).square())) / total
-    return mean, variance, total
+        mean = ranks.all_reduce_sum(norm.running_mean / ranks.count)
+        apart = (norm.running_mean - mean).square()
+        _set(norm, mean, ranks.all_reduce_sum((norm.running_var + apart) / ranks.count))
 
 
 def _set(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:

@@ -31,7 +31,7 @@ _FEWEST_RECALIBRATING, _STEPS_PER_RECALIBRATING = 4, 32
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot go on: the network's fault rather than the user's. A search notes it and goes on."""
+    """A training that cannot go on: the network's fault rather than the user's, so that a search goes on."""
 
 
 class DivergedError(TrainingError):
@@ -339,7 +339,7 @@ class Trainer:
         batches = (prepare(images[drawn.order], self._augmentation, drawn, self._normalise) for drawn in last)
         with mixed_precision(self.device, self._dtype):
             parts = (part for batch in batches for part in batch.chunk(self._parts))
-            recalibrate_batch_norm(self.evaluated_network, parts, ranks=self._ranks)
+            recalibrate_batch_norm(self.evaluated_network, parts)
 
 
 def channels_last_(network: nn.Module) -> nn.Module:

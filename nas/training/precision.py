@@ -22,24 +22,21 @@ def autocast_dtype(
     resolution: int,
     cuda_has_bf16: Callable[[torch.device], bool] = _cuda_has_bf16,
 ) -> torch.dtype | None:
-    """bfloat16 where autocast is to be on, else None.
+    """Return bfloat16 where autocast is to be on, else None.
 
     auto: on for CUDA devices with bf16 arithmetic of their own (from compute capability 8.0 on: older ones emulate it,
-    slowly); on for CPUs with native bf16 arithmetic from 16x16 images up. Training E,
-    MobileNetV2-CIFAR and three sampled networks was 0.85 to 1.06 times as fast with it at 8x8 (batch 64), 1.06 to 1.25
-    times at 16x16 and 1.14 to 1.40 times at 32x32 (batch 128, one core of a Xeon with AMX, n = 4, interleaved). On one
-    of an AMD EPYC (Zen 5), E and MobileNetV2-CIFAR were 0.8 times as fast at 8x8, 1.9 and 1.0 times at 16x16, and 2.6
-    times at 32x32.
+    slowly), and for CPUs with native bf16 arithmetic from 16x16 images up. Training with it was 0.85 to 1.06 times as
+    fast at 8x8, 1.06 to 1.25 times at 16x16 and 1.14 to 1.40 times at 32x32 (five networks on one core of a Xeon with
+    AMX, n = 4, interleaved); on one of an AMD EPYC (Zen 5), two networks were 0.8 times as fast at 8x8, 1.9 and 1.0
+    times at 16x16, and 2.6 times at 32x32.
     """
-    if precision == "fp32":
-        return None
-    if precision == "bf16":
-        return torch.bfloat16
-    if device.type == "cuda":
-        return torch.bfloat16 if cuda_has_bf16(device) else None
-    if device.type == "cpu" and resolution >= 16 and _cpu_has_bf16():
-        return torch.bfloat16
-    return None
+    if precision == "auto" and device.type == "cuda":
+        wanted = cuda_has_bf16(device)
+    elif precision == "auto":
+        wanted = device.type == "cpu" and resolution >= 16 and _cpu_has_bf16()
+    else:
+        wanted = precision == "bf16"
+    return torch.bfloat16 if wanted else None
 
 
 def _cpu_has_bf16() -> bool:
