@@ -18,12 +18,11 @@ from nas.export.command import Exported
 from nas.export.predict import Prediction
 from nas.latency import Measurement
 from nas.latency import Table as LatencyTable
-from nas.report.numbers import QUANTITIES, three_digits
 from nas.report.points import command, record_values, shown_name
 from nas.report.summary import origin_mark, references
 from nas.terminal import Terminal
 from nas.training.loop import Epoch
-from nas.units import percent
+from nas.units import QUANTITIES, counted, percent, show, three_digits
 
 
 def train_command(run: Run, rank: int) -> str:
@@ -50,16 +49,16 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
             shown_name(run, record),
             percent(record.accuracy, run.data.get("validation")),
             percent(test, run.data.get("test")),
-            megabytes(record.costs["size"]),
-            millions(record.costs["macs"]),
+            show("size", record.costs["size"]),
+            show("macs", record.costs["macs"]),
             *(
-                f"{value:.3g}" if (value := latencies[record.number].get(key)) is not None else "-"
+                three_digits(value) if (value := latencies[record.number].get(key)) is not None else "-"
                 for key in columns.values()
             ),
             origin_mark(record) or "found",
         )
     found = sum(not origin_mark(record) for record in front)
-    networks = "1 network is" if len(front) == 1 else f"{len(front)} networks are"
+    networks = f"{counted(len(front), 'network')} {'is' if len(front) == 1 else 'are'}"
     console.print(f"\n{networks} on the front, {found} of them found by the search:")
     console.print(table)
     for sentence in references(run):
@@ -236,19 +235,19 @@ def _known(value: Any, form: str = "{}") -> str:
 
 
 def print_exported(console: Terminal, exported: Exported) -> None:
-    """What an export wrote, and how well it agrees."""
+    """Print the files that an export wrote, and how well they agree."""
     for file in exported.model.files:
-        console.print(f"{file}  {megabytes(file.stat().st_size)}")
+        console.print(f"{file}  {show('size', file.stat().st_size)}")
     console.print(f"largest difference from torch: {exported.model.difference:.1g} of the largest logit")
     small = exported.quantised
     if small is not None:
         before, after = exported.accuracies
         console.print(
-            f"{small.path}\nint8: size {megabytes(small.size_before)} -> {megabytes(small.size)}, validation accuracy "
-            f"{percent(before.validation, before.validation_images)} -> "
+            f"{small.path}\nint8: size {show('size', small.size_before)} -> {show('size', small.size)}, "
+            f"validation accuracy {percent(before.validation, before.validation_images)} -> "
             f"{percent(after.validation, after.validation_images)}, test accuracy "
             f"{percent(before.test, before.test_images)} -> {percent(after.test, after.test_images)}, "
-            f"calibrated on {small.calibration_images} training images",
+            f"calibrated on {small.calibration_images} training images"
         )
 
 
@@ -259,16 +258,6 @@ def print_predictions(console: Terminal, predictions: Sequence[Prediction]) -> N
         console.print(printable(str(prediction.image)))
         for guess in prediction.guesses:
             console.print(f"  {guess.probability:7.2%}  {printable(guess.label)}")
-
-
-def megabytes(size: float) -> str:
-    """Bytes as people read them."""
-    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-
-
-def millions(count: float) -> str:
-    """Counts as people read them."""
-    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
 
 
 def _table(*columns: str) -> Table:

@@ -12,7 +12,7 @@ from rich.text import Text
 from nas.driver.scheduler import Progress
 from nas.log import log_to
 from nas.terminal import Terminal
-from nas.units import percent
+from nas.units import percent, show_seconds
 
 PLAIN_EVERY_SECONDS = 10.0
 
@@ -70,21 +70,11 @@ def describe(progress: Progress) -> str:
         f"{progress.running} running",
         f"best {percent(progress.best_accuracy, progress.images)}",
         f"front {progress.front}",
-        f"{duration(time.monotonic() - progress.started)} elapsed",
+        f"{show_seconds(time.monotonic() - progress.started)} elapsed",
     ]
     if progress.closed < progress.budget:
         left = progress.seconds_left
-        parts.append("time left unknown yet" if left is None else f"about {duration(left)} left")
+        parts.append("time left unknown yet" if left is None else f"about {show_seconds(left)} left")
     if progress.note:
         parts.append(progress.note)
     return " · ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people read them: 45 s, 3:20 min, 2:05 h."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"

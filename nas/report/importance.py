@@ -11,8 +11,8 @@ from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param
 from nas.architecture.space import Value
 from nas.driver.objectives import OBJECTIVES
 from nas.driver.run import Record, Run
-from nas.report.numbers import QUANTITIES, listed
-from nas.report.scatter import SCALE, Document
+from nas.report.scatter import SCALE, Figure
+from nas.units import QUANTITIES, listed
 
 LEAST_TRIALS = 12
 """With fewer networks an importance says more about chance than about the parameter."""
@@ -75,8 +75,10 @@ def note(run: Run, found: Importances) -> str:
     )
 
 
-def importance_figure(found: Importances) -> Document:
-    """Parameters by objectives, the shares as numbers and shades; the parameters that matter most first."""
+def importance_figure(found: Importances) -> Figure | None:
+    """Draw parameters by objectives, the shares as numbers and shades, those that matter most first; None for none."""
+    if not found:
+        return None
     parameters = [name for name in _ranked(found) if max(s.get(name, 0) for s in found.values()) >= LEAST_SHARE]
     parameters = parameters[:MOST_ROWS]
     shares = [[100 * shares.get(name, 0.0) for shares in found.values()] for name in parameters]
@@ -108,7 +110,7 @@ def importance_figure(found: Importances) -> Document:
     }
 
 
-def parallel_figure(run: Run, found: Importances) -> Document | None:
+def parallel_figure(run: Run, found: Importances) -> Figure | None:
     """Trials as lines across the parameters that matter most and the objectives; None with fewer than two networks."""
     records = [
         record
@@ -164,7 +166,7 @@ def _ranked(found: Importances) -> list[str]:
     return sorted(best, key=lambda name: -best[name])
 
 
-def _choice_axis(name: str, options: Sequence[Value], records: Sequence[Record], rng: np.random.Generator) -> Document:
+def _choice_axis(name: str, options: Sequence[Value], records: Sequence[Record], rng: np.random.Generator) -> Figure:
     """A parameter's axis: its options in the space's order, lines a little apart so that none hides another."""
     values = [record.params[name] for record in records]
     order = [option for option in options if option in values]

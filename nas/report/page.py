@@ -16,14 +16,12 @@ from nas.driver.run import Run
 from nas.driver.search import is_finished
 from nas.errors import UserError
 from nas.files import write_atomic
-from nas.report import effort, importance, progress, reliability, schedules
-from nas.report import points as point_table
-from nas.report.figures import default_axes
-from nas.report.numbers import QUANTITIES, counted, show
-from nas.report.points import Point, command, known_quantities, run_points
-from nas.report.scatter import Document, axis_ticks, axis_unit, pareto, regions
-from nas.report.summary import ENDED, FrontRow, front_rows, summary
-from nas.units import accuracy_decimals
+from nas.report import effort, importance, reliability, schedules
+from nas.report.figures import Sources, run_figures
+from nas.report.points import Point, command, known_quantities, points_data, shorten
+from nas.report.scatter import Figure, axis_ticks, axis_unit, regions
+from nas.report.summary import ENDED, front_rows, summary
+from nas.units import QUANTITIES, accuracy_decimals, counted, show
 
 REPORT_FILE = "report.html"
 
@@ -69,34 +67,26 @@ def write_page(path: Path, page: str) -> None:
 
 
 def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
-    """The report's HTML."""
-    points = run_points(run, printed)
-    keys = known_quantities(points)
-    axes = default_axes(run.objectives, keys)
-    found = importance.importances(run)
-    figures = run_figures(run, points, axes, found)
+    """Render the report's HTML."""
+    sources = Sources(run, printed)
+    points, keys = sources.points, sources.keys
+    figures = run_figures(sources)
     data = page_data([run], points, figures, [regions(points, keys)])
     indices = {point.number: index for index, point in enumerate(points)}
     settings, environment = run.settings, run.environment
+    started = environment.get("started", "")[:16].replace("T", " ")
     return render(
         "page.html.j2",
         data,
         title=f"{settings.space.get('name', 'space')} on {settings.dataset}",
         subtitle=" · ".join(
-            part
-            for part in (
-                "Architecture search",
-                environment.get("started", "")[:16].replace("T", " "),
-                reliability.images_line(run),
-                str(run.path),
-            )
-            if part
+            filter(None, ("Architecture search", started, reliability.images_line(run), str(run.path)))
         ),
         status=status(run),
         summary=together(summary(run)),
-        front=[_front_row(row, points, indices[row.number]) for row in front_rows(run)],
+        front=[(row, indices[row.number], points[indices[row.number]].kind) for row in front_rows(run)],
         quantities=[(key, QUANTITIES[key].title) for key in keys],
-        axes=axes,
+        axes=sources.axes,
         most_rows=MOST_ROWS,
         any_rungs=bool(settings.rungs),
         any_queued=any(point.kind in ("own", "published") for point in points),
@@ -105,41 +95,13 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
         images={part: f"{run.data[part]:,}" for part in ("validation", "test") if part in run.data},
         verdict=together(schedules.verdict(points)),
         expansions=data["expansions"],
-        importance_note=importance.note(run, found),
+        importance_note=importance.note(run, sources.importances),
         time_sentence=together(effort.time_sentence(effort.time_spent(run))),
-        states=effort.state_rows(run),
-        trust=[together(sentence) for sentence in reliability.sentences(run)],
+        endings=effort.ending_rows(run),
+        reliability=[together(sentence) for sentence in reliability.sentences(run)],
         facts=reliability.facts(run),
         footer=f"Written by nas {environment.get('versions', {}).get('nas', '')}.",
     )
-
-
-def run_figures(
-    run: Run, points: Sequence[Point], axes: Mapping[str, str], found: importance.Importances
-) -> dict[str, Document]:
-    """The page's figures by name, those that the run has anything to show in."""
-    if not points:
-        return {}
-    reached = progress.history(run)
-    spent = effort.time_spent(run)
-    figures = {
-        "pareto": pareto(points, axes["x"], axes["y"], axes["colour"] or None),
-        "importance": importance.importance_figure(found) if found else None,
-        "parallel": importance.parallel_figure(run, found),
-        "history_trainings": progress.history_figure(reached, by_seconds=False) if reached else None,
-        "history_seconds": progress.history_figure(reached, by_seconds=True) if reached else None,
-        "curves": progress.curves(run, points),
-        "time": effort.time_figure(spent) if spent.total else None,
-        "trust_confirmed": reliability.confirmed_figure(run, points),
-        "trust_accuracy": reliability.accuracy_figure(points),
-        "trust_latency": reliability.latency_figure(points),
-    }
-    return {name: figure for name, figure in figures.items() if figure is not None}
-
-
-def _front_row(row: FrontRow, points: Sequence[Point], index: int) -> dict[str, Any]:
-    notes = {name: getattr(row, name).split(", ") for name in ("accuracy_note", "test_note", "latency_note")}
-    return {**vars(row), **notes, "point": index, "kind": points[index].kind}
 
 
 def _schedule_row(run: Run, point: Point, index: int) -> dict[str, Any]:
@@ -160,7 +122,7 @@ def _schedule_row(run: Run, point: Point, index: int) -> dict[str, Any]:
 
 
 def status(run: Run) -> str:
-    """Return what to know of a run that is not finished; empty for one that is."""
+    """Say how far a run is that is not finished; empty for one that is."""
     if is_finished(run, run.settings):
         return ""
     done = sum(record.was_trained for record in run.records)
@@ -178,8 +140,7 @@ def status(run: Run) -> str:
 def page_data(
     runs: Sequence[Run], points: Sequence[Point], figures: Mapping[str, Any], run_regions: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return what the page's script reads."""
-    document = point_table.document(points)
+    """Collect the data that the page's script reads."""
     # The colours span what was trained; a printed network of another family may lie outside.
     drawn = [point.architecture for point in points if point.architecture is not None and point.kind != "printed"]
     expansions = [
@@ -200,7 +161,7 @@ def page_data(
             "decimals": min(accuracy_decimals(run.data.get(PARTS_OF[key])) for run in runs) if unit == "%" else None,
         }
     return {
-        "points": document,
+        "points": points_data(points),
         "quantities": quantities,
         "regions": run_regions,
         "expansions": [min(expansions, default=1), max(expansions, default=1)],
@@ -209,8 +170,8 @@ def page_data(
     }
 
 
-def _without_hover(figure: Document) -> Document:
-    """The figure without the hover texts of networks: the page shows a card of its own for those."""
+def _without_hover(figure: Figure) -> Figure:
+    """Leave out the hover texts of networks: the page shows a card of its own for those."""
     traces = [
         {key: value for key, value in trace.items() if "meta" not in trace or key not in ("hovertext", "hovertemplate")}
         for trace in figure["data"]
@@ -219,7 +180,7 @@ def _without_hover(figure: Document) -> Document:
 
 
 def render(template: str, data: Mapping[str, Any], **context: Any) -> str:
-    """A page of this package: its template with the data, the style, plotly and the script put in."""
+    """Fill a template of this package with the data, the style, plotly and the script."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_read), autoescape=True, trim_blocks=False, undefined=jinja2.StrictUndefined
     )
@@ -233,12 +194,12 @@ def render(template: str, data: Mapping[str, Any], **context: Any) -> str:
 
 
 def together(text: str) -> str:
-    """The text with numbers tied to their units, so that no line breaks between them."""
+    """Tie numbers to their units, so that no line breaks between them."""
     return re.sub(r"(\d) (%|[kMG]?B|ms|s|min|h|points)(?!\w)", "\\1\u00a0\\2", text)
 
 
 def embed(data: Any) -> Markup:
-    """JSON to stand in a script element: nothing in it can end the element or begin a comment."""
+    """Write JSON to stand in a script element: nothing in it can end the element or begin a comment."""
     text = json.dumps(_rounded(data), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -247,7 +208,7 @@ def embed(data: Any) -> Markup:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return point_table.shorten(value)
+        return shorten(value)
     if isinstance(value, Mapping):
         return {key: _rounded(item) for key, item in value.items()}
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
@@ -258,5 +219,5 @@ def _read(name: str) -> str:
 
 
 def _plotly() -> str:
-    """The plotly.js that comes with plotly; it holds no ``</script>``."""
+    """Read the plotly.js that comes with plotly; it holds no ``</script>``."""
     return (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from nas.architecture import catalogue
 from nas.architecture.document import Architecture, dump_yaml, scale, versioned
 from nas.architecture.reported import Printed
 from nas.driver.run import Record, Run
-from nas.report.numbers import QUANTITIES
+from nas.units import QUANTITIES
 
 MOST_YAML = 400_000
 """So many characters of different lines of YAML are put into a page."""
@@ -27,7 +27,7 @@ class Point:
         state: as of the record; ``printed`` for a printed one.
         rank: on the front, from 1; None elsewhere.
         beside: why it may not stand on the front; empty where it may.
-        values: by :data:`nas.report.numbers.QUANTITIES` key; what is not known is left out.
+        values: by :data:`nas.units.QUANTITIES` key; what is not known is left out.
         notes: what else a reader should know, such as the reason of the state or the paper's table.
         command: trains it; empty where a file must be saved first.
         run: which run of a comparison.
@@ -126,8 +126,8 @@ def known_quantities(points: Iterable[Point]) -> list[str]:
     return [key for key in QUANTITIES if key in known]
 
 
-def document(points: Sequence[Point]) -> dict[str, Any]:
-    """The points for the page's script.
+def points_data(points: Sequence[Point]) -> dict[str, Any]:
+    """Encode the points for the page's script.
 
     A line of YAML, a stage and a note stand once, however many networks share them: a space has few different stages
     and a search many networks. Values stand in the order of :func:`known_quantities`.

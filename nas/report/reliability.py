@@ -11,10 +11,10 @@ from nas.driver.run import Run
 from nas.errors import UserError
 from nas.latency import load_table
 from nas.report.distance import test_accuracy
-from nas.report.numbers import counted, listed
 from nas.report.points import Point, shown_name
-from nas.report.scatter import Document
+from nas.report.scatter import Figure
 from nas.report.significance import agreement, holm, welch
+from nas.units import counted, listed
 
 SYMBOLS = {"found": "circle", "own": "square", "published": "diamond"}
 
@@ -22,12 +22,12 @@ LEAST_NETWORKS = 4
 """With fewer networks the order of two lists agrees or not by chance."""
 
 
-def accuracy_figure(points: Sequence[Point]) -> Document | None:
+def accuracy_figure(points: Sequence[Point]) -> Figure | None:
     """Validation against test accuracy of the networks whose test accuracy was read."""
     return _against(points, "accuracy", "test_accuracy", 100, "Validation accuracy (%)", "Test accuracy (%)")
 
 
-def confirmed_figure(run: Run, points: Sequence[Point]) -> Document | None:
+def confirmed_figure(run: Run, points: Sequence[Point]) -> Figure | None:
     """The search's accuracy against that of trainings with other seeds, mean and sample standard deviation."""
     indices = {point.number: index for index, point in enumerate(points)}
     confirmed = [item for item in confirmed_networks(run.records) if item.record.number in indices]
@@ -44,7 +44,7 @@ def confirmed_figure(run: Run, points: Sequence[Point]) -> Document | None:
     )
 
 
-def latency_figure(points: Sequence[Point]) -> Document | None:
+def latency_figure(points: Sequence[Point]) -> Figure | None:
     """Predicted against measured latency of the networks that were measured."""
     return _against(points, "latency", "measured_latency", 1, "Predicted latency (ms)", "Measured latency (ms)")
 
@@ -229,7 +229,7 @@ def _agreement(first: Sequence[float], second: Sequence[float]) -> str:
     )
 
 
-def _against(points: Sequence[Point], x: str, y: str, factor: float, x_title: str, y_title: str) -> Document | None:
+def _against(points: Sequence[Point], x: str, y: str, factor: float, x_title: str, y_title: str) -> Figure | None:
     shown = [i for i, p in enumerate(points) if p.kind != "printed" and x in p.values and y in p.values]
     xs, ys = ([points[index].values[key] * factor for index in shown] for key in (x, y))
     return _diagonal(points, shown, xs, ys, x_title, y_title) if shown else None
@@ -243,14 +243,14 @@ def _diagonal(
     x_title: str,
     y_title: str,
     spreads: Sequence[float] | None = None,
-) -> Document:
+) -> Figure:
     """Two figures of the same networks against each other, beside the line on which they are equal."""
     reach = [y + sign * spread for sign in (-1, 1) for y, spread in zip(ys, spreads or [0.0] * len(ys), strict=True)]
     low, high = min(*xs, *reach), max(*xs, *reach)
     edge = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     ends = [low - edge, high + edge]
     kinds = [points[index].kind for index in shown]
-    networks: Document = {
+    networks: Figure = {
         "x": xs,
         "y": ys,
         "mode": "markers",

@@ -27,7 +27,7 @@ function show(key, value) {
   const number = value * factor;
   if (unit === "%") return `${number.toFixed(quantity.decimals)} %`;
   const digits = Math.abs(number) >= 100 ? 0 : 2;
-  const text = digits && Math.abs(number) < 1 && number ? String(Number(number.toPrecision(3))) : number.toFixed(digits);
+  const text = digits && Math.abs(number) < 1 && number ? number.toFixed(2 - Math.floor(Math.log10(Math.abs(number)))) : number.toFixed(digits);
   return unit ? `${text} ${unit}` : text;
 }
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from nas.report.numbers import QUANTITIES, Quantity, log_ticks
 from nas.report.points import Point
+from nas.report.ticks import log_ticks
+from nas.units import QUANTITIES, Quantity
 
-Document = dict[str, Any]
+Figure = dict[str, Any]
 """A plotly figure as plain values: data and layout. Colours may be names of the page's palette, ``var(--found)``."""
 
 Coordinates = tuple[list[float], list[float]]
@@ -24,16 +25,18 @@ MOST_LABELS = 24
 """With more, names hide each other and the points; hovering still tells them."""
 BELOW = "bottom center"
 
+LEGEND_ABOVE = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+
 SCALE = [[0.0, "#3b6fb6"], [0.4, "#3aa6a0"], [0.7, "#d9a531"], [1.0, "#d1495b"]]
 """Colours of a third figure: even in lightness, so that both ends can be seen on white and on black."""
 
 
-def pareto(points: Sequence[Point], x: str, y: str, colour: str | None = None) -> Document:
+def pareto(points: Sequence[Point], x: str, y: str, colour: str | None = None) -> Figure:
     """Scatter of two quantities, a third as colour.
 
     Args:
         points: of one run.
-        x, y, colour: keys of :data:`nas.report.numbers.QUANTITIES`.
+        x, y, colour: keys of :data:`nas.units.QUANTITIES`.
     """
     plane = Plane(points, x, y)
     traces = [
@@ -162,12 +165,12 @@ class Plane:
         self,
         name: str,
         keep: Callable[[Point], bool],
-        marker: Document,
+        marker: Figure,
         label: Callable[[Point], str] | None = None,
         label_at: str = "top center",
-    ) -> Document:
+    ) -> Figure:
         indices = [index for index, point in enumerate(self.points) if keep(point)]
-        trace: Document = {
+        trace: Figure = {
             "meta": {"role": "points", "points": indices, "colour": marker["color"]},
             "name": name,
             "mode": "markers",
@@ -193,7 +196,7 @@ class Plane:
         lower = set(across[1::2]) if staggered else set()
         return [("<br>" if index in lower else "") + escape(label(self.points[index])) for index in indices]
 
-    def row(self, name: str, state: str, colour: str, symbol: str) -> Document:
+    def row(self, name: str, state: str, colour: str, symbol: str) -> Figure:
         """Lay out what did not reach the end in a row of its own below the plot, where its cost puts it."""
         marker = {"symbol": symbol, "size": 9, "color": colour, "line": {"width": 1.4, "color": colour}}
         trace = self.trace(name, lambda point: point.state == state, marker)
@@ -208,7 +211,7 @@ class Plane:
             "showlegend": False,
         }
 
-    def region(self, colour: str, run: int = 0, *, shaded: bool = True) -> list[Document]:
+    def region(self, colour: str, run: int = 0, *, shaded: bool = True) -> list[Figure]:
         """The region that a run's networks dominate, and its edge."""
         xs, ys = _scaled_region(self.points, self.x, self.y, run)
         quiet = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
@@ -217,7 +220,7 @@ class Plane:
         traces = [{"meta": {"role": "stairs", "run": run}, **stairs, **quiet}]
         return [{"meta": {"role": "region", "run": run}, **shade, **quiet}, *traces] if shaded else traces
 
-    def joins(self) -> Document:
+    def joins(self) -> Figure:
         """Thin lines from a published network as printed to the same one as trained here."""
         trained = {p.name: i for i, p in enumerate(self.points) if p.kind == "published" and p.state == "complete"}
         ends = [
@@ -236,7 +239,7 @@ class Plane:
             "showlegend": False,
         }
 
-    def layout(self, colour: str | None) -> Document:
+    def layout(self, colour: str | None) -> Figure:
         return {
             "xaxis": {**self.axis(self.x), "anchor": "y2"},
             "yaxis": {**self.axis(self.y), "domain": [0.17, 1]},
@@ -256,12 +259,12 @@ class Plane:
                 "colorbar": {"title": {"text": self.title(colour or self.x), "side": "right"}, "thickness": 12},
             },
             "hovermode": "closest",
-            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "tracegroupgap": 0},
+            "legend": {**LEGEND_ABOVE, "tracegroupgap": 0},
             "height": 560,
             "narrow_height": 640,
         }
 
-    def axis(self, key: str) -> Document:
+    def axis(self, key: str) -> Figure:
         axis = {"title": {"text": self.title(key)}, "type": "linear", "zeroline": False}
         return axis | {"type": "log", "tickvals": axis_ticks(self.points, key)} if QUANTITIES[key].log else axis
 
@@ -270,7 +273,7 @@ class Plane:
         return f"{QUANTITIES[key].title} ({unit})" if unit else QUANTITIES[key].title
 
 
-def pin_ring() -> Document:
+def pin_ring() -> Figure:
     """The ring that the page's script puts around the pinned network."""
     return {
         "meta": {"role": "pin"},
@@ -283,7 +286,7 @@ def pin_ring() -> Document:
     }
 
 
-def legend_entry(trace: Document) -> Document:
+def legend_entry(trace: Figure) -> Figure:
     """A trace without points that stands in the legend for one whose own colours may be those of a third quantity."""
     marker = {**trace["marker"], "color": trace["meta"]["colour"], "coloraxis": None}
     trace |= {"legendgroup": trace["name"], "showlegend": False}

@@ -8,10 +8,9 @@ from statistics import fmean, stdev
 from nas.architecture import catalogue
 from nas.driver.run import Record, Run
 from nas.report.distance import difference_in_words, distance, test_accuracy, test_difference
-from nas.report.numbers import counted, listed, show, three_digits
 from nas.report.points import shown_name, train_command
 from nas.report.significance import wilson
-from nas.units import accuracy_decimals, decimals, percent
+from nas.units import accuracy_decimals, counted, decimals, listed, percent, show, three_digits
 
 _GOOD = {
     "accuracy": "accurate",

@@ -93,6 +93,6 @@ def test_time_that_passes_between_two_reports_is_no_longer_left() -> None:
     progress = Progress(budget=4, done=2)
     assert "time left unknown yet" in describe(progress)
     progress.expect(90.4)
-    assert "about 1:30 min left" in describe(progress)
+    assert "about 1 min 30 s left" in describe(progress)
     progress.ends = time.monotonic() + 20.4
     assert "about 20 s left" in describe(progress)

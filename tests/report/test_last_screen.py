@@ -26,9 +26,14 @@ def column(run: Run, title: str) -> list[str]:
     return [lines[lines.index(head) + rank][:ends].split()[-1] for rank in range(1, len(run.front_records) + 1)]
 
 
+def in_ms(latency: float) -> str:
+    """Three digits of a latency between 0.1 and 10 ms."""
+    return f"{latency:.2f}" if latency >= 1 else f"{latency:.3f}"
+
+
 def test_latencies_are_called_measured_or_predicted(run: Run) -> None:
-    measured = [f"{record.confirmed['latency_ms']:.3g}" for record in run.front_records]
-    predicted = [f"{record.costs['latency']:.3g}" for record in run.front_records]
+    measured = [in_ms(record.confirmed["latency_ms"]) for record in run.front_records]
+    predicted = [in_ms(record.costs["latency"]) for record in run.front_records]
     assert column(run, "ms, measured") == measured
     assert "predicted" not in screen_of(run)
     some, none = copy.copy(run), copy.copy(run)

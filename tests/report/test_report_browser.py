@@ -58,13 +58,13 @@ def test_opens_without_an_error_and_draws_every_figure(browser, page: Path) -> N
         "pareto",
         "importance",
         "parallel",
-        "history_trainings",
-        "history_seconds",
+        "hypervolume",
+        "hypervolume_by_time",
         "curves",
         "time",
-        "trust_confirmed",
-        "trust_accuracy",
-        "trust_latency",
+        "confirmed",
+        "accuracy",
+        "latency",
     }
     assert all(figures.values()), figures
 
@@ -194,7 +194,7 @@ def test_foreign_text_stays_text(browser, tmp_path: Path) -> None:
     browser("pin(arguments[0]); hover(arguments[0], {clientX: 100, clientY: 100})", index)
     for place in ("#pinned", ".card"):
         assert HOSTILE in browser("return document.querySelector(arguments[0]).textContent", place)
-    assert browser("return document.querySelector('table.states').textContent.includes(arguments[0])", HOSTILE)
+    assert browser("return document.querySelector('table.endings').textContent.includes(arguments[0])", HOSTILE)
     assert browser("return [document.images.length, window.hacked === undefined]") == [0, True]
     assert browser("return document.querySelectorAll('main b, header b, header i').length") == 0
     assert all(drawn(browser).values())
@@ -226,7 +226,7 @@ def test_runs_with_little_to_show(browser, tmp_path: Path, options: dict) -> Non
     browser.open(write_report(run, tmp_path / "report.html"))
     assert browser.errors() == []
     assert all(drawn(browser).values())
-    assert browser("return document.getElementById('answer').innerText.length") > 20
+    assert browser("return document.getElementById('summary').innerText.length") > 20
     assert "undefined" not in browser("return document.body.innerText")
     assert "NaN" not in browser("return document.body.innerText")
 
@@ -242,7 +242,7 @@ def test_a_comparison(browser, run: Run, tmp_path: Path) -> None:
     other = invented_run(Path("results/other"), trials=20, seed=5, objectives=("accuracy", "size"))
     browser.open(write_comparison([run, other], tmp_path / "compared.html"))
     assert browser.errors() == []
-    assert drawn(browser) == {"pareto": True, "history": True}
+    assert drawn(browser) == {"pareto": True, "hypervolume": True}
     x, y = point_at(
         browser, browser("return points.findIndex((point) => point.run === 1 && point.rank && point.kind === 'found')")
     )

@@ -12,12 +12,13 @@ from nas.architecture.document import Architecture
 from nas.architecture.reported import Printed
 from nas.driver.run import Run
 from nas.driver.study import SearchStudy
-from nas.report.numbers import QUANTITIES, log_ticks, show, show_seconds, whole_ticks
 from nas.report.page import embed, render_page
-from nas.report.points import command, document, run_points, strip, yaml_lines
+from nas.report.points import command, points_data, run_points, strip, yaml_lines
 from nas.report.scatter import dominated, pareto
 from nas.report.schedules import drawn, verdict
 from nas.report.summary import front_rows, summary
+from nas.report.ticks import log_ticks, whole_ticks
+from nas.units import QUANTITIES, show, show_seconds
 
 
 @pytest.mark.parametrize("name", catalogue.network_names())
@@ -37,7 +38,7 @@ def test_a_point_for_every_trained_network(run: Run) -> None:
 
 def test_the_document_holds_the_points(run: Run) -> None:
     points = run_points(run)
-    made = json.loads(json.dumps(document(points)))
+    made = json.loads(json.dumps(points_data(points)))
     for point, row in zip(points, made["rows"], strict=True):
         assert point.architecture is not None
         text = "\n".join(made["texts"][line] for line in row["lines"]) + "\n"
@@ -125,6 +126,7 @@ def test_json_cannot_end_its_script_element() -> None:
         ("macs", 91_154_944, "91.15 M"),
         ("params", 104_394, "104 k"),
         ("latency", 0.1234, "0.123 ms"),
+        ("latency", 0.51, "0.510 ms"),
         ("latency", None, "–"),
     ],
 )
@@ -168,7 +170,13 @@ def test_whole_ticks_are_whole_and_few(count: int) -> None:
 
 
 def test_durations() -> None:
-    assert [show_seconds(s) for s in (1.24, 43.2, 252, 7500)] == ["1.2 s", "43 s", "4 min 12 s", "2 h 5 min"]
+    assert [show_seconds(s) for s in (1.24, 43.2, 59.7, 252, 7500)] == [
+        "1.2 s",
+        "43 s",
+        "1 min 0 s",
+        "4 min 12 s",
+        "2 h 5 min",
+    ]
 
 
 def test_own_networks_stand_apart_from_found_and_published_ones(queued_run: Run) -> None:

@@ -15,48 +15,41 @@ from nas import pareto
 from nas.driver.run import Run
 from nas.errors import UserError
 from nas.report import importance, progress, reliability
-from nas.report.effort import state_rows, time_sentence, time_spent
+from nas.report.effort import ending_rows, time_sentence, time_spent
 from nas.report.figures import FIGURES, figure
 from nas.report.page import status
 from nas.report.points import run_points
 
 
-def test_hypervolume_grows_to_that_of_the_front(run: Run) -> None:
-    history = progress.history(run)
-    volume = progress.Volume.of(run.objectives, run.records)
-    assert history is not None and volume is not None
-    assert len(history.reached) == sum(record.was_trained for record in run.records)
-    assert np.all(np.diff(history.reached) >= 0)
-    front = [volume.unit(record) for record in run.front_records]
-    assert history.reached[-1] == pytest.approx(pareto.hypervolume(np.array(front), np.ones(3)))
-    assert 0 < history.reached[-1] <= 1
+@pytest.mark.parametrize("objectives", [("accuracy",), ("accuracy", "size"), ("accuracy", "size", "latency", "macs")])
+def test_hypervolume_grows_to_that_of_the_front(objectives: tuple[str, ...]) -> None:
+    run = invented_run(Path("results/example"), trials=40, objectives=objectives)
+    box = progress.Box.of(run.objectives, run.records)
+    drawn = progress.hypervolume_figure(run)
+    assert box is not None and drawn is not None
+    xs, ys = drawn["data"][0]["x"], drawn["data"][0]["y"]
+    assert xs[0] == ys[0] == 0 and xs[-1] == sum(record.was_trained for record in run.records)
+    assert np.all(np.diff(xs) >= 0) and np.all(np.diff(ys) >= 0)
+    front = [box.place(record) for record in run.front_records]
+    assert ys[-1] == pytest.approx(100 * pareto.hypervolume(np.array(front), np.ones(len(objectives))))
+    assert 0 < ys[-1] <= 100
+    # After half of the trainings, by the count of random points that one of them dominates.
+    half = len(run.records) // 2
+    seen = [place for record in run.records[:half] if (place := box.place(record)) is not None]
+    drops = np.random.default_rng(0).random((20_000, len(objectives)))
+    share = np.mean(np.any([np.all(place <= drops, axis=1) for place in seen], axis=0))
+    order = [record.number for record in progress.closed_records(run)]
+    if set(order[:half]) == set(range(half)):
+        assert max(y for x, y in zip(xs, ys, strict=True) if x <= half) == pytest.approx(100 * share, abs=1.5)
 
 
-def test_random_order_ends_where_the_search_ends(run: Run) -> None:
-    history = progress.history(run)
-    assert history is not None
-    assert history.random_at[-1] == len(history.reached)
-    assert history.random_mean[-1] == pytest.approx(history.reached[-1])
-    assert np.all(np.diff(history.random_mean) >= -1e-12)
-    for low, mean, high in zip(history.random_low, history.random_mean, history.random_high, strict=True):
-        assert low <= mean + 1e-9 and high >= 0
-
-
-def test_random_order_is_the_expectation() -> None:
-    """Against all orders of a few trainings."""
-    run = invented_run(Path("results/few"), trials=5, epochs=1, published="none", objectives=("accuracy", "size"))
-    history = progress.history(run)
-    volume = progress.Volume.of(run.objectives, run.records)
-    assert history is not None and volume is not None
-    places = [volume.unit(record) for record in run.records]
-    exact = np.mean(
-        [
-            [volume.covered([p for p in order[:k] if p is not None]) for k in history.random_at]
-            for order in itertools.permutations(places)
-        ],
-        axis=0,
-    )
-    assert history.random_mean == pytest.approx(exact, abs=0.1)  # of 100 orders drawn
+def test_hypervolume_against_the_clock_ends_when_the_last_training_does(run: Run) -> None:
+    drawn, by_time = progress.hypervolume_figure(run), progress.hypervolume_figure(run, by_seconds=True)
+    assert drawn is not None and by_time is not None
+    assert by_time["data"][0]["y"] == drawn["data"][0]["y"]
+    begin = min(record.started for record in run.records if record.started)
+    end = max(record.finished for record in run.records if record.finished)
+    assert by_time["data"][0]["x"][-1] == pytest.approx((end - begin).total_seconds(), rel=0.02)
 
 
 def seconds_in(run: Run) -> float:
@@ -101,17 +94,17 @@ def test_a_pause_of_eight_hours_is_in_no_account_of_time(known: bool) -> None:
     for state, title in by_title.items():
         table = sum(r.seconds for r in paused.records if r.state == state)
         assert sum(found.by_state[state]) == pytest.approx(table)
-        assert [row.time for row in state_rows(paused) if row.state == title]
-    history = progress.history(paused)
-    assert history is not None
-    assert history.seconds[-1] == pytest.approx(end - begin, rel=0.1)
+        assert [row["time"] for row in ending_rows(paused) if row["state"] == title]
+    drawn = progress.hypervolume_figure(paused, by_seconds=True)
+    assert drawn is not None
+    assert drawn["data"][0]["x"][-1] == pytest.approx(end - begin, rel=0.1)
 
 
 def test_states_count_every_trial(run: Run) -> None:
-    rows = state_rows(run)
-    assert sum(row.count for row in rows) == len(run.records)
-    failed = next(row for row in rows if row.state == "Failed")
-    assert failed.reason == "out of memory"
+    rows = ending_rows(run)
+    assert sum(int(row["count"]) for row in rows) == len(run.records)
+    failed = next(row for row in rows if row["state"] == "Failed")
+    assert failed["reason"] == "out of memory"
 
 
 def test_a_run_is_finished_by_its_budget(run: Run) -> None:

@@ -16,7 +16,7 @@ from nas.driver.run import COLUMNS, Run
 from nas.driver.run_file import describe_data, read_run_file, write_run_file
 from nas.errors import UserError
 from nas.latency import calibrate
-from nas.report.comparison import caveats, common_objectives, common_volume, run_rows, shared_front, write_comparison
+from nas.report.comparison import caveats, common_box, common_objectives, run_rows, shared_front, write_comparison
 from nas.report.page import write_report
 from nas.report.progress import losses_of
 from nas.report.reliability import facts
@@ -93,13 +93,13 @@ def test_hypervolumes_have_one_reference(run: Run) -> None:
     other = invented_run(Path("results/other"), trials=20, seed=5)
     runs = [run, other]
     objectives = common_objectives(runs)
-    volume = common_volume(runs, objectives)
-    assert volume is not None
-    rows = run_rows(runs, ["a", "b"], objectives, volume)
+    box = common_box(runs, objectives)
+    assert box is not None
+    rows = run_rows(runs, ["a", "b"], objectives, box)
     for made, row in zip(runs, rows, strict=True):
         points = np.array([p for r in made.records if (p := losses_of(objectives, r)) is not None])
-        box = np.prod(volume.corner - volume.ideal)
-        assert row.hypervolume == f"{100 * pareto.hypervolume(points, volume.corner) / box:.1f} %"
+        size = np.prod(box.corner - box.ideal)
+        assert row["hypervolume"] == f"{100 * pareto.hypervolume(points, box.corner) / size:.1f} %"
     assert sum(shared_front(runs, objectives).values()) >= 1
 
 
