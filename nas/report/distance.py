@@ -12,21 +12,24 @@ from nas.report.significance import Difference, over_seeds, paired, unpaired
 LEAST_SEEDS = 3
 """With two seeds each, the interval of a difference is as wide as 20 points: their spread is hardly known."""
 
-_BETTER_WORSE = {
-    "size": ("smaller", "larger"),
-    "latency": ("faster", "slower"),
-    "params": ("fewer parameters", "more parameters"),
-    "macs": ("fewer MACs", "more MACs"),
-    "peak_memory": ("less peak memory", "more peak memory"),
-}
+
+@dataclass(frozen=True)
+class Words:
+    """Comparisons of one objective: ``at once as ...``, ``... than``, ``... as``."""
+
+    good: str
+    better: str = ""
+    worse: str = ""
+    equal: str = ""
 
 
-_EQUAL = {
-    "size": "as large as",
-    "latency": "as fast as",
-    "params": "as many parameters as",
-    "macs": "as many MACs as",
-    "peak_memory": "as much peak memory as",
+WORDS = {
+    "accuracy": Words("accurate"),
+    "size": Words("small", "smaller", "larger", "as large"),
+    "latency": Words("fast", "faster", "slower", "as fast"),
+    "params": Words("low in parameters", "fewer parameters", "more parameters", "as many parameters"),
+    "macs": Words("low in MACs", "fewer MACs", "more MACs", "as many MACs"),
+    "peak_memory": Words("low in memory", "less peak memory", "more peak memory", "as much peak memory"),
 }
 
 
@@ -53,18 +56,13 @@ class Distance:
         """Return whether it costs less and is not distinguishably less accurate."""
         return self.ratio < 1 / 1.05 and self.difference is not None and self.difference.high >= 0
 
-    @property
-    def cost(self) -> str:
-        """Such as ``2.1× smaller than han-e``."""
-        name = self.rival.architecture.name
-        better, worse = _BETTER_WORSE[self.key]
-        factor = max(self.ratio, 1 / self.ratio)
-        if factor < 1.05:
-            return f"{_EQUAL[self.key]} {name}"
-        return f"{factor:.{1 if factor < 10 else 0}f}× {better if self.ratio < 1 else worse} than {name}"
-
     def __str__(self) -> str:
-        return f"{self.cost}, {difference_in_words(self.difference or self.gap)}"
+        """Say it, such as ``2.1× smaller than han-e, 1.0 points less accurate (0.2 to 1.8)``."""
+        name, words, factor = self.rival.architecture.name, WORDS[self.key], max(self.ratio, 1 / self.ratio)
+        cost = f"{factor:.{1 if factor < 10 else 0}f}× {words.better if self.ratio < 1 else words.worse} than {name}"
+        if factor < 1.05:
+            cost = f"{words.equal} as {name}"
+        return f"{cost}, {difference_in_words(self.difference or self.gap)}"
 
 
 def distance(run: Run, record: Record) -> Distance | None:
@@ -111,7 +109,7 @@ def validation_difference(run: Run, record: Record, other: Record) -> Difference
 def test_difference(run: Run, record: Record, other: Record) -> Difference | None:
     """Return `record`'s lead in test accuracy, image by image where that is known; None where it is not."""
     images = run.data.get("test")
-    own, others = test_accuracy(record), test_accuracy(other)
+    own, others = record.confirmed.get("test_accuracy"), other.confirmed.get("test_accuracy")
     if images is None or own is None or others is None:
         return None
     hits, other_hits = (_test_hits(item, images) for item in (record, other))
@@ -121,31 +119,21 @@ def test_difference(run: Run, record: Record, other: Record) -> Difference | Non
 
 
 def difference_in_words(difference: Difference | float) -> str:
-    """Such as ``not distinguishable in accuracy (−1.2 to +3.4 points)``; a bare gap is said without an interval."""
+    """Say ``not distinguishable in accuracy (−1.2 to +3.4 points)`` or the like; a bare gap has no interval."""
     gap = difference if isinstance(difference, float) else difference.gap
     more = f"{100 * abs(gap):.1f} points {'more' if gap > 0 else 'less'} accurate"
     if isinstance(difference, float):
         return more
     if not difference.is_distinguishable:
-        return f"not distinguishable in accuracy ({_points(difference.low)} to {_points(difference.high)} points)"
-    ends = sorted(100 * abs(end) for end in (difference.low, difference.high))
-    return f"{more} ({ends[0]:.1f} to {ends[1]:.1f})"
-
-
-def test_accuracy(record: Record) -> float | None:
-    """Accuracy on the test images, where they were read."""
-    accuracy: float | None = record.confirmed.get("test_accuracy")
-    return accuracy
+        ends = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f} points".replace("-", "−")
+        return f"not distinguishable in accuracy ({ends})"
+    low, high = sorted(100 * abs(end) for end in (difference.low, difference.high))
+    return f"{more} ({low:.1f} to {high:.1f})"
 
 
 def _test_hits(record: Record, images: int) -> NDArray[np.bool_] | None:
-    """Return which test images the network judges right; None where that was not kept."""
+    """Unpack, per test image, whether the network judges it right; None where that was not kept."""
     packed = bytes.fromhex(record.confirmed.get("test_hits", ""))
     if len(packed) != math.ceil(images / 8):
         return None
     return np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=images).astype(bool)
-
-
-def _points(share: float) -> str:
-    """A difference of accuracies in points, with its sign."""
-    return f"{100 * share:+.1f}".replace("-", "−")

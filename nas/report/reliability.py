@@ -10,7 +10,6 @@ from nas.driver.prepare import LATENCY_FILE
 from nas.driver.run import Run
 from nas.errors import UserError
 from nas.latency import load_table
-from nas.report.distance import test_accuracy
 from nas.report.points import Point, shown_name
 from nas.report.scatter import Figure
 from nas.report.significance import agreement, holm, welch
@@ -21,14 +20,17 @@ SYMBOLS = {"found": "circle", "own": "square", "published": "diamond"}
 LEAST_NETWORKS = 4
 """With fewer networks the order of two lists agrees or not by chance."""
 
+MOST_PAIRS = 6
+"""A longer list of pairs is cut: nobody reads it."""
+
 
 def accuracy_figure(points: Sequence[Point]) -> Figure | None:
-    """Validation against test accuracy of the networks whose test accuracy was read."""
+    """Draw validation against test accuracy of the networks whose test accuracy was read."""
     return _against(points, "accuracy", "test_accuracy", 100, "Validation accuracy (%)", "Test accuracy (%)")
 
 
 def confirmed_figure(run: Run, points: Sequence[Point]) -> Figure | None:
-    """The search's accuracy against that of trainings with other seeds, mean and sample standard deviation."""
+    """Draw the search's accuracy against that of trainings with other seeds, mean and sample standard deviation."""
     indices = {point.number: index for index, point in enumerate(points)}
     confirmed = [item for item in confirmed_networks(run.records) if item.record.number in indices]
     if not confirmed:
@@ -45,72 +47,78 @@ def confirmed_figure(run: Run, points: Sequence[Point]) -> Figure | None:
 
 
 def latency_figure(points: Sequence[Point]) -> Figure | None:
-    """Predicted against measured latency of the networks that were measured."""
+    """Draw predicted against measured latency of the networks that were measured."""
     return _against(points, "latency", "measured_latency", 1, "Predicted latency (ms)", "Measured latency (ms)")
 
 
 def sentences(run: Run) -> list[str]:
-    """Return what the figures say."""
-    said = []
+    """Say how the search's figures compare with confirmed ones."""
+    return [sentence for sentence in (_tested(run), _trained_again(run), *_latencies(run)) if sentence]
+
+
+def _tested(run: Run) -> str:
     pairs = [
         (record.accuracy, test)
         for record in run.records
-        if record.accuracy is not None and (test := test_accuracy(record)) is not None
+        if record.accuracy is not None and (test := record.confirmed.get("test_accuracy")) is not None
     ]
-    if pairs:
-        gap = 100 * fmean(test - validation for validation, test in pairs)
-        text = (
-            f"The test set was read once, after the search, for {counted(len(pairs), 'network')}: on average they get "
-            f"{abs(gap):.1f} points {'less' if gap < 0 else 'more'} of it right than of the validation images."
-        )
-        said.append(text + _agreement([a for a, _ in pairs], [b for _, b in pairs]))
-    else:
-        said.append(
-            "The test set has not been read: accuracies are those on validation images, which the search chose by."
-        )
-    said += _repeated(run)
-    latencies = [
-        (record.costs["latency"], record.confirmed["latency_ms"])
-        for record in run.records
-        if record.confirmed.get("latency_ms") and record.costs.get("latency")
-    ]
-    if latencies:
-        error = fmean(abs(predicted / measured - 1) for predicted, measured in latencies)
-        said.append(
-            f"Predicted latencies are {100 * error:.0f} % off the measured ones on average of {len(latencies)}."
-            + _agreement([a for a, _ in latencies], [b for _, b in latencies])
-        )
-    return said + _noisy(run)
+    if not pairs:
+        return "The test set has not been read: accuracies are those on validation images, which the search chose by."
+    return (
+        f"The test set was read once, after the search, for {counted(len(pairs), 'network')}: on average they get "
+        f"{_lead(fmean(test - validation for validation, test in pairs))} of it right than of the validation images."
+        f"{_agreement(pairs)}"
+    )
 
 
-def _noisy(run: Run) -> list[str]:
-    """Return which measured latencies are not to be trusted, and why."""
-    reasons = [reason for record in run.records if (reason := record.confirmed.get("latency_noisy"))]
-    if not reasons:
-        return []
-    measured = sum("latency_ms" in record.confirmed for record in run.records)
-    return [f"Of {counted(measured, 'measured latency', 'measured latencies')} {len(reasons)} are noisy: {reasons[0]}."]
-
-
-def _repeated(run: Run) -> list[str]:
-    """Return what trainings with other seeds say about the search's accuracies."""
+def _trained_again(run: Run) -> str:
     confirmed = confirmed_networks(run.records)
     if not confirmed:
-        return []
-    gap = 100 * fmean(item.mean - (item.record.accuracy or 0) for item in confirmed)
-    text = (
-        f"{counted(len(confirmed), 'network')} were trained again, {counted(confirmed[0].epochs, 'epoch')} each with "
-        f"other seeds: on average they get {abs(gap):.1f} points {'less' if gap < 0 else 'more'} of the validation "
-        "images right than in the search."
-    )
+        return ""
     correlation = rank_correlation(confirmed)
-    if correlation is not None:
-        text += f" Rank correlation between the two (Spearman): {correlation:.2f}."
-    return [text + _not_told_apart(run, confirmed)]
+    spearman = "" if correlation is None else f" Rank correlation between the two (Spearman): {correlation:.2f}."
+    return (
+        f"{counted(len(confirmed), 'network')} were trained again, {counted(confirmed[0].epochs, 'epoch')} each with "
+        f"other seeds: on average they get {_lead(fmean(c.mean - (c.record.accuracy or 0) for c in confirmed))} of the "
+        f"validation images right than in the search.{spearman}{_not_told_apart(run, confirmed)}"
+    )
+
+
+def _latencies(run: Run) -> list[str]:
+    said = []
+    measured = [record for record in run.records if record.confirmed.get("latency_ms")]
+    pairs = [(r.costs["latency"], r.confirmed["latency_ms"]) for r in measured if r.costs.get("latency")]
+    if pairs:
+        error = fmean(abs(predicted / found - 1) for predicted, found in pairs)
+        said.append(
+            f"Predicted latencies are {100 * error:.0f} % off the measured ones on average of {len(pairs)}."
+            f"{_agreement(pairs)}"
+        )
+    noisy = [reason for record in measured if (reason := record.confirmed.get("latency_noisy"))]
+    if noisy:
+        count = counted(len(measured), "measured latency", "measured latencies")
+        said.append(f"Of {count} {len(noisy)} are noisy: {noisy[0]}.")
+    return said
+
+
+def _lead(share: float) -> str:
+    return f"{100 * abs(share):.1f} points {'less' if share < 0 else 'more'}"
+
+
+def _agreement(pairs: Sequence[tuple[float, float]]) -> str:
+    """Say how far two figures order networks alike; empty for few networks."""
+    found = agreement([first for first, _ in pairs], [second for _, second in pairs])
+    if found is None or len(pairs) < LEAST_NETWORKS:
+        return ""
+    ties = f", {found.tied} tied" if found.tied else ""
+    return (
+        f" The two order {found.same} of {found.pairs} pairs of networks alike and {found.opposite} the other way "
+        f"round{ties} (Kendall's tau-b {found.tau:.2f})."
+    )
 
 
 def _not_told_apart(run: Run, confirmed: Sequence[Confirmed]) -> str:
-    """Return which pairs of the front its seeds cannot tell apart in accuracy."""
+    """Name the pairs of the front that its seeds cannot tell apart in accuracy, as many as one reads."""
     front = [item for item in confirmed if item.record.on_front and len(item.accuracies) > 1]
     pairs = list(itertools.combinations(front, 2))
     adjusted = holm([welch(a.accuracies, b.accuracies) for a, b in pairs])
@@ -121,14 +129,15 @@ def _not_told_apart(run: Run, confirmed: Sequence[Confirmed]) -> str:
     ]
     if not tied:
         return ""
+    more = f"; and {len(tied) - MOST_PAIRS} more" if len(tied) > MOST_PAIRS else ""
     return (
         f" Of the {counted(len(pairs), 'pair')} on the front these trainings do not tell {len(tied)} apart in accuracy "
-        f"(Welch's t-tests at 5 % over all pairs, by Holm's correction): {'; '.join(tied)}."
+        f"(Welch's t-tests at 5 % over all pairs, by Holm's correction): {'; '.join(tied[:MOST_PAIRS])}{more}."
     )
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """Return how the run was made, as (what, how)."""
+    """List how the run was made, as (what, how)."""
     settings, environment = run.settings, run.environment
     recipe = settings.parsed_recipe
     levels = settings.rungs
@@ -150,7 +159,11 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Sampler", f"{settings.sampler}, seed {settings.seed}"),
         ("Budget", f"{counted(settings.trials, 'trial')} of {counted(recipe.epochs, 'epoch')}"),
         ("Early stopping", stopping),
-        ("Recipe", _recipe(recipe.to_dict())),
+        (
+            "Recipe",
+            f"{recipe.optimizer}, learning rate {recipe.lr:g}, {recipe.schedule.replace('_', ' ')}, "
+            f"batch {recipe.batch_size}, weight decay {recipe.weight_decay:g}",
+        ),
         ("Validation set", "read after every epoch of every trial; it steers the search"),
         ("Test set", "kept apart; read once, after the search, for the front and the published networks beside it"),
         ("Seeds", _seeds(run)),
@@ -172,7 +185,7 @@ def _seeds(run: Run) -> str:
 
 
 def images_line(run: Run) -> str:
-    """Images per part, classes and image side; empty in a run of an older nas."""
+    """Count images per part, classes and image side; empty in a run of an older nas."""
     data = run.data
     if not {"train", "validation", "test", "classes", "resolution"} <= data.keys():
         return ""
@@ -190,7 +203,7 @@ def _split(run: Run) -> str:
 
 
 def _latency(run: Run) -> str:
-    """Whose latencies they are, and how well the table predicts; empty where there is no table."""
+    """Name the latency table's device, and how well it predicts; empty where there is no table."""
     path = run.path / LATENCY_FILE
     if not path.exists():
         return ""
@@ -206,27 +219,9 @@ def _latency(run: Run) -> str:
     return f"{text}; {table.complaint}" if table.complaint else text
 
 
-def _recipe(recipe: Mapping[str, Any]) -> str:
-    parts = [f"{recipe['optimizer']}, learning rate {recipe['lr']:g}, {recipe['schedule'].replace('_', ' ')}"]
-    parts.append(f"batch {recipe['batch_size']}")
-    parts.append(f"weight decay {recipe['weight_decay']:g}")
-    return ", ".join(parts)
-
-
 def _join(environment: Mapping[str, Any], *keys: str) -> str:
     found = [str(environment[key]) for key in keys if environment.get(key)]
     return ", ".join(dict.fromkeys(found))
-
-
-def _agreement(first: Sequence[float], second: Sequence[float]) -> str:
-    found = agreement(first, second)
-    if found is None or len(first) < LEAST_NETWORKS:
-        return ""
-    ties = f", {found.tied} tied" if found.tied else ""
-    return (
-        f" The two order {found.same} of {found.pairs} pairs of networks alike and {found.opposite} the other way "
-        f"round{ties} (Kendall's tau-b {found.tau:.2f})."
-    )
 
 
 def _against(points: Sequence[Point], x: str, y: str, factor: float, x_title: str, y_title: str) -> Figure | None:
@@ -244,7 +239,7 @@ def _diagonal(
     y_title: str,
     spreads: Sequence[float] | None = None,
 ) -> Figure:
-    """Two figures of the same networks against each other, beside the line on which they are equal."""
+    """Draw two figures of the same networks against each other, and the line on which they are equal."""
     reach = [y + sign * spread for sign in (-1, 1) for y, spread in zip(ys, spreads or [0.0] * len(ys), strict=True)]
     low, high = min(*xs, *reach), max(*xs, *reach)
     edge = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
@@ -260,7 +255,7 @@ def _diagonal(
             "color": [f"var(--{kind})" for kind in kinds],
         },
         "hovertemplate": "%{x:.4g}, %{y:.4g}<extra></extra>",
-        "meta": {"role": "trust", "points": list(shown)},
+        "meta": {"role": "check", "points": list(shown)},
     }
     if spreads is not None:
         networks["error_y"] = {"array": list(spreads), "color": "var(--stopped)", "thickness": 1, "width": 4}

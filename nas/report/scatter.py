@@ -5,7 +5,7 @@ chosen: a trace's ``meta.points`` says which points it shows, and its ``meta.rol
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -23,7 +23,6 @@ MARGIN = 0.1
 
 MOST_LABELS = 24
 """With more, names hide each other and the points; hovering still tells them."""
-BELOW = "bottom center"
 
 LEGEND_ABOVE = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
 
@@ -42,49 +41,7 @@ def pareto(points: Sequence[Point], x: str, y: str, colour: str | None = None) -
     traces = [
         *plane.region("var(--found)"),
         plane.joins(),
-        plane.trace(
-            "Others trained to the end",
-            lambda p: p.kind == "found" and p.state == "complete" and p.rank is None,
-            {"size": 7, "opacity": 0.7, "color": "var(--found-soft)"},
-        ),
-        plane.trace(
-            "Published, as printed",
-            lambda p: p.kind == "printed",
-            {"size": 9, "symbol": "diamond-open", "color": "var(--published)", "line": {"width": 1.5}},
-        ),
-        plane.trace(
-            "Published, trained here",
-            lambda p: p.kind == "published" and p.state == "complete" and not p.beside,
-            {"size": 10, "symbol": "diamond", "color": "var(--published)", "line": {"width": 0}},
-            lambda p: p.name,
-            BELOW,  # numbers stand above
-        ),
-        plane.trace(
-            "Your own, trained here",
-            lambda p: p.kind == "own" and p.state == "complete" and not p.beside,
-            {"size": 10, "symbol": "square", "color": "var(--own)", "line": {"width": 0}},
-            lambda p: p.name,
-            BELOW,
-        ),
-        *(
-            plane.trace(
-                name,
-                functools.partial(_stands_beside, kind),
-                {"size": 13, "symbol": symbol, "color": colour, "line": {"width": 1, "color": "var(--paper)"}},
-                lambda p: p.name,
-                BELOW,
-            )
-            for name, kind, symbol, colour in (
-                ("Published, outside the space or limits", "published", "diamond-cross", "var(--published)"),
-                ("Your own, outside the space or limits", "own", "square-cross", "var(--own)"),
-            )
-        ),
-        plane.trace(
-            "Found, on the front",
-            lambda p: p.kind == "found" and p.rank is not None,
-            {"size": 13, "color": "var(--found)", "line": {"width": 1.5, "color": "var(--paper)"}},
-            lambda p: str(p.rank),
-        ),
+        *(plane.trace(name, keep, marker, label) for name, keep, marker, label in _groups()),
         plane.row("Stopped early", "stopped", "var(--stopped)", "line-ns-open"),
         plane.row("Failed", "failed", "var(--failed)", "x-thin-open"),
     ]
@@ -99,17 +56,50 @@ def pareto(points: Sequence[Point], x: str, y: str, colour: str | None = None) -
     return {"data": traces, "layout": plane.layout(colour)}
 
 
-def _stands_beside(kind: str, point: Point) -> bool:
-    return point.kind == kind and point.state == "complete" and bool(point.beside)
+def _groups() -> Iterator[tuple[str, Callable[[Point], bool], Figure, str]]:
+    """Yield the groups of points, in the order in which they are drawn: name, members, marker, label.
+
+    A label is ``rank``, ``name``, or empty for none.
+    """
+    yield (
+        "Others trained to the end",
+        lambda p: p.kind == "found" and p.state == "complete" and p.rank is None,
+        {"size": 7, "opacity": 0.7, "color": "var(--found-soft)"},
+        "",
+    )
+    yield (
+        "Published, as printed",
+        lambda p: p.kind == "printed",
+        {"size": 9, "symbol": "diamond-open", "color": "var(--published)", "line": {"width": 1.5}},
+        "",
+    )
+    named = (("Published", "published", "diamond"), ("Your own", "own", "square"))
+    for title, kind, symbol in named:
+        marker = {"size": 10, "symbol": symbol, "color": f"var(--{kind})", "line": {"width": 0}}
+        yield f"{title}, trained here", functools.partial(_is_of, kind, False), marker, "name"
+    for title, kind, symbol in named:
+        line = {"width": 1, "color": "var(--paper)"}
+        marker = {"size": 13, "symbol": f"{symbol}-cross", "color": f"var(--{kind})", "line": line}
+        yield f"{title}, outside the space or limits", functools.partial(_is_of, kind, True), marker, "name"
+    yield (
+        "Found, on the front",
+        lambda p: p.kind == "found" and p.rank is not None,
+        {"size": 13, "color": "var(--found)", "line": {"width": 1.5, "color": "var(--paper)"}},
+        "rank",
+    )
+
+
+def _is_of(kind: str, is_outside: bool, point: Point) -> bool:
+    return point.kind == kind and point.state == "complete" and bool(point.beside) == is_outside
 
 
 def regions(points: Sequence[Point], keys: Sequence[str], run: int = 0) -> dict[str, Coordinates]:
-    """The shaded region of one run for every pair of axes that can be chosen, by ``x y``."""
+    """Return the shaded region of one run for every pair of axes that can be chosen, by ``x y``."""
     return {f"{x} {y}": _scaled_region(points, x, y, run) for x in keys for y in keys}
 
 
 def dominated(points: Sequence[Point], x: Quantity, y: Quantity, run: int = 0) -> list[tuple[float, float]]:
-    """Corners of the region that a run's networks dominate in two quantities: those that may stand on its front.
+    """Return the corners of the region that a run's networks dominate in two quantities, those beside it left out.
 
     Empty where there is none. It reaches to the reference of all runs, so that those of several runs can be compared.
     """
@@ -129,7 +119,7 @@ def dominated(points: Sequence[Point], x: Quantity, y: Quantity, run: int = 0) -
 
 
 def reference(values: Sequence[float], quantity: Quantity) -> float:
-    """The worst value and a tenth of the range more: a corner that every network of the run dominates."""
+    """Return the worst value and a tenth of the range more: a corner that every network of the run dominates."""
     low, high = min(values), max(values)
     worst, best = (low, high) if quantity.maximise else (high, low)
     if quantity.log and best > 0:
@@ -138,7 +128,7 @@ def reference(values: Sequence[float], quantity: Quantity) -> float:
 
 
 def axis_unit(points: Sequence[Point], key: str) -> tuple[float, str]:
-    """Factor and unit of a quantity's axis."""
+    """Choose factor and unit of a quantity's axis."""
     return QUANTITIES[key].axis_unit(point.values[key] for point in points if key in point.values)
 
 
@@ -156,19 +146,13 @@ class Plane:
         self.points, self.x, self.y = points, x, y
 
     def values(self, indices: Sequence[int], key: str) -> list[float | None]:
-        """A quantity of some points in its axis' unit; None, which plotly leaves out, where it is not known."""
+        """Return a quantity of some points in its axis' unit; None, which plotly leaves out, where it is not known."""
         factor, _ = axis_unit(self.points, key)
         known = [self.points[index].values.get(key) for index in indices]
         return [None if value is None else value * factor for value in known]
 
-    def trace(
-        self,
-        name: str,
-        keep: Callable[[Point], bool],
-        marker: Figure,
-        label: Callable[[Point], str] | None = None,
-        label_at: str = "top center",
-    ) -> Figure:
+    def trace(self, name: str, keep: Callable[[Point], bool], marker: Figure, label: str = "") -> Figure:
+        """Draw the points that `keep` keeps; `label` is ``rank``, ``name``, or empty for none."""
         indices = [index for index, point in enumerate(self.points) if keep(point)]
         trace: Figure = {
             "meta": {"role": "points", "points": indices, "colour": marker["color"]},
@@ -180,21 +164,19 @@ class Plane:
             "hovertemplate": "%{hovertext}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
             "marker": marker,
         }
-        if label is not None and len(indices) <= MOST_LABELS:
+        if label and len(indices) <= MOST_LABELS:
+            # Numbers stand above. Of names every second one stands a line lower, so that neighbours are read.
+            across = sorted(indices, key=lambda index: self.points[index].values.get(self.x) or 0.0)
+            lower = set(across[1::2]) if label == "name" else ()
+            texts = [escape(str(getattr(self.points[index], label))) for index in indices]
             trace |= {
                 "mode": "markers+text",
-                "text": self._labels(indices, label, staggered=label_at == BELOW),
-                "textposition": label_at,
+                "text": [("<br>" if i in lower else "") + text for i, text in zip(indices, texts, strict=True)],
+                "textposition": "bottom center" if label == "name" else "top center",
                 "textfont": {"size": 11},
                 "cliponaxis": False,  # a name at the edge stays whole
             }
         return trace
-
-    def _labels(self, indices: Sequence[int], label: Callable[[Point], str], *, staggered: bool) -> list[str]:
-        """Return the points' labels; staggered, every second one stands a line lower, so that neighbours are read."""
-        across = sorted(indices, key=lambda index: self.points[index].values.get(self.x) or 0.0)
-        lower = set(across[1::2]) if staggered else set()
-        return [("<br>" if index in lower else "") + escape(label(self.points[index])) for index in indices]
 
     def row(self, name: str, state: str, colour: str, symbol: str) -> Figure:
         """Lay out what did not reach the end in a row of its own below the plot, where its cost puts it."""
@@ -212,7 +194,7 @@ class Plane:
         }
 
     def region(self, colour: str, run: int = 0, *, shaded: bool = True) -> list[Figure]:
-        """The region that a run's networks dominate, and its edge."""
+        """Draw the region that a run's networks dominate, and its edge."""
         xs, ys = _scaled_region(self.points, self.x, self.y, run)
         quiet = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
         shade = {"x": xs, "y": ys, "fill": "toself", "fillcolor": "var(--region)", "line": {"width": 0}}
@@ -221,7 +203,7 @@ class Plane:
         return [{"meta": {"role": "region", "run": run}, **shade, **quiet}, *traces] if shaded else traces
 
     def joins(self) -> Figure:
-        """Thin lines from a published network as printed to the same one as trained here."""
+        """Draw thin lines from a published network as printed to the same one as trained here."""
         trained = {p.name: i for i, p in enumerate(self.points) if p.kind == "published" and p.state == "complete"}
         ends = [
             end
@@ -274,7 +256,7 @@ class Plane:
 
 
 def pin_ring() -> Figure:
-    """The ring that the page's script puts around the pinned network."""
+    """Draw the ring that the page's script puts around the pinned network."""
     return {
         "meta": {"role": "pin"},
         "x": [None],
@@ -287,7 +269,7 @@ def pin_ring() -> Figure:
 
 
 def legend_entry(trace: Figure) -> Figure:
-    """A trace without points that stands in the legend for one whose own colours may be those of a third quantity."""
+    """Make a legend entry for a trace whose own colours may be those of a third quantity."""
     marker = {**trace["marker"], "color": trace["meta"]["colour"], "coloraxis": None}
     trace |= {"legendgroup": trace["name"], "showlegend": False}
     kept = {"name": trace["name"], "legendgroup": trace["name"], "mode": "markers"}
@@ -301,5 +283,5 @@ def _scaled_region(points: Sequence[Point], x: str, y: str, run: int) -> Coordin
 
 
 def _apart(values: Sequence[float | None]) -> list[float | None]:
-    """Pairs of values with a gap after each pair."""
+    """Put a gap after each pair of values."""
     return [value for index in range(0, len(values), 2) for value in (*values[index : index + 2], None)]

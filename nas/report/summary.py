@@ -1,32 +1,24 @@
-"""The answer: what stands on the front, and how it compares with what was known."""
+"""Summary of a run: its front, and how that compares with what was known."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from nas.architecture import catalogue
 from nas.driver.run import Record, Run
-from nas.report.distance import difference_in_words, distance, test_accuracy, test_difference
+from nas.report.distance import WORDS, difference_in_words, distance, test_difference
 from nas.report.points import shown_name, train_command
 from nas.report.significance import wilson
 from nas.units import accuracy_decimals, counted, decimals, listed, percent, show, three_digits
-
-_GOOD = {
-    "accuracy": "accurate",
-    "size": "small",
-    "latency": "fast",
-    "params": "low in parameters",
-    "macs": "low in MACs",
-    "peak_memory": "low in memory",
-}
 
 ENDED = {"complete": "to the end", "stopped": "stopped early", "failed": "failed"}
 
 
 @dataclass(frozen=True)
 class FrontRow:
-    """One row of the answer's table; all texts. `mark` says where a network comes from that was not found here."""
+    """One row of the front's table; all texts. `mark` says where a network comes from that was not found here."""
 
     rank: int
     number: int
@@ -40,31 +32,50 @@ class FrontRow:
     latency: str
     latency_note: str
     macs: str
-    params: str
     distance: str
     command: str
 
 
 def front_rows(run: Run) -> list[FrontRow]:
-    """The front, most accurate first."""
+    """Describe the front as texts, most accurate first."""
     names = catalogue.network_names()
-    return [_front_row(run, rank, record, names) for rank, record in enumerate(run.front_records, 1)]
+    validation, test = run.data.get("validation"), run.data.get("test")
+    rows = []
+    for rank, record in enumerate(run.front_records, 1):
+        tested = record.confirmed.get("test_accuracy")
+        latency_text, latency_note = latency(record)
+        notes = (interval(record.accuracy, validation), repeated_accuracy(record, validation))
+        rows.append(
+            FrontRow(
+                rank=rank,
+                number=record.number,
+                name=shown_name(run, record),
+                mark=origin_mark(record),
+                accuracy=percent(record.accuracy, validation),
+                accuracy_note=", ".join(filter(None, notes)),
+                test=percent(tested, test),
+                test_note=interval(tested, test),
+                size=show("size", record.costs.get("size")),
+                latency=latency_text,
+                latency_note=latency_note,
+                macs=show("macs", record.costs.get("macs")),
+                distance=str(distance(run, record) or ""),
+                command=train_command(run, record, rank, names),
+            )
+        )
+    return rows
 
 
 def summary(run: Run) -> str:
-    """The answer in one paragraph."""
+    """Summarise the run in one paragraph."""
     trained = [record for record in run.records if record.was_trained]
     if not trained:
         return "No network has been trained yet."
     ended = {state: sum(record.state == state for record in trained) for state in ENDED}
     parts = [f"{count} {ENDED[state]}" for state, count in ended.items() if count]
+    origins = Counter(record.origin for record in trained)
     queued = [
-        f"{count} {words}"
-        for count, words in (
-            (sum(record.published for record in trained), "published"),
-            (sum(record.origin == "own" for record in trained), "your own"),
-        )
-        if count
+        f"{origins[key]} {words}" for key, words in (("published", "published"), ("own", "your own")) if origins[key]
     ]
     sentences = [
         f"{counted(len(trained), 'network')} of the space {run.settings.space.get('name', '')} "
@@ -76,17 +87,32 @@ def summary(run: Run) -> str:
         return f"{sentences[0]} None reached the end, so there is no front."
     found = sum(not origin_mark(record) for record in front)
     if len(run.objectives) > 1:
-        better = listed([_GOOD[objective.name] for objective in run.objectives])
+        better = listed([WORDS[objective.name].good for objective in run.objectives])
         all_found = not queued and found == len(front)
-        origin = "" if all_found else f", {_part(found, len(front))} of them found by this search"
+        origin = (
+            "" if all_found else f", {'all' if found == len(front) else found or 'none'} of them found by this search"
+        )
         sentences.append(f"{counted(len(front), 'network')} make the front{origin}: no other is at once as {better}.")
-    sentences += _extremes(run, front)
-    sentences += references(run)
-    return " ".join([*sentences, *_headline(run, front)])
+    return " ".join([*sentences, _extremes(run, front), *references(run), *_headline(run, front)])
+
+
+def _extremes(run: Run, front: Sequence[Record]) -> str:
+    best = front[0]
+    lightest = min(front, key=lambda record: record.costs.get("size", 0))
+    test = best.confirmed.get("test_accuracy")
+    on_test = f" ({percent(test, run.data.get('test'))} of the test images)" if test is not None else ""
+    images = run.data.get("validation")
+    sentence = (
+        f"The most accurate gets {percent(best.accuracy, images)} of the validation images right{on_test} "
+        f"at {show('size', best.costs.get('size'))}"
+    )
+    if lightest is not best:
+        sentence += f", the smallest {percent(lightest.accuracy, images)} at {show('size', lightest.costs.get('size'))}"
+    return f"{sentence}."
 
 
 def _headline(run: Run, front: Sequence[Record]) -> list[str]:
-    """The found network that costs least beside a published one that it is no less accurate than in validation.
+    """Name the found network that costs least beside a published one that it is no less accurate than in validation.
 
     It is chosen by validation accuracy alone, so that what the test images say of it is not flattered by the choice.
     """
@@ -97,14 +123,11 @@ def _headline(run: Run, front: Sequence[Record]) -> list[str]:
     record, step = min(wins, key=lambda win: win[1].ratio)
     if step.difference is None:
         return []
-    name = shown_name(run, record)
-    said = [f"{name} is {step}, by validation accuracy (95 % interval, {step.difference.basis})."]
-    tested = test_difference(run, record, step.rival)
-    if tested is None:
-        return [*said, "The test set had no part in this choice."]
+    name, tested = shown_name(run, record), test_difference(run, record, step.rival)
+    on_test = f"; on it {name} is {difference_in_words(tested)} ({tested.basis})" if tested else ""
     return [
-        *said,
-        f"The test set had no part in this choice; on it {name} is {difference_in_words(tested)} ({tested.basis}).",
+        f"{name} is {step}, by validation accuracy (95 % interval, {step.difference.basis}).",
+        f"The test set had no part in this choice{on_test}.",
     ]
 
 
@@ -121,20 +144,18 @@ def references(run: Run) -> list[str]:
     dominated = [record for record in asked if not record.on_front and any(_dominates(run, o, record) for o in front)]
     outside = [record for record in asked if record not in on and record not in dominated]
     known = [o for o in run.objectives if not o.known or all(o.name in record.costs for record in asked)]
-    good = listed([_GOOD[objective.name] for objective in known])
-    parts = []
-    if on:
-        parts.append(f"{_named(on)} on the front")
-    if dominated:
-        parts.append(f"{_named(dominated)} dominated by the front")
-    if outside:
-        why = f"nothing on the front is at once as {good}"
-        parts.append(f"{_named(outside)} not dominated ({why}), but outside the space or the limits")
+    why = f"nothing on the front is at once as {listed([WORDS[objective.name].good for objective in known])}"
+    standings = (
+        (on, "on the front"),
+        (dominated, "dominated by the front"),
+        (outside, f"not dominated ({why}), but outside the space or the limits"),
+    )
+    parts = [
+        f"{listed([record.architecture.name for record in records])} {'is' if len(records) == 1 else 'are'} {standing}"
+        for records, standing in standings
+        if records
+    ]
     return [f"Of the networks asked for by name, {'; '.join(parts)}."]
-
-
-def _named(records: Sequence[Record]) -> str:
-    return f"{listed([record.architecture.name for record in records])} {'is' if len(records) == 1 else 'are'}"
 
 
 def _dominates(run: Run, record: Record, other: Record) -> bool:
@@ -170,7 +191,7 @@ def repeated_accuracy(record: Record, images: int | None = None) -> str:
 
 
 def interval(accuracy: float | None, images: int | None) -> str:
-    """Wilson's 95 % interval of one training's accuracy, such as ``81 to 88 %``; empty where images are not counted."""
+    """Format Wilson's 95 % interval of an accuracy, such as ``81 to 88 %``; empty where images are not counted."""
     if accuracy is None or images is None:
         return ""
     low, high = wilson(accuracy, images)
@@ -178,7 +199,7 @@ def interval(accuracy: float | None, images: int | None) -> str:
 
 
 def latency(record: Record) -> tuple[str, str]:
-    """Latency as text, and its spread or where it comes from."""
+    """Return the latency as text, and its spread or where it comes from."""
     measured = record.confirmed.get("latency_ms")
     if measured is None:
         predicted = record.costs.get("latency")
@@ -186,45 +207,3 @@ def latency(record: Record) -> tuple[str, str]:
     low, high = record.confirmed.get("latency_low_ms"), record.confirmed.get("latency_high_ms")
     spread = "measured" if low is None or high is None else f"{three_digits(low)} to {show('latency', high)}"
     return show("latency", measured), f"{spread}, noisy" if record.confirmed.get("latency_noisy") else spread
-
-
-def _front_row(run: Run, rank: int, record: Record, names: Sequence[str]) -> FrontRow:
-    latency_text, latency_note = latency(record)
-    validation, test = run.data.get("validation"), run.data.get("test")
-    notes = (interval(record.accuracy, validation), repeated_accuracy(record, validation))
-    return FrontRow(
-        rank=rank,
-        number=record.number,
-        name=shown_name(run, record),
-        mark=origin_mark(record),
-        accuracy=percent(record.accuracy, validation),
-        accuracy_note=", ".join(note for note in notes if note),
-        test=percent(test_accuracy(record), test),
-        test_note=interval(test_accuracy(record), test),
-        size=show("size", record.costs.get("size")),
-        latency=latency_text,
-        latency_note=latency_note,
-        macs=show("macs", record.costs.get("macs")),
-        params=show("params", record.costs.get("params")),
-        distance=str(distance(run, record) or ""),
-        command=train_command(run, record, rank, names),
-    )
-
-
-def _part(count: int, total: int) -> str:
-    return "all" if count == total else str(count or "none")
-
-
-def _extremes(run: Run, front: Sequence[Record]) -> list[str]:
-    best = front[0]
-    lightest = min(front, key=lambda record: record.costs.get("size", 0))
-    test = test_accuracy(best)
-    on_test = f" ({percent(test, run.data.get('test'))} of the test images)" if test is not None else ""
-    images = run.data.get("validation")
-    sentence = (
-        f"The most accurate gets {percent(best.accuracy, images)} of the validation images right{on_test} "
-        f"at {show('size', best.costs.get('size'))}"
-    )
-    if lightest is not best:
-        sentence += f", the smallest {percent(lightest.accuracy, images)} at {show('size', lightest.costs.get('size'))}"
-    return [f"{sentence}."]

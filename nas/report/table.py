@@ -11,10 +11,10 @@ FORMATS = ("csv", "json", "md")
 
 
 def render(run: Run, format: str) -> str:
-    """The run in a text format.
+    """Write the run in a text format.
 
     ``csv``: one row per trial, as ``trials.csv``. ``json``: settings, environment, trials and the front with the
-    command that trains each. ``md``: the answer and the front as Markdown.
+    command that trains each. ``md``: the summary and the front as Markdown.
 
     Raises:
         UserError: an unknown format.
@@ -45,22 +45,13 @@ def _json(run: Run, rows: list[FrontRow]) -> str:
 def _markdown(run: Run, rows: list[FrontRow]) -> str:
     lines = [f"# {run.settings.space.get('name', 'space')} on {run.settings.dataset}", "", summary(run)]
     if rows:
-        columns = (
-            "",
-            "Network",
-            "Validation accuracy",
-            "Test accuracy",
-            "Size",
-            "Latency",
-            "MACs",
-            "Nearest published, by validation accuracy",
-        )
-        lines += ["", _line(*columns), _line("--:", "---", *["--:"] * 5, "---")]
+        nearest = "Nearest published, by validation accuracy"
+        titles = ("", "Network", "Validation accuracy", "Test accuracy", "Size", "Latency", "MACs", nearest)
+        lines += ["", _line(*titles), _line("--:", "---", *["--:"] * 5, "---")]
         for row in rows:
             noted = ((row.accuracy, row.accuracy_note), (row.test, row.test_note), (row.latency, row.latency_note))
             validation, test, latency = (f"{text} ({note})" if note else text for text, note in noted)
-            cells = (str(row.rank), row.name, validation, test, row.size, latency, row.macs, row.distance)
-            lines.append(_line(*cells))
+            lines.append(_line(str(row.rank), row.name, validation, test, row.size, latency, row.macs, row.distance))
         lines += ["", "Train them:", "", "```", *(row.command for row in rows), "```"]
     return "\n".join(lines) + "\n"
 
@@ -70,7 +61,7 @@ def _line(*cells: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A cell as JSON has it: None for what pandas calls NaN."""
+    """Make a cell plain for JSON: None for what pandas calls NaN."""
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and value != value else value
