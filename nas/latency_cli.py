@@ -1,5 +1,6 @@
 """The `nas latency` commands."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,7 +73,7 @@ def latency_measure(
         max_seconds=max_seconds,
     )
     if as_json:
-        console.print_json(data=[item.to_dict() for item in found])
+        console.print_json(data=[asdict(item) for item in found])
     else:
         print_latencies(console, found)
 

@@ -49,9 +49,9 @@ def calibrate(
 ) -> Table:
     """Time a sample of the space's blocks on this device and fit a table to them.
 
-    The blocks are timed within running networks, segment by segment (``compiled`` and CUDA: whole networks only, since
-    their segments cannot be told apart), in groups that share a sentinel network. What a group's networks take, the
-    sentinel among them, shows the machine's drift.
+    The blocks are timed within running networks, segment by segment (on engines other than ``eager``, and on CUDA,
+    whole networks only, since their segments cannot be told apart), in groups that share a sentinel network. What a
+    group's networks take, the sentinel among them, shows the machine's drift.
 
     Args:
         space: the space, with the input's channels and resolution that will be searched.

@@ -7,6 +7,7 @@ calibrations and the command ask nothing else.
 import contextlib
 import io
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -52,34 +53,44 @@ class Runtime:
         ENGINES[self.engine].check(self)
 
 
-class Engine:
-    """torch's eager mode, and what other engines do otherwise."""
+class Engine(ABC):
+    """A way to run folded networks."""
 
-    layouts: Sequence[Layout] = ("contiguous", "channels_last")
-    """Memory layouts that a network is tried in; the faster one is its own."""
+    layouts: Sequence[Layout] = ("contiguous",)
+    """Memory layouts that a network is tried in; the fastest one is its own."""
 
-    def check(self, runtime: Runtime) -> None:
+    def check(self, runtime: Runtime) -> None:  # noqa: B027  (most need nothing more)
         """Raise UserError where this machine cannot run networks so."""
 
     def versions(self) -> list[str]:
         """Names and versions of the libraries beside torch."""
         return []
 
+    @abstractmethod
     def load(self, network: nn.Module, images: Tensor, runtime: Runtime) -> tuple[Sequence[Run], Any]:
         """Make a network ready to run.
-
-        In eager mode segment by segment, with a clock between them, since that costs nothing: every segment reads what
-        the one before it wrote, and its weights come from where they are in the running network. A block timed alone in
-        a loop keeps both in its cache and is faster than it ever is in use, by a fifth. A graphics card runs ahead of
-        the clock.
 
         Args:
             network: folded, in eval mode, on the images' device, in the layout to run in.
             images: (N, C, R, R), in that layout too.
 
         Returns:
-            The steps of a run, each of which takes what the one before it returns, and what the first one takes.
+            The steps of a run, each of which takes what the one before it returns, and what the first one takes: all of
+            the network, or its segments, which are then timed one by one.
         """
+
+
+class EagerEngine(Engine):
+    """torch as it is, segment by segment, with a clock between them, since that costs nothing.
+
+    Every segment reads what the one before it wrote, and its weights come from where they are in the running network: a
+    block timed alone in a loop keeps both in its cache and is faster than it ever is in use, by a fifth. A graphics
+    card runs ahead of the clock.
+    """
+
+    layouts = ("contiguous", "channels_last")
+
+    def load(self, network: nn.Module, images: Tensor, runtime: Runtime) -> tuple[Sequence[Run], Any]:
         return [network] if images.is_cuda else split(network), images
 
 
@@ -96,6 +107,8 @@ class CompiledEngine(Engine):
 
 class GraphEngine(Engine):
     """Eager mode, captured as one CUDA graph and replayed: no launch cost. Not measured for this project yet."""
+
+    layouts = ("contiguous", "channels_last")
 
     def check(self, runtime: Runtime) -> None:
         if runtime.device == "cpu":
@@ -116,8 +129,6 @@ class GraphEngine(Engine):
 
 class OnnxRuntimeEngine(Engine):
     """The network as ONNX on ONNX Runtime, an extra."""
-
-    layouts = ("contiguous",)
 
     def check(self, runtime: Runtime) -> None:
         try:
@@ -149,7 +160,7 @@ class OnnxRuntimeEngine(Engine):
 
 
 ENGINES: Mapping[str, Engine] = {
-    "eager": Engine(),
+    "eager": EagerEngine(),
     "compiled": CompiledEngine(),
     "onnxruntime": OnnxRuntimeEngine(),
     "graph": GraphEngine(),

@@ -1,7 +1,7 @@
 """Times of networks -> their latencies, how sure they are, and whether to believe them. Pure functions of the times."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -52,17 +52,9 @@ class Measurement:
     """Why it is too noisy; empty where it is not."""
     provenance: Provenance
 
-    @property
-    def spread(self) -> float:
-        """Width of the interval as a share of the value."""
-        return (self.high_ms - self.low_ms) / self.value_ms
-
     def tied(self, other: "Measurement") -> bool:
         """Return whether the intervals overlap, so that neither is known to be faster."""
         return self.low_ms <= other.high_ms and other.low_ms <= self.high_ms
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
