@@ -253,9 +253,8 @@ class Run:
         Raises:
             UserError: no latency is known and there is no table, or the table cannot be used.
         """
-        given = file or self.settings.latency_table
-        places = [Path(file)] if file is not None else [self.path / LATENCY_FILE, *([Path(given)] if given else [])]
-        path = next((place for place in places if place.is_file() or file is not None), None)
+        own = [self.path / LATENCY_FILE, *map(Path, filter(None, [self.settings.latency_table]))]
+        path = Path(file) if file is not None else next((place for place in own if place.is_file()), None)
         if path is None and any("latency" in record.costs for record in records):
             return {record.number: record.costs for record in records}
         if path is None:
@@ -271,9 +270,8 @@ class Run:
             return table.predict(architecture) if known else None
 
         predicted = cost_function(table.num_classes, predict)
-        if file is not None:
-            return {record.number: predicted(record.architecture) for record in records}
-        return {record.number: {**predicted(record.architecture), **record.costs} for record in records}
+        searched = {record.number: record.costs if file is None else {} for record in records}
+        return {record.number: {**predicted(record.architecture), **searched[record.number]} for record in records}
 
     def __repr__(self) -> str:
         trained, front = sum(record.was_trained for record in self.records), self.front_records

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NotRequired
 
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from nas.architecture.space import Space
@@ -24,9 +24,8 @@ _Count = Annotated[int, Field(ge=1)]
 _Epochs = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
 
+@with_config(_STRICT)
 class _Epoch(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
-
     epoch: Annotated[int, Field(ge=1)]
     accuracy: _Share
     train_accuracy: _Share
@@ -36,9 +35,8 @@ class _Epoch(TypedDict):
     seconds_eval: _Amount
 
 
+@with_config(_STRICT)
 class _Trial(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
-
     costs: NotRequired[dict[str, _Amount]]
     origin: NotRequired[str]
     beside: NotRequired[str]
@@ -48,9 +46,8 @@ class _Trial(TypedDict):
     accuracy: NotRequired[_Share]
 
 
+@with_config(_STRICT)
 class _Confirmed(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
-
     test_accuracy: NotRequired[_Share | None]
     test_hits: NotRequired[Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$")]]
     latency_ms: NotRequired[_Amount | None]
@@ -61,9 +58,8 @@ class _Confirmed(TypedDict):
     failed: NotRequired[dict[_Epochs, dict[str, str]]]
 
 
+@with_config(_STRICT)
 class _Environment(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
-
     started: NotRequired[str]
     device: NotRequired[str]
     workers: NotRequired[int]
@@ -74,9 +70,8 @@ class _Environment(TypedDict):
     versions: NotRequired[dict[str, str]]
 
 
+@with_config(_STRICT)
 class _Data(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
-
     train: NotRequired[_Count]
     validation: NotRequired[_Count]
     test: NotRequired[_Count]
@@ -85,9 +80,8 @@ class _Data(TypedDict):
     own_validation: NotRequired[bool]
 
 
+@with_config(_STRICT)
 class _RunFile(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
-
     study: str
     storage: NotRequired[str | None]
     environment: NotRequired[_Environment]

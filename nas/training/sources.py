@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import UserError
+from nas.files import home_folder
 from nas.training.split import fixed_test_part
 
 _CONNECT_SECONDS = 30.0
@@ -124,7 +126,8 @@ DOWNLOADED: tuple[str, ...] = tuple(_DOWNLOADED)
 
 def default_data_dir() -> Path:
     """`$NAS_DATA_DIR`, or `~/.cache/nas/data`."""
-    return Path(os.environ.get("NAS_DATA_DIR") or "~/.cache/nas/data").expanduser()
+    given = os.environ.get("NAS_DATA_DIR")
+    return Path(given).expanduser() if given else (home_folder() or Path(tempfile.gettempdir())) / ".cache/nas/data"
 
 
 def read_downloaded(name: str, data_dir: str | Path | None = None) -> Source:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from nas.driver.cluster import LONGEST_FOLDER, short_folder
+from nas.files import cache_folder
+from nas.training.sources import default_data_dir
 
 NAMELESS = """
 import os, pwd, sys
@@ -57,6 +59,16 @@ def searched(out, before="", after="", **environment):
 def test_commands_that_need_no_ray_import_none():
     code = "from nas import api; api.profile('han-e'); api.compare(['han-e']); print('ray' in sys.modules)"
     assert python(NAMELESS + code).split() == ["False"]
+
+
+@pytest.mark.parametrize("home", ["/nonexistent", "/proc"])
+def test_without_a_home_to_write_to_caches_are_temporary(home, monkeypatch):
+    for name in ("XDG_CACHE_HOME", "NAS_CACHE_DIR", "NAS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != home)  # root may write to any folder
+    temporary = Path(tempfile.gettempdir())
+    assert all(temporary in folder.parents for folder in (cache_folder("latency"), default_data_dir()))
 
 
 @pytest.mark.slow
