@@ -1,4 +1,4 @@
-"""What the commands print: plain data in, tables on a console out."""
+"""Tables that the commands print: plain data in, text on a terminal out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -26,12 +26,12 @@ from nas.units import QUANTITIES, counted, percent, show, three_digits
 
 
 def train_command(run: Run, rank: int) -> str:
-    """The command that trains a member of the front again; `rank` counts from 1."""
+    """Write the command that trains a member of the front again; `rank` counts from 1."""
     return command(run, str(run.front_file(rank, run.front_records[rank - 1])))
 
 
 def print_run(console: Terminal, run: Run, report: Path) -> None:
-    """The last screen of a search: the front, the report, what to do next."""
+    """Print the last screen of a search: the front, the report, what to do next."""
     front = run.front_records
     if not front:
         console.print(f"no network was trained to the end; see {run.path / 'trials.csv'}")
@@ -69,7 +69,7 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
 
 
 def print_epoch(console: Terminal, epoch: Epoch, epochs: int) -> None:
-    """One line per epoch of a training."""
+    """Print one line per epoch of a training."""
     console.print(
         f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  loss {epoch.loss:.4f}  "
         f"train {percent(epoch.train_accuracy):>7}  validation {percent(epoch.validation_accuracy):>7}  "
@@ -78,7 +78,7 @@ def print_epoch(console: Terminal, epoch: Epoch, epochs: int) -> None:
 
 
 def print_catalogue(console: Terminal, spaces: Sequence[Space], networks: Sequence[tuple[Architecture, int]]) -> None:
-    """Spaces with their sizes, networks by source with their parameters."""
+    """Print spaces with their sizes, networks by source with their parameters."""
     table = _table("Space", "Networks", "Parameters to choose")
     for space in spaces:
         size = f"{space.size:,}" if space.size < 10**7 else f"{space.size:.1e}"
@@ -97,7 +97,7 @@ def print_catalogue(console: Terminal, spaces: Sequence[Space], networks: Sequen
 
 
 def print_profile(console: Terminal, document: Mapping[str, Any]) -> None:
-    """A network's costs, one figure a line."""
+    """Print a network's costs, one figure a line."""
     table = _table("", "")
     for key, value in document.items():
         if not isinstance(value, list | dict):
@@ -125,7 +125,7 @@ COMPARED = {
 
 
 def print_comparison(console: Terminal, frame: pd.DataFrame) -> None:
-    """Networks side by side, a line per figure with its unit; as many beside each other as the screen is wide for."""
+    """Print networks side by side, as many as the screen is wide for, a line per figure with its unit."""
     names = [str(name) for name in frame["name"]]
     lines: list[tuple[str, list[str]]] = []
     for column, (title, key) in COMPARED.items():
@@ -166,7 +166,7 @@ def print_comparison(console: Terminal, frame: pd.DataFrame) -> None:
 
 
 def print_latencies(console: Terminal, found: Sequence[Measurement]) -> None:
-    """Measured latencies with their spread, what cannot be told apart, and where they were measured."""
+    """Print measured latencies with their spread, what cannot be told apart, and where they were measured."""
     table = _table("Network", "Latency", "95 % interval", "Median", "p90", "Runs")
     notes = []
     for item in found:
@@ -191,7 +191,7 @@ def print_latencies(console: Terminal, found: Sequence[Measurement]) -> None:
 
 
 def print_table_quality(console: Terminal, table: LatencyTable, path: Path) -> None:
-    """How well a latency table predicts networks that it was not fitted to."""
+    """Print how well a latency table predicts networks that it was not fitted to."""
     held = table.held_out
     console.print(
         f"{path}: {table.space.name} on {table.provenance.device}; on {held.networks} held-out networks "
@@ -200,7 +200,7 @@ def print_table_quality(console: Terminal, table: LatencyTable, path: Path) -> N
 
 
 def print_mapping(console: Terminal, values: Mapping[str, Any]) -> None:
-    """One value a line."""
+    """Print one value a line."""
     table = _table("", "")
     for key, value in values.items():
         table.add_row(key.replace("_", " "), str(value))
@@ -208,7 +208,7 @@ def print_mapping(console: Terminal, values: Mapping[str, Any]) -> None:
 
 
 def print_reproduction(console: Terminal, done: Reproduction) -> None:
-    """A paper's table again: printed figures and ours, and the ranks under both."""
+    """Print a paper's table again: printed figures and ours, and the ranks under both."""
     table = _table("Network", "For", "Accuracy", "Here", "Test", "ms", "Here", "Rank by accuracy", "by latency")
     for row in done.frame.to_dict("records"):
         spread = "" if pd.isna(row["accuracy_spread"]) else f" ± {done.percent(row, 'accuracy_spread')}"
@@ -252,7 +252,7 @@ def print_exported(console: Terminal, exported: Exported) -> None:
 
 
 def print_predictions(console: Terminal, predictions: Sequence[Prediction]) -> None:
-    """Each image with its likeliest classes."""
+    """Print each image with its likeliest classes."""
     for prediction in predictions:
         # Names of files are any bytes, and may look like an emoji's code.
         console.print(printable(str(prediction.image)))

@@ -47,7 +47,7 @@ def front_mask(points: ArrayLike) -> NDArray[np.bool_]:
 
 
 def ranks(points: ArrayLike) -> NDArray[np.int64]:
-    """Non-dominated sorting (Deb et al., 2002): 0 for the front, 1 for the front of what remains, and so on.
+    """Sort by dominance (Deb et al., 2002): 0 for the front, 1 for the front of what remains, and so on.
 
     Raises:
         ValueError: ``points`` is not two-dimensional, or holds NaN.
@@ -59,7 +59,7 @@ def ranks(points: ArrayLike) -> NDArray[np.int64]:
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
-    """Volume that ``points`` dominate below ``reference``; points that do not dominate the reference add nothing.
+    """Return the volume that ``points`` dominate below ``reference``; points beyond the reference add nothing.
 
     Raises:
         ValueError: Shapes do not fit, NaN is met, the reference is not finite, or a point is -inf in an objective (the
@@ -77,7 +77,7 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
 
 
 def spread_order(points: ArrayLike) -> NDArray[np.int64]:
-    """Indices in an order whose every prefix covers the points well: farthest-point traversal of one rank's points.
+    """Order points so that every prefix covers them well: farthest-point traversal of one rank's points.
 
     It is the epsilon-net of MO-ASHA (Schmucker et al., 2021): begin somewhere, then always take the point that is
     farthest from all taken so far. Here it begins with the best point of objective 0 (ties: of objective 1, and so on),
@@ -114,7 +114,7 @@ def spread_order(points: ArrayLike) -> NDArray[np.int64]:
 
 
 def _places(array: Points) -> Points:
-    """Each value replaced by its place among the values of its objective.
+    """Replace each value by its place among the values of its objective.
 
     Dominance asks only for the order, and moocore (0.3.2) sorts points that hold infinity wrongly.
     """
@@ -123,7 +123,7 @@ def _places(array: Points) -> Points:
 
 
 def _unit_box(array: Points) -> Points:
-    """Each objective scaled to [0, 1]; one that is constant becomes 0 and so has no say."""
+    """Scale each objective to [0, 1]; one that is constant becomes 0 and so has no say."""
     scaled = array.copy()
     for column in scaled.T:
         finite = column[np.isfinite(column)]

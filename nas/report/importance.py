@@ -1,4 +1,8 @@
-"""Importance of every search parameter, and the trials as parallel coordinates."""
+"""Importance of every search parameter, and the trials as parallel coordinates.
+
+The importances are Optuna's. Its figures of them are not used: bars hide most names where 30 parameters have three
+objectives each, and its parallel coordinates draw a trace per trial, which no axis can filter.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +34,7 @@ Importances = Mapping[str, Mapping[str, float]]
 
 
 def importances(run: Run) -> Importances:
-    """Return each parameter's share of the differences in each objective (a random forest's decrease of impurity).
+    """Compute each parameter's share of the differences in each objective (a random forest's decrease of impurity).
 
     Accuracy is judged on the networks trained to the end, a cost on all whose cost is known. Objectives with fewer than
     :data:`LEAST_TRIALS` networks, or no differences, are left out.
@@ -111,7 +115,7 @@ def importance_figure(found: Importances) -> Figure | None:
 
 
 def parallel_figure(run: Run, found: Importances) -> Figure | None:
-    """Trials as lines across the parameters that matter most and the objectives; None with fewer than two networks."""
+    """Draw trials as lines across the parameters that matter most and the objectives; None for fewer than two."""
     records = [
         record
         for record in run.records
@@ -152,13 +156,13 @@ def parallel_figure(run: Run, found: Importances) -> Figure | None:
 
 
 def label(parameter: str) -> str:
-    """A parameter's name in words: ``stages[1].expansion`` is ``stage 2 expansion``."""
+    """Put a parameter's name into words: ``stages[1].expansion`` is ``stage 2 expansion``."""
     words = re.sub(r"stages\[(\d+)\]", lambda match: f"stage {int(match[1]) + 1}", parameter)
     return escape(words.replace(".", " ").replace("_", " "))
 
 
 def _ranked(found: Importances) -> list[str]:
-    """Parameters by their largest share, each objective's most important ones first."""
+    """Rank parameters by their largest share, each objective's most important ones first."""
     best: dict[str, float] = {}
     for shares in found.values():
         for name, share in shares.items():
@@ -167,7 +171,7 @@ def _ranked(found: Importances) -> list[str]:
 
 
 def _choice_axis(name: str, options: Sequence[Value], records: Sequence[Record], rng: np.random.Generator) -> Figure:
-    """A parameter's axis: its options in the space's order, lines a little apart so that none hides another."""
+    """Make a parameter's axis: its options in the space's order, lines a little apart so that none hides another."""
     values = [record.params[name] for record in records]
     order = [option for option in options if option in values]
     return {

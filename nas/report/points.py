@@ -47,7 +47,7 @@ class Point:
 
 
 def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> list[Point]:
-    """All networks of a run that were given to a worker and are done, or were imported so, then the printed ones.
+    """Return a run's networks that were trained, or imported so, then the printed ones.
 
     Latencies printed for other hardware are left out: they have no place on this machine's axis.
     """
@@ -74,14 +74,14 @@ def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> lis
 
 
 def shown_name(run: Run, record: Record) -> str:
-    """The network's name; its id alone where the name is only the space's name and the id."""
+    """Name the network: by its id alone where its name is only the space's name and the id."""
     architecture = record.architecture
     space = run.settings.space.get("name", "")
     return architecture.id if architecture.name == f"{space}-{architecture.id}" else architecture.name
 
 
 def record_values(record: Record) -> dict[str, float]:
-    """A trial's figures by key, those that are known."""
+    """Return a trial's known figures by key."""
     values = {
         **record.costs,
         "accuracy": record.accuracy,
@@ -92,7 +92,7 @@ def record_values(record: Record) -> dict[str, float]:
 
 
 def train_command(run: Run, record: Record, rank: int | None, names: Container[str]) -> str:
-    """The command that trains a network of the run in full; empty where the user must save its YAML first.
+    """Write the command that trains a network of the run in full; empty where the user must save its YAML first.
 
     Args:
         rank: its rank on the front.
@@ -108,7 +108,7 @@ def train_command(run: Run, record: Record, rank: int | None, names: Container[s
 
 
 def command(run: Run, reference: str) -> str:
-    """``nas train`` of a reference, on the run's data."""
+    """Write ``nas train`` of a reference, on the run's data."""
     settings = run.settings
     words = ["nas", "train", reference, "--dataset", settings.dataset]
     if settings.data_dir:
@@ -121,7 +121,7 @@ def command(run: Run, reference: str) -> str:
 
 
 def known_quantities(points: Iterable[Point]) -> list[str]:
-    """Keys of the figures that at least one point has, in the order of :data:`QUANTITIES`."""
+    """Return the keys of the figures that at least one point has, in the order of :data:`QUANTITIES`."""
     known = {key for point in points for key in point.values}
     return [key for key in QUANTITIES if key in known]
 
@@ -161,7 +161,7 @@ def points_data(points: Sequence[Point]) -> dict[str, Any]:
 
 
 def yaml_lines(architecture: Architecture, known: dict[str, str]) -> list[str]:
-    """The lines of the network's YAML.
+    """Write the network's YAML, as lines.
 
     Args:
         known: lines by what they say; grows. Writing YAML is slow, and most lines of a search repeat.
@@ -203,7 +203,7 @@ def strip(architecture: Architecture) -> list[tuple[Any, ...]]:
 
 
 def shorten(value: float) -> float:
-    """The number with :data:`DIGITS` significant digits."""
+    """Round to :data:`DIGITS` significant digits."""
     return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
 
 

@@ -210,8 +210,22 @@ function draw(place) {
   });
 }
 
+// A name that lies on another can be read no more than that one; hovering still tells it. Ranks, drawn last, stay.
+function thinNames(place) {
+  const shown = [];
+  for (const text of [...place.querySelectorAll(".textpoint text")].reverse()) {
+    const box = text.getBoundingClientRect();
+    const isFree = shown.every((other) => box.right <= other.left || other.right <= box.left
+      || box.bottom <= other.top || other.bottom <= box.top);
+    text.style.visibility = isFree ? "visible" : "hidden";
+    if (isFree) shown.push(box);
+  }
+}
+
 function listen(place) {
   place.dataset.listens = "yes";
+  thinNames(place);
+  place.on("plotly_afterplot", () => thinNames(place));
   const index = (event) => {
     const trace = event.points[0].data;
     return trace.meta && trace.meta.points ? trace.meta.points[event.points[0].pointIndex] : undefined;

@@ -31,7 +31,7 @@ SCALE = [[0.0, "#3b6fb6"], [0.4, "#3aa6a0"], [0.7, "#d9a531"], [1.0, "#d1495b"]]
 
 
 def pareto(points: Sequence[Point], x: str, y: str, colour: str | None = None) -> Figure:
-    """Scatter of two quantities, a third as colour.
+    """Draw two quantities against each other, a third as colour.
 
     Args:
         points: of one run.

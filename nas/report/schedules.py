@@ -13,7 +13,7 @@ LEAST_NETWORKS = 6
 
 
 def drawn(points: Sequence[Point]) -> list[int]:
-    """Indices of the front's members, the user's own and the published networks, the smallest first.
+    """Return the indices of the front's members, the user's own and the published networks, the smallest first.
 
     A network that is only printed is drawn where it has as many stages as one of those: others cannot be compared stage
     by stage.
@@ -62,7 +62,7 @@ def verdict(points: Sequence[Point]) -> str:
 
 
 def _halves(architecture: Architecture) -> tuple[float, float] | None:
-    """Mean t of the first and the second half of the stages that have one, the fixed first stage of t = 1 left out."""
+    """Return the mean t of both halves of the stages; a first stage of t = 1 is fixed and left out."""
     expansions = [t for stage in architecture.stages if (t := getattr(stage, "expansion", None)) is not None]
     if expansions and expansions[0] == 1:
         expansions = expansions[1:]

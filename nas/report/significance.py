@@ -34,13 +34,13 @@ class Difference:
 
 
 def wilson(accuracy: float, images: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of an accuracy that was counted on so many images."""
+    """Return Wilson's 95 % interval of an accuracy that was counted on so many images."""
     interval = stats.binomtest(round(accuracy * images), images).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def unpaired(first: float, second: float, images: int) -> Difference:
-    """Two accuracies, each counted on so many images, by Newcombe's hybrid score interval (1998, method 10).
+    """Compare two accuracies, each counted on so many images, by Newcombe's hybrid score interval (1998, method 10).
 
     Where both judged the same images it is too wide rather than too narrow, since networks err on the same ones.
     """
@@ -52,7 +52,7 @@ def unpaired(first: float, second: float, images: int) -> Difference:
 
 
 def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
-    """Two networks on the same images, from those that one alone judged right; (images,) each.
+    """Compare two networks on the same images, from those that one alone judged right; (images,) each.
 
     The exact interval of the share that the first won of these, scaled to all images. It leaves 0 out just where
     McNemar's exact test rejects at 5 %.
@@ -67,7 +67,7 @@ def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
 
 
 def over_seeds(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """Mean accuracies over trainings with different seeds, at least two each, by Welch's t interval."""
+    """Compare mean accuracies over trainings with different seeds, at least two each, by Welch's t interval."""
     gap = float(np.mean(first) - np.mean(second))
     if np.ptp(first) == np.ptp(second) == 0:
         return Difference(gap, gap, gap)
@@ -76,7 +76,7 @@ def over_seeds(first: Sequence[float], second: Sequence[float]) -> Difference:
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> float:
-    """p-value of Welch's t-test; at least two values each."""
+    """Return the p-value of Welch's t-test; at least two values each."""
     if np.ptp(first) == np.ptp(second) == 0:
         return float(np.mean(first) == np.mean(second))
     return float(_welch(first, second).pvalue)
@@ -90,7 +90,7 @@ def _welch(first: Sequence[float], second: Sequence[float]) -> Any:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (Holm 1979), in the order given."""
+    """Adjust p-values for their number (Holm 1979), in the order given."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -114,7 +114,7 @@ class Agreement:
 
 
 def agreement(first: Sequence[float], second: Sequence[float]) -> Agreement | None:
-    """Pairs in order, and Kendall's tau-b; None where one of the figures is the same for all."""
+    """Count pairs in order, with Kendall's tau-b; None where one of the figures is the same for all."""
     tau = float(stats.kendalltau(first, second).statistic) if len(first) > 1 else math.nan
     if math.isnan(tau):
         return None

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers for a logarithmic axis; the more of each decade, the fewer decades there are.
+    """Choose round numbers for a logarithmic axis; the more of each decade, the fewer decades there are.
 
     Within a factor of three they are as far apart as on a linear axis, at least three between the lowest value and the
     highest: of 119 to 130 kB no power of ten and none of its halves is among them.
@@ -32,13 +32,13 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def _round_steps(reach: float) -> list[float]:
-    """1, 2 and 5 of the decade of `reach` and the next, the largest first."""
+    """Return 1, 2 and 5 of the decade of `reach` and the next, the largest first."""
     power = 10.0 ** math.floor(math.log10(reach))
     return [5 * power, 2 * power, power, power / 2]
 
 
 def whole_ticks(count: int) -> dict[str, Any]:
-    """Labels of an axis that counts from 1: whole numbers, none twice, at most a dozen."""
+    """Label an axis that counts from 1: whole numbers, none twice, at most a dozen."""
     step = max(1, math.ceil(count / 12))
     power = 10 ** math.floor(math.log10(step))
     return {"tickmode": "linear", "tick0": 0, "dtick": next(f * power for f in (1, 2, 5, 10) if f * power >= step)}

@@ -1,5 +1,6 @@
 """The pages in a real browser: they open fast, draw everything, answer to the mouse, and keep foreign text text."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,21 @@ def test_hover_shows_the_network_and_click_pins_it(browser, page: Path) -> None:
     assert f"nas train results/example/front/{rank:02d}-{name}.yaml --dataset digits" in panel
     browser.mouse("mouseMoved", 5, 5)
     browser.wait(lambda: browser("return document.querySelector('.card').style.display === 'none'"), 10)
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_names_on_the_scatter_never_lie_on_each_other(browser, page: Path, width: int) -> None:
+    browser.open(page, width=width)
+    boxes = browser(
+        """return [...document.querySelectorAll('[data-figure="pareto"] .textpoint text')]
+             .filter((text) => getComputedStyle(text).visibility === "visible")
+             .map((text) => { const box = text.getBoundingClientRect();
+                              return [box.left, box.right, box.top, box.bottom, text.textContent]; })"""
+    )
+    ranks = browser("return points.filter((point) => point.rank && point.kind === 'found').length")
+    assert len(boxes) > ranks  # names are left beside the numbers
+    for a, b in itertools.combinations(boxes, 2):
+        assert a[1] <= b[0] or b[1] <= a[0] or a[3] <= b[2] or b[3] <= a[2], (a[4], b[4])
 
 
 def test_a_row_of_the_table_pins_its_network(browser, page: Path) -> None:
