@@ -87,8 +87,7 @@ def draw_epoch(
     first_flips: Tensor,
     generator: torch.Generator,
 ) -> Draws:
-    """Draws one epoch: a new order of `count` images, of which the first `steps * batch` are used, and what is done to
-    each.
+    """Draw one epoch: a new order of `count` images, the first `steps * batch` of which are used, and their changes.
 
     `first_flips`: bool (count,), which images alternating flip mirrors in even epochs; the others are mirrored in odd
     ones (K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, section 3.6). So two epochs show each
@@ -112,7 +111,7 @@ def draw_epoch(
 
 
 def pad_crop(images: Tensor, offsets: Tensor, pad: int, mode: PadMode = "zero") -> Tensor:
-    """Pads `pad` pixels on every side and cuts each image's own window of the old size.
+    """Pad `pad` pixels on every side and cut each image's own window of the old size.
 
     `images`: (N, C, H, W), any type. `offsets`: int64 (N, 2), top and left in [0, 2 * pad]. Returns (N, C, H, W).
     """
@@ -129,18 +128,18 @@ def pad_crop(images: Tensor, offsets: Tensor, pad: int, mode: PadMode = "zero") 
 
 
 def _reflected(size: int, pad: int, device: torch.device) -> Tensor:
-    """Source index of every position of a padded axis; the border itself is not repeated."""
+    """Return the source index of every position of a padded axis; the border itself is not repeated."""
     position = torch.arange(-pad, size + pad, device=device).abs()
     return torch.where(position >= size, 2 * (size - 1) - position, position)
 
 
 def flip(images: Tensor, flips: Tensor) -> Tensor:
-    """Mirrors left to right the images (N, C, H, W) where `flips` (bool, (N,)) is true."""
+    """Mirror left to right the images (N, C, H, W) where `flips` (bool, (N,)) is true."""
     return torch.where(flips.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def cutout(images: Tensor, centres: Tensor, size: int) -> Tensor:
-    """Sets a `size` x `size` square around each centre to 0; it is cut off at the image's edge.
+    """Set a `size` x `size` square around each centre to 0; it is cut off at the image's edge.
 
     `images`: normalised (N, C, H, W), so that 0 is the mean colour. `centres`: int64 (N, 2), row and column. An even
     square reaches one pixel further up and left. Source: T. DeVries, G. Taylor, "Improved Regularization of CNNs with
@@ -155,7 +154,7 @@ def cutout(images: Tensor, centres: Tensor, size: int) -> Tensor:
 
 
 def mixup(images: Tensor, share: Tensor) -> Tensor:
-    """Mixes each image of a batch with its counterpart in the reversed batch: share * own + (1 - share) * other.
+    """Mix each image of a batch with its counterpart in the reversed batch: share * own + (1 - share) * other.
 
     `share`: scalar tensor. The loss is mixed the same way, with the reversed labels. The batch is already in random
     order, so that reversing it pairs at random. Source: H. Zhang et al., "mixup: Beyond Empirical Risk Minimization",
@@ -178,7 +177,7 @@ class Normaliser:
 
 
 def prepare(images: Tensor, augmentation: Augmentation, draws: Draws, normalise: Normaliser) -> Tensor:
-    """One training batch: uint8 (B, C, H, W) -> augmented, normalised float32 (B, C, H, W), channels_last.
+    """Prepare one training batch: uint8 (B, C, H, W) -> augmented, normalised float32 (B, C, H, W), channels_last.
 
     Crop and flip run on uint8, a quarter of the traffic; padding is black as in torchvision's usual chain (crop, flip,
     normalise).

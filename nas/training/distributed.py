@@ -72,7 +72,7 @@ def launched_rank() -> int:
 
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Ranks, str]]:
-    """The processes that torchrun has started, and this one's device; without torchrun it is alone.
+    """Join the processes that torchrun has started; yield them and this one's device. Without torchrun it is alone.
 
     Raises:
         UserError: more processes than GPUs.

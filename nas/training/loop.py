@@ -137,12 +137,12 @@ class Trainer:
         return self.network if self._average is None else self._average.network
 
     def epochs(self) -> Iterator[Epoch]:
-        """Trains to the end, one epoch per item."""
+        """Train to the end, one epoch per item."""
         while not self.done:
             yield self.run_epoch()
 
     def run_epoch(self) -> Epoch:
-        """Trains one epoch and validates.
+        """Train one epoch and validate.
 
         Raises `DivergedError` when the loss is not finite, `EpochTimeoutError`, and torch's `OutOfMemoryError` when
         half a batch does not fit either. After any of them this trainer is of no more use.
@@ -222,7 +222,7 @@ class Trainer:
             raise UserError(f"the saved training does not fit this one: {reason}") from error
 
     def _keep_best(self, accuracy: float) -> None:
-        """Record the best epoch; with `restart_from_best`, goes back to it at milestones and at the end."""
+        """Record the best epoch; with `restart_from_best`, go back to it at milestones and at the end."""
         self.accuracy = accuracy
         better = accuracy > self.best_accuracy
         self.best_accuracy = max(accuracy, self.best_accuracy)
@@ -355,5 +355,5 @@ def channels_last_(network: nn.Module) -> nn.Module:
 
 
 def _mix(seed: int, stream: int) -> int:
-    """A seed per purpose (negative streams) and per epoch, from the user's seed."""
+    """Derive a seed per purpose (negative streams) and per epoch from the user's seed."""
     return (seed * 1_000_003 + stream * 7_919 + 104_729) % (1 << 63)

@@ -13,7 +13,7 @@ from nas.training.recipe import Recipe
 
 
 def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer over all parameters of `network`, in one kernel per step (fused) where the device has it.
+    """Build the recipe's optimizer over all parameters, in one kernel per step (fused) where the device has it.
 
     Unless `recipe.decay_norm_and_bias`, parameters of one dimension (normalisation weights, biases) are not decayed:
     decay is meant for what scales with the size of a weight matrix, and in normalised networks it only disturbs the
@@ -32,7 +32,7 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
 
 
 def xavier_(network: nn.Module, generator: torch.Generator) -> None:
-    """Xavier's uniform initialisation of every convolution and linear layer, biases 0, in place.
+    """Initialise every convolution and linear layer by Xavier's uniform distribution, biases 0, in place.
 
     Source: X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010.
     """
@@ -87,9 +87,7 @@ class WeightAverage:
         self._weights, self._counts = _tensors(network)
 
     def update(self, step: int) -> None:
-        """Takes in the network's weights after training step `step` (from 0). Early steps weigh more, or the start
-        would stay in for long.
-        """
+        """Take in the weights after a step (from 0). Early ones weigh more, or the start would stay in for long."""
         decay = min(self._decay, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
@@ -98,6 +96,6 @@ class WeightAverage:
 
 
 def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Parameters and buffers: those to be averaged, and whole numbers."""
+    """Split parameters and buffers into those to be averaged and whole numbers."""
     tensors = [*network.parameters(), *network.buffers()]
     return [t for t in tensors if t.is_floating_point()], [t for t in tensors if not t.is_floating_point()]

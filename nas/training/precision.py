@@ -46,13 +46,13 @@ def _cpu_has_bf16() -> bool:
 
 
 def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    """Autocast to `dtype`; None: off."""
+    """Turn autocast to `dtype` on; None: off."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Convolutions in float32, which CUDA devices compute in TF32 otherwise."""
+    """Compute convolutions in float32, for which CUDA devices take TF32 otherwise."""
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # torch sets it at run time
     before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
     try:
@@ -62,7 +62,7 @@ def full_precision() -> Iterator[None]:
 
 
 def disable_inplace_relu(network: nn.Module) -> None:
-    """Lets ReLUs write new tensors instead of changing their inputs, in place.
+    """Let ReLUs write new tensors instead of changing their inputs; the network is changed in place.
 
     For bfloat16 on a CPU, where torch is faster so: training E, MobileNetV2-CIFAR and two sampled networks at 32x32 is
     1.04 to 1.10 times as fast (batch 128, one core of a Xeon with AMX, n = 8, interleaved). In float32 it is slower.
