@@ -24,7 +24,7 @@ from nas.latency.measuring import ready_to_time
 from nas.latency.processes import Progress, call
 from nas.latency.summary import SHARED, estimates, stolen
 from nas.latency.table import SpaceName, Table, space_id
-from nas.latency.timing import QUANTILE, Trace, time_round
+from nas.latency.timing import Trace, time_round
 
 NETWORKS = 64
 GROUP = 32
@@ -113,7 +113,7 @@ def _calibrate(
         steady(groups),
         space=SpaceName(name=space.name, id=space_id(space)),
         num_classes=num_classes,
-        provenance=describe(runtime, layout=layout, quantile=QUANTILE, foreign_load=foreign),
+        provenance=describe(runtime, layout=layout, foreign_load=foreign),
         complaint=_complaint(groups, foreign),
     )
     if partial is not None:

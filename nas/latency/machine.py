@@ -14,6 +14,7 @@ from pydantic import FiniteFloat
 
 from nas.hardware import cpu_info, device_name, read_system
 from nas.latency.engines import ENGINES, Runtime
+from nas.latency.timing import QUANTILE
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
@@ -42,7 +43,7 @@ class Provenance:
     """UTC, ISO 8601."""
 
 
-def describe(runtime: Runtime, *, layout: str, quantile: float, foreign_load: float) -> Provenance:
+def describe(runtime: Runtime, *, layout: str, foreign_load: float) -> Provenance:
     """Describe a measurement that was just made."""
     versions = [f"python {platform.python_version()}", f"torch {torch.__version__}"]
     versions += ENGINES[runtime.engine].versions()
@@ -56,7 +57,7 @@ def describe(runtime: Runtime, *, layout: str, quantile: float, foreign_load: fl
         clock_mhz=round(float(cpu_info("cpu MHz") or 0)),
         governor=read_system(GOVERNOR) or "unknown",
         versions=", ".join(versions),
-        quantile=quantile,
+        quantile=QUANTILE,
         foreign_load=round(foreign_load, 3),
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )

@@ -14,7 +14,7 @@ from nas.latency.machine import LoadMeter, describe
 from nas.latency.processes import Ready, call, made_ready
 from nas.latency.segments import example, shipped
 from nas.latency.summary import Estimate, Measurement, estimates, stolen, summarize
-from nas.latency.timing import QUANTILE, Probe, Timer, Trace, Visit, time_round, visit
+from nas.latency.timing import Probe, Timer, Trace, Visit, time_round, visit
 
 GROUP = 16
 """Networks that are in memory, and timed in turn, at once."""
@@ -69,7 +69,7 @@ def _measure(
             traces, values, excuse = time_until_sure(timers, rounds=ROUNDS, max_seconds=max_seconds)
             foreign = load.foreign()
         for architecture, trace, value, item in zip(group, traces, values, waiting, strict=True):
-            provenance = describe(runtime, layout=item.layout, quantile=QUANTILE, foreign_load=foreign)
+            provenance = describe(runtime, layout=item.layout, foreign_load=foreign)
             found.append(summarize(architecture.name, architecture.id, trace, value, provenance, excuse))
     return found
 

@@ -171,6 +171,11 @@ class TestFile:
         assert read == table
         assert read.predict(SPACE.sample(0)) == table.predict(SPACE.sample(0))
 
+    def test_a_table_of_an_earlier_version_predicts_what_it_did(self) -> None:
+        found = load_table(Path(__file__).with_name("table_schema_3.json"))
+        predicted = [found.predict(SPACE.sample(seed)).value_ms for seed in range(4)]
+        assert predicted == pytest.approx([0.2949147, 0.3330001, 0.2286356, 0.2286356])
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [

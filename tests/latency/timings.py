@@ -12,7 +12,7 @@ from nas.latency.machine import describe
 from nas.latency.table import SpaceName, Table, space_id
 from nas.latency.timing import Visit
 
-PROVENANCE = describe(Runtime(), layout="contiguous", quantile=0.2, foreign_load=0)
+PROVENANCE = describe(Runtime(), layout="contiguous", foreign_load=0)
 
 DOCUMENT = {
     "name": "tiny",
