@@ -55,16 +55,12 @@ class TrainingEvaluator:
         """
         # An error of the last network may have kept its tensors alive until it was dealt with: begin clean as well.
         self._give_back_memory()
-        trainer = self.trainer(architecture, seed)
-        history: list[Epoch] = []
+        trainer, history = self._begun(architecture, seed, checkpoint)
         try:
-            if checkpoint is not None and checkpoint.exists():
-                trainer, history, done = self._go_on(checkpoint, architecture, seed, trainer)
-                # Whoever asked before may have died before it heard of the last ones.
-                yield from history
-                if done:
-                    return
-            for epoch in trainer.epochs():
+            # Whoever asked before may have died before it heard of the last ones.
+            yield from history
+            while len(history) < self.recipe.epochs:
+                epoch = trainer.run_epoch()
                 history.append(epoch)
                 if checkpoint is not None:
                     epochs = [asdict(item) for item in history]
@@ -108,23 +104,26 @@ class TrainingEvaluator:
         images = self._input(Architecture.from_dict(saved.architecture, str(checkpoint)))
         return evaluate(network, images, "test")
 
-    def _go_on(
-        self, file: Path, architecture: Architecture, seed: int, trainer: Trainer
-    ) -> tuple[Trainer, list[Epoch], bool]:
-        """The trainer where a checkpoint left off, the epochs behind it, and whether it is done.
+    def _begun(self, architecture: Architecture, seed: int, file: Path | None) -> tuple[Trainer, list[Epoch]]:
+        """The trainer where a checkpoint left off, and the epochs behind it.
 
-        A file of another training, or one that a crash left damaged, means from the start again.
+        At the start without one, and where it is another training's or was left damaged by a crash.
         """
+        trainer = self.trainer(architecture, seed)
+        if file is None or not file.exists():
+            return trainer, []
         try:
             saved = load_checkpoint(file)
             if saved.architecture != architecture.to_dict() or saved.extra["seed"] != seed:
-                return trainer, [], False
+                return trainer, []
             history = [Epoch(**item) for item in saved.extra["epochs"]]
             if saved.trainer is not None:
                 trainer.load_state_dict(saved.trainer)
-            return trainer, history, saved.trainer is None
+            if len(history) == (self.recipe.epochs if saved.trainer is None else trainer.epoch):
+                return trainer, history
         except (UserError, KeyError, TypeError):
-            return self.trainer(architecture, seed), [], False
+            pass
+        return self.trainer(architecture, seed), []
 
     def checkpoint(self, architecture: Architecture, trainer: Trainer, **extra: Any) -> Checkpoint:
         """Build the checkpoint of a training; at its end it holds the weights alone, a third of the size.
