@@ -92,7 +92,7 @@ def ready_to_time(
 
 
 def time_until_sure(
-    timers: Sequence[Timer], *, rounds: int, max_seconds: float, sleep: Callable[[float], None] = time.sleep
+    timers: Sequence[Timer], *, rounds: int, max_seconds: float
 ) -> tuple[list[Trace], list[Estimate], str]:
     """Time networks in turn until every one has a sure value.
 
@@ -119,7 +119,7 @@ def time_until_sure(
                 f"waited {max_seconds:g} s"
             )
             return traces, found, excuse
-        sleep(min(PAUSES[min(number - rounds, len(PAUSES) - 1)], max(0.0, deadline - time.monotonic())))
+        time.sleep(min(PAUSES[min(number - rounds, len(PAUSES) - 1)], max(0.0, deadline - time.monotonic())))
 
 
 def _build(architecture: Architecture, num_classes: int, runtime: Runtime, runs: int) -> Callable[[], Ready]:
