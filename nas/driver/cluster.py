@@ -17,7 +17,7 @@ import torch
 
 from nas.driver.memory import memory_bytes
 from nas.driver.options import Resources
-from nas.driver.ray_watchdog import HeadWatch
+from nas.driver.ray_watchdog import watched
 from nas.errors import UserError
 from nas.files import home_folder
 from nas.training.cpu import available_cores, worker_environment
@@ -202,7 +202,7 @@ def ray_started(resources: Resources) -> Iterator[Workers]:
 
         ours = not ray.is_initialized()
         start_ray(resources)
-        with HeadWatch(_addresses()):  # over the end too, which hangs where the head is gone
+        with watched(_addresses()):  # over the end too, which hangs where the head is gone
             try:
                 found = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
                 nodes = [Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in found]

@@ -1,4 +1,4 @@
-"""Notices that Ray is gone.
+"""Notice that Ray is gone.
 
 When its head dies, Ray keeps every call waiting for a minute and then ends the process, without a word on how the
 search goes on. So a thread asks head and raylet once a second whether they are there, by opening a connection.
@@ -7,9 +7,8 @@ search goes on. So a thread asks head and raylet once a second whether they are 
 import _thread
 import socket
 import threading
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 PATIENCE = 10
 """Attempts in a row, one a second, after which Ray is given up. A network may fail for a moment, and this process may
@@ -23,8 +22,9 @@ class RayLostError(RuntimeError):
     """Ray's head, or the raylet that this process works through, does not answer any more."""
 
 
-class HeadWatch:
-    """While it is entered, Ray's end is a :class:`RayLostError`, raised in the main thread.
+@contextmanager
+def watched(addresses: Sequence[tuple[str, int]]) -> Iterator[None]:
+    """Make Ray's end a :class:`RayLostError`, raised in the main thread.
 
     A main thread that is stuck in a call of Ray's cannot raise anything: then the watching thread does, which
     ``threading.excepthook`` is told of.
@@ -32,36 +32,32 @@ class HeadWatch:
     Args:
         addresses: host and port of each process that is needed.
     """
+    lost: list[str] = []
+    over = threading.Event()
 
-    def __init__(self, addresses: Sequence[tuple[str, int]]) -> None:
-        self._addresses = addresses
-        self._lost = ""
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="ray-head-watch", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        if self._lost and kind is not None:
-            raise RayLostError(self._lost) from error
-
-    def _watch(self) -> None:
-        failures = dict.fromkeys(self._addresses, 0)
-        while not self._over.wait(1.0):
+    def watch() -> None:
+        failures = dict.fromkeys(addresses, 0)
+        while not over.wait(1.0):
             for address in failures:
                 failures[address] = 0 if _answers(address) else failures[address] + 1
             silent = [address for address, count in failures.items() if count >= PATIENCE]
-            if silent and not self._over.is_set():
-                self._lost = f"Ray does not answer any more at {silent[0][0]}:{silent[0][1]}"
+            if silent and not over.is_set():
+                lost.append(f"Ray does not answer any more at {silent[0][0]}:{silent[0][1]}")
                 _thread.interrupt_main()
-                if not self._over.wait(REACTION):
-                    raise RayLostError(self._lost)
+                if not over.wait(REACTION):
+                    raise RayLostError(lost[0])
                 return
+
+    threading.Thread(target=watch, name="ray-watchdog", daemon=True).start()
+    try:
+        yield
+    except BaseException as error:
+        over.set()
+        if lost:
+            raise RayLostError(lost[0]) from error
+        raise
+    finally:
+        over.set()
 
 
 def _answers(address: tuple[str, int]) -> bool:

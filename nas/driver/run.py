@@ -11,7 +11,7 @@
 """
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -36,25 +36,6 @@ from nas.files import remove_unfinished, write_atomic
 from nas.latency import Prediction, load_table
 from nas.latency.layers import segments
 from nas.units import percent
-
-COLUMNS = (
-    "trial",
-    "id",
-    "name",
-    "state",
-    "accuracy",
-    "test_accuracy",
-    "params",
-    "macs",
-    "size_bytes",
-    "latency_predicted_ms",
-    "latency_measured_ms",
-    "epochs",
-    "seconds",
-    "on_front",
-    "reason",
-)
-"""Columns of ``trials.csv``."""
 
 STATES: Mapping[TrialState, str] = {
     TrialState.COMPLETE: "complete",
@@ -206,7 +187,7 @@ class Run:
     @property
     def trials(self) -> pd.DataFrame:
         """One row per trial, in the columns of ``trials.csv``."""
-        return pd.DataFrame([_row(record) for record in self.records], columns=list(COLUMNS))
+        return pd.DataFrame([[cell(record) for cell in _CELLS.values()] for record in self.records], columns=COLUMNS)
 
     @property
     def front(self) -> pd.DataFrame:
@@ -344,6 +325,9 @@ def front_numbers(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]
 def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool, where: str) -> Record:
     attributes = trial.user_attrs
     curve = curve_of(attributes)
+    if repeats := confirmed.get("repeats"):  # those of the longest trainings
+        epochs = max(repeats, key=int)
+        confirmed = {**confirmed, "epochs": int(epochs), "accuracies": list(repeats[epochs].values())}
     return Record(
         number=trial.number,
         architecture=Architecture.from_dict(attributes["document"], f"{where}: trial {trial.number}"),
@@ -354,7 +338,7 @@ def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool, wh
         curve=curve,
         twin=attributes.get("twin"),
         untrained=attributes.get("untrained", False),
-        confirmed={**confirmed, **_repeats(confirmed.get("repeats", {}))},
+        confirmed=confirmed,
         origin=attributes.get("origin", ""),
         beside=attributes.get("beside", ""),
         params=trial.params,
@@ -364,30 +348,23 @@ def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool, wh
     )
 
 
-def _repeats(by_epochs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """The accuracies of the longest trainings with several seeds."""
-    if not by_epochs:
-        return {}
-    epochs = max(by_epochs, key=int)
-    return {"epochs": int(epochs), "accuracies": list(by_epochs[epochs].values())}
+_CELLS: Mapping[str, Callable[[Record], Any]] = {
+    "trial": lambda record: record.number,
+    "id": lambda record: record.architecture.id,
+    "name": lambda record: record.architecture.name,
+    "state": lambda record: record.state,
+    "accuracy": lambda record: record.accuracy,
+    "test_accuracy": lambda record: record.confirmed.get("test_accuracy"),
+    "params": lambda record: record.costs.get("params"),
+    "macs": lambda record: record.costs.get("macs"),
+    "size_bytes": lambda record: record.costs.get("size"),
+    "latency_predicted_ms": lambda record: record.costs.get("latency"),
+    "latency_measured_ms": lambda record: record.confirmed.get("latency_ms"),
+    "epochs": lambda record: len(record.curve),
+    "seconds": lambda record: round(record.seconds, 3),
+    "on_front": lambda record: record.on_front,
+    "reason": lambda record: record.reason or record.beside,
+}
 
-
-def _row(record: Record) -> dict[str, Any]:
-    costs = record.costs
-    return {
-        "trial": record.number,
-        "id": record.architecture.id,
-        "name": record.architecture.name,
-        "state": record.state,
-        "accuracy": record.accuracy,
-        "test_accuracy": record.confirmed.get("test_accuracy"),
-        "params": costs.get("params"),
-        "macs": costs.get("macs"),
-        "size_bytes": costs.get("size"),
-        "latency_predicted_ms": costs.get("latency"),
-        "latency_measured_ms": record.confirmed.get("latency_ms"),
-        "epochs": len(record.curve),
-        "seconds": round(record.seconds, 3),
-        "on_front": record.on_front,
-        "reason": record.reason or record.beside,
-    }
+COLUMNS = tuple(_CELLS)
+"""Columns of ``trials.csv``."""
