@@ -12,7 +12,7 @@ from nas.driver.options import CHANGEABLE, ReproduceOptions, Resources, SearchOp
 from nas.errors import UserError
 from nas.exit import errors, resumable, run_command, same_command
 from nas.latency_cli import AsJson, console, latency_app
-from nas.log import log_to
+from nas.terminal import log_to
 from nas.training.options import TrainOptions
 from nas.units import percent
 

@@ -133,6 +133,12 @@ def test_an_interactive_search_prints_its_progress_and_names_the_study_s_metrics
     assert "ExperimentalWarning" not in done.stderr
 
 
+def test_a_run_that_goes_on_keeps_its_search(tmp_path: Path) -> None:
+    allowed = "trials, confirm, confirm_epochs, keep"
+    with pytest.raises(nas.UserError, match=f"sampler of a run cannot be changed; allowed: {allowed}$"):
+        api.resume(tmp_path, sampler="tpe")
+
+
 def test_a_script_is_told_nothing_unless_it_asks(capsys: pytest.CaptureFixture[str]) -> None:
     told: list[Progress] = []
     for progress, on_change, printed in ((None, None, False), (True, None, True), (True, told.append, True)):

@@ -1,8 +1,8 @@
 """The search's progress on the screen: a live line on a terminal, else a line now and then."""
 
 import time
-from types import TracebackType
-from typing import Self
+from contextlib import ExitStack
+from typing import Any, Self
 
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.driver.scheduler import Progress
-from nas.log import log_to
-from nas.terminal import Terminal
+from nas.terminal import Terminal, log_to
 from nas.units import percent, show_seconds
 
 PLAIN_EVERY_SECONDS = 10.0
@@ -27,23 +26,19 @@ class Display:
         self.console = console or Terminal()
         self._progress: Progress | None = None
         self._last_line = 0.0
-        self._log = log_to(self.console)
-        self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True)
+        self._shown = ExitStack()
 
     def __enter__(self) -> Self:
-        self._log.__enter__()
+        self._shown.enter_context(log_to(self.console))
         if self.console.is_terminal:
-            self._live.start()
+            live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True)
+            self._shown.enter_context(live)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._log.__exit__(kind, error, trace)
-        if self.console.is_terminal:
-            self._live.stop()
+    def __exit__(self, *error: Any) -> None:
+        self._shown.close()
         if self._progress is not None:
-            self.console.print(f"{describe(self._progress)}")
+            self.console.print(describe(self._progress))
 
     def __call__(self, progress: Progress) -> None:
         self._progress = progress
