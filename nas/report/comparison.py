@@ -46,7 +46,7 @@ def render_comparison(runs: Sequence[Run]) -> str:
     box = common_box(runs, objectives)
     if box is not None:
         figures["hypervolume"] = hypervolumes_figure(runs, names, box)
-    data = page_data(runs, points, figures, [regions(points, keys, index) for index in range(len(runs))])
+    data = page_data(runs, points, figures, [regions(points, index) for index in range(len(runs))])
     for shown, name in zip(data["runs"], names, strict=True):
         shown["name"] = name
     titles = listed([objective.title.lower() for objective in objectives])

@@ -18,18 +18,12 @@ from nas.errors import UserError
 from nas.files import write_atomic
 from nas.report import effort, importance, reliability, schedules
 from nas.report.figures import Sources, run_figures
-from nas.report.points import Point, command, known_quantities, points_data, shorten
-from nas.report.scatter import Figure, axis_ticks, axis_unit, regions
+from nas.report.points import Point, command, points_data, shorten
+from nas.report.scatter import Figure, axes_of, regions
 from nas.report.summary import ENDED, front_rows, summary
-from nas.units import QUANTITIES, accuracy_decimals, counted, show
+from nas.units import QUANTITIES, counted
 
 REPORT_FILE = "report.html"
-
-PRINTED_IMAGES = 10_000
-"""The test images of the data sets that the papers print accuracies for (CIFAR)."""
-
-PARTS_OF = {"accuracy": "validation", "test_accuracy": "test"}
-"""Which images an accuracy is counted on."""
 
 MOST_ROWS = 12
 """A longer front is folded: the plot should not be pages away."""
@@ -71,7 +65,7 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
     sources = Sources(run, printed)
     points, keys = sources.points, sources.keys
     figures = run_figures(sources)
-    data = page_data([run], points, figures, [regions(points, keys)])
+    data = page_data([run], points, figures, [regions(points)])
     indices = {point.number: index for index, point in enumerate(points)}
     settings, environment = run.settings, run.environment
     started = environment.get("started", "")[:16].replace("T", " ")
@@ -91,7 +85,7 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
         any_rungs=bool(settings.rungs),
         any_queued=any(point.kind in ("own", "published") for point in points),
         figures=set(figures),
-        schedules=[_schedule_row(run, points[index], index) for index in schedules.drawn(points)],
+        schedules=[_schedule_row(points[index], index) for index in schedules.drawn(points)],
         images={part: f"{run.data[part]:,}" for part in ("validation", "test") if part in run.data},
         verdict=together(schedules.verdict(points)),
         expansions=data["expansions"],
@@ -104,20 +98,16 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
     )
 
 
-def _schedule_row(run: Run, point: Point, index: int) -> dict[str, Any]:
+def _schedule_row(point: Point, index: int) -> dict[str, Any]:
     places = [f"no. {point.rank} on the front"] if point.rank else []
-    kinds = {"found": [], "own": ["your own"], "published": ["published"], "printed": ["printed"]}[point.kind]
+    kinds = {"found": [], "own": ["your own"]}.get(point.kind, [point.kind])
     return {
         "point": index,
         "name": point.name,
         "kind": point.kind,
         "note": ", ".join([*kinds, *places, *([ENDED[point.state]] if point.state in ("stopped", "failed") else [])]),
-        "size": show("size", point.values.get("size")),
-        "accuracy": show(
-            "accuracy",
-            point.values.get("accuracy") if point.state in ("complete", "printed") else None,
-            PRINTED_IMAGES if point.kind == "printed" else run.data.get("validation"),
-        ),
+        "size": point.show("size"),
+        "accuracy": point.show("accuracy") if point.state in ("complete", "printed") else "–",
     }
 
 
@@ -146,20 +136,17 @@ def page_data(
     expansions = [
         t for architecture in drawn for stage in architecture.stages if (t := getattr(stage, "expansion", None))
     ]
-    quantities = {}
-    for key in known_quantities(points):
-        quantity = QUANTITIES[key]
-        factor, unit = axis_unit(points, key)
-        quantities[key] = {
-            "title": quantity.title,
-            "units": quantity.units,
-            "maximise": quantity.maximise,
-            "log": quantity.log,
-            "factor": factor,
-            "unit": unit,
-            "ticks": axis_ticks(points, key),
-            "decimals": min(accuracy_decimals(run.data.get(PARTS_OF[key])) for run in runs) if unit == "%" else None,
+    axes = axes_of(points)
+    quantities = {
+        key: {
+            "title": QUANTITIES[key].title,
+            "axis": axis.title,
+            "log": axis.is_log,
+            "factor": axis.factor,
+            "ticks": axis.ticks,
         }
+        for key, axis in axes.items()
+    }
     return {
         "points": points_data(points),
         "quantities": quantities,

@@ -9,10 +9,13 @@ from nas.architecture import catalogue
 from nas.architecture.document import Architecture, dump_yaml, scale, versioned
 from nas.architecture.reported import Printed
 from nas.driver.run import Record, Run
-from nas.units import QUANTITIES
+from nas.units import QUANTITIES, show
 
 MOST_YAML = 400_000
 """So many characters of different lines of YAML are put into a page."""
+
+PRINTED_IMAGES = 10_000
+"""The test images of the data sets that the papers print accuracies for (CIFAR)."""
 
 DIGITS = 7
 """Significant digits of the numbers in the page: more than anybody reads, a third of what a float prints."""
@@ -28,6 +31,7 @@ class Point:
         rank: on the front, from 1; None elsewhere.
         beside: why it may not stand on the front; empty where it may.
         values: by :data:`nas.units.QUANTITIES` key; what is not known is left out.
+        images: by the key of an accuracy: on how many it was counted.
         notes: what else a reader should know, such as the reason of the state or the paper's table.
         command: trains it; empty where a file must be saved first.
         run: which run of a comparison.
@@ -37,6 +41,7 @@ class Point:
     kind: str
     state: str
     values: Mapping[str, float]
+    images: Mapping[str, int | None]
     rank: int | None = None
     beside: str = ""
     number: int | None = None
@@ -44,6 +49,10 @@ class Point:
     notes: Sequence[str] = field(default_factory=tuple)
     command: str = ""
     run: int = 0
+
+    def show(self, key: str) -> str:
+        """Format one of the values; ``–`` where it is not known."""
+        return show(key, self.values.get(key), self.images.get(key))
 
 
 def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> list[Point]:
@@ -59,6 +68,7 @@ def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> lis
             kind=record.origin or "found",
             state=record.state,
             values=record_values(record),
+            images={"accuracy": run.data.get("validation"), "test_accuracy": run.data.get("test")},
             rank=ranks.get(record.number),
             beside=record.beside,
             number=record.number,
@@ -143,6 +153,7 @@ def points_data(points: Sequence[Point]) -> dict[str, Any]:
             "kind": point.kind,
             "state": point.state,
             "values": [shorten(point.values[key]) if key in point.values else None for key in keys],
+            "shown": [point.show(key) for key in keys],
             "run": point.run,
             "rank": point.rank,
             "number": point.number,
@@ -228,6 +239,7 @@ def _printed_point(run: Run, row: Printed, names: Container[str], index: int) ->
         # What papers print was read on test images; on the axis of validation accuracy it stands for lack of another.
         values=dict.fromkeys(("accuracy", "test_accuracy"), row.accuracy or 0.0)
         | {key: value for key, value in values.items() if value is not None},
+        images=dict.fromkeys(("accuracy", "test_accuracy"), PRINTED_IMAGES),
         notes=[note for note in notes if note],
         run=index,
     )

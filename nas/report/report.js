@@ -5,7 +5,9 @@
 const page = JSON.parse(document.getElementById("data").textContent);
 const points = page.points.rows;
 for (const point of points) {
-  point.values = Object.fromEntries(page.points.keys.map((key, i) => [key, point.values[i]]));
+  for (const name of ["values", "shown"]) {
+    point[name] = Object.fromEntries(page.points.keys.map((key, i) => [key, point[name][i]]));
+  }
   point.notes = (point.notes || []).map((i) => page.points.texts[i]);
 }
 const stages = page.points.stages.map(([block, t, c, n, s, kernels, combine, se, experts]) => (
@@ -17,18 +19,6 @@ function element(tag, attributes, ...children) {
   for (const [name, value] of Object.entries(attributes || {})) made.setAttribute(name, value);
   made.append(...children);
   return made;
-}
-
-// ---- numbers ----
-
-function show(key, value) {
-  const quantity = page.quantities[key];
-  const [, factor, unit] = quantity.units.find(([from]) => Math.abs(value) >= from);
-  const number = value * factor;
-  if (unit === "%") return `${number.toFixed(quantity.decimals)} %`;
-  const digits = Math.abs(number) >= 100 ? 0 : 2;
-  const text = digits && Math.abs(number) < 1 && number ? number.toFixed(2 - Math.floor(Math.log10(Math.abs(number)))) : number.toFixed(digits);
-  return unit ? `${text} ${unit}` : text;
 }
 
 // ---- a network as a strip of stages ----
@@ -67,7 +57,7 @@ function figures(point) {
   const list = element("dl");
   for (const key of Object.keys(page.quantities)) {
     if (point.values[key] === null || (point.kind === "printed" && key === "accuracy")) continue;
-    list.append(element("dt", {}, page.quantities[key].title), element("dd", {}, show(key, point.values[key])));
+    list.append(element("dt", {}, page.quantities[key].title), element("dd", {}, point.shown[key]));
   }
   return list;
 }
@@ -258,11 +248,6 @@ function ring(figure) {
   Object.assign(trace, { x: values(shown, x), y: values(shown, y) });
 }
 
-function axisTitle(key) {
-  const { title, unit } = page.quantities[key];
-  return unit ? `${title} (${unit})` : title;
-}
-
 function chooseAxes() {
   const [x, y, colour] = axes();
   const figure = page.figures.pareto;
@@ -285,12 +270,12 @@ function chooseAxes() {
     }
   }
   for (const [axis, key] of [["xaxis", x], ["yaxis", y]]) {
-    const { log, ticks } = page.quantities[key];
+    const { axis: text, log, ticks } = page.quantities[key];
     const labels = ticks ? { tickmode: "array", tickvals: ticks } : { tickmode: "auto", tickvals: null };
-    Object.assign(figure.layout[axis], { title: { text: axisTitle(key) }, type: log ? "log" : "linear", ...labels });
+    Object.assign(figure.layout[axis], { title: { text }, type: log ? "log" : "linear", ...labels });
   }
   figure.layout.coloraxis.showscale = Boolean(colour);
-  if (colour) figure.layout.coloraxis.colorbar.title.text = axisTitle(colour);
+  if (colour) figure.layout.coloraxis.colorbar.title.text = page.quantities[colour].axis;
   return draw(document.querySelector('[data-figure="pareto"]'));
 }
 

@@ -5,11 +5,12 @@ chosen: a trace's ``meta.points`` says which points it shows, and its ``meta.rol
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from nas.report.points import Point
+from nas.report.points import Point, known_quantities
 from nas.report.ticks import log_ticks
 from nas.units import QUANTITIES, Quantity
 
@@ -93,9 +94,33 @@ def _is_of(kind: str, is_outside: bool, point: Point) -> bool:
     return point.kind == kind and point.state == "complete" and bool(point.beside) == is_outside
 
 
-def regions(points: Sequence[Point], keys: Sequence[str], run: int = 0) -> dict[str, Coordinates]:
+@dataclass(frozen=True)
+class Axis:
+    """A quantity's axis: shown are values times `factor`, at `ticks`, or where plotly puts them."""
+
+    title: str
+    factor: float
+    is_log: bool
+    ticks: Sequence[float] | None
+
+
+def axes_of(points: Sequence[Point]) -> dict[str, Axis]:
+    """Make an axis, with one unit, for every quantity that the points have."""
+    axes = {}
+    for key in known_quantities(points):
+        quantity = QUANTITIES[key]
+        values = [point.values[key] for point in points if key in point.values]
+        factor, unit = quantity.axis_unit(values)
+        positive = [value * factor for value in values if value > 0]
+        ticks = log_ticks(min(positive), max(positive)) if quantity.log and positive else None
+        axes[key] = Axis(f"{quantity.title} ({unit})" if unit else quantity.title, factor, quantity.log, ticks)
+    return axes
+
+
+def regions(points: Sequence[Point], run: int = 0) -> dict[str, Coordinates]:
     """Return the shaded region of one run for every pair of axes that can be chosen, by ``x y``."""
-    return {f"{x} {y}": _scaled_region(points, x, y, run) for x in keys for y in keys}
+    axes = axes_of(points)
+    return {f"{x} {y}": _scaled_region(points, axes, x, y, run) for x in axes for y in axes}
 
 
 def dominated(points: Sequence[Point], x: Quantity, y: Quantity, run: int = 0) -> list[tuple[float, float]]:
@@ -127,27 +152,16 @@ def reference(values: Sequence[float], quantity: Quantity) -> float:
     return worst + MARGIN * ((worst - best) or (-1 if quantity.maximise else 1) * max(abs(worst), 1e-9))
 
 
-def axis_unit(points: Sequence[Point], key: str) -> tuple[float, str]:
-    """Choose factor and unit of a quantity's axis."""
-    return QUANTITIES[key].axis_unit(point.values[key] for point in points if key in point.values)
-
-
-def axis_ticks(points: Sequence[Point], key: str) -> list[float] | None:
-    """Return the ticks of a logarithmic axis, in its unit; None for a linear one, which plotly labels well itself."""
-    factor, _ = axis_unit(points, key)
-    values = [point.values[key] * factor for point in points if point.values.get(key, 0) > 0]
-    return log_ticks(min(values), max(values)) if QUANTITIES[key].log and values else None
-
-
 class Plane:
     """Makes the traces of some points on one pair of axes."""
 
     def __init__(self, points: Sequence[Point], x: str, y: str) -> None:
         self.points, self.x, self.y = points, x, y
+        self.axes = axes_of(points)
 
     def values(self, indices: Sequence[int], key: str) -> list[float | None]:
         """Return a quantity of some points in its axis' unit; None, which plotly leaves out, where it is not known."""
-        factor, _ = axis_unit(self.points, key)
+        factor = self.axes[key].factor
         known = [self.points[index].values.get(key) for index in indices]
         return [None if value is None else value * factor for value in known]
 
@@ -195,7 +209,7 @@ class Plane:
 
     def region(self, colour: str, run: int = 0, *, shaded: bool = True) -> list[Figure]:
         """Draw the region that a run's networks dominate, and its edge."""
-        xs, ys = _scaled_region(self.points, self.x, self.y, run)
+        xs, ys = _scaled_region(self.points, self.axes, self.x, self.y, run)
         quiet = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
         shade = {"x": xs, "y": ys, "fill": "toself", "fillcolor": "var(--region)", "line": {"width": 0}}
         stairs = {"x": xs[:-2], "y": ys[:-2], "line": {"color": colour, "width": 1}}
@@ -238,7 +252,7 @@ class Plane:
             "coloraxis": {
                 "colorscale": SCALE,
                 "showscale": colour is not None,
-                "colorbar": {"title": {"text": self.title(colour or self.x), "side": "right"}, "thickness": 12},
+                "colorbar": {"title": {"text": self.axes[colour or self.x].title, "side": "right"}, "thickness": 12},
             },
             "hovermode": "closest",
             "legend": {**LEGEND_ABOVE, "tracegroupgap": 0},
@@ -247,12 +261,9 @@ class Plane:
         }
 
     def axis(self, key: str) -> Figure:
-        axis = {"title": {"text": self.title(key)}, "type": "linear", "zeroline": False}
-        return axis | {"type": "log", "tickvals": axis_ticks(self.points, key)} if QUANTITIES[key].log else axis
-
-    def title(self, key: str) -> str:
-        unit = axis_unit(self.points, key)[1]
-        return f"{QUANTITIES[key].title} ({unit})" if unit else QUANTITIES[key].title
+        axis = self.axes[key]
+        logarithmic = {"type": "log", "tickvals": axis.ticks} if axis.is_log else {"type": "linear"}
+        return {"title": {"text": axis.title}, "zeroline": False, **logarithmic}
 
 
 def pin_ring() -> Figure:
@@ -276,10 +287,9 @@ def legend_entry(trace: Figure) -> Figure:
     return {"meta": {"role": "legend"}, "x": [None], "y": [None], "marker": marker, "hoverinfo": "skip", **kept}
 
 
-def _scaled_region(points: Sequence[Point], x: str, y: str, run: int) -> Coordinates:
+def _scaled_region(points: Sequence[Point], axes: Mapping[str, Axis], x: str, y: str, run: int) -> Coordinates:
     corners = dominated(points, QUANTITIES[x], QUANTITIES[y], run)
-    factors = [axis_unit(points, key)[0] for key in (x, y)]
-    return [a * factors[0] for a, _ in corners], [b * factors[1] for _, b in corners]
+    return [a * axes[x].factor for a, _ in corners], [b * axes[y].factor for _, b in corners]
 
 
 def _apart(values: Sequence[float | None]) -> list[float | None]:
