@@ -1,6 +1,6 @@
 """Tables that the commands print: plain data in, text on a terminal out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,11 @@ from nas.export.command import Exported
 from nas.export.predict import Prediction
 from nas.latency import Measurement
 from nas.latency import Table as LatencyTable
-from nas.report.points import command, record_values, shown_name
+from nas.report.points import record_values, shown_name, train_command
 from nas.report.summary import origin_mark, references
 from nas.terminal import Terminal
 from nas.training.loop import Epoch
 from nas.units import QUANTITIES, counted, percent, show, three_digits
-
-
-def train_command(run: Run, rank: int) -> str:
-    """Write the command that trains a member of the front again; `rank` counts from 1."""
-    return command(run, str(run.front_file(rank, run.front_records[rank - 1])))
 
 
 def print_run(console: Terminal, run: Run, report: Path) -> None:
@@ -65,7 +60,7 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
         console.print(sentence)
     console.print(f"Report:  {report}")
     console.print(f"Trials:  {run.path / 'trials.csv'}")
-    console.print(f"Train the most accurate again:\n  {train_command(run, 1)}")
+    console.print(f"Train the most accurate again:\n  {train_command(run, front[0], 1, ())}")
 
 
 def print_epoch(console: Terminal, epoch: Epoch, epochs: int) -> None:
@@ -177,10 +172,10 @@ def print_latencies(console: Terminal, found: Sequence[Measurement]) -> None:
             notes.append(f"{item.name}: tied with {', '.join(tied)}")
         table.add_row(
             item.name,
-            f"{item.value_ms:.4g} ms",
-            f"{item.low_ms:.4g} to {item.high_ms:.4g}",
-            f"{item.median_ms:.4g}",
-            f"{item.p90_ms:.4g}",
+            show("measured_latency", item.value_ms),
+            f"{three_digits(item.low_ms)} to {three_digits(item.high_ms)}",
+            three_digits(item.median_ms),
+            three_digits(item.p90_ms),
             str(item.repeats),
         )
     console.print(table)
@@ -215,11 +210,11 @@ def print_reproduction(console: Terminal, done: Reproduction) -> None:
         table.add_row(
             row["printed_name"],
             row["dataset"],
-            _known(row["printed_accuracy"], "{:.2%}"),
+            _known(row["printed_accuracy"], "{:.2%}".format),
             done.percent(row, "accuracy") + spread,
             done.percent(row, "test_accuracy"),
-            _known(row["printed_latency_ms"], "{:.3g}"),
-            _known(row["latency_ms"], "{:.3g}"),
+            _known(row["printed_latency_ms"], three_digits),
+            _known(row["latency_ms"], three_digits),
             *(
                 f"{_known(row[f'printed_{name}_rank'])} / {_known(row[f'{name}_rank'])}"
                 for name in ("accuracy", "latency_ms")
@@ -230,8 +225,8 @@ def print_reproduction(console: Terminal, done: Reproduction) -> None:
         console.print(line)
 
 
-def _known(value: Any, form: str = "{}") -> str:
-    return "-" if pd.isna(value) else form.format(value)
+def _known(value: Any, form: Callable[[Any], str] = str) -> str:
+    return "-" if pd.isna(value) else form(value)
 
 
 def print_exported(console: Terminal, exported: Exported) -> None:
