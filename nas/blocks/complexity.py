@@ -59,12 +59,22 @@ class Tally:
     """Tensors kept for later, such as a shortcut's input."""
     reads_held: bool = False
     """The current tensor is among those held."""
-    log: list[Layer] | None = None
-    """Where each layer is written down, if anywhere."""
 
     @property
     def tensor_bytes(self) -> int:
         return FLOAT_BYTES * self.channels * self.size**2
+
+    @contextmanager
+    def layer(
+        self, kind: str, kernel: int = 1, stride: int = 1, features: tuple[int, int] | None = None
+    ) -> Iterator[None]:
+        """Count what is inside as one layer, which may consist of others; tallies that write layers down override it.
+
+        Args:
+            features: of a linear layer, in and out; other layers read and write the current tensor.
+        """
+        del kind, kernel, stride, features
+        yield
 
     def conv(
         self,
@@ -82,21 +92,19 @@ class Tally:
         Args:
             bias: whether it has one (None: where the network has no norm).
         """
-        before = self.channels, self.params, self.macs
         weights = out_channels * (self.channels // groups) * kernel**2
         biases = out_channels if (self.biased if bias is None else bias) else 0
         size = convolved(self.size, kernel, stride, padding)
-        self.conv_params += experts * weights
-        self.conv_macs += weights * size**2
-        self.params += experts * (weights + biases)
-        self.macs += weights * size**2
-        if experts > 1:
-            self.macs += experts * (weights + biases)  # mixing
-            self._dense(self.channels, experts)  # routing
-        self.emit(out_channels, size)
-        if self.log is not None:
-            kind = "conv" if groups == 1 else "depthwise" if groups == before[0] else "grouped"
-            self._write(f"conditional {kind}" if experts > 1 else kind, *before, kernel, stride)
+        kind = "conv" if groups == 1 else "depthwise" if groups == self.channels else "grouped"
+        with self.layer(f"conditional {kind}" if experts > 1 else kind, kernel, stride):
+            self.conv_params += experts * weights
+            self.conv_macs += weights * size**2
+            self.params += experts * (weights + biases)
+            self.macs += weights * size**2
+            if experts > 1:
+                self.macs += experts * (weights + biases)  # mixing
+                self._dense(self.channels, experts)  # routing
+            self._emit(out_channels, size)
 
     def pyramid(
         self, kernels: tuple[int, ...], combine: str, *, stride: int, experts: int = 1, depthwise: bool = True
@@ -113,50 +121,41 @@ class Tally:
 
     def norm(self) -> None:
         """BatchNorm of the current tensor, in networks that have it."""
-        if self.biased:
-            return
-        before = self.channels, self.params, self.macs
-        self.params += 2 * self.channels
-        self.buffer_bytes += 2 * FLOAT_BYTES * self.channels + NORM_COUNTER_BYTES
-        self._write("norm", *before)
+        if not self.biased:
+            with self.layer("norm"):
+                self.params += 2 * self.channels
+                self.buffer_bytes += 2 * FLOAT_BYTES * self.channels + NORM_COUNTER_BYTES
 
     def squeeze_excitation(self, squeeze_channels: int) -> None:
         """Two 1x1 layers with bias on the pooled tensor."""
-        self.linear_beside(self.channels, squeeze_channels)
-        self.linear_beside(squeeze_channels, self.channels)
+        with self.layer("squeeze-excitation"):
+            for features in ((self.channels, squeeze_channels), (squeeze_channels, self.channels)):
+                with self.layer("linear", features=features):
+                    self._dense(*features)
 
     def pool(self, stride: int, padding: Padding, kind: str = "max pool") -> None:
         """3x3 pooling."""
-        before = self.channels, self.params, self.macs
-        self.emit(self.channels, pooled(self.size, stride, padding))
-        self._write(kind, *before, POOL_KERNEL, stride)
+        with self.layer(kind, POOL_KERNEL, stride):
+            self._emit(self.channels, pooled(self.size, stride, padding))
 
     def pool_all(self) -> None:
         """Global average pooling."""
-        before = self.channels, self.params, self.macs
-        self.emit(self.channels, 1)
-        self._write("global pool", *before)
+        with self.layer("global pool"):
+            self._emit(self.channels, 1)
 
     def shuffle(self) -> None:
         """A permutation of the channels, which no layer can do in place."""
-        before = self.channels, self.params, self.macs
-        self.emit(self.channels, self.size)
-        self._write("shuffle", *before)
+        with self.layer("shuffle"):
+            self._emit(self.channels, self.size)
 
     def linear(self, out_features: int) -> None:
-        in_features = self.channels * self.size**2
-        self.emit(out_features, 1)
-        self.linear_beside(in_features, out_features)
+        """A linear layer with bias on the flattened tensor."""
+        features = self.channels * self.size**2, out_features
+        with self.layer("linear", features=features):
+            self._emit(out_features, 1)
+            self._dense(*features)
 
-    def linear_beside(self, in_features: int, out_features: int) -> None:
-        """A linear layer with bias beside the current tensor, which stays."""
-        before = self.params, self.macs
-        self._dense(in_features, out_features)
-        if self.log is not None:
-            params, macs = self.params - before[0], self.macs - before[1]
-            self.log.append(Layer("linear", in_features, out_features, 1, 1, 1, params, macs))
-
-    def emit(self, channels: int, size: int) -> None:
+    def _emit(self, channels: int, size: int) -> None:
         """The current tensor is read and another is written."""
         read = 0 if self.reads_held else self.tensor_bytes
         self.reads_held = False
@@ -189,12 +188,25 @@ class Tally:
         self.params += in_features * out_features + out_features
         self.macs += in_features * out_features
 
-    def _write(self, kind: str, channels: int, params: int, macs: int, kernel: int = 1, stride: int = 1) -> None:
-        if self.log is not None:
-            params, macs = self.params - params, self.macs - macs
-            self.log.append(Layer(kind, channels, self.channels, kernel, stride, self.size, params, macs))
-
     @staticmethod
     def _branches_bytes(index: int, combine: str, channels: int, size: int) -> int:
         done = index if combine == "concat" else min(index, 1)  # sums share one tensor
         return done * FLOAT_BYTES * channels * size**2
+
+
+class LayerLog(Tally):
+    """A tally that writes its layers down."""
+
+    def __init__(self, channels: int, size: int, *, biased: bool = False) -> None:
+        super().__init__(channels, size, biased)
+        self.layers: list[Layer] = []
+
+    @contextmanager
+    def layer(
+        self, kind: str, kernel: int = 1, stride: int = 1, features: tuple[int, int] | None = None
+    ) -> Iterator[None]:
+        channels, params, macs = self.channels, self.params, self.macs
+        yield
+        if kind != "squeeze-excitation":  # its two linear layers are written down
+            ends, size = (features, 1) if features else ((channels, self.channels), self.size)
+            self.layers.append(Layer(kind, *ends, kernel, stride, size, self.params - params, self.macs - macs))

@@ -4,7 +4,7 @@ import functools
 from typing import NamedTuple
 
 from nas.architecture.document import Architecture, Block
-from nas.blocks.complexity import FLOAT_BYTES, Layer, Tally
+from nas.blocks.complexity import FLOAT_BYTES, Layer, LayerLog, Tally
 
 
 class Cost(NamedTuple):
@@ -40,7 +40,7 @@ def cost(architecture: Architecture, num_classes: int = 10) -> Cost:
         architecture: the document.
         num_classes: outputs of the last layer.
     """
-    tally = _start(architecture)
+    tally = Tally(architecture.input.channels, architecture.input.resolution, biased=architecture.norm == "none")
     count_stem(architecture, tally)
     for block in architecture.blocks():
         _add(tally, count_block(block))
@@ -56,15 +56,12 @@ def cost(architecture: Architecture, num_classes: int = 10) -> Cost:
 
 
 def layers(architecture: Architecture, num_classes: int = 10) -> list[PlacedLayer]:
-    """The network layer by layer, in the order in which it runs; their params and MACs add up to the network's."""
-    tally = _start(architecture)
-    tally.log = []
+    """List the layers in the order in which they run; their params and MACs add up to the network's."""
+    tally = LayerLog(architecture.input.channels, architecture.input.resolution, biased=architecture.norm == "none")
     placed: list[PlacedLayer] = []
 
     def place(part: str, block: int = 0) -> None:
-        assert tally.log is not None
-        placed.extend(PlacedLayer(part, block, layer) for layer in tally.log)
-        tally.log.clear()
+        placed.extend(PlacedLayer(part, block, layer) for layer in tally.layers[len(placed) :])
 
     count_stem(architecture, tally)
     place("stem")
@@ -80,14 +77,10 @@ def layers(architecture: Architecture, num_classes: int = 10) -> list[PlacedLaye
 
 @functools.lru_cache(maxsize=100_000)
 def count_block(block: Block) -> Tally:
-    """One block's tally, not to be changed: a search meets the same blocks over and over, so each is counted once."""
+    """Count one block, once: a search meets the same ones over and over. The tally is not to be changed."""
     tally = Tally(block.in_channels, block.resolution)
     block.spec.count(block, tally)
     return tally
-
-
-def _start(architecture: Architecture) -> Tally:
-    return Tally(architecture.input.channels, architecture.input.resolution, biased=architecture.norm == "none")
 
 
 def count_stem(architecture: Architecture, tally: Tally) -> None:

@@ -8,7 +8,7 @@ included, without building a module. Latency depends on nothing else, so segment
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nas.architecture.document import Architecture, Block
 from nas.blocks.complexity import FLOAT_BYTES, Tally
@@ -72,19 +72,29 @@ def block_segment(block: Block) -> Segment:
 
 
 class _Recorder(Tally):
-    """A tally that writes its layers down."""
+    """A tally that writes its layers down as they are folded."""
 
     def __init__(self, channels: int, size: int, *, biased: bool = False) -> None:
         super().__init__(channels, size, biased)
         self.layers: list[Layer] = []
-        self._depth = 0  # inside a layer that is written down as a whole
+        self._is_inside = False  # a layer that is written down as a whole
 
-    def conv(self, out_channels: int, kernel: int = 1, *, stride: int = 1, groups: int = 1, **others: Any) -> None:
-        kind = "conv" if kernel > 1 else "pointwise"
-        if groups > 1:
-            kind = "depthwise" if groups == self.channels else "grouped"
-        with self._layer(f"cond_{kind}" if others.get("experts", 1) > 1 else kind, kernel, stride):
-            super().conv(out_channels, kernel, stride=stride, groups=groups, **others)
+    @contextmanager
+    def layer(
+        self, kind: str, kernel: int = 1, stride: int = 1, features: tuple[int, int] | None = None
+    ) -> Iterator[None]:
+        if self._is_inside or kind == "norm":
+            yield
+            return
+        channels, size, read, macs, params = self.channels, self.size, self.tensor_bytes, self.macs, self.params
+        self._is_inside = True
+        yield
+        self._is_inside = False
+        name = _kind(kind, kernel)
+        if name == "move":
+            kernel, stride = 1, max(1, size // self.size)
+        moved, weights = read + self.tensor_bytes, FLOAT_BYTES * (self.params - params)
+        self.layers.append(Layer(name, channels, self.channels, kernel, stride, size, self.macs - macs, moved, weights))
 
     def pyramid(
         self, kernels: tuple[int, ...], combine: str, *, stride: int, experts: int = 1, depthwise: bool = True
@@ -96,31 +106,16 @@ class _Recorder(Tally):
             branches = self.channels if combine == "concat" else len(kernels) * self.channels
             self.move(branches, self.channels)
 
-    def squeeze_excitation(self, squeeze_channels: int) -> None:
-        with self._layer("se"):
-            super().squeeze_excitation(squeeze_channels)
-
-    def linear(self, out_features: int) -> None:
-        with self._layer("linear"):
-            super().linear(out_features)
-
-    def emit(self, channels: int, size: int) -> None:
-        with self._layer("move", stride=max(1, self.size // size)):
-            super().emit(channels, size)
-
     def move(self, in_channels: int, out_channels: int) -> None:
-        """Data of the current size that are only joined or added."""
+        """Write down data of the current size that are only joined or added."""
         moved = FLOAT_BYTES * self.size**2 * (in_channels + out_channels)
         self.layers.append(Layer("move", in_channels, out_channels, 1, 1, self.size, 0, moved, 0))
 
-    @contextmanager
-    def _layer(self, kind: str, kernel: int = 1, stride: int = 1) -> Iterator[None]:
-        """Write down as one layer whatever is counted inside."""
-        channels, size, read, macs, params = self.channels, self.size, self.tensor_bytes, self.macs, self.params
-        self._depth += 1
-        yield
-        self._depth -= 1
-        if not self._depth:
-            moved, weights = read + self.tensor_bytes, FLOAT_BYTES * (self.params - params)
-            sizes = channels, self.channels, kernel, stride, size
-            self.layers.append(Layer(kind, *sizes, self.macs - macs, moved, weights))
+
+def _kind(kind: str, kernel: int) -> str:
+    """Return a layer's name in latency tables: what is no product, such as pooling, moves data."""
+    base = kind.removeprefix("conditional ")
+    if base not in ("conv", "depthwise", "grouped"):
+        return {"squeeze-excitation": "se", "linear": "linear"}.get(kind, "move")
+    name = "pointwise" if base == "conv" and kernel == 1 else base
+    return name if base == kind else f"cond_{name}"
