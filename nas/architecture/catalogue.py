@@ -14,17 +14,17 @@ PAPERS = ("Han and Kwon", "Hoang and Jo", "Kuo", "lecture")
 
 
 def space_names() -> list[str]:
-    """Names of the shipped spaces."""
+    """List the shipped spaces."""
     return _names(ROOT)
 
 
 def network_names() -> list[str]:
-    """Names of the published networks."""
+    """List the published networks."""
     return _names(ROOT / "published")
 
 
 def load(reference: str | Path | Architecture) -> Architecture:
-    """The architecture that a published network's name or a YAML file's path refers to.
+    """Load the architecture that a published network's name or a YAML file's path refers to.
 
     A name without its resolution (``mobilenetv1-0.5``) means the network at 224 pixels.
 
@@ -38,7 +38,7 @@ def load(reference: str | Path | Architecture) -> Architecture:
 
 
 def load_space(reference: str | Path | Space) -> Space:
-    """The space that a shipped space's name or a YAML file's path refers to.
+    """Load the space that a shipped space's name or a YAML file's path refers to.
 
     Raises:
         UserError: no such name or file, or the document is not valid.
@@ -50,12 +50,12 @@ def load_space(reference: str | Path | Space) -> Space:
 
 
 def published() -> list[Architecture]:
-    """All published networks, by name."""
+    """Load all published networks, by name."""
     return [load(name) for name in network_names()]
 
 
 def by_paper() -> dict[str, list[Architecture]]:
-    """The published networks under the paper that names them, as their `source` says."""
+    """Load the published networks under the paper that names them, as their `source` says."""
     papers: dict[str, list[Architecture]] = {paper: [] for paper in PAPERS}
     for architecture in published():
         paper = next(paper for paper in PAPERS if paper in architecture.source)

@@ -78,11 +78,11 @@ class Architecture(Part):
         return architecture
 
     def to_dict(self) -> dict[str, Any]:
-        """The document as it was given: only the fields that were set, as plain values."""
+        """Return the document as it was given: only the fields that were set, as plain values."""
         return self.model_dump(mode="json", exclude_unset=True)
 
     def to_yaml(self) -> str:
-        """The document as a YAML file, its version first, one stage a line."""
+        """Return the document as a YAML file, its version first, one stage a line."""
         return dump_yaml(versioned(self.to_dict()))
 
     @functools.cached_property
@@ -92,7 +92,7 @@ class Architecture(Part):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def canonical(self) -> dict[str, Any]:
-        """The shortest document of this network: width folded in, no field without effect, no name or source."""
+        """Return the shortest document of this network: width folded in, no field without effect, no name or source."""
         stages = []
         channels = self.stem_channels
         for stage in self.stages:
@@ -102,7 +102,7 @@ class Architecture(Part):
         return {**self.canonical_frame(), "stages": stages}
 
     def canonical_frame(self) -> dict[str, Any]:
-        """The canonical form without its stages."""
+        """Return the canonical form without its stages."""
         frame = {
             "input": self.input.model_dump(),
             "activation": self.activation,
@@ -121,7 +121,7 @@ class Architecture(Part):
         return scale(self.head.channels, max(1, self.width)) if self.head.channels else 0
 
     def blocks(self) -> Iterator[Block]:
-        """The blocks from the stem to the head, each with its channels, stride and input size worked out."""
+        """Yield the blocks from the stem to the head, each with its channels, stride and input size worked out."""
         channels = self.stem_channels
         resolution = self.stem.out_size(self.input.resolution)
         for stage in self.stages:
@@ -129,15 +129,13 @@ class Architecture(Part):
             for index in range(stage.repeats):
                 stride = stage.stride if index == 0 else 1
                 shortcut = stage.block_shortcut(channels, out_channels, stride)
-                first = index == 0
-                yield Block(
-                    stage, channels, out_channels, stride, resolution, shortcut, first, self.activation, self.norm
-                )
+                ends = channels, out_channels
+                yield Block(stage, *ends, stride, resolution, shortcut, index == 0, self.activation, self.norm)
                 resolution = stage.out_size(resolution, stride)
                 channels = out_channels
 
     def with_input(self, *, channels: int | None = None, resolution: int | None = None) -> Self:
-        """The same network for other images.
+        """Return the same network for other images.
 
         Raises:
             UserError: the resolution is too small for the strides.
@@ -166,14 +164,13 @@ class Architecture(Part):
 
 @functools.lru_cache(maxsize=10_000)
 def canonical_stage(stage: Stage, in_channels: int, channels: int) -> dict[str, Any]:
-    """A stage's canonical form, not to be changed, for these channels before and in it."""
+    """Return a stage's canonical form, not to be changed, for these channels before and in it."""
     return stage.canonical(in_channels, channels)
 
 
 @functools.cache
 def scale(channels: int, width: float) -> int:
-    """Channels under a width multiplier: the nearest multiple of 8, at least 8 and never below 90% (MobileNetV2's
-    rule).
+    """Scale channels by a width: the nearest multiple of 8, at least 8 and never below 90% (MobileNetV2's rule).
 
     A width of 1 leaves the channels as they are written.
     """
@@ -184,12 +181,12 @@ def scale(channels: int, width: float) -> int:
 
 
 def versioned(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document as its file has it: with the version of the schema."""
+    """Return the document as its file has it: with the version of the schema."""
     return {"schema": SCHEMA, **document}
 
 
 def unversioned(document: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The document without the version, which says how a file is to be read and nothing of the network.
+    """Return the document without the version, which says how a file is to be read and nothing of the network.
 
     A document without one is of version 1.
 
@@ -205,7 +202,7 @@ def unversioned(document: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def dump_yaml(document: Mapping[str, Any]) -> str:
-    """YAML with one line per field and one per stage, for reading and comparing by eye."""
+    """Write YAML with one line per field and one per stage, for reading and comparing by eye."""
     lines = []
     for key, value in document.items():
         if key == "stages":
@@ -217,7 +214,7 @@ def dump_yaml(document: Mapping[str, Any]) -> str:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first of pydantic's complaints as one line: path, what is wrong, what was given."""
+    """Explain the first of pydantic's complaints on one line: path, what is wrong, what was given."""
     first = error.errors(include_url=False)[0]
     location = [part for part in first["loc"] if part not in KINDS and part not in ("int", "float")]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")

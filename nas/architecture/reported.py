@@ -1,14 +1,12 @@
-"""The papers' printed figures: their tables, one CSV each in ``results/published``, with what we compute beside
-it.
+"""The papers' printed figures: their tables, one CSV each in ``results/published``, with what we compute beside it.
 
-The columns are described in ``results/published/README.md``. Where the tables are missing there are
-simply no printed figures.
+``results/published/README.md`` describes the columns. Where the tables are missing there are no printed figures.
 """
 
 import csv
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from nas.errors import UserError
 from nas.files import shipped_folder
@@ -63,20 +61,26 @@ class Printed:
         return sum(value is not None for value in figures)
 
 
-def table_names(root: Path = ROOT) -> list[str]:
-    """Names of the tables, such as ``han-table3``."""
-    return sorted(path.stem for path in root.glob("*.csv"))
+_NUMBERS: Mapping[str, type[float] | type[int]] = {
+    **dict.fromkeys(("accuracy", "params", "macs", "size_bytes", "latency_ms"), float),
+    **dict.fromkeys(("batch", "computed_params", "computed_macs", "computed_size_bytes"), int),
+}
 
 
-def read_table(name: str, root: Path = ROOT) -> list[Printed]:
-    """The rows of a table, in the paper's order.
+def table_names() -> list[str]:
+    """List the tables, such as ``han-table3``."""
+    return sorted(path.stem for path in ROOT.glob("*.csv"))
+
+
+def read_table(name: str) -> list[Printed]:
+    """Read the rows of a table, in the paper's order.
 
     Raises:
         UserError: no such table, or a value in it that is no number.
     """
-    path = root / f"{name}.csv"
-    if name not in table_names(root):
-        raise UserError(f"unknown table {name!r}; one of: {', '.join(table_names(root)) or 'none is installed'}")
+    path = ROOT / f"{name}.csv"
+    if name not in table_names():
+        raise UserError(f"unknown table {name!r}; one of: {', '.join(table_names()) or 'none is installed'}")
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     printed = []
@@ -88,57 +92,31 @@ def read_table(name: str, root: Path = ROOT) -> list[Printed]:
     return printed
 
 
-def read_all(root: Path = ROOT) -> list[Printed]:
-    """The rows of all tables."""
-    return [row for name in table_names(root) for row in read_table(name, root)]
+def read_all() -> list[Printed]:
+    """Read the rows of all tables."""
+    return [row for name in table_names() for row in read_table(name)]
 
 
-def printed_for(dataset: str, root: Path = ROOT) -> list[Printed]:
+def printed_for(dataset: str) -> list[Printed]:
     """Return what the papers print of networks on a data set: one row with an accuracy per paper, network and accuracy.
 
-    Several tables of one paper repeat each other; the first that has most of the figures stays.
+    Several tables of one paper repeat each other.
     """
-    best: dict[tuple[str, str, float], Printed] = {}
-    for row in read_all(root):
-        if row.dataset == dataset and row.accuracy is not None:
-            key = (row.paper, row.name or row.printed_name, row.accuracy)
-            if key not in best or row.figures > best[key].figures:
-                best[key] = row
-    return list(best.values())
+    rows = [row for row in read_all() if row.dataset == dataset and row.accuracy is not None]
+    return fullest(rows, lambda row: (row.paper, row.name or row.printed_name, row.accuracy))
 
 
-def _parse(row: dict[str, str]) -> Printed:
-    row = dict(row)
+def fullest(rows: Iterable[Printed], key: Callable[[Printed], Hashable]) -> list[Printed]:
+    """Keep, of the rows with one key, the first that has most of the figures."""
+    groups: dict[Hashable, list[Printed]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return [max(group, key=lambda row: row.figures) for group in groups.values()]
 
-    def text(column: str) -> str:
-        return row.pop(column)
 
-    def real(column: str) -> float | None:
-        value = row.pop(column)
-        return float(value) if value else None
-
-    def whole(column: str) -> int | None:
-        value = row.pop(column)
-        return int(value) if value else None
-
-    return Printed(
-        paper=text("paper"),
-        table=text("table"),
-        row=text("row"),
-        name=text("name"),
-        printed_name=text("printed_name"),
-        dataset=text("dataset"),
-        accuracy=real("accuracy"),
-        params=real("params"),
-        macs=real("macs"),
-        size_bytes=real("size_bytes"),
-        latency_ms=real("latency_ms"),
-        batch=whole("batch"),
-        hardware=text("hardware"),
-        protocol=text("protocol"),
-        note=text("note"),
-        computed_params=whole("computed_params"),
-        computed_macs=whole("computed_macs"),
-        computed_size_bytes=whole("computed_size_bytes"),
-        other=row,
-    )
+def _parse(row: Mapping[str, str]) -> Printed:
+    columns = [item.name for item in fields(Printed) if item.name != "other"]
+    values: dict[str, Any] = {column: row[column] for column in columns}
+    for column, kind in _NUMBERS.items():
+        values[column] = kind(row[column]) if row[column] else None
+    return Printed(**values, other={column: text for column, text in row.items() if column not in columns})

@@ -96,7 +96,7 @@ class Space:
         return size * sum(self._continuations(0, frozenset(states), known) for states in starts.values())
 
     def architecture(self, parameters: Mapping[str, Value], name: str | None = None) -> Architecture:
-        """The network that the parameters choose.
+        """Return the network that the parameters choose.
 
         Args:
             parameters: a value for each parameter of the space, by name.
@@ -114,11 +114,11 @@ class Space:
         return self._with(parameters, name)
 
     def sample(self, rng: np.random.Generator | int | None = None) -> Architecture:
-        """A network with every parameter drawn uniformly; the same generator state or seed gives the same network."""
+        """Draw a network, every parameter uniformly; the same generator state or seed gives the same network."""
         return self.architecture(self.sample_parameters(rng))
 
     def sample_parameters(self, rng: np.random.Generator | int | None = None) -> dict[str, Value]:
-        """The parameters of :meth:`sample`."""
+        """Draw the parameters of :meth:`sample`."""
         generator = np.random.default_rng(rng)
         return {
             name: parameter.values[int(generator.integers(len(parameter.values)))]
@@ -134,7 +134,7 @@ class Space:
         return True
 
     def parameters(self, architecture: Architecture) -> dict[str, Value]:
-        """The parameters that give this network: the inverse of sampling.
+        """Find the parameters that give this network: the inverse of sampling.
 
         Where several do (``combine`` with one kernel), the first option in order.
 
@@ -145,10 +145,12 @@ class Space:
         reason = "its input, activation, norm, stem or head differs"
         apart: dict[str, Value] = {}
         for part, group in self._apart.items():
-            match = next((c for c in _combinations(group) if self._frame(c).get(part) == target.get(part)), None)
-            if match is None:
+            for values in _combinations(group):
+                if self._with(values).canonical_frame().get(part) == target.get(part):
+                    apart |= values
+                    break
+            else:
                 raise UserError(f"space {self.name} does not contain {architecture.name}: its {part} differs")
-            apart |= match
         # What else lies outside the stages (width, stem, head) is few choices; given those, each stage is on its own.
         for joint in _combinations(self._joint):
             chosen = apart | joint
@@ -161,7 +163,7 @@ class Space:
             channels = candidate.stem_channels
             for index, wanted in enumerate(target["stages"]):
                 state = _State(candidate.width, joint.get("stages"), channels)
-                match = next((values for values, form, _ in self._forms(index, state) if form == wanted), None)
+                match = next((values for values, form in self._forms(index, state) if form == wanted), None)
                 if match is None:
                     reason = f"no choice of stages[{index}] gives {dump_flow(wanted)}"
                     break
@@ -172,7 +174,7 @@ class Space:
         raise UserError(f"space {self.name} does not contain {architecture.name}: {reason}")
 
     def with_input(self, *, channels: int, resolution: int | None = None) -> "Space":
-        """The same space for other images: channels, and a resolution in place of the document's (or its choice)."""
+        """Return the same space for other images: channels, and a resolution in place of its own."""
         image = self.document.get("input", {})
         if _is_choice(image):
             image = {"resolution": _choice_of(self.resolutions)}
@@ -188,7 +190,7 @@ class Space:
         return tuple(dict.fromkeys(self._with(chosen).input.resolution for chosen in _combinations(group)))
 
     def to_yaml(self) -> str:
-        """The space's document as a YAML file, its version first."""
+        """Return the space's document as a YAML file, its version first."""
         return dump_yaml(versioned(self.document))
 
     @functools.cached_property
@@ -202,7 +204,7 @@ class Space:
 
     @functools.cached_property
     def _firsts(self) -> dict[int, list[tuple[str, Value]]]:
-        """The names of the parameters within each stage, and the first value of each."""
+        """The names of the parameters within each stage, and the first value of each; joining a name takes time."""
         return {index: [(p.name, p.values[0]) for p in group] for index, group in self._staged.items()}
 
     @functools.cached_property
@@ -219,13 +221,10 @@ class Space:
         alone = {p.name for group in (*self._staged.values(), *self._apart.values()) for p in group}
         return [parameter for parameter in self.parameters_by_name.values() if parameter.name not in alone]
 
-    def _frame(self, parameters: Mapping[str, Value]) -> dict[str, Any]:
-        return self._with(parameters).canonical_frame()
-
     def _continuations(
         self, index: int, states: frozenset[_State], known: dict[tuple[int, frozenset[_State]], int]
     ) -> int:
-        """In how many ways the canonical form goes on from stage `index`, where any of these states led there."""
+        """Count the ways in which the canonical form goes on from stage `index`, where one of these states led."""
         if (index, states) not in known:
             following: dict[Any, set[_State]] = {}
             ended = 0
@@ -233,19 +232,19 @@ class Space:
                 if index == len(self._stage_documents(state.stages)):
                     ended = 1
                     continue
-                for _, form, _ in self._forms(index, state):
+                for _, form in self._forms(index, state):
                     following.setdefault(_freeze(form), set()).add(state._replace(channels=form["channels"]))
             known[index, states] = ended + sum(
                 self._continuations(index + 1, frozenset(after), known) for after in following.values()
             )
         return known[index, states]
 
-    def _forms(self, index: int, state: _State) -> Iterator[tuple[dict[str, Value], dict[str, Any], Stage]]:
-        """The choices of one stage, each with its canonical form, and the stage."""
+    def _forms(self, index: int, state: _State) -> Iterator[tuple[dict[str, Value], dict[str, Any]]]:
+        """List the choices of one stage, each with its canonical form."""
         document = self._stage_documents(state.stages)[index]
         for values in _combinations(self._staged.get(index, [])):
             stage = _STAGE.validate_python(self._substitute(document, ("stages", index), values))
-            yield values, stage.canonical(state.channels, scale(stage.channels, state.width)), stage
+            yield values, stage.canonical(state.channels, scale(stage.channels, state.width))
 
     def _stage_documents(self, choice: Value | None) -> list[Any]:
         parameters = {} if choice is None else {"stages": choice}
@@ -268,7 +267,7 @@ class Space:
         return Architecture.from_dict(document, f"space {self.document.get('name', '')}")
 
     def _stage(self, index: int, document: Any, parameters: Mapping[str, Value]) -> Any:
-        """A stage with its choices substituted; checked once for each of its choices, which many networks share.
+        """Substitute a stage's choices; checked once for each of them, which many networks share.
 
         What is wrong with a document is left to the architecture to say.
         """
@@ -302,7 +301,7 @@ class Space:
         return node
 
     def _check(self, where: str) -> None:
-        """Every option is valid where it stands, and the strides fit the resolution in the worst case."""
+        """Check that every option is valid where it stands, and that the strides fit the least resolution."""
         if not isinstance(self.document.get("name"), str):
             Architecture.from_dict({"name": None, **self.document}, where)
         worst: dict[str, Value] = {}
@@ -312,7 +311,7 @@ class Space:
         Architecture.from_dict(self._substitute(self.document, (), worst), where)
 
     def _demand(self, parameters: Mapping[str, Value], where: str) -> float:
-        """The part of the resolution that the strides need, for a document that is valid but for that."""
+        """Return the part of the resolution that the strides need, for a document that is valid but for that."""
         document = self._substitute(self.document, (), parameters)
         try:
             architecture = Architecture.model_validate(document)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from nas.architecture.document import Architecture
-from nas.architecture.reported import CLASSES, Printed, read_all
+from nas.architecture.reported import CLASSES, Printed, fullest, read_all
 from nas.costs.analytic import cost
 
 COLUMNS = (
@@ -51,12 +51,9 @@ class Trained:
 
 
 def compare(
-    networks: Iterable[Architecture | Trained],
-    *,
-    dataset: str | None = None,
-    num_classes: int | None = None,
+    networks: Iterable[Architecture | Trained], *, dataset: str | None = None, num_classes: int | None = None
 ) -> pd.DataFrame:
-    """One row per network and data set that the papers print it for, in the order given; one row where they do not.
+    """List networks, one row per data set that the papers print them for, in the order given; one where they do not.
 
     ``accuracy_per_size`` (% per 100 kB) and ``time_per_size`` (µs per kB) are those of Han and Kwon's Table 4, whose
     units are printed as %/B and µsec/B. They take the printed size where there is one and our own otherwise, the
@@ -75,53 +72,37 @@ def compare(
     rows = []
     for item in networks:
         network = item if isinstance(item, Trained) else Trained(item)
-        own: list[Printed | None] = [*_by_dataset(row for row in printed if row.name == network.architecture.name)]
-        for row in own or [None]:
-            classes = num_classes or network.num_classes
-            figures = _row(network.architecture, row, dataset, classes, network.accuracy)
-            rows.append({**figures, "validation_images": network.images})
+        named = [row for row in printed if row.name == network.architecture.name]
+        nowhere = Printed("", "", "", "", "", dataset or "")
+        for row in fullest(named, lambda row: row.dataset) or [nowhere]:
+            rows.append(_row(network, row, num_classes or network.num_classes or CLASSES.get(row.dataset, 10)))
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype(dict.fromkeys(_FIGURES, float))
 
 
-def _by_dataset(rows: Iterable[Printed]) -> list[Printed]:
-    """One row per data set: the one that has most of the figures, and its notes."""
-    best: dict[str, Printed] = {}
-    for row in rows:
-        if row.dataset not in best or row.figures > best[row.dataset].figures:
-            best[row.dataset] = row
-    return list(best.values())
-
-
-def _row(
-    architecture: Architecture,
-    printed: Printed | None,
-    dataset: str | None,
-    num_classes: int | None,
-    ours: float | None,
-) -> dict[str, object]:
-    name = printed.dataset if printed else dataset or ""
-    counted = cost(architecture, num_classes or CLASSES.get(name, 10))
-    accuracy = printed.accuracy if printed and printed.accuracy is not None else ours
-    size = printed.size_bytes if printed and printed.size_bytes else counted.size_bytes
-    latency = printed.latency_ms if printed else None
+def _row(network: Trained, printed: Printed, num_classes: int) -> dict[str, object]:
+    architecture = network.architecture
+    counted = cost(architecture, num_classes)
+    accuracy = network.accuracy if printed.accuracy is None else printed.accuracy
+    size, latency = printed.size_bytes or counted.size_bytes, printed.latency_ms
     return {
         "name": architecture.name,
         "id": architecture.id,
-        "dataset": name,
+        "dataset": printed.dataset,
         "params": counted.params,
         "macs": counted.macs,
         "size_bytes": counted.size_bytes,
         "peak_activation_bytes": counted.peak_activation_bytes,
-        "accuracy": ours,
-        "printed_accuracy": printed.accuracy if printed else None,
-        "printed_params": printed.params if printed else None,
-        "printed_macs": printed.macs if printed else None,
-        "printed_size_bytes": printed.size_bytes if printed else None,
+        "accuracy": network.accuracy,
+        "validation_images": network.images,
+        "printed_accuracy": printed.accuracy,
+        "printed_params": printed.params,
+        "printed_macs": printed.macs,
+        "printed_size_bytes": printed.size_bytes,
         "printed_latency_ms": latency,
         "accuracy_per_size": None if accuracy is None else 100 * accuracy / (size / 100_000),
         "time_per_size": None if latency is None else 1000 * latency / (size / 1000),
-        "hardware": printed.hardware if printed else "",
-        "source": printed.source if printed else architecture.source,
-        "note": printed.note if printed else "",
+        "hardware": printed.hardware,
+        "source": printed.source if printed.paper else architecture.source,
+        "note": printed.note,
     }
