@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
-from nas.errors import UserError
+from nas.errors import UserError, first_mistake
 from nas.files import parse_json, read_text, write_atomic
 from nas.latency.calibration import draw_networks
 from nas.latency.engines import Runtime, to_onnx
@@ -158,7 +158,11 @@ def import_timings(
         foreign_load=0.0,
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
-    return make_table(timed, space=document.space, num_classes=document.num_classes, provenance=provenance)
+    try:
+        return make_table(timed, space=document.space, num_classes=document.num_classes, provenance=provenance)
+    except ValidationError as error:
+        mistake = ": ".join(first_mistake(error))
+        raise UserError(f"{timings}: times that no table holds ({mistake}); measure them again") from error
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -64,6 +64,18 @@ class TestExchange:
         with pytest.raises(UserError, match=message):
             import_timings(path, manifest=folder / "manifest.json", device="pi4")
 
+    def test_times_beyond_all_bounds_are_one_line(self, folder: Path, tmp_path: Path) -> None:
+        lines = ["file,ms"]  # 2 s per MAC: more than 1e9 ms per million of them
+        for entry in json.loads((folder / "manifest.json").read_text())["entries"]:
+            chain = segments(Architecture.from_dict(entry["architecture"]), 10)
+            chain = chain[entry["segment"] : entry["segment"] + 1] if "segment" in entry else chain
+            lines.append(f"{entry['file']},{2e3 * sum(layer.macs for part in chain for layer in part.layers) + 1}")
+        path = tmp_path / "t.csv"
+        path.write_text("\n".join(lines))
+        with pytest.raises(UserError, match=r"t.csv: times that no table holds \(prices\.\w+") as caught:
+            import_timings(path, manifest=folder / "manifest.json", device="pi4")
+        assert "\n" not in str(caught.value)
+
     def test_foreign_files_are_one_line(self, folder: Path, tmp_path: Path) -> None:
         path = tmp_path / "t.csv"
         manifest = folder / "manifest.json"
