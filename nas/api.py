@@ -27,26 +27,29 @@ from nas.driver.prepare import fit_space
 from nas.driver.reproduce import Reproduction
 from nas.driver.reproduce import reproduce as reproduce_table
 from nas.driver.run import Run
+from nas.driver.run_file import searched
 from nas.driver.scheduler import Progress
 from nas.driver.search import search as run_search
 from nas.driver.settings import Settings, check_published
 from nas.driver.stopping import first_rung
 from nas.errors import UserError
-from nas.export.command import check_classes, judge_onnx
 from nas.export.command import export as export
+from nas.export.command import judge_onnx, load_for
 from nas.export.predict import predict as predict
 from nas.files import fresh_folder as fresh_folder
 from nas.hardware import check_device
 from nas.options import keywords
+from nas.preprocessing import checked_fit
 from nas.report.page import write_report
 from nas.training.checkpoint import load_trained
-from nas.training.data import Dataset, decoded_resolution, load_again, load_dataset
+from nas.training.data import Dataset, absolute, decoded_resolution, load_dataset
 from nas.training.distributed import joined
 from nas.training.evaluate import evaluate as evaluate_network
 from nas.training.loop import Epoch
-from nas.training.options import TrainOptions
+from nas.training.options import DEFAULT_FIT, TrainOptions
+from nas.training.origin import Origin, begun_training, check_same
 from nas.training.recipe import Recipe, load_recipe, steps_per_epoch
-from nas.training.session import CHECKPOINT, MODEL, Trained, begun_recipe
+from nas.training.session import CHECKPOINT, MODEL, Trained
 from nas.training.session import train as train_network
 from nas.training.weights import card, restored
 
@@ -77,6 +80,8 @@ def search(options: SearchOptions) -> Run:
         seed=options.seed,
         resolution=decoded_resolution(options.dataset, options.resolution),
         at_most=max(space.resolutions),
+        fit=checked_fit(options.fit),
+        strict=options.strict,
     )
     fitted = fit_space(space, data, options.resolution)
     recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
@@ -88,6 +93,9 @@ def search(options: SearchOptions) -> Run:
         | paths
         | {
             "space": dict(fitted.document),
+            "dataset": data.name,
+            "fit": data.fit,
+            "split_by": data.split.by,
             "image_resolution": decoded_resolution(options.dataset, data.resolution),
             "objectives": tuple(options.objectives),
             "limits": tuple(options.limits),
@@ -112,7 +120,8 @@ def search(options: SearchOptions) -> Run:
 def train(options: TrainOptions) -> Trained:
     """Train one network in full; `nas train` in Python. See :func:`nas.training.session.train`.
 
-    In processes that torchrun started, they train it together.
+    What is not given of data, resolution, recipe and seed is that of the search that found the network, or of the
+    training that is resumed. In processes that torchrun started, they train it together.
 
     Args:
         architecture: A name, a file or a document.
@@ -123,24 +132,23 @@ def train(options: TrainOptions) -> Trained:
         nas.training.loop.TrainingError: the training cannot go on.
     """
     network = load(options.architecture)
-    out = Path(options.out) if options.out is not None else fresh_folder(network.name, options.dataset)
-    recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
+    begun = begun_training(Path(str(options.out)), options.epochs, options.flip) if options.resume else None
+    origin = begun or searched(options.architecture, network, options.run) or Origin(reading={"fit": DEFAULT_FIT})
+    name = absolute(options.dataset or origin.dataset)
+    asked = {key: getattr(options, key) for key in ("data_dir", "train_size", "seed")}
+    reading = origin.reading_as(name, options.resolution, **asked, fit=options.fit and checked_fit(options.fit))
+    side = options.resolution or origin.resolution
+    recipe = options.recipe or origin.recipe or "train"
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     with joined(choose_device(options.device)) as (ranks, device):
         with ranks.leader_first():
-            data = load_dataset(
-                options.dataset,
-                data_dir=options.data_dir,
-                train_size=options.train_size,
-                seed=options.seed,
-                resolution=decoded_resolution(options.dataset, options.resolution),
-                at_most=network.input.resolution,
-            )
-        if data.account:
-            log.info(data.account)
+            at_most = side or network.input.resolution
+            data = load_dataset(name, **reading, at_most=at_most, strict=options.strict)
         recipe = recipe.with_flip(options.flip).for_images(len(data.train), epochs=options.epochs)
-        if options.resume:
-            recipe = begun_recipe(out, epochs=options.epochs, flip=options.flip) or recipe
-        network = fit_architecture(network, data, options.resolution)
+        if begun and begun.recipe:
+            check_same(begun, data, str(options.out))
+            recipe = begun.recipe
+        network = fit_architecture(network, data, side)
         reason = too_large(cost(network, len(data.classes)), recipe.batch_size // ranks.count, memory_bytes(device))
         if reason is not None:
             raise UserError(f"{network.name}: {reason}")
@@ -148,8 +156,8 @@ def train(options: TrainOptions) -> Trained:
             network,
             data,
             recipe,
-            out=out,
-            seed=options.seed,
+            out=Path(options.out) if options.out is not None else fresh_folder(network.name, name),
+            seed=reading["seed"],
             device=device,
             ranks=ranks,
             compile=options.compile,
@@ -177,19 +185,10 @@ def evaluate(
         return _evaluate_onnx(Path(checkpoint), dataset, data_dir, device)
     saved = load_trained(Path(checkpoint))
     architecture = Architecture.from_dict(saved.architecture, str(checkpoint))
-    data = load_again(
-        dataset or saved.dataset,
-        split=saved.split,
-        preprocessing=card(saved, str(checkpoint)).preprocessing,
-        data_dir=data_dir,
-    )
-    if data.account:
-        log.info(data.account)
-    check_classes(data, saved.classes, str(checkpoint))
+    data = load_for(card(saved, str(checkpoint)), dataset or saved.dataset, data_dir, str(checkpoint))
     place = choose_device(device)
-    image = architecture.input
     # The images are normalised as they were in training, whatever data set they come from.
-    images = replace(data.for_network(image.channels, image.resolution, place), mean=saved.mean, std=saved.std)
+    images = replace(data.for_network(data.channels, data.resolution, place), mean=saved.mean, std=saved.std)
     network = restored(saved, str(checkpoint)).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return {
         "name": architecture.name,

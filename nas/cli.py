@@ -167,7 +167,7 @@ def reproduce(
     print_reproduction(console, done)
 
 
-@app.command(epilog="Example: nas train results/RUN/front/01-0123456789ab.yaml --dataset digits")
+@app.command(epilog="Example: nas train results/RUN/front/01-0123456789ab.yaml")
 @options(TrainOptions, "asked")
 def train(
     architecture: Annotated[
@@ -182,11 +182,15 @@ def train(
     from nas import api
     from nas.architecture.catalogue import load
     from nas.console import print_epoch
+    from nas.driver.run_file import searched
     from nas.training.distributed import launched_rank
+    from nas.training.origin import Origin
 
     console.quiet = errors.quiet = launched_rank() > 0  # one of torchrun's processes speaks for all
     out, resume = asked.get("out"), asked["resume"]
-    folder = out or api.fresh_folder(load(architecture).name, asked["dataset"])
+    network = load(architecture)
+    origin = searched(architecture, network, asked.get("run")) or Origin()
+    folder = out or api.fresh_folder(network.name, asked.get("dataset", origin.dataset))
 
     def again() -> str:
         return same_command(folder, out, resumes=(folder / "train.yaml").exists())

@@ -20,19 +20,31 @@ from nas.errors import UserError
 MOST_PIXELS = 4096
 """Of an image's side; no input of ours is larger than half of it."""
 
-Crop = Literal["pixels", "box"]
-"""How the square is cut out: of whole pixels, then resized; or as a box in real coordinates while resizing, as
-trainings did before this was written down."""
+Fit = Literal["crop", "pad", "stretch", "box"]
+"""How an image that is no square becomes one: its ends are cut, borders are added, or its shape is changed. ``box``
+cuts in real coordinates while resizing, as trainings did before this was written down."""
+FITS: tuple[Fit, ...] = ("crop", "pad", "stretch")
+"""What a user may ask for."""
+
+WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
+"""Largest values of images that hold more than 8 bits: fractions, and 8, 10, 12, 14 and 16 bits."""
 
 _CHUNK = 4096  # images converted at once: bounds the memory for intermediate results
 _WHITE = (255, 255, 255, 255)
 
-_CROPS = {
-    "pixels": "Cut a square of side S = min(W, H): columns (W - S) div 2 to (W - S) div 2 + S - 1, rows likewise from "
-    "(H - S) div 2. Resize it alone, so that nothing outside it counts. In what follows left = top = 0",
+_GRAY = (128, 128, 128)
+
+_CUT = "Cut a square of side S = min(W, H): columns (W - S) div 2 to (W - S) div 2 + S - 1, rows likewise from "
+_FITTED = {
+    "crop": _CUT + "(H - S) div 2. Resize it alone, so that nothing outside it counts. In what follows it is the image "
+    "(W = H = S), w = h = {side} and left = top = 0",
     "box": "Take the square box of side S = min(W, H) from left = (W - S) / 2, top = (H - S) / 2, which may end in "
     "half pixels. Do not cut it out: where the filter below reaches past the box, the image's pixels there count. "
-    "(Of a tall image Pillow may resize the columns before the rows: one level's difference)",
+    "(Of a tall image Pillow may resize the columns before the rows: one level's difference.) In what follows W = H = "
+    "S and w = h = {side}",
+    "pad": "Keep all of it and its shape: with L = max(W, H), w = max(1, (2 {side} W + L) div 2 L) and h likewise from "
+    "H, left = top = 0",
+    "stretch": "Keep all of it and change its shape: w = h = {side}, left = top = 0",
 }
 
 
@@ -44,22 +56,27 @@ class Preprocessing:
         channels: 3 (RGB) or 1 (luminance); another number can be described, and read from no file.
         sides: of the squares that an image is resized to, in pixels, one after another. One where images are decoded at
             the network's resolution; two where a data set has a resolution of its own.
-        crop: how the square is cut out.
+        fit: how an image becomes a square.
+        white: the value that becomes 255 in images of more than 8 bits, where it is not their format's: of
+            :data:`WHITES`, found when the training images were read.
 
     Raises:
-        UserError: a side that is too small or too large, or an unknown crop.
+        UserError: a side that is too small or too large, an unknown fit, or a white that is not one of them.
     """
 
     channels: int
     sides: tuple[int, ...]
-    crop: Crop = "pixels"
+    fit: Fit = "crop"
+    white: float | None = None
 
     def __post_init__(self) -> None:
         for side in self.sides:
             if not 1 <= side <= MOST_PIXELS:
                 raise UserError(f"decoded at {side} pixels, of 1 to {MOST_PIXELS}")
-        if self.crop not in get_args(Crop):
-            raise UserError(f"crop {self.crop!r}; allowed: {', '.join(get_args(Crop))}")
+        if self.fit not in get_args(Fit):
+            raise UserError(f"fit {self.fit!r}; allowed: {', '.join(FITS)}")
+        if self.white not in (None, *WHITES):
+            raise UserError(f"white {self.white!r}; allowed: {', '.join(f'{white:g}' for white in WHITES)}")
 
     def read(self, file: Path) -> Tensor:
         """An image as the network reads it: uint8 (1, C, R, R).
@@ -69,30 +86,38 @@ class Preprocessing:
         """
         if self.channels not in (1, 3):
             raise UserError(f"{self.channels} channels are read; image files have 1 or 3")
-        pixels = torch.tensor(decode_file(file, self.sides[0], self.crop)).permute(2, 0, 1)
+        pixels = torch.tensor(decode_file(file, self.sides[0], self.fit, self.white)).permute(2, 0, 1)
         return convert(pixels[None].contiguous(), self.channels, self.sides[-1])
 
     def steps(self) -> tuple[str, ...]:
         """The computation in words and formulas, exact enough to be written again in another language."""
         first = self.sides[0]
-        squares = " and the result ".join(f"to {side} x {side}" for side in self.sides)
+        onto = f" Lay it on a square of gray 128, from column ({first} - w) div 2 and row ({first} - h) div 2 on."
+        again = "".join(f" Resize the result to {side} x {side} in the same way." for side in self.sides[1:])
         gray = " Make the first square gray: L = (19595 R + 38470 G + 7471 B + 32768) div 65536."
+        deep = "16-bit gray v becomes v div 257"
+        if self.white is not None:
+            deep = (
+                f"Gray values v of more than 8 bits, whole or fractions, become 255 min(max(v, 0), {self.white:g}) / "
+                f"{self.white:g}, rounded"
+            )
         return (
             "Decode the file to its pixels, without colour profiles; of an animation, the first image. A JPEG is "
             "decoded at 1/k of its size by libjpeg's scaling, k the first of 8, 4, 2 for which width and height are at "
             f"least {2 * first} k, in full where there is none. (Decoding it in full moves most values by less than a "
             "level.)",
             "Mirror and turn it as the EXIF orientation says, so that the picture stands upright: W x H pixels.",
-            "Bring it to 8-bit RGB. Gray levels are repeated three times, palettes looked up. 16-bit gray v becomes "
-            "v div 257; of 16-bit colours the high byte is taken. A pixel with opacity a of 255 and value v is laid on "
+            f"Bring it to 8-bit RGB. Gray levels are repeated three times, palettes looked up. {deep}; of 16-bit "
+            "colours the high byte is taken. A pixel with opacity a of 255 and value v is laid on "
             "white: (v a + 255 (255 - a)) / 255, rounded.",
-            f"{_CROPS[self.crop]}.",
-            f"Resize {squares} (R x R) by a triangle filter that widens when it shrinks (antialiasing; Pillow's "
+            f"{_FITTED[self.fit].format(side=first)}.",
+            "Resize to w x h by a triangle filter that widens when it shrinks (antialiasing; Pillow's "
             "BILINEAR): every row, then every column of the result; where that changes no size, leave it out. With "
-            "scale = S / R and f = max(1, scale), output i weighs each input pixel k that there is with "
-            "max(0, 1 - |k + 0.5 - left - (i + 0.5) scale| / f), for columns top in place of left. The weights of one "
-            "output are divided by their sum and rounded to whole multiples w of 2^-22; the output is "
-            f"(sum of w v + 2^21) div 2^22.{gray if self.channels == 1 else ''}",
+            "scale = W / w and f = max(1, scale), output i weighs each input pixel k that there is with "
+            "max(0, 1 - |k + 0.5 - left - (i + 0.5) scale| / f); for columns, H, h and top in place of W, w and left. "
+            "The weights of one output are divided by their sum and rounded to whole multiples u of 2^-22; the output "
+            f"is (sum of u v + 2^21) div 2^22.{onto if self.fit == 'pad' else ''}"
+            f"{again}{gray if self.channels == 1 else ''}",
             f"Divide by 255. float32, (batch, {self.channels}, "
             f"{self.sides[-1]}, {self.sides[-1]}), {'one plane' if self.channels == 1 else 'planes R, G, B'}, rows "
             "from the top.",
@@ -103,7 +128,7 @@ class Preprocessing:
         return "\n".join(f"{number}. {step}" for number, step in enumerate(self.steps(), 1))
 
 
-def decode_file(file: Path, side: int, crop: Crop = "pixels") -> NDArray[np.uint8]:
+def decode_file(file: Path, side: int, fit: Fit = "crop", white: float | None = None) -> NDArray[np.uint8]:
     """An image file as a square: uint8 (side, side, 3), RGB.
 
     Raises:
@@ -113,11 +138,19 @@ def decode_file(file: Path, side: int, crop: Crop = "pixels") -> NDArray[np.uint
         with Image.open(file, formats=formats()) as image:
             # JPEG only: a large photograph at a fraction of its size, in a fraction of the time.
             image.draft("RGB", (2 * side, 2 * side))
-            upright = _to_rgb(ImageOps.exif_transpose(image))
-            return np.asarray(_square(upright, side, crop), dtype=np.uint8)
+            upright = _to_rgb(ImageOps.exif_transpose(image), white)
+            return np.asarray(_square(upright, side, fit), dtype=np.uint8)
     except Exception as error:  # what a damaged image breaks in Pillow's readers can be anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"image {file}: cannot be read ({reason}); repair or remove it") from error
+
+
+def checked_fit(name: str) -> Fit:
+    """Return what a user asked for, checked."""
+    for fit in FITS:
+        if name == fit:
+            return fit
+    raise UserError(f"fit {name!r}; allowed: {', '.join(FITS)}")
 
 
 @functools.cache
@@ -161,10 +194,19 @@ def convert(images: Tensor, channels: int, resolution: int) -> Tensor:
     return torch.cat([_convert(chunk.cpu(), channels, resolution) for chunk in torch.split(images, _CHUNK)])
 
 
-def _square(image: Image.Image, side: int, crop: Crop) -> Image.Image:
+def _square(image: Image.Image, side: int, fit: Fit) -> Image.Image:
     width, height = image.size
-    short = min(width, height)
-    if crop == "box":
+    short, long = min(width, height), max(width, height)
+    if fit == "stretch":
+        return _resized(image, side, side)
+    if fit == "pad":
+        # Resized first: a square around an image of one long row would take all memory.
+        inner_width, inner_height = (max(1, (2 * side * extent + long) // (2 * long)) for extent in (width, height))
+        canvas = Image.new("RGB", (side, side), _GRAY)
+        inner = _resized(image, inner_width, inner_height)
+        canvas.paste(inner, ((side - inner_width) // 2, (side - inner_height) // 2))
+        return canvas
+    if fit == "box":
         left, top = (width - short) / 2, (height - short) / 2
         return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short))
     column, row = (width - short) // 2, (height - short) // 2
@@ -172,9 +214,28 @@ def _square(image: Image.Image, side: int, crop: Crop) -> Image.Image:
     return cut.resize((side, side), Image.Resampling.BILINEAR)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits per pixel, in an integer mode that Pillow's own conversion would clip
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Resize the rows, then the columns; Pillow alone takes tall images the other way round."""
+    rows = image.resize((width, image.height), Image.Resampling.BILINEAR)
+    return rows.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def is_deep(mode: str) -> bool:
+    """Return whether images of one of Pillow's modes hold gray values of more than 8 bits."""
+    return mode == "F" or mode.startswith("I")
+
+
+def _to_rgb(image: Image.Image, white: float | None) -> Image.Image:
+    if is_deep(image.mode):  # Pillow's own conversion would clip
+        values = np.asarray(image)
+        if white is None and image.mode != "F":
+            levels = values.clip(0, 65535) // 257
+        else:
+            highest = float(values.max())
+            if white is None and not 1 < highest <= 255:
+                raise ValueError(f"fractions up to {highest:g}, and the network was trained on none")
+            levels = np.floor(np.nan_to_num(values).clip(0, white or 255) * (255 / (white or 255)) + 0.5)
+        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         coloured = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", coloured.size, _WHITE), coloured).convert("RGB")

@@ -141,7 +141,8 @@ def test_every_option_of_a_search_reaches_it(monkeypatch, tmp_path):
     argv = ["nas", "search", "--limit", "params<=1M", "--out", str(tmp_path)]
     for option, item in recorded.items():
         if option not in ("--resume", "--out"):
-            argv += [option, {"int": "7", "float": "0.5"}.get(item["type"], "a,b")]
+            value = {"int": "7", "float": "0.5"}.get(item["type"], "a,b")
+            argv += [option] if item["type"] == "bool" else [option, value]
     given = {}
 
     def search(**options):

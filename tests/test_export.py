@@ -191,7 +191,8 @@ def test_int8_of_own_images_is_calibrated_on_all_classes(tmp_path, caplog):
     }.items():
         (tmp_path / "images" / name).mkdir(parents=True)
         for index in range(6):
-            Image.new("RGB", (12, 12), (level + index % 5,) * 3).save(tmp_path / "images" / name / f"{index}.png")
+            size = (12 + index, 12 + len(name) - len("test/dark"))  # no two are copies
+            Image.new("RGB", size, (level + index % 5,) * 3).save(tmp_path / "images" / name / f"{index}.png")
     dataset = f"imagefolder:{tmp_path / 'images'}"
     architecture = nas.Architecture.from_dict({**TINY, "input": {"channels": 3, "resolution": 8}})
     recipe = load_recipe("search").with_epochs(1)
@@ -211,7 +212,7 @@ def test_int8_of_own_images_is_calibrated_on_all_classes(tmp_path, caplog):
         caplog.clear()
         with caplog.at_level(logging.INFO, "nas"):
             judged = nas.evaluate(path, dataset=dataset)
-        assert caplog.messages == ["30 images read (30 .png)"]
+        assert caplog.messages == ["30 images read (30 .png)", "no validation image of bright"]
         images = load_dataset(dataset, resolution=8)
         logits = run_onnx(path, images.test.images / 255)
         assert judged["test_accuracy"] == pytest.approx((logits.argmax(1) == images.test.labels).float().mean().item())

@@ -37,7 +37,7 @@ def triangle(pixels: NDArray[np.float64], left: float, extent: int, side: int) -
 
 
 def by_the_text(
-    file: Path, channels: int, sides: tuple[int, ...], crop: str, columns_first: bool = False
+    file: Path, channels: int, sides: tuple[int, ...], fit: str, columns_first: bool = False
 ) -> NDArray[np.float64]:
     """Steps 1 to 6 of the text, (C, R, R); Pillow decodes, numpy does the rest."""
     with Image.open(file) as image:
@@ -59,18 +59,29 @@ def by_the_text(
         pixels = np.floor((value * opacity + 255 * (255 - opacity)) / 255 + 0.5).astype(np.int64)
         pixels = np.concatenate([pixels] * 3, 2) if pixels.shape[2] == 1 else pixels
     height, width = pixels.shape[:2]
-    extent = min(width, height)
-    left, top = (width - extent) / 2, (height - extent) / 2
-    if crop == "pixels":
-        column, row = (width - extent) // 2, (height - extent) // 2
-        pixels = pixels[row : row + extent, column : column + extent]
-        left = top = 0
+    short, long, first = min(width, height), max(width, height), sides[0]
+    left = top = 0.0
+    inner = (first, first)  # w, h
+    if fit == "crop":
+        column, row = (width - short) // 2, (height - short) // 2
+        pixels = pixels[row : row + short, column : column + short]
+        width = height = short
+    elif fit == "box":
+        left, top = (width - short) / 2, (height - short) / 2
+        width = height = short
+    elif fit == "pad":
+        inner = tuple(max(1, (2 * first * size + long) // (2 * long)) for size in (width, height))
     square = pixels.astype(np.float64)
     for number, side in enumerate(sides):
-        passes = [(1, left), (0, top)]
-        for axis, start in reversed(passes) if columns_first and number == 0 else passes:
-            square = triangle(square.swapaxes(0, axis), start, extent, side).swapaxes(0, axis)
-        left, top, extent = 0, 0, side
+        passes = [(1, left, width, inner[0]), (0, top, height, inner[1])]
+        for axis, start, extent, out in reversed(passes) if columns_first and number == 0 else passes:
+            square = triangle(square.swapaxes(0, axis), start, extent, out).swapaxes(0, axis)
+        if number == 0:
+            canvas = np.full((side, side, 3), 128.0)
+            row, column = (side - inner[1]) // 2, (side - inner[0]) // 2
+            canvas[row : row + inner[1], column : column + inner[0]] = square
+            square = canvas
+        left, top, width, height, inner = 0, 0, side, side, (sides[-1],) * 2
         if number == 0 and channels == 1:
             weighted = np.tensordot(square, np.array([19595, 38470, 7471]), 1)
             square = ((weighted + 32768) // 65536)[..., None]
@@ -100,10 +111,10 @@ def pictures() -> dict[str, Image.Image]:
     }
 
 
-@pytest.mark.parametrize("crop", ["pixels", "box"])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch", "box"])
 @pytest.mark.parametrize(("channels", "sides"), [(3, (24,)), (1, (24,)), (3, (32, 24)), (1, (32, 24))])
-def test_the_text_is_what_is_computed(channels, sides, crop, tmp_path):
-    preprocessing = Preprocessing(channels, sides, crop)
+def test_the_text_is_what_is_computed(channels, sides, fit, tmp_path):
+    preprocessing = Preprocessing(channels, sides, fit)
     for turn, orientation in enumerate([1, 8, 3, 6]):
         for index, (name, picture) in enumerate(pictures().items()):
             if orientation != 1 and index % 3 != turn - 1:  # every orientation, on some of them
@@ -115,21 +126,23 @@ def test_the_text_is_what_is_computed(channels, sides, crop, tmp_path):
                 continue
             got = preprocessing.read(tmp_path / name)[0].double().numpy() / 255
             assert got.shape == (channels, 24, 24)
-            either = [False, True] if crop == "box" else [False]  # as its text says
-            expected = [by_the_text(tmp_path / name, channels, sides, crop, order) for order in either]
+            either = [False, True] if fit == "box" else [False]  # as its text says
+            expected = [by_the_text(tmp_path / name, channels, sides, fit, order) for order in either]
             assert min(np.abs(got - each).max() for each in expected) < 1e-3, name
 
 
 def test_a_card_holds_the_text_and_older_ones_are_understood():
     architecture = small([{"block": "conv", "channels": 8}])
-    shipped = Card(architecture, ("a", "b"), (0.5,) * 3, (0.5,) * 3, decoded_at=64, crop="box")
+    shipped = Card(architecture, ("a", "b"), (0.5,) * 3, (0.5,) * 3, decoded_at=64, fit="box")
     metadata = shipped.to_metadata()
     assert metadata["preprocessing"] == shipped.preprocessing.text()
-    assert "to 64 x 64 and the result to 16 x 16" in metadata["preprocessing"]
+    assert "w = h = 64" in metadata["preprocessing"]
+    assert "Resize the result to 16 x 16" in metadata["preprocessing"]
     # A file of an earlier version says nothing of the crop: it was a box in real coordinates.
-    del metadata["crop"], metadata["preprocessing"]
+    del metadata["fit"], metadata["white"], metadata["data"], metadata["preprocessing"]
     assert Card.from_metadata(metadata, "old.onnx").preprocessing == Preprocessing(3, (64, 16), "box")
-    with pytest.raises(UserError, match="crop 'round'"):
+    assert Card.from_metadata({**metadata, "crop": "pixels"}, "old.onnx").preprocessing == Preprocessing(3, (64, 16))
+    with pytest.raises(UserError, match="fit 'round'"):
         Card.from_metadata({**metadata, "crop": "round"}, "odd.onnx")
 
 
@@ -138,7 +151,7 @@ def test_both_crops_are_told_apart(tmp_path):
     pixels = np.zeros((40, 121, 3), np.uint8)
     pixels[:, :40] = 255  # just outside the square, which spans columns 40 to 79 (or 40.5 to 80.5)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert decode_file(tmp_path / "a.png", 8, "pixels").max() == 0
+    assert decode_file(tmp_path / "a.png", 8, "crop").max() == 0
     assert decode_file(tmp_path / "a.png", 8, "box").max() > 10
 
 
@@ -177,10 +190,10 @@ def test_a_training_reads_images_at_its_networks_resolution(size, sides, tmp_pat
 def test_an_older_training_reads_as_it_did(tmp_path):
     """Decoded at 64, cut as a box, whatever its checkpoint's resolution: its weights have seen nothing else."""
     folder = photographs(tmp_path / "images", 41, 66)
-    data = load_dataset(f"imagefolder:{folder}", crop="box")
+    data = load_dataset(f"imagefolder:{folder}", fit="box")
     assert data.resolution == 64
     document = {**TINY, "input": {"channels": 3, "resolution": 24}}
     done = train(nas.Architecture.from_dict(document), data, load_recipe("search").with_epochs(1), out=tmp_path / "out")
     saved = load_trained(done.model)
-    del saved.extra["crop"]
+    del saved.extra["fit"]
     assert card(saved, "it").preprocessing == Preprocessing(3, (64, 24), "box")

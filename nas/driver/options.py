@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
 from nas.options import OnCommandLine, resumable_options
+from nas.training.options import DATASETS, DEFAULT_FIT
 
 if TYPE_CHECKING:
     from nas.architecture.document import Architecture
@@ -60,10 +61,12 @@ class SearchOptions:
 
     space: Annotated[str | Path | Space, "A shipped space (see nas list) or a YAML file."] = "inverted_residual"
     _: KW_ONLY
-    dataset: Annotated[str, "digits, cifar10, cifar100, svhn, stl10, fashion_mnist or imagefolder:PATH."] = "digits"
+    dataset: Annotated[str, f"{DATASETS}."] = "digits"
     data_dir: Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."] = None
     train_size: Annotated[int | None, "Number of training images to use (default: all)."] = None
     resolution: Annotated[int | None, "Input side in pixels (default: the space's, at most the images')."] = None
+    fit: Annotated[str, "How images of a folder become squares: crop, pad or stretch."] = DEFAULT_FIT
+    strict: Annotated[bool, "Refuse a folder of images where anything in it is not read."] = False
     objectives: Annotated[Sequence[str], "accuracy and any of size, latency, params, macs, peak_memory."] = (
         "accuracy",
         "size",

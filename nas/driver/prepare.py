@@ -48,8 +48,6 @@ def prepare(settings: Settings, *, run: Path, dataset: Dataset | None) -> Prepar
         UserError: something given does not fit.
     """
     dataset = dataset or load(settings)
-    if dataset.account:
-        log.info(dataset.account)
     num_classes = len(dataset.classes)
     space, limits = settings.open_space(), settings.parsed_limits
     # The limits that need no latency first: a mistake in them should not wait for the calibration.
@@ -68,14 +66,7 @@ def prepare(settings: Settings, *, run: Path, dataset: Dataset | None) -> Prepar
 
 def load(settings: Settings) -> Dataset:
     """The data set of a search."""
-    return load_dataset(
-        settings.dataset,
-        data_dir=settings.data_dir,
-        train_size=settings.train_size,
-        validation_fraction=settings.validation_fraction,
-        seed=settings.seed,
-        resolution=settings.image_resolution,
-    )
+    return load_dataset(settings.dataset, **settings.reading)
 
 
 def fit_space(space: Space, dataset: Dataset, resolution: int | None = None) -> Space:

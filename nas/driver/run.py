@@ -115,7 +115,7 @@ class Run:
         settings: what was asked for.
         environment: machine and versions of the process that began it.
         data: images per part (``train``, ``validation``, ``test``), ``classes``, ``resolution`` (side in pixels)
-            and ``own_validation``; empty in a run of an older nas.
+            and ``own_validation``, of a folder also ``images``, its fingerprint; empty in a run of an older nas.
         records: all trials, in order.
     """
 
@@ -125,7 +125,7 @@ class Run:
         settings: Settings,
         environment: Mapping[str, Any],
         study: optuna.Study,
-        data: Mapping[str, int] | None = None,
+        data: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = path
         self.settings = settings

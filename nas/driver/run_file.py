@@ -11,11 +11,14 @@ from typing import Any
 
 import yaml
 
+from nas.architecture.document import Architecture
 from nas.driver.settings import SCHEMA, Settings
 from nas.driver.validation import check_run_file
 from nas.errors import UserError
 from nas.files import read_yaml, write_atomic
 from nas.training.data import PARTS, Dataset
+from nas.training.origin import Origin
+from nas.training.recipe import full_recipe
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
@@ -41,7 +44,7 @@ def write_run_file(
     settings: Settings,
     environment: Mapping[str, Any],
     storage: str | None,
-    data: Mapping[str, int] | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``run.yaml``; of one that is there already, the study and the environment stay.
 
@@ -49,6 +52,7 @@ def write_run_file(
     the study, where it is in a database.
     """
     known = read_run_file(path) if (path / "run.yaml").exists() else {}
+    before = known.get("data", {})  # the images that the search began with stay on record
     document = {
         "schema": SCHEMA,
         # Unlike any other in a database that many runs share, and the same when the folder gets another name.
@@ -56,13 +60,47 @@ def write_run_file(
         "storage": storage,
         "settings": settings.to_dict(),
         "environment": known.get("environment", dict(environment)),
-        "data": dict(data or known.get("data", {})),
+        # The images that the search began with stay on record.
+        "data": {
+            **(data or {}),
+            **{name: known["data"][name] for name in ("images",) if name in known.get("data", {})},
+        },
         # A run may be resumed on other machines: what was not repeatable on one of them is not in the run.
         "not_repeatable": list(
             dict.fromkeys([*known.get("not_repeatable", []), *not_repeatable(settings, environment)])
         ),
     }
     write_atomic(path / "run.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
+
+
+def searched(architecture: str | Path | Architecture, network: Architecture, run: str | Path | None) -> Origin | None:
+    """Return what a training takes over from a search.
+
+    Args:
+        architecture: as given; a file of a front belongs to the search in whose folder it is.
+        network: the architecture.
+        run: the search's folder; default: the one that the file belongs to.
+
+    Returns:
+        None where there is no search.
+
+    Raises:
+        UserError: `run` holds none, or its file is damaged.
+    """
+    if run is None:
+        file = Path() if isinstance(architecture, Architecture) else Path(architecture).absolute()
+        run = file.parent.parent
+        if file.parent.name != "front" or not (run / "run.yaml").is_file():
+            return None
+    document = read_run_file(Path(run))
+    settings = Settings.from_dict(document.get("settings"), str(Path(run) / "run.yaml"))
+    sides = settings.open_space().resolutions
+    return Origin(
+        dataset=settings.dataset,
+        reading=settings.reading,
+        resolution=network.input.resolution if network.input.resolution in sides else sides[-1],
+        recipe=full_recipe(settings.parsed_recipe, document.get("data", {}).get("train")),
+    )
 
 
 def not_repeatable(settings: Settings, environment: Mapping[str, Any]) -> list[str]:
@@ -80,15 +118,17 @@ def not_repeatable(settings: Settings, environment: Mapping[str, Any]) -> list[s
     return [line for line, holds in found.items() if holds]
 
 
-def describe_data(dataset: Dataset) -> dict[str, int]:
-    """Images per part, classes, image side in pixels, and whether the data set has a validation part of its own:
-    intervals of accuracies follow from the first.
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    """Images per part, classes, image side in pixels, whether the data set has a validation part of its own, and the
+    identity of a folder's images: intervals of accuracies follow from the first.
     """
+    known = dataset.fingerprint
     return {
         **{part: len(dataset.part(part)) for part in PARTS},
         "classes": len(dataset.classes),
         "resolution": dataset.resolution,
         "own_validation": dataset.own_validation,
+        **({"images": known.to_dict()} if known is not None else {}),
     }
 
 

@@ -33,6 +33,8 @@ from nas.driver.trial_scheduler import TrialScheduler
 from nas.driver.warm_start import earlier_run, import_networks
 from nas.errors import UserError
 from nas.training.data import Dataset
+from nas.training.fingerprint import read_fingerprint
+from nas.training.origin import Origin, check_same
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,8 @@ def search(
             _match(settings, out)
         earlier = earlier_run(settings)
         prepared = prepare(settings, run=out, dataset=dataset)
+        if (out / "run.yaml").exists():
+            _check_images(prepared.dataset, out)
 
         with ray_started(resources) as workers:
             from nas.driver.tuning import run_trials  # imports Ray, which nothing but a search needs
@@ -163,6 +167,17 @@ def _match(settings: Settings, out: Path) -> None:
         raise UserError(
             f"{out}: this run is finished ({done}); give another --out, or --resume {out} --trials N to go on"
         )
+
+
+def _check_images(dataset: Dataset, out: Path) -> None:
+    """Compare a folder's images with those that a run began with.
+
+    Raises:
+        UserError: they are others.
+    """
+    began = read_run_file(out).get("data", {}).get("images")
+    images = read_fingerprint(began, f"{out / 'run.yaml'}: images")
+    check_same(Origin(dataset.name, images=images), dataset, str(out))
 
 
 def _lease(out: Path, storage: str) -> StudyLease:

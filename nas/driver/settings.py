@@ -14,6 +14,9 @@ from nas.driver.options import CHANGEABLE, SearchOptions
 from nas.driver.stopping import rungs
 from nas.errors import UserError
 from nas.options import check_fields
+from nas.preprocessing import Fit
+from nas.training.data import absolute
+from nas.training.folder import SplitBy
 from nas.training.recipe import Recipe
 
 SCHEMA = 1
@@ -42,6 +45,8 @@ class Settings:
 
     space            the space's document, its input already that of the data set
     image_resolution side to which the images of a folder are brought when they are read
+    fit              how images of a folder become squares
+    split_by         how images of a folder are divided: by their names, or in older runs in a shuffled order
     recipe           :meth:`nas.training.recipe.Recipe.to_dict`, epochs included
     first_rung       no trial is stopped before this epoch
     enqueue          documents of the user's own networks to train first
@@ -53,6 +58,8 @@ class Settings:
     train_size: int | None = None
     validation_fraction: float = 0.15
     image_resolution: int | None = None
+    fit: Fit = "crop"
+    split_by: SplitBy = "order"
     objectives: tuple[str, ...] = tuple(SearchOptions.objectives)
     limits: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -79,6 +86,8 @@ class Settings:
     def is_same_search(self, other: "Settings") -> bool:
         """Whether the two differ at most in what a resumed search may change."""
         free = {name: getattr(other, name) for name in CHANGEABLE}
+        if absolute(self.dataset) == absolute(other.dataset):  # as it was given, in older runs
+            free["dataset"] = other.dataset
         # a run of an older version says nothing of what recipes did not have then
         return self.parsed_recipe == other.parsed_recipe and replace(self, **free, recipe=other.recipe) == other
 
@@ -99,6 +108,12 @@ class Settings:
     def rungs(self) -> tuple[int, ...]:
         """The epochs after which trials are compared."""
         return rungs(self.parsed_recipe.epochs, self.first_rung) if self.reduction > 1 else ()
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Keywords of :func:`nas.training.data.load_dataset`."""
+        same = ("data_dir", "train_size", "validation_fraction", "seed", "fit", "split_by")
+        return {name: getattr(self, name) for name in same} | {"resolution": self.image_resolution}
 
     @property
     def parsed_recipe(self) -> Recipe:

@@ -78,6 +78,7 @@ class _Data(TypedDict):
     classes: NotRequired[_Count]
     resolution: NotRequired[_Count]
     own_validation: NotRequired[bool]
+    images: NotRequired[dict[str, Any]]
 
 
 @with_config(_STRICT)

@@ -16,6 +16,7 @@ from nas.export.onnx import open_model
 from nas.export.python import module_name
 from nas.training.checkpoint import load_trained
 from nas.training.data import Dataset, load_again
+from nas.training.fingerprint import compare
 from nas.training.split import stratified_order
 from nas.training.weights import card
 
@@ -129,7 +130,7 @@ def judge_onnx(
 
 
 def load_for(description: Card, dataset: str, data_dir: str | Path | None, where: str) -> Dataset:
-    """Load a data set divided as for a network's training, and in the network's format.
+    """Load a data set read and divided as for a network's training, in the network's format; log what changed of it.
 
     Args:
         description: the network's.
@@ -141,10 +142,16 @@ def load_for(description: Card, dataset: str, data_dir: str | Path | None, where
         UserError: it cannot be read, or has other classes.
     """
     assert description.split is not None
-    data = load_again(dataset, split=description.split, preprocessing=description.preprocessing, data_dir=data_dir)
-    if data.account:
-        log.info(data.account)
+    data = load_again(
+        dataset,
+        split=description.split,
+        preprocessing=description.preprocessing,
+        classes=description.classes,
+        data_dir=data_dir,
+    )
     check_classes(data, description.classes, where)
+    if line := compare(description.data, data.fingerprint):
+        log.warning("%s: %s", where, line)
     channels, resolution, _ = description.shape
     return data.for_network(channels, resolution)
 

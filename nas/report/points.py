@@ -109,25 +109,13 @@ def train_command(run: Run, record: Record, rank: int | None, names: Container[s
         names: of the networks that ship with the package.
     """
     if rank is not None:
-        reference = str(run.front_file(rank, record))
-    elif record.published and record.architecture.name in names:
-        reference = record.architecture.name
-    else:
-        return ""
-    return command(run, reference)
+        return shlex.join(["nas", "train", str(run.front_file(rank, record))])
+    return command(run, record.architecture.name) if record.published and record.architecture.name in names else ""
 
 
 def command(run: Run, reference: str) -> str:
-    """Write ``nas train`` of a reference, on the run's data."""
-    settings = run.settings
-    words = ["nas", "train", reference, "--dataset", settings.dataset]
-    if settings.data_dir:
-        words += ["--data-dir", settings.data_dir]
-    if settings.train_size:
-        words += ["--train-size", str(settings.train_size)]
-    if settings.seed:
-        words += ["--seed", str(settings.seed)]
-    return shlex.join(words)
+    """Write ``nas train`` of a network that is no file of the run's front, on its data and as it trained."""
+    return shlex.join(["nas", "train", reference, "--run", str(run.path)])
 
 
 def known_quantities(points: Iterable[Point]) -> list[str]:

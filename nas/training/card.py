@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired, cast
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -12,7 +12,9 @@ from typing_extensions import TypedDict
 from nas.architecture.document import Architecture
 from nas.errors import UserError, first_mistake
 from nas.files import parse_json
-from nas.preprocessing import Crop, Preprocessing
+from nas.preprocessing import Fit, Preprocessing
+from nas.training.fingerprint import Fingerprint, read_fingerprint
+from nas.training.folder import SplitBy
 
 _VERSION = "1"
 _FORM = "float32 (batch, {channels}, {resolution}, {resolution}), {colours} in [0, 1], neither mean nor std applied"
@@ -26,6 +28,7 @@ class SplitFields(TypedDict):
     seed: Annotated[int, Field(ge=0)]
     validation_fraction: Annotated[float, Field(ge=0, lt=1)]
     train_size: Annotated[int, Field(ge=1)] | None
+    by: NotRequired[SplitBy]
 
 
 _SPLIT = TypeAdapter(SplitFields)
@@ -37,8 +40,9 @@ class Card:
 
     `classes`: one name per logit. `mean`, `std`: per channel, of values in [0, 1]; the shipped forms apply them
     themselves. `decoded_at`: the side in pixels at which the training data lay before they were resized to the
-    network's resolution; None where it is that resolution. `crop`: how an image was cut to a square. `dataset`: the
-    name of what it was trained on, empty where that is a folder of the user's; `split`: how it was divided.
+    network's resolution; None where it is that resolution. `fit`, `white`: of :class:`Preprocessing`.
+    `dataset`: the name of what it was trained on, empty where that is a folder of the user's; `split`: how it was
+    divided; `data`: the identity of a folder's images, None where it is not known.
 
     Raises `UserError` where mean or std do not fit the architecture's channels.
     """
@@ -48,9 +52,11 @@ class Card:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     decoded_at: int | None = None
-    crop: Crop = "pixels"
+    fit: Fit = "crop"
+    white: float | None = None
     dataset: str = ""
     split: Mapping[str, Any] | None = None
+    data: Fingerprint | None = None
 
     def __post_init__(self) -> None:
         channels = self.architecture.input.channels
@@ -75,7 +81,8 @@ class Card:
         """The steps from an image file to the network's input."""
         channels, resolution, _ = self.shape
         first = self.decoded_at or resolution
-        return Preprocessing(channels, (resolution,) if first == resolution else (first, resolution), self.crop)
+        sides = (resolution,) if first == resolution else (first, resolution)
+        return Preprocessing(channels, sides, self.fit, self.white)
 
     def to_metadata(self) -> dict[str, str]:
         """Strings, as ONNX and safetensors keep them. What is not a plain string is JSON."""
@@ -92,10 +99,12 @@ class Card:
             "channels": str(channels),
             "resolution": str(resolution),
             "decoded_at": str(self.decoded_at or resolution),
-            "crop": self.crop,
+            "fit": self.fit,
+            "white": json.dumps(self.white),
             "preprocessing": self.preprocessing.text(),
             "dataset": self.dataset,
             "split": json.dumps(self.split),
+            "data": json.dumps(self.data.to_dict(short=True) if self.data else None, ensure_ascii=False),
             "input": _FORM.format(channels=channels, resolution=resolution, colours=colours),
             "normalisation": "inside: the model subtracts mean and divides by std",
             "output": f"float32 (batch, {len(self.classes)}), logits; softmax gives the classes' probabilities",
@@ -122,14 +131,22 @@ class Card:
                 mean=tuple(float(value) for value in read["mean"]),
                 std=tuple(float(value) for value in read["std"]),
                 decoded_at=int(metadata["decoded_at"]),
-                crop=metadata.get("crop", "box"),  # type: ignore[arg-type]  # checked there
+                fit=stated_fit(metadata),
+                white=parse_json(metadata.get("white", "null"), f"{where}: white"),
                 dataset=metadata.get("dataset", ""),
                 split=check_split(parse_json(metadata.get("split", "null"), f"{where}: split")),
+                data=read_fingerprint(parse_json(metadata.get("data", "null"), f"{where}: data"), f"{where}: data"),
             )
         except UserError as error:
             raise error.at(where) from error
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(f"{where}: its metadata are damaged ({type(error).__name__}: {error})") from error
+
+
+def stated_fit(fields: Mapping[str, Any]) -> Fit:
+    """Return how images became squares as a file says it; earlier versions called it crop, or were silent."""
+    crop = fields.get("crop", "box")
+    return cast(Fit, fields.get("fit", "crop" if crop == "pixels" else crop))  # checked by Preprocessing
 
 
 def check_split(value: Any) -> Mapping[str, Any] | None:

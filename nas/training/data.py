@@ -1,26 +1,36 @@
 """Data sets as tensors: read once, held as uint8 where the network trains.
 
 A data set has three parts. The test part is fixed: it depends on no seed and is never read by a search. What remains is
-split by a seed into a training part and a validation part, class by class.
+split by a seed into a training part and a validation part, class by class; a folder of images by its files' names.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
+import os
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from nas.errors import UserError
-from nas.preprocessing import Crop, Preprocessing, convert
-from nas.training.folder import is_utf8, read_folder
+from nas.preprocessing import Fit, Preprocessing, convert
+from nas.training.fingerprint import Fingerprint, fingerprint
+from nas.training.folder import Reading, SplitBy, read_folder
+from nas.training.images import Images as Images
+from nas.training.likeness import mirrored_classes, near_copies
+from nas.training.listing import Facts, is_utf8
 from nas.training.pixels import channel_statistics
 from nas.training.sources import DOWNLOADED, Source, read_digits, read_downloaded
-from nas.training.split import stratified_order
+from nas.training.split import held_out, places, stratified_order
+
+log = logging.getLogger(__name__)
 
 PartName = Literal["train", "validation", "test"]
 PARTS: tuple[PartName, ...] = ("train", "validation", "test")
@@ -33,27 +43,6 @@ FOLDER_PREFIX = "imagefolder:"
 _VALIDATION_FLOOR = 2_000
 
 
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Images of one part and their labels.
-
-    `images`: uint8, (N, C, H, W). `labels`: int64, (N,), in [0, number of classes).
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return int(self.labels.shape[0])
-
-    def take(self, indices: Tensor) -> Images:
-        """The images at `indices` (int64, 1-D), as a copy."""
-        return Images(self.images[indices], self.labels[indices])
-
-    def to(self, device: torch.device | str) -> Images:
-        return Images(self.images.to(device), self.labels.to(device))
-
-
 @dataclass(frozen=True)
 class Split:
     """The split into training and validation images; with the data set's name, enough to repeat it."""
@@ -61,6 +50,7 @@ class Split:
     seed: int
     validation_fraction: float
     train_size: int | None
+    by: SplitBy = "order"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +58,9 @@ class Dataset:
     """A data set in memory.
 
     `mean` and `std` are per channel, in [0, 1], from the training part alone. `flip_safe` says whether an image
-    mirrored left to right still belongs to its class (a mirrored digit does not). `account`: what was read of a folder
-    of images, and what was not, in one line; empty for other data sets. `own_validation`: the validation part was not
-    held out of the training images.
+    mirrored left to right still belongs to its class (a mirrored digit does not). `own_validation`: the validation part
+    was not held out of the training images. `fit`: how images of a folder became squares. `facts`: of a folder of
+    images, else None.
     """
 
     name: str
@@ -84,8 +74,14 @@ class Dataset:
     std: tuple[float, ...]
     split: Split
     flip_safe: bool
-    account: str = ""
     own_validation: bool = False
+    fit: Fit = "crop"
+    facts: Facts | None = None
+
+    @functools.cached_property
+    def fingerprint(self) -> Fingerprint | None:
+        """The identity of a folder's images; None for other data sets."""
+        return fingerprint(self.classes, {name: self.part(name) for name in PARTS})
 
     @property
     def device(self) -> torch.device:
@@ -111,7 +107,7 @@ class Dataset:
                 "only 1 and 3 can be turned into each other"
             )
         train, validation, test = (
-            Images(convert(part.images, channels, resolution), part.labels)
+            replace(part, images=convert(part.images, channels, resolution))
             for part in (self.train, self.validation, self.test)
         )
         mean, std = channel_statistics(train.images)
@@ -136,7 +132,10 @@ def load_dataset(
     seed: int = 0,
     resolution: int | None = None,
     at_most: int | None = None,
-    crop: Crop = "pixels",
+    fit: Fit = "crop",
+    white: float | None = None,
+    split_by: SplitBy = "name",
+    strict: bool = False,
 ) -> Dataset:
     """Reads a data set by name and splits it.
 
@@ -146,7 +145,10 @@ def load_dataset(
     `validation_fraction`: of the images that are not test images; ignored for a folder that brings its own validation
     part. `resolution`: resize to this; default the data set's own. Images of a folder have any size: `at_most` is the
     side of the networks that will read them, so that they are resized once, and smaller images are not enlarged;
-    without either they are brought to 64. `crop`: how they are cut to squares.
+    without either they are brought to 64. `fit`, `white`, `split_by`, `strict`: how a folder is read, see
+    `nas.training.folder.Reading`.
+
+    What was read of a folder, what was not, and what is odd about it is logged.
 
     Raises `UserError` for anything the user can put right: unknown name, no network, damaged image, a size that is too
     large.
@@ -155,8 +157,19 @@ def load_dataset(
         raise UserError(f"validation fraction {validation_fraction}: it must lie between 0 and 1")
     if resolution is not None and resolution < 1:
         raise UserError(f"resolution {resolution}: it must be at least 1 pixel")
-    source = _read(name, data_dir, resolution, at_most, crop)
-    dataset = _split(source, train_size, validation_fraction, seed)
+    if name.startswith(FOLDER_PREFIX):
+        name = absolute(name)
+        reading = Reading(resolution, at_most, fit, white, split_by, strict)
+        source = read_folder(Path(name.removeprefix(FOLDER_PREFIX)), name=name, reading=reading)
+    else:
+        source, split_by, fit = _read_named(name, data_dir), "order", "crop"
+    dataset = replace(
+        _split(source, Split(seed, validation_fraction, train_size, split_by)),
+        fit=fit,
+    )
+    if dataset.facts is not None:
+        for line in (dataset.facts.account(), *dataset.facts.notes):
+            log.info(line)
     if resolution is not None and resolution != dataset.resolution:
         dataset = dataset.for_network(dataset.channels, resolution)
     return dataset
@@ -167,35 +180,59 @@ def decoded_resolution(name: str, resolution: int | None) -> int | None:
     return resolution if name.startswith(FOLDER_PREFIX) else None
 
 
+def absolute(name: str) -> str:
+    """A data set's name that means the same wherever one stands.
+
+    Raises:
+        UserError: it names no folder, or one whose name is not UTF-8.
+    """
+    if not name.startswith(FOLDER_PREFIX):
+        return name
+    path = name.removeprefix(FOLDER_PREFIX)
+    if not path:
+        raise UserError(f"data set {name!r}: give the folder after the colon, as in imagefolder:/data/flowers")
+    if not is_utf8(path):
+        raise UserError(f"data set {name!r}: the folder's name is not UTF-8; rename it")
+    return FOLDER_PREFIX + os.path.abspath(Path(path).expanduser())  # noqa: PTH100  # links stay
+
+
 def load_again(
     name: str,
     *,
     split: Mapping[str, Any],
     preprocessing: Preprocessing,
+    classes: tuple[str, ...] = (),
     data_dir: str | Path | None = None,
 ) -> Dataset:
-    """A data set, split and read as it was for an earlier training (`split` of its checkpoint, `preprocessing` of its
-    card).
+    """A data set, split and read as it was for an earlier training.
+
+    Args:
+        name: of the data set.
+        split: of the training's checkpoint.
+        preprocessing: of its card.
+        classes: of its card: where the data set has the same in another order, its labels follow theirs.
+        data_dir: see :func:`load_dataset`.
     """
-    return load_dataset(
+    data = load_dataset(
         name,
         data_dir=data_dir,
         train_size=split["train_size"],
         validation_fraction=split["validation_fraction"],
         seed=split["seed"],
         resolution=decoded_resolution(name, preprocessing.sides[0]),
-        crop=preprocessing.crop,
+        fit=preprocessing.fit,
+        white=preprocessing.white,
+        split_by=split.get("by", "order"),
     )
+    known = tuple(unicodedata.normalize("NFC", label) for label in classes)
+    if data.classes == known or sorted(data.classes) != sorted(known):
+        return data
+    place = torch.tensor([known.index(label) for label in data.classes])
+    train, validation, test = (replace(data.part(part), labels=place[data.part(part).labels]) for part in PARTS)
+    return replace(data, classes=known, train=train, validation=validation, test=test)
 
 
-def _read(name: str, data_dir: str | Path | None, resolution: int | None, at_most: int | None, crop: Crop) -> Source:
-    if name.startswith(FOLDER_PREFIX):
-        path = name.removeprefix(FOLDER_PREFIX)
-        if not path:
-            raise UserError(f"data set {name!r}: give the folder after the colon, as in imagefolder:/data/flowers")
-        if not is_utf8(path):
-            raise UserError(f"data set {name!r}: the folder's name is not UTF-8; rename it")
-        return read_folder(Path(path).expanduser(), name=name, resolution=resolution, at_most=at_most, crop=crop)
+def _read_named(name: str, data_dir: str | Path | None) -> Source:
     if name == "digits":
         return read_digits()
     if name in DOWNLOADED:
@@ -203,19 +240,25 @@ def _read(name: str, data_dir: str | Path | None, resolution: int | None, at_mos
     raise UserError(f"unknown data set {name!r}: allowed are {', '.join(NAMES)} and imagefolder:PATH")
 
 
-def _split(source: Source, train_size: int | None, validation_fraction: float, seed: int) -> Dataset:
-    pool = Images(source.images, source.labels)
-    order = stratified_order(pool.labels, seed=seed)
+def _split(source: Source, split: Split) -> Dataset:
+    pool, train_size = source.pool, split.train_size
+    by_name = pool.files is not None and split.by == "name"
+    sorted_by = places(pool.files, f"train {split.seed}") if pool.files is not None and by_name else None
+    order = stratified_order(pool.labels, seed=split.seed, places=sorted_by)
     if source.validation is not None:
-        validation = Images(*source.validation)
+        validation = source.validation
         train_order = order
     else:
-        held_out = max(1, round(len(pool) * validation_fraction))
-        train_order = order[held_out:]
+        if by_name:
+            chosen = held_out(pool, split.validation_fraction, salt=f"validation {split.seed}", leave=1)[order]
+            validation_order, train_order = order[chosen], order[~chosen]
+        else:
+            count = max(1, round(len(pool) * split.validation_fraction))
+            validation_order, train_order = order[:count], order[count:]
         if train_size is not None:
-            share = math.ceil(train_size * validation_fraction / (1 - validation_fraction))
-            held_out = min(held_out, max(share, _VALIDATION_FLOOR))
-        validation = pool.take(order[:held_out])
+            share = math.ceil(train_size * split.validation_fraction / (1 - split.validation_fraction))
+            validation_order = validation_order[: max(share, _VALIDATION_FLOOR)]
+        validation = pool.take(validation_order)
     if train_size is not None:
         _check_train_size(train_size, source, available=len(train_order))
         train_order = train_order[:train_size]
@@ -225,21 +268,56 @@ def _split(source: Source, train_size: int | None, validation_fraction: float, s
             f"data set {source.name!r}: {len(train)} training images left after the split; at least 2 needed"
         )
     mean, std = channel_statistics(train.images)
-    return Dataset(
+    dataset = Dataset(
         name=source.name,
         classes=source.classes,
-        channels=int(source.images.shape[1]),
-        resolution=int(source.images.shape[2]),
+        channels=int(pool.images.shape[1]),
+        resolution=int(pool.images.shape[2]),
         train=train,
         validation=validation,
-        test=Images(*source.test),
+        test=source.test,
         mean=mean,
         std=std,
-        split=Split(seed=seed, validation_fraction=validation_fraction, train_size=train_size),
+        split=split,
         flip_safe=source.flip_safe,
-        account=source.account,
         own_validation=source.validation is not None,
+        facts=source.facts,
     )
+    return _looked_at(dataset, source.facts) if by_name and source.facts is not None else dataset
+
+
+def _looked_at(dataset: Dataset, facts: Facts) -> Dataset:
+    """Note what is odd about a folder's images now that they are divided.
+
+    Raises:
+        UserError: there is no validation image, or no test image.
+    """
+    parts = {name: dataset.part(name) for name in PARTS}
+    for name, part in parts.items():
+        counts = torch.bincount(part.labels, minlength=len(dataset.classes))
+        if not len(part):
+            raise UserError(
+                f"data set {dataset.name!r}: too few different images for a {name} part; give 3 of each class"
+            )
+        if missing := [label for label, count in zip(dataset.classes, counts.tolist(), strict=True) if not count]:
+            facts.notes.append(f"no {name} image of {', '.join(missing)}")
+    files = np.concatenate([part.files for part in parts.values() if part.files is not None])
+    pixels = files["pixels"]
+    near = near_copies([part.images for part in parts.values()])
+    facts.near = [(files["name"][one], files["name"][other]) for one, other in near if pixels[one] != pixels[other]]
+    if facts.near:
+        facts.notes.append(
+            f"{len(facts.near):,} validation and test images look almost like training images (such as "
+            f"{' and '.join(facts.near[0])}): their accuracy says little of new images"
+        )
+    mirrored = mirrored_classes(dataset.train.images, dataset.train.labels)
+    if mirrored is None:
+        return dataset
+    facts.mirrored = (dataset.classes[mirrored[0]], dataset.classes[mirrored[1]])
+    facts.notes.append(
+        "mirrored images of {} look like {}: none is mirrored without --flip horizontal".format(*facts.mirrored)
+    )
+    return replace(dataset, flip_safe=False)
 
 
 def _check_train_size(train_size: int, source: Source, available: int) -> None:

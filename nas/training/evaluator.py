@@ -142,7 +142,7 @@ class TrainingEvaluator:
             epoch=trainer.epoch,
             accuracy=trainer.accuracy,
             weights=trainer.evaluated_network.state_dict(),
-            extra={"source_resolution": self.dataset.resolution, "crop": "pixels", **extra},
+            extra={"source_resolution": self.dataset.resolution, **_described(self.dataset), **extra},
             trainer=None if trainer.done else trainer.state_dict(),
         )
 
@@ -158,3 +158,10 @@ class TrainingEvaluator:
         if key not in self._inputs:
             self._inputs[key] = self.dataset.for_network(*key, self.device)
         return self._inputs[key]
+
+
+def _described(dataset: Dataset) -> dict[str, Any]:
+    """Plain values of how a data set's images were read, and of which they are."""
+    facts, known = dataset.facts, dataset.fingerprint
+    white = {"white": facts.white} if facts is not None and facts.white is not None else {}
+    return {"fit": dataset.fit, **white, **({"data": known.to_dict()} if known is not None else {})}

@@ -17,25 +17,42 @@ else:  # they load torch; the command line gives names
     Architecture = Epoch = Recipe = Any
 
 
+DATASETS = "digits, cifar10, cifar100, svhn, stl10, fashion_mnist or imagefolder:PATH"
+DEFAULT_FIT = "crop"
+
+
 @dataclass(frozen=True)
 class TrainOptions:
-    """A training of one network as asked for."""
+    """A training of one network as asked for. What is not given of data, resolution, recipe and seed is that of the
+    search that found the network, or of the training that is resumed.
+    """
 
     architecture: str | Path | Architecture
     _: KW_ONLY
-    dataset: Annotated[str, "digits, cifar10, cifar100, svhn, stl10, fashion_mnist or imagefolder:PATH."] = "digits"
+    dataset: Annotated[str | None, f"{DATASETS} (default: the search's, else digits)."] = None
     data_dir: Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."] = None
-    train_size: Annotated[int | None, "Number of training images to use (default: all)."] = None
-    resolution: Annotated[int | None, "Input side in pixels (default: the network's, at most the images')."] = None
-    recipe: Annotated[str | Recipe, "train, search, han, hoang, kuo, or a YAML file."] = "train"
+    train_size: Annotated[int | None, "Number of training images to use (default: the search's, else all)."] = None
+    resolution: Annotated[
+        int | None, "Input side in pixels (default: the search's, else the network's, at most the images')."
+    ] = None
+    fit: Annotated[
+        str | None,
+        f"How images of a folder become squares: crop, pad or stretch (default: the search's, else {DEFAULT_FIT}).",
+    ] = None
+    strict: Annotated[bool, "Refuse a folder of images where anything in it is not read."] = False
+    recipe: Annotated[
+        str | Recipe | None,
+        "train, search, han, hoang, kuo, or a YAML file (default: the search's; train in the place of search).",
+    ] = None
     epochs: Annotated[int | None, "Epochs of a training (default: the recipe's)."] = None
     flip: Annotated[str | None, "Mirroring of training images: none or horizontal (default: the recipe's)."] = None
     device: Annotated[str | None, "cpu or cuda (default: cuda where there is one)."] = None
     compile: Annotated[bool | None, "Compile the network first (default: where a long training pays it back)."] = None
     threads: Annotated[int | None, "CPU threads (default: as many as make it faster)."] = None
-    seed: Annotated[int, "Random seed."] = 0
+    seed: Annotated[int | None, "Random seed (default: the search's, else 0)."] = None
     out: Annotated[Path | str | None, "The folder (default: fresh, under results/)."] = None
     init: Annotated[Path | str | None, "Initial weights: a checkpoint or .safetensors."] = None
+    run: Annotated[Path | str | None, "The search's folder (default: the one whose front NETWORK is of)."] = None
     resume: Annotated[bool, "Resume the training in --out."] = False
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None
 

@@ -285,3 +285,17 @@ def steps_per_epoch(images: int, batch_size: int, shares: int = 1) -> tuple[int,
     if batch < 2 * shares:
         raise UserError(f"batches of {batch_size} among {shares} processes: at least 2 images for each are needed")
     return steps, batch
+
+
+def full_recipe(recipe: Recipe, images: int | None) -> Recipe:
+    """The recipe that trains in full what a search compared by `recipe`: that itself, but in the place of the short
+    preset `search` the preset `train`, with the flip that was asked for.
+
+    Args:
+        recipe: of a search, fitted to its images.
+        images: of the training part; None where it is not known, and neither whether the recipe was `search`.
+    """
+    if images is None:
+        return RECIPES["train"]
+    short = replace(RECIPES["search"], flip=recipe.flip).for_images(images, epochs=recipe.epochs)
+    return replace(RECIPES["train"], flip=recipe.flip) if recipe == short else recipe

@@ -150,6 +150,7 @@ def train(
                 "id": architecture.id,
                 "dataset": dataset.name,
                 "split": asdict(dataset.split),
+                **_read_as(dataset),
                 "seed": seed,
                 "init": str(init) if init is not None else None,
                 "steps": recipe.all_steps(len(dataset.train)),
@@ -232,30 +233,12 @@ def _begun(out: Path) -> dict[str, Any]:
     return begun
 
 
-def begun_recipe(out: Path, *, epochs: int | None = None, flip: str | None = None) -> Recipe | None:
-    """Read the recipe that the training in a folder began with; None where no training was begun there.
-
-    It goes on with that, whatever a recipe's name stands for by now.
-
-    Args:
-        out: the folder.
-        epochs, flip: as asked for; None: those that it has.
-
-    Raises:
-        UserError: the file is damaged, or the training has another number of epochs or mirrors its images otherwise.
-    """
-    begun = _begun(out)
-    if not begun:
-        return None
-    try:
-        recipe = Recipe.from_dict(begun["recipe"])
-    except UserError as error:
-        raise error.at(str(out / "train.yaml")) from error
-    if epochs not in (None, recipe.epochs):
-        raise UserError(f"{out}: its training has {recipe.epochs} epochs, not {epochs}; resume it without --epochs")
-    if recipe.with_flip(flip) != recipe:
-        raise UserError(f"{out}: its training has flip {recipe.flip}, not {flip}; resume it without --flip")
-    return recipe
+def _read_as(dataset: Dataset) -> dict[str, Any]:
+    """Describe how a folder's images were read, and which they are; empty for other data sets."""
+    if dataset.facts is None or dataset.fingerprint is None:
+        return {}
+    decoded = {"side": dataset.resolution, "fit": dataset.fit, "white": dataset.facts.white}
+    return {"decoded": decoded, "images": dataset.fingerprint.to_dict()}
 
 
 def _to_csv(rows: list[dict[str, Any]]) -> str:

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from nas.errors import UserError
 from nas.files import home_folder
+from nas.training.images import Images
+from nas.training.listing import Facts
 from nas.training.split import fixed_test_part
 
 _CONNECT_SECONDS = 30.0
@@ -25,20 +27,18 @@ _CONNECT_SECONDS = 30.0
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set before its split: images uint8 (N, C, H, W), labels int64 (N,); the test part is already apart.
+    """A data set before its split; the test part is already apart.
 
-    `validation` is set where the data bring a validation part of their own. `account`: what was read of a folder, and
-    what was not, in one line.
+    `validation` is set where the data bring a validation part of their own, `facts` where they are a folder of images.
     """
 
     name: str
     classes: tuple[str, ...]
-    images: Tensor
-    labels: Tensor
-    test: tuple[Tensor, Tensor]
+    pool: Images
+    test: Images
     flip_safe: bool
-    validation: tuple[Tensor, Tensor] | None = None
-    account: str = ""
+    validation: Images | None = None
+    facts: Facts | None = None
 
 
 def read_digits() -> Source:
@@ -53,13 +53,13 @@ def read_digits() -> Source:
     bunch = load_digits()
     images = torch.from_numpy(np.asarray(bunch.images)).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
     labels = torch.from_numpy(np.asarray(bunch.target)).long()
+    everything = Images(images, labels)
     rest, test = fixed_test_part(labels)
     return Source(
         name="digits",
         classes=tuple(str(digit) for digit in range(10)),
-        images=images[rest],
-        labels=labels[rest],
-        test=(images[test], labels[test]),
+        pool=everything.take(rest),
+        test=everything.take(test),
         flip_safe=False,
     )
 
@@ -138,13 +138,12 @@ def read_downloaded(name: str, data_dir: str | Path | None = None) -> Source:
     root = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
     spec = _DOWNLOADED[name]
     train, test = _open(name, spec, root, "train"), _open(name, spec, root, "test")
-    images, labels = _tensors(train)
+    pool = _images(train)
     return Source(
         name=name,
-        classes=_class_names(train, labels),
-        images=images,
-        labels=labels,
-        test=_tensors(test),
+        classes=_class_names(train, pool.labels),
+        pool=pool,
+        test=_images(test),
         flip_safe=spec.flip_safe,
     )
 
@@ -183,7 +182,7 @@ def _patience(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _tensors(dataset: Any) -> tuple[Tensor, Tensor]:
+def _images(dataset: Any) -> Images:
     """torchvision keeps images as (N, H, W, 3) arrays (CIFAR), (N, 3, H, W) arrays (SVHN, STL10) or (N, H, W) tensors
     (MNIST).
     """
@@ -193,7 +192,7 @@ def _tensors(dataset: Any) -> tuple[Tensor, Tensor]:
     elif images.shape[-1] == 3:
         images = images.permute(0, 3, 1, 2)
     labels = dataset.targets if hasattr(dataset, "targets") else dataset.labels
-    return images.contiguous(), torch.as_tensor(np.asarray(labels)).long()
+    return Images(images.contiguous(), torch.as_tensor(np.asarray(labels)).long())
 
 
 def _class_names(dataset: Any, labels: Tensor) -> tuple[str, ...]:

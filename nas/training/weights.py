@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.network.build import build
-from nas.training.card import Card
+from nas.training.card import Card, stated_fit
 from nas.training.checkpoint import Checkpoint, load_tensors
 from nas.training.data import FOLDER_PREFIX
+from nas.training.fingerprint import read_fingerprint
 
 
 def card(checkpoint: Checkpoint, where: str) -> Card:
@@ -31,10 +32,12 @@ def card(checkpoint: Checkpoint, where: str) -> Card:
             mean=checkpoint.mean,
             std=checkpoint.std,
             decoded_at=source if isinstance(source, int) and source > 0 else None,
-            crop=checkpoint.extra.get("crop", "box"),
+            fit=stated_fit(checkpoint.extra),
+            white=checkpoint.extra.get("white"),
             # A folder's path is nobody's business where the model is shipped to.
             dataset="" if checkpoint.dataset.startswith(FOLDER_PREFIX) else checkpoint.dataset,
             split=checkpoint.split,
+            data=read_fingerprint(checkpoint.extra.get("data"), f"{where}: data"),
         )
     except UserError as error:
         raise UserError(f"{where}: {error}") from error

@@ -26,7 +26,7 @@ from nas.export.predict import load_model
 from nas.latency.table import load_table
 from nas.preprocessing import decode_file
 from nas.training.checkpoint import load_checkpoint
-from nas.training.folder import read_folder
+from nas.training.folder import Reading, read_folder
 from nas.training.recipe import load_recipe
 
 SECONDS = 10.0
@@ -82,7 +82,7 @@ def test_a_pipe_among_images(tmp_path: Path) -> None:
     for label in ("a", "b"):
         (tmp_path / label).mkdir()
         os.mkfifo(tmp_path / label / "x.png")
-    assert "no image in it" in refused(lambda: read_folder(tmp_path, name="x", resolution=8))
+    assert "no image in it" in refused(lambda: read_folder(tmp_path, name="x", reading=Reading(8)))
 
 
 class Evil:

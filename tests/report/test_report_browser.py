@@ -97,7 +97,7 @@ def test_hover_shows_the_network_and_click_pins_it(browser, page: Path) -> None:
     panel = browser("return document.getElementById('pinned').textContent")
     assert f"name: inverted_residual-{name}" in panel
     rank = browser("return points[arguments[0]].rank", index)
-    assert f"nas train results/example/front/{rank:02d}-{name}.yaml --dataset digits" in panel
+    assert f"nas train results/example/front/{rank:02d}-{name}.yaml" in panel
     browser.mouse("mouseMoved", 5, 5)
     browser.wait(lambda: browser("return document.querySelector('.card').style.display === 'none'"), 10)
 

@@ -67,13 +67,17 @@ def test_the_head_counts_the_images_and_the_split_is_the_folders(trained: Run, t
     for part, count in {"train": 20, "val" if own else "test": 7}.items():
         for label in ("a", "b"):
             (tmp_path / "images" / part / label).mkdir(parents=True)
-            for index in range(count):
-                Image.new("RGB", (20, 20), (index, 0, 0)).save(tmp_path / "images" / part / label / f"{index}.png")
-    data = describe_data(load_dataset(f"imagefolder:{tmp_path / 'images'}", at_most=32))
+            for index in range(count):  # no two are copies
+                level = (index, 100 * (part == "train"), 100 * (label == "b"))
+                Image.new("RGB", (20, 20), level).save(tmp_path / "images" / part / label / f"{index}.png")
+    dataset = load_dataset(f"imagefolder:{tmp_path / 'images'}", at_most=32)
+    data = describe_data(dataset)
     write_run_file(tmp_path, trained.settings, trained.environment, None, data)
     made = Run(tmp_path, trained.settings, trained.environment, trained.study, read_run_file(tmp_path)["data"])
     head = write_report(made).read_text().split("</header>")[0]
-    counts = "32 training, 14 validation and 8 test" if own else "34 training, 6 validation and 14 test"
+    train, validation, test = len(dataset.train), len(dataset.validation), len(dataset.test)
+    assert (validation, train + test) == (14, 40) if own else (test, train + validation) == (14, 40)
+    counts = f"{train} training, {validation} validation and {test} test"
     assert f"{counts} images, 2 classes, 20 × 20 pixels" in head
     split = dict(facts(made))["Split"]
     assert split == "validation and training images as the folder divides them" if own else "15 % of it" in split

@@ -131,7 +131,7 @@ def test_a_checkpoint_of_the_first_version_loads(tmp_path: Path) -> None:
     torch.save(content, tmp_path / "old.pt")
     read = load_checkpoint(tmp_path / "old.pt")
     assert (read.epoch, read.accuracy, read.trainer, read.extra) == (3, 0.5, None, {})
-    assert (card(read, "old").crop, card(read, "old").decoded_at) == ("box", None)
+    assert (card(read, "old").fit, card(read, "old").decoded_at) == ("box", None)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""Images of one part in memory, and the facts of the files that they came from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+FILE = np.dtype(
+    [
+        ("name", object),
+        ("bytes", np.int64),
+        ("width", np.int32),
+        ("height", np.int32),
+        ("format", object),
+        ("pixels", np.uint64),
+    ]
+)
+"""Facts of an image file: `name` within its part ("class/.../file"), size in bytes, width and height as it stands
+upright, Pillow's name of the format, and a hash of the decoded pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images of one part and their labels.
+
+    `images`: uint8, (N, C, H, W). `labels`: int64, (N,), in [0, number of classes). `files`: of type `FILE`, (N,); None
+    for images that are not files of the user's.
+    """
+
+    images: Tensor
+    labels: Tensor
+    files: NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def take(self, indices: Tensor) -> Images:
+        """The images at `indices` (int64, 1-D), or where they (bool, (N,)) are true, as a copy."""
+        files = None if self.files is None else self.files[indices.numpy()]
+        return Images(self.images[indices], self.labels[indices], files)
+
+    def to(self, device: torch.device | str) -> Images:
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+def name_hashes(files: NDArray[Any]) -> NDArray[np.uint64]:
+    """64 bits of each file's name, (N,)."""
+    names = (str(name).encode(errors="surrogateescape") for name in files["name"])
+    return np.array([int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) for name in names], dtype=np.uint64)
+
+
+def mixed(values: NDArray[Any]) -> NDArray[np.uint64]:
+    """Spread 64-bit numbers evenly (the finalizer of G. Steele et al., "Fast splittable pseudorandom number
+    generators", OOPSLA 2014).
+    """
+    bits = values.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+    return cast(NDArray[np.uint64], bits ^ (bits >> np.uint64(31)))

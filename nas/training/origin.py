@@ -1,0 +1,112 @@
+"""What a training takes over from where it comes: its own beginning where it is resumed, or a search."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from nas.architecture.catalogue import load
+from nas.errors import UserError
+from nas.files import read_yaml
+from nas.preprocessing import Preprocessing
+from nas.training.card import check_split
+from nas.training.data import FOLDER_PREFIX, Dataset, absolute, decoded_resolution
+from nas.training.fingerprint import Fingerprint, compare, is_another, read_fingerprint
+from nas.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a training takes over where it is not told otherwise: of a training that is resumed, or of the search that
+    found the network.
+
+    dataset     its name
+    reading     keywords of :func:`nas.training.data.load_dataset`, as far as they are known
+    resolution  of the network's input; None: the network's, at most the images'
+    recipe      what it trains by, whatever a recipe's name stands for by now; None: `train`
+    images      the identity of a folder's images, where it is known
+    """
+
+    dataset: str = "digits"
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    resolution: int | None = None
+    recipe: Recipe | None = None
+    images: Fingerprint | None = None
+
+    def reading_as(self, dataset: str, resolution: int | None, **asked: Any) -> dict[str, Any]:
+        """Keywords of :func:`nas.training.data.load_dataset` for a data set; what is asked for and not None goes
+        first.
+        """
+        reading = {"seed": 0, **self.reading}
+        if dataset != self.dataset or not dataset.startswith(FOLDER_PREFIX):
+            reading |= {"resolution": None, "white": None}  # of other images
+        if resolution is not None:
+            reading["resolution"] = decoded_resolution(dataset, resolution)
+        return reading | {name: value for name, value in asked.items() if value is not None}
+
+
+def begun_training(folder: Path, epochs: int | None, flip: str | None) -> Origin | None:
+    """The training that was begun in a folder; None where there is none.
+
+    Args:
+        folder: of the training.
+        epochs, flip: as asked for; None: those that it has.
+
+    Raises:
+        UserError: its files are damaged, or it has another number of epochs or mirrors its images otherwise.
+    """
+    file = folder / "train.yaml"
+    if not file.exists():
+        return None
+    begun = read_yaml(file)
+    if not isinstance(begun, dict) or "recipe" not in begun:
+        raise UserError(f"{file}: damaged: it names no recipe")
+    try:
+        recipe = Recipe.from_dict(begun["recipe"])
+        split = dict(check_split(begun.get("split")) or {})
+        images = read_fingerprint(begun.get("images"), "images")
+        if not isinstance(begun.get("dataset"), str) or not split:
+            raise UserError("damaged: it names no data set, or not how that was divided")
+        reading = {
+            "train_size": split["train_size"],
+            "validation_fraction": split["validation_fraction"],
+            "seed": split["seed"],
+            "split_by": split.get("by", "order"),
+        }
+        decoded = begun.get("decoded")
+        if decoded is not None:
+            side, fit, white = decoded["side"], decoded["fit"], decoded["white"]
+            Preprocessing(3, (side,), fit, white)  # checks them
+            reading |= {"resolution": side, "fit": fit, "white": white}
+        resolution = load(folder / "architecture.yaml").input.resolution
+    except UserError as error:
+        raise error.at(str(file)) from error
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{file}: damaged: it does not say how images were read") from error
+    if epochs not in (None, recipe.epochs):
+        raise UserError(f"{folder}: its training has {recipe.epochs} epochs, not {epochs}; resume it without --epochs")
+    if recipe.with_flip(flip) != recipe:
+        raise UserError(f"{folder}: its training has flip {recipe.flip}, not {flip}; resume it without --flip")
+    return Origin(cast(str, begun["dataset"]), reading, resolution, recipe, images)
+
+
+def check_same(then: Origin, data: Dataset, where: str) -> None:
+    """Log what changed of a data set since `where`, a run or a training, began.
+
+    Raises:
+        UserError: it is another one: its name, its classes, or most of its images are.
+    """
+    now = data.fingerprint
+    if (then.images is None or now is None) and absolute(then.dataset) != data.name:
+        raise UserError(f"{where}: began with the data set {then.dataset}, not {data.name}")
+    if then.images is None or now is None:
+        return
+    if changed := sorted({*then.images.classes} ^ {*now.classes}):
+        raise UserError(f"{where}: class {changed[0]!r} is not among both its classes and those of {data.name}")
+    if is_another(then.images, now):
+        raise UserError(f"{where}: began with other images than those of {data.name}; give the folder that it had")
+    if line := compare(then.images, now):
+        log.warning("%s: %s", where, line)
