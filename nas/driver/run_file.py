@@ -60,11 +60,7 @@ def write_run_file(
         "storage": storage,
         "settings": settings.to_dict(),
         "environment": known.get("environment", dict(environment)),
-        # The images that the search began with stay on record.
-        "data": {
-            **(data or {}),
-            **{name: known["data"][name] for name in ("images",) if name in known.get("data", {})},
-        },
+        "data": {**(data or before), **({"images": before["images"]} if "images" in before else {})},
         # A run may be resumed on other machines: what was not repeatable on one of them is not in the run.
         "not_repeatable": list(
             dict.fromkeys([*known.get("not_repeatable", []), *not_repeatable(settings, environment)])
