@@ -9,9 +9,17 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from nas.errors import UserError, first_mistake
+
+# Options that several commands have.
+DataDir = Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."]
+Epochs = Annotated[int | None, "Epochs of a training (default: the recipe's)."]
+Flip = Annotated[str | None, "Mirroring of training images: none or horizontal (default: the recipe's)."]
+Seed = Annotated[int, "Random seed."]
+TrainSize = Annotated[int | None, "Number of training images to use (default: all)."]
 
 P = ParamSpec("P")
 M = TypeVar("M")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
-from nas.options import OnCommandLine, resumable_options
+from nas.options import DataDir, Epochs, Flip, OnCommandLine, Seed, TrainSize, resumable_options
 from nas.training.options import DATASETS, DEFAULT_FIT
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class SearchOptions:
     space: Annotated[str | Path | Space, "A shipped space (see nas list) or a YAML file."] = "inverted_residual"
     _: KW_ONLY
     dataset: Annotated[str, f"{DATASETS}."] = "digits"
-    data_dir: Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."] = None
-    train_size: Annotated[int | None, "Number of training images to use (default: all)."] = None
+    data_dir: DataDir = None
+    train_size: TrainSize = None
     resolution: Annotated[int | None, "Input side in pixels (default: the space's, at most the images')."] = None
     fit: Annotated[str, "How images of a folder become squares: crop, pad or stretch."] = DEFAULT_FIT
     strict: Annotated[bool, "Refuse a folder of images where anything in it is not read."] = False
@@ -75,8 +75,8 @@ class SearchOptions:
     limits: Annotated[Sequence[str], "Limit such as 'size<=4MB' or 'latency<=5ms'.", OnCommandLine(name="limit")] = ()
     trials: Annotated[int, "Networks to train, stopped ones included.", ON_RESUME] = 32
     recipe: Annotated[str | Recipe, "How networks are trained: search, train, han, hoang, kuo."] = "search"
-    epochs: Annotated[int | None, "Epochs of a training (default: the recipe's)."] = None
-    flip: Annotated[str | None, "Mirroring of training images: none or horizontal (default: the recipe's)."] = None
+    epochs: Epochs = None
+    flip: Flip = None
     sampler: Annotated[str, "known-cost, tpe, nsga2, gp or random."] = "known-cost"
     reduction: Annotated[int, "Successive-halving reduction factor; 1 disables early stopping."] = 3
     published: Annotated[
@@ -97,7 +97,7 @@ class SearchOptions:
     report_every: Annotated[
         float, "Seconds between reports while the search runs; 0 disables them.", OnCommandLine(default=120)
     ] = 0
-    seed: Annotated[int, "Random seed."] = 0
+    seed: Seed = 0
     out: Annotated[Path | str | None, "The run's folder (default: fresh, under results/)."] = None
     storage: Annotated[str | None, "Optuna URL for the study (default: a file in the run's folder)."] = None
     resources: Resources | None = None
@@ -116,12 +116,12 @@ class ReproduceOptions:
     table: str
     _: KW_ONLY
     dataset: Annotated[str | None, "Data set (default: the table's)."] = None
-    data_dir: Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."] = None
-    train_size: Annotated[int | None, "Number of training images to use (default: all)."] = None
+    data_dir: DataDir = None
+    train_size: TrainSize = None
     recipe: Annotated[str | Recipe | None, "Training recipe (default: the paper's)."] = None
-    epochs: Annotated[int | None, "Epochs of a training (default: the recipe's)."] = None
+    epochs: Epochs = None
     seeds: Annotated[int, "Number of seeds that each network is trained with."] = 1
-    seed: Annotated[int, "Random seed."] = 0
+    seed: Seed = 0
     out: Annotated[Path | str | None, "The folder (default: fresh, under results/)."] = None
     resources: Resources | None = None
     on_change: Callable[[Progress], None] | None = None

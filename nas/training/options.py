@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
+from nas.options import DataDir, Epochs, Flip
 
 if TYPE_CHECKING:
     from nas.architecture.document import Architecture
@@ -30,7 +31,7 @@ class TrainOptions:
     architecture: str | Path | Architecture
     _: KW_ONLY
     dataset: Annotated[str | None, f"{DATASETS} (default: the search's, else digits)."] = None
-    data_dir: Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."] = None
+    data_dir: DataDir = None
     train_size: Annotated[int | None, "Number of training images to use (default: the search's, else all)."] = None
     resolution: Annotated[
         int | None, "Input side in pixels (default: the search's, else the network's, at most the images')."
@@ -44,8 +45,8 @@ class TrainOptions:
         str | Recipe | None,
         "train, search, han, hoang, kuo, or a YAML file (default: the search's; train in the place of search).",
     ] = None
-    epochs: Annotated[int | None, "Epochs of a training (default: the recipe's)."] = None
-    flip: Annotated[str | None, "Mirroring of training images: none or horizontal (default: the recipe's)."] = None
+    epochs: Epochs = None
+    flip: Flip = None
     device: Annotated[str | None, "cpu or cuda (default: cuda where there is one)."] = None
     compile: Annotated[bool | None, "Compile the network first (default: where a long training pays it back)."] = None
     threads: Annotated[int | None, "CPU threads (default: as many as make it faster)."] = None
