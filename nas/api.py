@@ -34,7 +34,8 @@ from nas.driver.settings import Settings, check_published
 from nas.driver.stopping import first_rung
 from nas.errors import UserError
 from nas.export.command import export as export
-from nas.export.command import judge_onnx, load_for
+from nas.export.command import judge_exported, load_for
+from nas.export.opening import ENDINGS
 from nas.export.predict import predict as predict
 from nas.files import fresh_folder as fresh_folder
 from nas.hardware import check_device
@@ -178,11 +179,11 @@ def evaluate(
     """Accuracy of a trained network on the validation and the test images; `nas evaluate` in Python.
 
     Args:
-        checkpoint: written by a training or a search, or an ONNX model that `nas export` wrote, fp32 or int8.
+        checkpoint: written by a training or a search, or an ONNX or LiteRT model that `nas export` wrote.
         dataset: default the one that it was trained on, split as it was then.
     """
-    if Path(checkpoint).suffix == ".onnx":
-        return _evaluate_onnx(Path(checkpoint), dataset, data_dir, device)
+    if Path(checkpoint).suffix in ENDINGS:
+        return _evaluate_exported(Path(checkpoint), dataset, data_dir, device)
     saved = load_trained(Path(checkpoint))
     architecture = Architecture.from_dict(saved.architecture, str(checkpoint))
     data = load_for(card(saved, str(checkpoint)), dataset or saved.dataset, data_dir, str(checkpoint))
@@ -201,10 +202,12 @@ def evaluate(
     }
 
 
-def _evaluate_onnx(path: Path, dataset: str | None, data_dir: str | Path | None, device: str | None) -> dict[str, Any]:
+def _evaluate_exported(
+    path: Path, dataset: str | None, data_dir: str | Path | None, device: str | None
+) -> dict[str, Any]:
     if device not in (None, "cpu"):
-        raise UserError(f"{path}: ONNX models are judged on the CPU; leave --device {device} out")
-    description, name, accuracies = judge_onnx(path, dataset=dataset, data_dir=data_dir)
+        raise UserError(f"{path}: exported models are judged on the CPU; leave --device {device} out")
+    description, name, accuracies = judge_exported(path, dataset=dataset, data_dir=data_dir)
     return {
         "name": description.architecture.name,
         "id": description.architecture.id,

@@ -214,7 +214,9 @@ def evaluate(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="Checkpoint of a training or a search, or an exported .onnx.", metavar="CHECKPOINT", show_default=False
+            help="Checkpoint of a training or a search, or an exported .onnx or .tflite.",
+            metavar="CHECKPOINT",
+            show_default=False,
         ),
     ],
     dataset: Annotated[
@@ -245,20 +247,22 @@ def export(
         Path,
         typer.Argument(help="A checkpoint, or a training's .safetensors.", metavar="CHECKPOINT", show_default=False),
     ],
-    form: Annotated[str, typer.Option("--format", help="onnx, torch-export or python.")] = "onnx",
+    form: Annotated[str, typer.Option("--format", help="onnx, torch-export, python, litert or tflite-micro.")] = "onnx",
     out: Annotated[
         Path | None,
-        typer.Option(help="The file (default: beside the checkpoint, named like the network).", show_default=False),
+        typer.Option(
+            help="The file or folder (default: beside the checkpoint, named like the network).", show_default=False
+        ),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Write an int8 ONNX model too, calibrated on training images.")
+        bool, typer.Option("--int8", help="Write an int8 ONNX or LiteRT model too, calibrated on training images.")
     ] = False,
     dataset: Annotated[
         str | None, typer.Option(help="Data set to calibrate with (default: its own).", show_default=False)
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a trained network as ONNX, as a torch.export program, or as one Python file; checked against torch."""
+    """Write a trained network for other runtimes, or as one Python file; checked against torch."""
     from nas.console import print_exported
     from nas.export.command import export as write
 
@@ -270,7 +274,10 @@ def export(
 @app.command(epilog="Example: nas predict model.onnx photo.jpg")
 def predict(
     model: Annotated[
-        Path, typer.Argument(help="A checkpoint, .safetensors or exported .onnx.", metavar="MODEL", show_default=False)
+        Path,
+        typer.Argument(
+            help="A checkpoint, .safetensors or exported .onnx, .tflite.", metavar="MODEL", show_default=False
+        ),
     ],
     images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE", show_default=False)],
     top: Annotated[int, typer.Option(help="Number of classes per image.")] = 5,

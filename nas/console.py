@@ -244,6 +244,10 @@ def print_exported(console: Terminal, exported: Exported) -> None:
             f"{percent(before.test, before.test_images)} -> {percent(after.test, after.test_images)}, "
             f"calibrated on {small.calibration_images} training images"
         )
+        console.print(
+            f"the same class as before: {percent(exported.agreement or 0, before.validation_images)} of the validation "
+            "images"
+        )
 
 
 def print_predictions(console: Terminal, predictions: Sequence[Prediction]) -> None:

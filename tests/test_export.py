@@ -265,7 +265,7 @@ def test_export_refuses_what_makes_no_sense(trained, tmp_path):
     before = source.read_bytes()
     with pytest.raises(UserError, match="unknown format 'tflite'; allowed: onnx, torch-export, python"):
         export(source, form="tflite")
-    with pytest.raises(UserError, match="--int8 quantises ONNX models"):
+    with pytest.raises(UserError, match="--int8 quantises ONNX and LiteRT models"):
         export(source, form="python", int8=True)
     with pytest.raises(UserError, match="would be overwritten"):
         export(source, form="python", out=source.with_suffix(".py"))

@@ -94,11 +94,11 @@ def write(path: Path, content: bytes) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def require(what: str, *modules: str) -> None:
+def require(what: str, *modules: str, extra: str = "export") -> None:
     """Raise UserError naming the extra unless these modules are installed."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
-            raise UserError(f"{what} needs {module}, which is not installed: pip install 'nas[export]'")
+            raise UserError(f"{what} needs {module}, which is not installed: pip install 'nas[{extra}]'")
 
 
 @contextlib.contextmanager

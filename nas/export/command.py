@@ -1,9 +1,10 @@
 """Export of a training's file to the forms that others run; `nas export`."""
 
 import logging
+import tempfile
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from nas.errors import UserError
 from nas.export import Card, Quantised, Shipped, quantise, to_onnx, to_program, to_python
-from nas.export.int8 import accuracy
-from nas.export.onnx import open_model
+from nas.export.int8 import predicted
+from nas.export.litert import check_litert, quantise_litert, to_litert
+from nas.export.micro import write_micro
+from nas.export.opening import open_exported
 from nas.export.python import module_name
 from nas.training.checkpoint import load_trained
 from nas.training.data import Dataset, load_again
@@ -22,14 +25,30 @@ from nas.training.weights import card
 
 log = logging.getLogger(__name__)
 
-Form = Literal["onnx", "torch-export", "python"]
+Form = Literal["onnx", "torch-export", "python", "litert", "tflite-micro"]
 FORMS: tuple[Form, ...] = get_args(Form)
-_ENDINGS = {"onnx": ".onnx", "torch-export": ".pt2", "python": ".py"}
-_WRITERS = {"onnx": to_onnx, "torch-export": to_program, "python": to_python}
+_ENDINGS = {
+    "onnx": ".onnx",
+    "torch-export": ".pt2",
+    "python": ".py",
+    "litert": ".tflite",
+    "tflite-micro": "-tflite-micro",
+}
+_WRITERS = {
+    "onnx": to_onnx,
+    "torch-export": to_program,
+    "python": to_python,
+    "litert": to_litert,
+    "tflite-micro": to_litert,
+}
+_QUANTISERS = {"onnx": quantise, "litert": quantise_litert, "tflite-micro": quantise_litert}
 
 
 CALIBRATION_IMAGES = 512
 """Bounds the time that calibration takes on large data sets."""
+
+LEAST_AGREEMENT = 0.98
+"""Share of validation images to which int8 should give fp32's class; a smaller one is told."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,8 @@ class Exported:
     quantised: Quantised | None = None
     accuracies: tuple[Accuracies, ...] = ()
     """Accuracies of the float model and of the int8 one, by the same runtime."""
+    agreement: float | None = None
+    """Share in [0, 1] of the validation images to which both give one class."""
 
 
 def export(
@@ -66,9 +87,9 @@ def export(
 
     Args:
         source: a checkpoint (``.pt``), or ``model.safetensors`` of a training.
-        form: ``onnx``, ``torch-export`` or ``python``.
-        out: the file; default beside the source, named like the network.
-        int8: quantise the ONNX model too, beside it as ``NAME-int8.onnx``.
+        form: ``onnx``, ``torch-export``, ``python``, ``litert`` (.tflite) or ``tflite-micro``.
+        out: the file, or the folder of ``tflite-micro``; default beside the source, named like the network.
+        int8: quantise the ONNX or LiteRT model too, beside it as ``NAME-int8.onnx``; ``tflite-micro`` is always int8.
         dataset: what to calibrate with; default what the network was trained on, split as it was then. Of its training
             images some calibrate, class by class; the others give the accuracies before and after.
         data_dir: where data sets lie.
@@ -79,35 +100,52 @@ def export(
     """
     if form not in FORMS:
         raise UserError(f"unknown format {form!r}; allowed: {', '.join(FORMS)}")
-    if int8 and form != "onnx":
-        raise UserError(f"--int8 quantises ONNX models; leave it out, or give --format onnx instead of {form}")
+    if int8 and form not in _QUANTISERS:
+        raise UserError(
+            f"--int8 quantises ONNX and LiteRT models; leave it out, or give --format onnx instead of {form}"
+        )
     source = Path(source)
     checkpoint = load_trained(source)
     description = card(checkpoint, str(source))
+    if _WRITERS[form] is to_litert:
+        check_litert(description.architecture)
+    micro = form == "tflite-micro"
     name = module_name(description.architecture.name) if form == "python" else description.architecture.name
     path = Path(out) if out is not None else source.parent / f"{name}{_ENDINGS[form]}"
-    quantised_path = path.with_name(f"{path.stem}-int8.onnx")
+    quantised_path = path.with_name(f"{path.stem}-int8{_ENDINGS[form]}")
     beside = path.with_suffix(".pt") if form == "python" else quantised_path
     if source.resolve() in (path.resolve(), beside.resolve()):
         raise UserError(f"{source}: would be overwritten by the export; give another --out")
     # The data first: they may be missing, and converting takes a while.
-    data = load_for(description, dataset or checkpoint.dataset, data_dir, str(source)) if int8 else None
-    model = _WRITERS[form](description, checkpoint.weights, path)
+    data = load_for(description, dataset or checkpoint.dataset, data_dir, str(source)) if int8 or micro else None
     if data is None:
-        return Exported(description, model)
-    chosen = stratified_order(data.train.labels, seed=0)[:CALIBRATION_IMAGES]
-    quantised = quantise(path, quantised_path, data.train.take(chosen).images)
-    accuracies = tuple(_judge(open_model(file)[0], data) for file in (path, quantised_path))
-    return Exported(description, model, quantised, accuracies)
+        return Exported(description, _WRITERS[form](description, checkpoint.weights, path))
+    with tempfile.TemporaryDirectory() as scratch:
+        written = (Path(scratch, "float.tflite"), Path(scratch, "int8.tflite")) if micro else (path, quantised_path)
+        model = _WRITERS[form](description, checkpoint.weights, written[0])
+        chosen = stratified_order(data.train.labels, seed=0)[:CALIBRATION_IMAGES]
+        quantised = _QUANTISERS[form](*written, data.train.take(chosen).images)
+        (before, ours), (after, theirs) = (_judge(open_exported(file)[0], data) for file in written)
+        if micro:
+            files = write_micro(written[1].read_bytes(), description, path)
+            model, quantised = Shipped(files, model.difference), replace(quantised, path=files[0])
+    agreement = _share(ours == theirs)
+    if agreement < LEAST_AGREEMENT:
+        log.warning(
+            "int8 gives another class than fp32 to %.1f %% of the validation images; more than %.0f %% is much",
+            100 * (1 - agreement),
+            100 * (1 - LEAST_AGREEMENT),
+        )
+    return Exported(description, model, quantised, (before, after), agreement)
 
 
-def judge_onnx(
+def judge_exported(
     path: Path,
     *,
     dataset: str | None = None,
     data_dir: str | Path | None = None,
 ) -> tuple[Card, str, Accuracies]:
-    """Measure the accuracies of an exported ONNX model, fp32 or int8, by ONNX Runtime.
+    """Measure the accuracies of an exported ONNX or LiteRT model, fp32 or int8, by its runtime on the CPU.
 
     Args:
         path: the model.
@@ -120,13 +158,13 @@ def judge_onnx(
     Raises:
         UserError: the model is none of ours, or the data set does not fit.
     """
-    run, description = open_model(path)
+    run, description = open_exported(path)
     if description.split is None:
         raise UserError(f"{path}: exported before models said how their images were divided; export it again")
     if not (dataset or description.dataset):
         raise UserError(f"{path}: does not say where its images lie; give --dataset imagefolder:PATH")
     data = load_for(description, dataset or description.dataset, data_dir, str(path))
-    return description, data.name, _judge(run, data)
+    return description, data.name, _judge(run, data)[0]
 
 
 def load_for(description: Card, dataset: str, data_dir: str | Path | None, where: str) -> Dataset:
@@ -166,6 +204,12 @@ def check_classes(data: Dataset, classes: Sequence[str], where: str) -> None:
         raise UserError(f"{where}: trained on class {one!r} where {data.name} has {other!r}")
 
 
-def _judge(run: Callable[[Tensor], Tensor], data: Dataset) -> Accuracies:
-    validation, test = (accuracy(run, part.images, part.labels) for part in (data.validation, data.test))
-    return Accuracies(validation, test, len(data.validation), len(data.test))
+def _judge(run: Callable[[Tensor], Tensor], data: Dataset) -> tuple[Accuracies, Tensor]:
+    """Return a model's accuracies, and the classes that it gives to the validation images."""
+    validation, test = (predicted(run, part.images) for part in (data.validation, data.test))
+    shares = _share(validation == data.validation.labels), _share(test == data.test.labels)
+    return Accuracies(*shares, len(data.validation), len(data.test)), validation
+
+
+def _share(hits: Tensor) -> float:
+    return int(hits.sum()) / max(1, len(hits))

@@ -1,4 +1,4 @@
-"""Classification of image files, by a checkpoint or an exported ONNX model."""
+"""Classification of image files, by a checkpoint or an exported ONNX or LiteRT model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nas.errors import UserError
 from nas.export.check import Normalised
-from nas.export.onnx import open_model
+from nas.export.opening import ENDINGS, open_exported
 from nas.network.fold import fold
 from nas.training.card import Card
 from nas.training.checkpoint import load_trained
@@ -47,7 +47,7 @@ def predict(
     EXIF entry says, transparency on white, the longer side cut at both ends, then resized.
 
     Args:
-        model: a checkpoint (``.pt``), a training's ``.safetensors``, or an ``.onnx`` that `nas export` wrote.
+        model: a checkpoint (``.pt``), a training's ``.safetensors``, or an ``.onnx`` or ``.tflite`` of `nas export`.
         images: files.
         top: so many classes, or all where there are fewer.
         on_unreadable: told of an image that cannot be read, which is then left out; default: raised.
@@ -95,8 +95,8 @@ def load_model(path: Path) -> tuple[Callable[[Tensor], Tensor], Card]:
     Raises:
         UserError: see :func:`predict`.
     """
-    if path.suffix == ".onnx":
-        return open_model(path)
+    if path.suffix in ENDINGS:
+        return open_exported(path)
     checkpoint = load_trained(path)
     description = card(checkpoint, str(path))
     return Normalised(fold(restored(checkpoint, str(path))), description).eval(), description

@@ -1,0 +1,248 @@
+"""LiteRT: a .tflite of fp32, and one of int8 that is made of it; checked and run by LiteRT's interpreter with XNNPACK.
+
+Both read one image in channels-last order, (1, R, R, C), as pixels lie in memory. The normalisation is the first
+operator, a depthwise 1x1 convolution: padding comes after it, as in training, so that no fold into the stem is exact
+unless all channels have one mean. The int8 input is then the pixel minus 128, for every network.
+"""
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nas.architecture.document import Architecture
+from nas.errors import UserError
+from nas.export.check import ExportError, Normalised, Shipped, compare, quietly, require, write
+from nas.export.int8 import Quantised
+from nas.export.tflite_file import INPUT, pack, read_card
+from nas.files import check_size
+from nas.network.fold import fold
+from nas.training.card import Card
+from nas.training.weights import restore
+
+MAX_BYTES = 2**31
+"""No .tflite is larger: its offsets are signed 32-bit numbers."""
+
+TOLERANCE = 1e-4
+_PART = 64
+_READ_BACK = ("nas.version", "architecture", "classes", "mean", "std", "decoded_at", "crop", "dataset", "split")
+"""Entries of the card that the file holds; the others are sentences made of them, 2.5 kB together."""
+
+
+class ChannelsLast(nn.Module):
+    """A network as it is converted: one image (1, R, R, C) in [0, 1] -> logits (1, classes)."""
+
+    def __init__(self, network: nn.Module, card: Card) -> None:
+        super().__init__()
+        channels = card.shape[0]
+        mean, std = (torch.tensor(values, dtype=torch.float32) for values in (card.mean, card.std))
+        self.normalise = nn.Conv2d(channels, channels, 1, groups=channels)
+        self.normalise.weight = nn.Parameter((1 / std).view(-1, 1, 1, 1), requires_grad=False)
+        self.normalise.bias = nn.Parameter(-mean / std, requires_grad=False)
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network(self.normalise(image.permute(0, 3, 1, 2)))
+
+
+def check_litert(architecture: Architecture) -> None:
+    """Raise UserError unless LiteRT runs the network and what converts it is installed."""
+    if any(getattr(stage, "experts", 1) > 1 for stage in architecture.stages):
+        raise UserError(
+            f"{architecture.name}: conditional convolutions (experts above 1) do not run in LiteRT; give --format onnx"
+        )
+    require("a .tflite", "litert_torch", "ai_edge_quantizer", "ai_edge_litert", "tflite_micro", extra="litert")
+
+
+def to_litert(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped:
+    """Write a trained network as a .tflite of fp32.
+
+    Input ``images``: float32 (1, R, R, C), values in [0, 1]; output ``logits``: float32 (1, classes). The card is in
+    the file's metadata.
+
+    Raises:
+        UserError: LiteRT does not run the network, an extra is missing, the weights do not fit, the file cannot be
+            written.
+        ExportError: LiteRT gives other logits than torch, by more than 1e-4.
+    """
+    content = litert_bytes(card, weights)
+    expected = Normalised(restore(card, weights), card)
+    difference = compare(expected, Session(content), card, tolerance=TOLERANCE, form="LiteRT")
+    write(path, content)
+    return Shipped((path,), difference)
+
+
+def quantise_litert(model: Path, path: Path, images: Tensor) -> Quantised:
+    """Quantise a .tflite that :func:`to_litert` wrote, see :func:`litert_int8_bytes`; `path` is replaced."""
+    before = _read(model)
+    content = litert_int8_bytes(before, images)
+    write(path, content)
+    return Quantised(path, len(content), len(before), len(images))
+
+
+def litert_bytes(card: Card, weights: Mapping[str, Tensor]) -> bytes:
+    """Convert a network to a .tflite of fp32: about 3 s, and 2 to 8 s once for the import.
+
+    Args:
+        card: the network's.
+        weights: its state dict.
+
+    Raises:
+        UserError: see :func:`to_litert`.
+        ExportError: the converter fails.
+    """
+    check_litert(card.architecture)
+    channels, side, _ = card.shape
+    network = ChannelsLast(fold(restore(card, weights)), card).eval()
+    with _one_line("litert-torch cannot convert this network"), muted():
+        import litert_torch
+
+        model = litert_torch.convert(network, (torch.zeros(1, side, side, channels),)).model_content()
+    metadata = card.to_metadata()
+    return pack(model, {name: metadata[name] for name in _READ_BACK})
+
+
+def litert_int8_bytes(model: bytes, images: Tensor) -> bytes:
+    """Quantise a .tflite of fp32 that :func:`litert_bytes` made: int8 weights per channel, int8 activations per tensor.
+
+    Ranges of activations are the smallest and largest value over all images, as with ONNX; the input's is [0, 1], so
+    that its int8 values are the pixels minus 128.
+
+    Args:
+        model: the file's bytes.
+        images: to calibrate with: uint8 (N, C, R, R), as the network reads them.
+
+    Raises:
+        UserError: the extra is missing.
+        ExportError: the quantiser fails.
+    """
+    require("an int8 .tflite", "ai_edge_quantizer", "ai_edge_litert", extra="litert")
+    card = read_card(model, "the model")
+    named = pack(model, named=True)  # the quantiser tells tensors apart by their names
+    with _one_line("ai-edge-quantizer cannot quantise this model"), muted():
+        from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+        from ai_edge_quantizer.utils import qsv_utils
+
+        method = recipe.static_wi8_ai8()
+        manager = recipe_manager.RecipeManager()
+        manager.load_quantization_recipe(method)
+        ranges = calibrator.Calibrator(
+            named,
+            num_threads=1,
+            mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,  # 7 times as fast as reading every tensor
+            qsv_update_func=qsv_utils.min_max_update,
+        )
+        for part in torch.split(images, _PART):  # as floats, all of them may not fit
+            ranges.calibrate({"serving_default": [{INPUT: image[None]} for image in _as_read(part)]}, manager)
+        found = ranges.get_model_qsvs()
+        found[INPUT] = {"min": np.zeros(1, np.float32), "max": np.ones(1, np.float32)}
+        result = quantizer.Quantizer(named, method).quantize(found, enable_progress_report=False).quantized_model
+        assert result is not None
+    return pack(bytes(result), {**card, "quantisation": f"int8, static, per channel; {len(images)} training images"})
+
+
+class Session:
+    """A .tflite on LiteRT's CPU engine with XNNPACK: images (N, C, R, R) in [0, 1] -> logits (N, classes).
+
+    An int8 model is given int8 pixels, and its logits are dequantised. `interpreter` is LiteRT's own,
+    `input` and `output` its details of these tensors.
+
+    Args:
+        model: the file's bytes.
+        where: what an error calls it.
+        threads: of the engine.
+
+    Raises:
+        UserError: ai-edge-litert is missing, or cannot read the model.
+    """
+
+    def __init__(self, model: bytes, where: str = "the model", *, threads: int = 1) -> None:
+        require("a .tflite", "ai_edge_litert", extra="litert")
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.metadata = read_card(model, where)
+        try:
+            with muted():
+                self.interpreter = Interpreter(model_content=model, num_threads=threads)
+                self.interpreter.allocate_tensors()
+        except Exception as error:  # RuntimeError or ValueError, as it happens
+            raise UserError(f"{where}: not a model that LiteRT can run") from error
+        self.input, self.output = self.interpreter.get_input_details()[0], self.interpreter.get_output_details()[0]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(np.concatenate([self.run(image[None]) for image in _as_read(images)]))
+
+    def run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run one image, float32 (1, R, R, C) in [0, 1]."""
+        scale, zero = self.input["quantization"]
+        if scale:
+            image = np.clip(np.rint(image / scale) + zero, -128, 127).astype(np.int8)
+        self.interpreter.set_tensor(self.input["index"], image)
+        self.interpreter.invoke()
+        logits = self.interpreter.get_tensor(self.output["index"])
+        scale, zero = self.output["quantization"]
+        return (logits.astype(np.float32) - zero) * np.float32(scale) if scale else logits
+
+
+def open_model(path: Path) -> tuple[Callable[[Tensor], Tensor], Card]:
+    """A .tflite that nas wrote, fp32 or int8, as a function of images, and its card; see :func:`nas.export.onnx`.
+
+    Raises:
+        UserError: the extra is missing, the file cannot be read or is none of ours.
+    """
+    session = Session(_read(path), str(path))
+    card = Card.from_metadata(session.metadata, str(path))
+    shapes = [list(details["shape"]) for details in (session.input, session.output)]
+    channels, side, _ = card.shape
+    if shapes != [[1, side, side, channels], [1, len(card.classes)]]:
+        raise UserError(f"{path}: its input and output {shapes} are not those of its card")
+    return session, card
+
+
+def _as_read(images: Tensor) -> NDArray[np.float32]:
+    """Images (N, C, R, R), uint8 or in [0, 1], as a model reads them: float32 (N, R, R, C) in [0, 1]."""
+    values = images.float() / 255 if images.dtype == torch.uint8 else images
+    return values.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        check_size(path, most=MAX_BYTES)
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Raise an ExportError that says what failed and the first line of why."""
+    try:
+        yield
+    except Exception as error:  # what a converter's steps raise has no common base
+        raise ExportError(f"{what}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+
+
+@contextlib.contextmanager
+def muted() -> Iterator[IO[Any]]:
+    """Keep what libraries print off the terminal: from C++ it lands in the file that is given, from Python nowhere."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with quietly(), contextlib.redirect_stderr(io.StringIO()), tempfile.TemporaryFile() as sink:
+        kept = [(number, os.dup(number)) for number in (1, 2)]
+        try:
+            for number, _ in kept:
+                os.dup2(sink.fileno(), number)
+            yield sink
+        finally:
+            for number, copy in kept:
+                os.dup2(copy, number)
+                os.close(copy)
