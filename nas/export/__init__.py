@@ -1,4 +1,4 @@
-"""A trained network as others run it: ONNX, ``torch.export``, or one Python file that needs torch alone.
+"""A trained network as others run it: ONNX, LiteRT, ``torch.export``, or one Python file that needs torch alone.
 
 Every form takes RGB (or gray) values in [0, 1] and normalises them itself, so that nobody can feed it the wrong way;
 every form gives logits; every form is run against the network that it was made from before it is written.

@@ -116,6 +116,8 @@ def export(
     beside = path.with_suffix(".pt") if form == "python" else quantised_path
     if source.resolve() in (path.resolve(), beside.resolve()):
         raise UserError(f"{source}: would be overwritten by the export; give another --out")
+    if micro and path.is_file():
+        raise UserError(f"{path}: is a file; --format tflite-micro writes a folder")
     # The data first: they may be missing, and converting takes a while.
     data = load_for(description, dataset or checkpoint.dataset, data_dir, str(source)) if int8 or micro else None
     if data is None:

@@ -1,16 +1,18 @@
 """TensorFlow Lite Micro: the int8 .tflite as a C array, and all that a firmware's author has to know of it."""
 
+import logging
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from nas.errors import UserError
 from nas.export.check import ExportError, require, write
 from nas.export.litert import Session, muted
 from nas.export.tflite_file import operators, pack
 from nas.training.card import Card
+
+log = logging.getLogger(__name__)
 
 
 class Arena(NamedTuple):
@@ -66,13 +68,13 @@ def write_micro(model: bytes, card: Card, folder: Path) -> tuple[Path, ...]:
         UserError: tflite-micro is missing, a file cannot be written.
         ExportError: TensorFlow Lite Micro does not run the model.
     """
-    if folder.is_file():
-        raise UserError(f"{folder}: is a file; --format tflite-micro writes a folder")
     flash = pack(model)
+    measured = arena(flash)
+    log.info("flash %d bytes, arena %d bytes (%d of them for activations)", len(flash), measured.total, measured.head)
     texts = {
         "model_data.h": _header(card),
         "model_data.cc": _source(flash, card),
-        "README.md": _readme(model, len(flash), card, arena(flash)),
+        "README.md": _readme(model, len(flash), card, measured),
     }
     paths = (folder / f"{card.architecture.name}.tflite", *(folder / name for name in texts))
     for path, content in zip(paths, (model, *(text.encode() for text in texts.values())), strict=True):

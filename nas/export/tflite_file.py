@@ -20,6 +20,9 @@ CARD = "nas.card"
 ALIGNMENT = 16
 """Of weights in the file, in bytes: what the schema asks for (``force_align``)."""
 
+_MOST_ENTRIES = 100
+"""Metadata entries that are looked at: a stranger's file may claim billions."""
+
 
 def pack(model: bytes, card: Mapping[str, str] | None = None, *, named: bool = False) -> bytes:
     """Write a model again with everything that a runtime reads, and nothing twice.
@@ -73,7 +76,7 @@ def read_card(model: bytes, where: str) -> dict[str, str]:
         raise UserError(f"{where}: not a .tflite model")
     try:
         tree = schema.Model.GetRootAs(model, 0)
-        entries = [tree.Metadata(index) for index in range(tree.MetadataLength())]
+        entries = [tree.Metadata(index) for index in range(min(tree.MetadataLength(), _MOST_ENTRIES))]
         numbers = [entry.Buffer() for entry in entries if entry.Name() == CARD.encode()]
         content = tree.Buffers(numbers[0]).DataAsNumpy().tobytes().decode() if numbers else ""
     except Exception as error:  # offsets of a damaged file lead anywhere
