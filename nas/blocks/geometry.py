@@ -9,22 +9,22 @@ POOL_KERNEL = 3
 
 
 def strided(size: int, stride: int) -> int:
-    """Output side of an odd kernel with padding k // 2."""
+    """Return the output side of an odd kernel with padding k // 2."""
     return -(-size // stride)
 
 
 def convolved(size: int, kernel: int, stride: int, padding: Padding) -> int:
-    """Output side of a convolution; below 1 where the kernel is larger than an unpadded input."""
+    """Return the output side of a convolution; below 1 where the kernel is larger than an unpadded input."""
     return strided(size, stride) if padding == "same" else (size - kernel) // stride + 1
 
 
 def least_convolved(out_size: int, kernel: int, stride: int, padding: Padding) -> int:
-    """The inverse of :func:`convolved`: the smallest input side that gives at least this output side."""
+    """Invert :func:`convolved`: the smallest input side that gives at least this output side."""
     return (out_size - 1) * stride + (kernel if padding == "valid" else 1)
 
 
 def pooled(size: int, stride: int, padding: Padding) -> int:
-    """Output side of a 3x3 pooling: padded by 1, or unpadded and rounded up (torch's ``ceil_mode``)."""
+    """Return the output side of a 3x3 pooling: padded by 1, or unpadded and rounded up (torch's ``ceil_mode``)."""
     if padding == "same":
         return strided(size, stride)
     steps = -(-(size - POOL_KERNEL) // stride)
@@ -32,5 +32,5 @@ def pooled(size: int, stride: int, padding: Padding) -> int:
 
 
 def least_pooled(out_size: int, stride: int, padding: Padding) -> int:
-    """The inverse of :func:`pooled`: the smallest input side that gives at least this output side."""
+    """Invert :func:`pooled`: the smallest input side that gives at least this output side."""
     return (out_size - 1) * stride + (1 if padding == "same" else max(1, POOL_KERNEL + 1 - stride))

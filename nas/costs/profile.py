@@ -98,13 +98,13 @@ def parts_table(architecture: Architecture, num_classes: int = 10) -> pd.DataFra
 
 
 def _count_with_thop(network: nn.Module, image: Tensor, *, rules: Rules) -> tuple[int, int]:
-    """MACs and params as thop counts them."""
+    """Count MACs and params as thop does."""
     macs, params = thop.profile(network, inputs=(image,), custom_ops=rules, verbose=False)
     return int(macs), int(params)
 
 
 def _count_with_flop_counter(network: nn.Module, image: Tensor) -> int:
-    """MACs as torch's own counter sees them (it counts 2 FLOPs per MAC)."""
+    """Count MACs as torch's own counter sees them (2 FLOPs per MAC)."""
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         network(image)
@@ -112,7 +112,7 @@ def _count_with_flop_counter(network: nn.Module, image: Tensor) -> int:
 
 
 def _throw_away(architecture: Architecture, num_classes: int) -> tuple[nn.Module, Tensor]:
-    """The network and one image on the meta device: shapes without values."""
+    """Make the network and one image on the meta device: shapes without values."""
     image = architecture.input
     with torch.device("meta"):
         network = build(architecture, num_classes).eval()
@@ -120,7 +120,7 @@ def _throw_away(architecture: Architecture, num_classes: int) -> tuple[nn.Module
 
 
 def _count_conditional(module: CondConv2d, _inputs: tuple[Tensor], output: Tensor) -> None:
-    """thop's rule for a conditional convolution: one convolution, the mixing of the experts, the routing."""
+    """Count a conditional convolution for thop: one convolution, the mixing of the experts, the routing."""
     n, _, height, width = output.shape
     kernel = module.weight[0].numel()
     mixed = kernel if module.bias is None else kernel + module.out_channels
@@ -130,7 +130,7 @@ def _count_conditional(module: CondConv2d, _inputs: tuple[Tensor], output: Tenso
 
 
 def _count_nothing(_module: nn.Module, _inputs: tuple[Tensor], _output: Tensor) -> None:
-    """thop's rule for what is no MAC."""
+    """Count nothing, for thop, of what is no MAC."""
 
 
 _RULES: Rules = {

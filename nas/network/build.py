@@ -63,7 +63,7 @@ def build(architecture: Architecture, num_classes: int) -> Network:
 
 
 def _initialize(module: nn.Module) -> None:
-    """MobileNetV2's initialisation in torchvision; conditional convolutions initialise their experts themselves."""
+    """Initialise as torchvision does MobileNetV2; conditional convolutions initialise their experts themselves."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")
         if module.bias is not None:

@@ -28,7 +28,7 @@ class Shifted(nn.Module):
 
 
 def fold(network: nn.Module) -> nn.Module:
-    """The network for inference, with its norms and sums of kernels folded into its convolutions.
+    """Fold the norms and sums of kernels into the convolutions, for inference.
 
     Args:
         network: any module of ours, a whole network or a block; it is left as it is.
@@ -64,7 +64,7 @@ def _flat(sequence: nn.Sequential) -> list[nn.Module]:
 
 
 def _merge(layers: list[nn.Module]) -> list[nn.Module]:
-    """The same layers in order, each norm merged with its neighbour where that is exact."""
+    """Merge each norm with its neighbour where that is exact; the layers keep their order."""
     merged: list[nn.Module] = []
     for layer in layers:
         previous = merged[-1] if merged else None
@@ -78,7 +78,7 @@ def _merge(layers: list[nn.Module]) -> list[nn.Module]:
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """The norm in eval mode as x * scale + shift, each of shape (C,)."""
+    """Write the norm in eval mode as x * scale + shift, each of shape (C,)."""
     assert norm.running_mean is not None and norm.running_var is not None
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.affine:
@@ -94,7 +94,7 @@ def _takes_norm(layer: nn.Module) -> bool:
 
 
 def _norm_after(layer: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
-    """One layer that computes ``layer(x) * scale + shift``; the scale goes into the weights."""
+    """Make one layer that computes ``layer(x) * scale + shift``; the scale goes into the weights."""
     if isinstance(layer, Pyramid):
         branches = list(layer.branches)
         if layer.combine == "concat":
@@ -122,7 +122,7 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
 
 
 def _norm_before(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Conv2d:
-    """One convolution that computes ``conv(x * scale + shift)``."""
+    """Make one convolution that computes ``conv(x * scale + shift)``."""
     bias = conv.weight.sum((2, 3)) @ shift
     conv.weight.mul_(scale.view(1, -1, 1, 1))
     conv.bias = nn.Parameter(bias if conv.bias is None else conv.bias + bias, requires_grad=False)
@@ -130,7 +130,7 @@ def _norm_before(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Conv2d:
 
 
 def _one_convolution(pyramid: Pyramid) -> nn.Module:
-    """The pyramid's only branch, or the sum of its plain convolutions as one with their kernels padded and added."""
+    """Return the only branch, or the sum of plain convolutions as one with their kernels padded and added."""
     branches = list(pyramid.branches)
     if len(branches) == 1:
         return branches[0]

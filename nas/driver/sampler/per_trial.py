@@ -16,7 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.driver.sampler.candidates import KnownFunctions, Source, SpaceExhaustedError
-from nas.driver.sampler.encoding import Array, Encoding
+from nas.driver.sampler.encoding import Encoding
 from nas.driver.sampler.history import Identity, Params
 
 
@@ -31,12 +31,10 @@ class PerTrialSampler(BaseSampler):
     which then is what the study holds and the sampler learns from.
 
     Args:
-        make: the sampler with a seed, in [0, 2^32).
-        seed: of the search.
-        search_space: all parameters.
-        identity: what two choices of parameters share when they mean the same.
-        feasible: whether a choice of parameters may be tried at all; None allows all.
-        allowed: choices that `feasible` accepts, to start from where it refuses most.
+        make: Makes the sampler, given a seed in [0, 2^32).
+        seed: Of the search.
+        search_space: All parameters.
+        identity, feasible, allowed: As of :class:`~nas.driver.sampler.known_cost.KnownCostSampler`.
     """
 
     def __init__(
@@ -102,17 +100,14 @@ class PerTrialSampler(BaseSampler):
 
     def _source(self, study: Study, left_out: int | None, rng: np.random.Generator) -> Source:
         others = [trial for trial in study.get_trials(deepcopy=False) if trial.number != left_out]
-        rows: list[Array] = []
-        for other in others:
-            row = self._encoding.encode({**other.system_attrs.get("fixed_params", {}), **other.params})
-            if row is not None:
-                rows.append(row)
+        params = [{**other.system_attrs.get("fixed_params", {}), **other.params} for other in others]
+        rows = [row for each in params if (row := self._encoding.encode(each)) is not None]
         seen = {self._functions.point(row)[0] for row in rows}
         return Source(self._functions, seen, [*self._allowed, *rows], rng)
 
 
 def _in_space(study: Study) -> Study:
-    """The study without finished trials of networks outside the space, which have no parameters.
+    """Hide a study's finished trials of networks outside the space, which have no parameters.
 
     Optuna's samplers search the parameters that all trials share: one such trial, and TPE, NSGA-II and the Gaussian
     process draw at random.
