@@ -94,7 +94,7 @@ def test_a_search_s_screen_and_an_error_print_names_as_they_are(
     assert f"reading {NAME}\n" in text
     assert f" · {NAME}\n" in text
     assert f"Report:  {run.path}/report.html" in text
-    assert f"--dataset 'imagefolder:{NAME}'" in text
+    assert f"nas train '{run.path}/front/01-" in text
     monkeypatch.setattr("sys.argv", ["nas", "profile", f"{NAME}.yaml"])
     with pytest.raises(SystemExit):
         run_command(app)
