@@ -12,5 +12,5 @@ set -eu
 nas search --space "$SPACE" --dataset "imagefolder:$IMAGES" --resolution "$RESOLUTION" \
     --objectives "$OBJECTIVES" --trials "$TRIALS" --epochs "$EPOCHS" --out "$OUT/search"
 
-nas train "$OUT"/search/front/01-*.yaml --dataset "imagefolder:$IMAGES" --resolution "$RESOLUTION" \
-    --epochs "$FULL_EPOCHS" --out "$OUT/best"
+# Data, resolution and all that is not given here are the search's.
+nas train "$OUT"/search/front/01-*.yaml --epochs "$FULL_EPOCHS" --out "$OUT/best"

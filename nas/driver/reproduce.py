@@ -156,7 +156,9 @@ def _settings(
     documents = tuple({network.id: network.to_dict() for network in fitted}.values())
     return Settings(
         space={**documents[0], "name": table},
-        dataset=dataset,
+        dataset=images.name,
+        fit=images.fit,
+        split_by=images.split.by,
         image_resolution=folder_side,
         # Latency takes no part: it is measured once all are trained, without a table for a space of one network.
         objectives=("accuracy", "size"),

@@ -41,8 +41,10 @@ class Origin:
         first.
         """
         reading = {"seed": 0, **self.reading}
-        if dataset != self.dataset or not dataset.startswith(FOLDER_PREFIX):
-            reading |= {"resolution": None, "white": None}  # of other images
+        if dataset != self.dataset:
+            reading |= {"white": None}  # of other images
+        if not dataset.startswith(FOLDER_PREFIX):
+            reading |= {"resolution": None}
         if resolution is not None:
             reading["resolution"] = decoded_resolution(dataset, resolution)
         return reading | {name: value for name, value in asked.items() if value is not None}

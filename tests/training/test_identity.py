@@ -14,7 +14,10 @@ from PIL import Image
 
 import nas
 from nas.errors import UserError
+from nas.training.checkpoint import load_checkpoint
 from nas.training.data import PARTS, Dataset, load_dataset
+from nas.training.recipe import load_recipe
+from nas.training.session import train
 
 TINY = {
     "name": "tiny",
@@ -201,3 +204,61 @@ def test_a_relative_folder_is_kept_absolute(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path / "there")
     assert nas.evaluate(out / "model.safetensors")["dataset"] == f"imagefolder:{tmp_path / 'here' / 'images'}"
     assert os.fspath(tmp_path / "here" / "images") in (out / "train.yaml").read_text()
+
+
+class StoppedHereError(Exception):
+    """Ends a training in its middle."""
+
+
+def stop(*_: object) -> None:
+    raise StoppedHereError
+
+
+def begin(tmp_path: Path) -> tuple[Path, nas.Architecture]:
+    """A training of three epochs that was stopped after the first."""
+    network, out = nas.Architecture.from_dict(TINY), tmp_path / "half"
+    options = {"recipe": "search", "epochs": 3, "seed": 5, "fit": "pad", "device": "cpu", "out": out}
+    with pytest.raises(StoppedHereError):
+        nas.train(network, dataset=f"imagefolder:{fill(tmp_path / 'images')}", on_epoch=stop, **options)
+    return out, network
+
+
+def test_a_training_goes_on_with_its_own_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "nas")
+    out, network = begin(tmp_path)
+    fill(tmp_path / "images", count=1, first=70)
+    said(caplog)
+    done = nas.train(network, device="cpu", out=out, resume=True)
+    assert "the images changed since: 3 added, 0 gone" in said(caplog)
+    saved = load_checkpoint(done.checkpoint)
+    assert (saved.epoch, saved.dataset) == (3, f"imagefolder:{tmp_path / 'images'}")
+    assert (saved.split["seed"], saved.extra["fit"]) == (5, "pad")
+
+
+def test_a_training_goes_on_with_no_other_data(tmp_path: Path) -> None:
+    out, network = begin(tmp_path)
+    before = {file.name: file.read_bytes() for file in out.glob("*.*")}
+    others = f"imagefolder:{fill(tmp_path / 'others', first=500)}"
+    for dataset, message in ((others, "other images"), ("digits", "began with the data set imagefolder:")):
+        with pytest.raises(UserError, match=message):
+            nas.train(network, dataset=dataset, device="cpu", out=out, resume=True)
+    (tmp_path / "images" / "c").rename(tmp_path / "images" / "d")
+    with pytest.raises(UserError, match="class 'c' is not among"):
+        nas.train(network, device="cpu", out=out, resume=True)
+    assert before == {file.name: file.read_bytes() for file in out.glob("*.*")}
+
+
+def test_an_earlier_training_is_judged_on_the_parts_that_it_had(tmp_path: Path) -> None:
+    """Its files name neither how images were divided nor which they were."""
+    folder = fill(tmp_path / "images")
+    data = load(folder, split_by="order")
+    assert (len(data.train), len(data.validation), len(data.test)) == (82, 14, 24)  # exact shares, as they were
+    out = tmp_path / "out"
+    done = train(nas.Architecture.from_dict(TINY), data, load_recipe("search").with_epochs(1), out=out)
+    saved = torch.load(done.checkpoint, weights_only=True)
+    del saved["split"]["by"], saved["extra"]["data"], saved["extra"]["fit"]
+    saved["extra"]["crop"] = "pixels"
+    torch.save(saved, tmp_path / "old.pt")
+    judged = nas.evaluate(tmp_path / "old.pt")
+    assert (judged["validation_images"], judged["test_images"]) == (14, 24)
+    assert judged["test_accuracy"] == pytest.approx(done.test_accuracy)
