@@ -66,11 +66,11 @@ class Session:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._input = self._session.get_inputs()[0].name
+            self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # onnxruntime's errors have no common base of their own
             raise UserError(f"{where}: not a model that ONNX Runtime can read") from error
         self._where = where
-        self._input = self._session.get_inputs()[0].name
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Run it.

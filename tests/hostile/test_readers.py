@@ -34,11 +34,15 @@ from nas.driver.study import SearchStudy
 from nas.driver.warm_start import earlier_run, import_networks
 from nas.errors import UserError
 from nas.export.predict import predict
+from nas.files import parse_json, read_text
 from nas.latency.exchange import import_timings
 from nas.latency.table import load_table
 from nas.preprocessing import decode_file
 from nas.report.table import render
+from nas.training.data import load_dataset
+from nas.training.fingerprint import compare, read_fingerprint
 from nas.training.loop import TrainingError
+from nas.training.origin import Origin, check_same
 from nas.training.recipe import load_recipe
 from nas.training.weights import initialise
 
@@ -136,7 +140,8 @@ def read_evaluated(folder: Path) -> None:
 
 
 def read_image(name: str) -> Callable[[Path], object]:
-    return lambda folder: decode_file(folder / name, 16)
+    white = {"deep.png": 4095.0, "fractions.tif": 1.0}.get(name)
+    return lambda folder: decode_file(folder / name, 16, "pad" if white else "crop", white)
 
 
 def go_on(folder: Path) -> None:
@@ -148,6 +153,18 @@ def go_on(folder: Path) -> None:
         device="cpu",
         resume=True,
     )
+
+
+def go_on_with_images(folder: Path) -> None:
+    (folder / "own" / "checkpoint.pt").unlink()
+    nas.train(nas.load(folder / "architecture.yaml"), out=folder / "own", device="cpu", resume=True)
+
+
+def read_identity(folder: Path) -> None:
+    known = read_fingerprint(parse_json(read_text(folder / "images.json"), "images.json"), "images.json")
+    data = load_dataset(f"imagefolder:{folder / 'pictures'}", resolution=8)
+    compare(known, data.fingerprint)
+    check_same(Origin("images", images=known), data, "images.json")
 
 
 def begin_again(folder: Path) -> None:
@@ -250,6 +267,8 @@ READERS = {
     "onnx": Reader("a.onnx", read_model("a.onnx"), load_onnx, dump_onnx, cost=2),
     "training's checkpoint": Reader("training/checkpoint.pt", go_on, *PT, TRAINING, "the saved training", cost=16),
     "training's metrics": Reader("training/metrics.csv", go_on, *CSV, allowed=TRAINING, cost=16),
+    "images' identity": Reader("images.json", read_identity, *JSON, cost=16),
+    "own images' training": Reader("own/train.yaml", go_on_with_images, *YAML, allowed=TRAINING, cost=32),
     "training's settings": Reader("training/train.yaml", begin_again, *YAML, allowed=TRAINING, cost=16),
     **{f"image {name}": Reader(name, read_image(name), cost=2) for name in IMAGES},
 }

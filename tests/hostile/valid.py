@@ -1,5 +1,6 @@
 """One valid file of every kind that the program reads, small and quickly made."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from nas.latency.exchange import import_timings
 from nas.latency.layers import segments
 from nas.latency.table import space_id
 from nas.training.checkpoint import save_checkpoint
+from nas.training.data import load_dataset
+from nas.training.fingerprint import Fingerprint
 from nas.training.recipe import Recipe
 
 SPACE: dict[str, Any] = {
@@ -47,12 +50,25 @@ def write_all(folder: Path) -> None:
     (folder / "recipe.yaml").write_text("optimizer: adamw\nlr: 0.01\nepochs: 4\nmilestones: [1, 2]\nflip: none\n")
     write_run(folder / "run", space)
     write_training(folder / "training", space.sample(0))
+    write_images(folder)
+    with contextlib.suppress(StoppedHereError):
+        nas.train(
+            space.sample(0),
+            dataset=f"imagefolder:{folder / 'pictures'}",
+            recipe=RECIPE,
+            out=folder / "own",
+            device="cpu",
+            on_epoch=stop,
+        )
     for name in ("a.pt", "a.safetensors"):
         source = {"a.pt": "checkpoint.pt", "a.safetensors": "model.safetensors"}[name]
         (folder / name).write_bytes((folder / "training" / source).read_bytes())
     write_onnx(folder / "a.onnx", space.sample(0))
-    write_images(folder)
     write_timings(folder, space)
+
+
+def stop(*_: Any) -> None:
+    raise StoppedHereError
 
 
 def write_run(out: Path, space: nas.Space) -> None:
@@ -105,7 +121,8 @@ def write_training(out: Path, architecture: nas.Architecture) -> None:
 
 def write_onnx(file: Path, architecture: nas.Architecture) -> None:
     """A linear classifier of the pixels' mean, with the metadata of an exported network."""
-    card = Card(architecture, tuple("0123456789"), (0.3,), (0.3,))
+    data = Fingerprint(dict.fromkeys("0123456789", 2), 7, {})
+    card = Card(architecture, tuple("0123456789"), (0.3,), (0.3,), fit="pad", white=4095.0, data=data)
     weight = helper.make_tensor("weight", TensorProto.FLOAT, [1, 10], np.linspace(-1, 1, 10, dtype=np.float32))
     nodes = [
         helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
@@ -121,13 +138,26 @@ def write_onnx(file: Path, architecture: nas.Architecture) -> None:
     file.write_bytes(model.SerializeToString())
 
 
-IMAGES = ("a.png", "a.jpg", "a.gif", "a.bmp", "a.tif", "a.webp", "a.ppm")
+IMAGES = ("a.png", "a.jpg", "a.gif", "a.bmp", "a.tif", "a.webp", "a.ppm", "deep.png", "fractions.tif")
 
 
 def write_images(folder: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
+    kinds = {
+        "deep.png": pixels[..., 0].astype(np.uint16) * 16,
+        "fractions.tif": pixels[..., 0].astype(np.float32) / 255,
+    }
     for name in IMAGES:
-        Image.fromarray(pixels).save(folder / name)
+        Image.fromarray(kinds.get(name, pixels)).save(folder / name)
+    for label in "ab":
+        (folder / "pictures" / label).mkdir(parents=True)
+        for index in range(9):
+            Image.fromarray(np.roll(pixels, index, 1)[: 20 + (label == "b")]).save(
+                folder / "pictures" / label / f"{index}.png"
+            )
+    known = load_dataset(f"imagefolder:{folder / 'pictures'}", resolution=8).fingerprint
+    assert known is not None
+    (folder / "images.json").write_text(json.dumps(known.to_dict(), indent=1))
 
 
 def write_timings(folder: Path, space: nas.Space) -> None:

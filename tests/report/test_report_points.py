@@ -57,7 +57,7 @@ def test_printed_networks_never_show_foreign_latency(run: Run) -> None:
 
 def test_commands_quote_and_repeat_what_changes_the_data() -> None:
     run = invented_run(Path("results/a run"), trials=3, dataset="imagefolder:my images", seed=7, closed=0)
-    assert command(run, "han-e") == "nas train han-e --run results/example"
+    assert command(run, "han-e") == "nas train han-e --run 'results/a run'"
 
 
 def test_the_region_is_a_staircase_over_the_networks_trained_to_the_end(run: Run) -> None:
