@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import runs
 import torch
 from PIL import Image
 
 import nas
+from nas import api
+from nas.driver.run_file import describe_data, write_run_file
+from nas.driver.settings import Settings
 from nas.errors import UserError
+from nas.preprocessing import Preprocessing
 from nas.training.checkpoint import load_checkpoint
-from nas.training.data import PARTS, Dataset, load_dataset
+from nas.training.data import PARTS, Dataset, load_again, load_dataset
 from nas.training.recipe import load_recipe
 from nas.training.session import train
 
@@ -262,3 +268,43 @@ def test_an_earlier_training_is_judged_on_the_parts_that_it_had(tmp_path: Path) 
     judged = nas.evaluate(tmp_path / "old.pt")
     assert (judged["validation_images"], judged["test_images"]) == (14, 24)
     assert judged["test_accuracy"] == pytest.approx(done.test_accuracy)
+
+
+def test_labels_follow_the_classes_of_the_training_whatever_their_order(tmp_path: Path) -> None:
+    """An earlier nas sorted class names as the file system wrote them."""
+    data = load(fill(tmp_path))
+    again = load_again(
+        data.name, split=asdict(data.split), preprocessing=Preprocessing(3, (8,)), classes=("c", "a", "b")
+    )
+    assert again.classes == ("c", "a", "b")
+    for part in PARTS:
+        files = again.part(part).files
+        assert files is not None
+        assert [again.classes[label] for label in again.part(part).labels] == [name[0] for name in files["name"]]
+
+
+def test_a_search_goes_on_with_no_other_data(tmp_path: Path) -> None:
+    data = load(fill(tmp_path / "images"))
+    space = {**TINY, "stages": [{"block": "conv", "channels": {"choice": [8, 16]}}]}
+    settings = Settings(
+        space=space,
+        objectives=("accuracy", "size"),
+        published="none",
+        dataset=data.name,
+        split_by="name",
+        image_resolution=8,
+        recipe=load_recipe("search").with_epochs(1).to_dict(),
+    )
+    runs.begin(tmp_path / "run", settings)
+    write_run_file(tmp_path / "run", settings, {"workers": 1, "device": "cpu"}, None, describe_data(data))
+    before = (tmp_path / "run" / "run.yaml").read_bytes()
+    (tmp_path / "images").rename(tmp_path / "away")
+    fill(tmp_path / "images", first=500)
+    with pytest.raises(UserError, match="began with other images"):
+        api.resume(tmp_path / "run")
+    shutil.rmtree(tmp_path / "images")
+    (tmp_path / "away").rename(tmp_path / "images")
+    (tmp_path / "images" / "a").rename(tmp_path / "images" / "d")
+    with pytest.raises(UserError, match="class 'a' is not among"):
+        api.resume(tmp_path / "run")
+    assert (tmp_path / "run" / "run.yaml").read_bytes() == before
