@@ -56,11 +56,14 @@ def photographs(folder: Path, images: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", choices=("marks", "photographs"), help="only this one")
     given = parser.parse_args()
     network = nas.load("han-e").to_dict() | {"width": 0.25, "input": {"channels": 3, "resolution": 32}}
     print("| data | fit | test accuracy, mean | lowest | highest | n |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         for make in (marks, photographs):
+            if given.data not in (None, make.__name__):
+                continue
             folder = Path(name, make.__name__)
             make(folder, IMAGES)
             for fit in FITS:
