@@ -48,7 +48,7 @@ def completed(*words: str) -> list[str]:
         (("latency", "ca"), {"calibrate"}),
         (("latency", "calibrate", "--sp"), {"--space"}),
     ],
-    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",  # a set has no order that two processes share
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",  # a set has no order that processes share
 )
 def test_tab_offers_what_fits(words: tuple[str, ...], offered: set[str]) -> None:
     assert set(completed(*words)) == offered
