@@ -16,7 +16,7 @@ from shipping import KINDS, card_of, expected_logits, lived_in, small, train_tin
 import nas
 from nas.errors import UserError
 from nas.export.command import Exported, export
-from nas.export.litert import to_litert
+from nas.export.litert import Session, litert_int8_bytes, to_litert
 from nas.export.opening import open_exported
 from nas.export.predict import predict
 from nas.training.data import load_dataset
@@ -105,6 +105,12 @@ def test_tflite_gives_the_networks_logits(name, runtime, tmp_path):
     assert (read.architecture.id, read.classes, read.mean) == (architecture.id, card.classes, card.mean)
     torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
     assert b"nas/" not in (tmp_path / "a.tflite").read_bytes()  # no lines of Python
+    # Every operator runs in int8 too, padded maxima of negative values among them, and none is left in float.
+    many = (torch.rand(16, *card.shape) * 255).to(torch.uint8)
+    int8 = Session(litert_int8_bytes((tmp_path / "a.tflite").read_bytes(), torch.cat([many, (images * 255).byte()])))
+    assert (int8(images) - expected).abs().max() < 0.1 * expected.abs().max()
+    kinds = {details["dtype"] for details in int8.interpreter.get_tensor_details()}
+    assert kinds <= {np.int8, np.int32}
 
 
 def test_int8_is_smaller_and_about_as_accurate(quantised, runtime, trained):

@@ -23,7 +23,7 @@ from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.export.check import ExportError, Normalised, Shipped, compare, quietly, require, write
 from nas.export.int8 import Quantised
-from nas.export.tflite_file import INPUT, pack, read_card
+from nas.export.tflite_file import INPUT, pack, paddings, read_card
 from nas.files import check_size
 from nas.network.fold import fold
 from nas.training.card import Card
@@ -113,8 +113,9 @@ def litert_bytes(card: Card, weights: Mapping[str, Tensor]) -> bytes:
 def litert_int8_bytes(model: bytes, images: Tensor) -> bytes:
     """Quantise a .tflite of fp32 that :func:`litert_bytes` made: int8 weights per channel, int8 activations per tensor.
 
-    Ranges of activations are the smallest and largest value over all images, as with ONNX; the input's is [0, 1], so
-    that its int8 values are the pixels minus 128.
+    Ranges of activations are the smallest and largest value over all images, as with ONNX: the quantiser's own moving
+    average put the logits 0.20 of their standard deviation off, the extremes 0.03 (CIFAR-10, 241 kB of fp32, 512
+    images, n = 1). The input's range is [0, 1], so that its int8 values are the pixels minus 128.
 
     Args:
         model: the file's bytes.
@@ -144,6 +145,8 @@ def litert_int8_bytes(model: bytes, images: Tensor) -> bytes:
             ranges.calibrate({"serving_default": [{INPUT: image[None]} for image in _as_read(part)]}, manager)
         found = ranges.get_model_qsvs()
         found[INPUT] = {"min": np.zeros(1, np.float32), "max": np.ones(1, np.float32)}
+        for before, after in paddings(named):  # of maxima, with -inf: int8 has the smallest value in its place
+            found[after] = found[before]
         result = quantizer.Quantizer(named, method).quantize(found, enable_progress_report=False).quantized_model
         assert result is not None
     return pack(bytes(result), {**card, "quantisation": f"int8, static, per channel; {len(images)} training images"})

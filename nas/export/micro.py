@@ -161,5 +161,6 @@ interpreter.AllocateTensors();
 
 
 def _method(operator: str) -> str:
-    """The resolver's name of an operator: CONV_2D -> Conv2D, FULLY_CONNECTED -> FullyConnected."""
-    return "".join(part if part[0].isdigit() else part.capitalize() for part in operator.split("_"))
+    """The resolver's name of an operator: CONV_2D -> Conv2D, FULLY_CONNECTED -> FullyConnected, PADV2 -> PadV2."""
+    name = "".join(part if part[0].isdigit() else part.capitalize() for part in operator.split("_"))
+    return re.sub("v2$", "V2", name)

@@ -99,6 +99,20 @@ def operators(model: bytes) -> list[str]:
     return [names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())] for code in codes]
 
 
+def paddings(model: bytes) -> list[tuple[str, str]]:
+    """Name the tensors before and after each padding with a value (``PADV2``), of a model whose tensors have names."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    tree = schema.ModelT.InitFromPackedBuf(model, 0)
+    codes = [code.builtinCode for code in tree.operatorCodes]
+    (graph,) = tree.subgraphs
+    return [
+        (graph.tensors[operator.inputs[0]].name.decode(), graph.tensors[operator.outputs[0]].name.decode())
+        for operator in graph.operators
+        if codes[operator.opcodeIndex] == schema.BuiltinOperator.PADV2
+    ]
+
+
 class _Buffers:
     """Contents of a model's buffers, each once; number 0 is the empty one."""
 
