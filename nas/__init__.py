@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.api import evaluate, open_run, search, train
+    from nas.api import data, evaluate, open_run, search, train
     from nas.architecture.catalogue import load, load_space
     from nas.architecture.document import Architecture
     from nas.architecture.space import Space
@@ -33,6 +33,7 @@ _HOMES = {
     "UserError": "nas.errors",
     "build": "nas.network.build",
     "cost": "nas.costs.analytic",
+    "data": "nas.api",
     "evaluate": "nas.api",
     "figure": "nas.report.figures",
     "load": "nas.architecture.catalogue",
@@ -50,6 +51,7 @@ __all__ = [
     "UserError",
     "build",
     "cost",
+    "data",
     "evaluate",
     "figure",
     "load",

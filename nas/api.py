@@ -1,6 +1,5 @@
 """What the commands do, as functions: the command line is a thin layer over these."""
 
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from nas.architecture.catalogue import load, load_space, network_names
 from nas.architecture.document import Architecture
@@ -34,27 +32,27 @@ from nas.driver.settings import Settings, check_published
 from nas.driver.stopping import first_rung
 from nas.errors import UserError
 from nas.export.command import export as export
-from nas.export.command import judge_exported, load_for
+from nas.export.judging import judge_file
 from nas.export.opening import ENDINGS
 from nas.export.predict import predict as predict
 from nas.files import fresh_folder as fresh_folder
-from nas.hardware import check_device
+from nas.hardware import choose_device as choose_device
 from nas.options import keywords
 from nas.preprocessing import checked_fit
+from nas.report.images import write_data_page, write_judgement_page
 from nas.report.page import write_report
 from nas.training.checkpoint import load_trained
 from nas.training.data import Dataset, absolute, decoded_resolution, load_dataset
 from nas.training.distributed import joined
-from nas.training.evaluate import evaluate as evaluate_network
+from nas.training.facts import describe
 from nas.training.loop import Epoch
-from nas.training.options import DEFAULT_FIT, TrainOptions
+from nas.training.options import DEFAULT_FIT, DataOptions, TrainOptions
 from nas.training.origin import Origin, begun_training, check_same
+from nas.training.per_class import judge
+from nas.training.pictures import MOST_ON_PAGE, samples
 from nas.training.recipe import Recipe, load_recipe, steps_per_epoch
 from nas.training.session import CHECKPOINT, MODEL, Trained
 from nas.training.session import train as train_network
-from nas.training.weights import card, restored
-
-log = logging.getLogger(__name__)
 
 
 @keywords(SearchOptions, Architecture, Progress, Recipe, Space)
@@ -169,54 +167,69 @@ def train(options: TrainOptions) -> Trained:
         )
 
 
+@keywords(DataOptions, Recipe)
+def data(options: DataOptions) -> dict[str, Any]:
+    """Describe a data set before anything is trained on it; `nas data --json` in Python.
+
+    Args:
+        dataset: A name or imagefolder:PATH.
+
+    Returns:
+        See :func:`nas.training.facts.describe`.
+
+    Raises:
+        UserError: something given does not fit, or the data set cannot be read; nothing was written.
+    """
+    recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
+    recipe = recipe.with_flip(options.flip)
+    found = load_dataset(
+        options.dataset,
+        data_dir=options.data_dir,
+        train_size=options.train_size,
+        seed=options.seed,
+        resolution=options.resolution,
+        at_most=max(load_space(SearchOptions.space).resolutions),
+        fit=checked_fit(options.fit),
+        strict=options.strict,
+    )
+    document = describe(found)
+    if options.out is not None:
+        pictures = samples(found, recipe, most=MOST_ON_PAGE, seed=options.seed)
+        write_data_page(Path(options.out), document, pictures)
+    return document
+
+
 def evaluate(
     checkpoint: str | Path,
     *,
     dataset: str | None = None,
     data_dir: str | Path | None = None,
     device: str | None = None,
+    out: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Accuracy of a trained network on the validation and the test images; `nas evaluate` in Python.
+    """Judgement of the validation and the test images by a trained network; `nas evaluate --json` in Python.
 
     Args:
         checkpoint: written by a training or a search, or an ONNX or LiteRT model that `nas export` wrote.
         dataset: default the one that it was trained on, split as it was then.
+        out: a page to write, with the confusion matrix and the surest mistakes as pictures.
+
+    Returns:
+        Accuracies, and of each part under its name recall and precision per class, the confusion matrix (a row per
+        class) and the surest mistakes: :class:`nas.training.per_class.Judgement`.
     """
-    if Path(checkpoint).suffix in ENDINGS:
-        return _evaluate_exported(Path(checkpoint), dataset, data_dir, device)
-    saved = load_trained(Path(checkpoint))
-    architecture = Architecture.from_dict(saved.architecture, str(checkpoint))
-    data = load_for(card(saved, str(checkpoint)), dataset or saved.dataset, data_dir, str(checkpoint))
-    place = choose_device(device)
-    # The images are normalised as they were in training, whatever data set they come from.
-    images = replace(data.for_network(data.channels, data.resolution, place), mean=saved.mean, std=saved.std)
-    network = restored(saved, str(checkpoint)).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return {
-        "name": architecture.name,
-        "id": architecture.id,
-        "dataset": data.name,
-        "validation_accuracy": evaluate_network(network, images, "validation").accuracy,
-        "test_accuracy": evaluate_network(network, images, "test").accuracy,
-        "validation_images": len(images.validation),
-        "test_images": len(images.test),
-    }
-
-
-def _evaluate_exported(
-    path: Path, dataset: str | None, data_dir: str | Path | None, device: str | None
-) -> dict[str, Any]:
-    if device not in (None, "cpu"):
+    path = Path(checkpoint)
+    if path.suffix in ENDINGS and device not in (None, "cpu"):
         raise UserError(f"{path}: exported models are judged on the CPU; leave --device {device} out")
-    description, name, accuracies = judge_exported(path, dataset=dataset, data_dir=data_dir)
-    return {
-        "name": description.architecture.name,
-        "id": description.architecture.id,
-        "dataset": name,
-        "validation_accuracy": accuracies.validation,
-        "test_accuracy": accuracies.test,
-        "validation_images": accuracies.validation_images,
-        "test_images": accuracies.test_images,
-    }
+    place = "cpu" if path.suffix in ENDINGS else choose_device(device)
+    architecture, images, found = judge_file(path, dataset=dataset, data_dir=data_dir, device=place)
+    parts = {part: judge(images.part(part), scores, images.classes) for part, scores in found.items()}
+    if out is not None:
+        write_judgement_page(Path(out), architecture.name, images, parts)
+    result: dict[str, Any] = {"name": architecture.name, "id": architecture.id, "dataset": images.name}
+    for part, judgement in parts.items():
+        result |= {f"{part}_{name}": judgement[name] for name in ("accuracy", "balanced_accuracy", "images")}
+    return result | {str(part): judgement for part, judgement in parts.items()}
 
 
 def resume(
@@ -378,15 +391,3 @@ def fit_architecture(architecture: Architecture, dataset: Dataset, resolution: i
     """A network for a data set: its channels, and a resolution no larger than its images unless one is asked for."""
     side = resolution or min(architecture.input.resolution, dataset.resolution)
     return architecture.with_input(channels=dataset.channels, resolution=side)
-
-
-def choose_device(device: str | None) -> str:
-    """The device to train on: the one asked for, else a GPU where there is one.
-
-    Raises:
-        UserError: it is not here.
-    """
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    check_device(device)
-    return device

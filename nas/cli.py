@@ -13,7 +13,7 @@ from nas.errors import UserError
 from nas.exit import errors, resumable, run_command, same_command
 from nas.latency_cli import AsJson, console, latency_app
 from nas.terminal import log_to
-from nas.training.options import TrainOptions
+from nas.training.options import DATASETS, DataOptions, TrainOptions
 from nas.units import percent
 
 app = typer.Typer(
@@ -224,13 +224,18 @@ def evaluate(
     ] = None,
     data_dir: DataDir = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write a page: confusion matrix, mistakes as pictures.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Accuracy of a trained network on validation and test images."""
+    """Accuracy of a trained network on validation and test images, class by class, and its mistakes."""
     from nas import api
+    from nas.console import print_judgement
 
     with log_to(errors):  # the result may be read by a program
-        result = api.evaluate(checkpoint, dataset=dataset, data_dir=data_dir, device=device)
+        result = api.evaluate(checkpoint, dataset=dataset, data_dir=data_dir, device=device, out=out)
     if as_json:
         console.print_json(data=result)
         return
@@ -239,6 +244,28 @@ def evaluate(
         f"validation accuracy {percent(result['validation_accuracy'], result['validation_images'])}, "
         f"test accuracy {percent(result['test_accuracy'], result['test_images'])}"
     )
+    print_judgement(console, result["test"], "test")
+    console.print(f"Page:  {out}" if out else "Look at the mistakes: --out PAGE.html")
+
+
+@app.command(epilog="Example: nas data imagefolder:/data/flowers --out flowers.html")
+@options(DataOptions, "asked")
+def data(
+    dataset: Annotated[str, typer.Argument(help=f"{DATASETS}.", metavar="DATASET", show_default=False)],
+    asked: dict[str, Any],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """What a data set is like: classes, sizes, what is skipped, copies; a page of images as a network sees them."""
+    from nas import api
+    from nas.console import print_data
+
+    document = api.data(dataset, **asked)
+    if as_json:
+        console.print_json(data=document)
+        return
+    print_data(console, document)
+    console.print(f"Page:  {asked['out']}" if "out" in asked else "Look at the images: --out PAGE.html")
 
 
 @app.command(epilog="Example: nas export results/best/model.safetensors --format onnx --int8")

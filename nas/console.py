@@ -21,8 +21,12 @@ from nas.latency import Table as LatencyTable
 from nas.report.points import record_values, shown_name, train_command
 from nas.report.summary import origin_mark, references
 from nas.terminal import Terminal
+from nas.training.facts import fact_rows
 from nas.training.loop import Epoch
+from nas.training.per_class import Judgement, worst_confusions
 from nas.units import QUANTITIES, counted, percent, show, three_digits
+
+_MOST_CONFUSIONS = 8
 
 
 def print_run(console: Terminal, run: Run, report: Path) -> None:
@@ -227,6 +231,44 @@ def print_reproduction(console: Terminal, done: Reproduction) -> None:
 
 def _known(value: Any, form: Callable[[Any], str] = str) -> str:
     return "-" if pd.isna(value) else form(value)
+
+
+def print_data(console: Terminal, document: Mapping[str, Any]) -> None:
+    """Print the facts of a data set: its classes, everything else a line each, and what is odd about it."""
+    table = _table("Class", "Training", "Validation", "Test")
+    for item in document["classes"]:
+        table.add_row(item["name"], *(f"{item[part]:,}" for part in ("train", "validation", "test")))
+    table.columns[1].justify = "right"
+    console.print(table)
+    console.print()
+    facts = _table("", "")
+    for title, text in fact_rows(document):
+        facts.add_row(title, text)
+    console.print(facts)
+    for note in document["notes"]:
+        console.print(f"Note: {note}")
+
+
+def print_judgement(console: Terminal, judgement: Judgement, part: str) -> None:
+    """Print recall and precision per class, the commonest confusions, and the surest mistakes."""
+    table = _table("Class", "Images", "Recall", "Precision")
+    table.columns[1].justify = "right"
+    for item in judgement["classes"]:
+        shares = (percent(item[key], item["images"]) for key in ("recall", "precision"))
+        table.add_row(item["name"], f"{item['images']:,}", *shares)
+    console.print(f"balanced {part} accuracy {percent(judgement['balanced_accuracy'], judgement['images'])}")
+    console.print(table)
+    if pairs := worst_confusions(judgement, _MOST_CONFUSIONS):
+        table = _table("Class", "taken for", "Images", "of the class")
+        for actual, predicted, count, share in pairs:
+            table.add_row(actual, predicted, f"{count:,}", f"{share:.0%}")
+        console.print()
+        console.print(table)
+        table = _table("Surest mistakes", "Class", "taken for", "Probability")
+        for mistake in judgement["mistakes"]:
+            table.add_row(mistake["image"], mistake["actual"], mistake["predicted"], f"{mistake['probability']:.0%}")
+        console.print()
+        console.print(table)
 
 
 def print_exported(console: Terminal, exported: Exported) -> None:

@@ -21,6 +21,18 @@ def check_device(device: str) -> None:
         raise UserError(f"device {device!r}: torch sees {count or 'no'} GPU{'s' * (count > 1)} here; use cpu")
 
 
+def choose_device(device: str | None) -> str:
+    """The device to train on: the one asked for, else a GPU where there is one.
+
+    Raises:
+        UserError: it is not here.
+    """
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(device)
+    return device
+
+
 def device_name(device: str) -> str:
     """The name of the processor, or of the graphics card for ``cuda``; Apple's ``mps`` is part of the processor."""
     if device.startswith("cuda"):

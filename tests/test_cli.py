@@ -65,7 +65,7 @@ def test_train_and_evaluate_agree(tmp_path):
     printed = [f"{part} accuracy {100 * figures[f'{part}_accuracy']:.0f} %" for part in ("validation", "test")]
     assert " · ".join(printed) in done.stdout
     judged = run_nas(*suggested[1:])
-    assert judged.stdout.split(": ")[1].strip() == ", ".join(printed)
+    assert judged.stdout.splitlines()[0].split(": ")[1] == ", ".join(printed)
     said = done.stdout.splitlines()
     begins = next(number for number, line in enumerate(said) if line.startswith("training epoch 1 of 2: "))
     assert said[begins + 1].startswith("epoch 1/2 ")  # and nothing else between the two

@@ -2,24 +2,21 @@
 
 import logging
 import tempfile
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from torch import Tensor
-
 from nas.errors import UserError
 from nas.export import Card, Quantised, Shipped, quantise, to_onnx, to_program, to_python
-from nas.export.int8 import predicted
+from nas.export.judging import judge_exported, load_for
 from nas.export.litert import check_litert, quantise_litert, to_litert
 from nas.export.micro import write_micro
 from nas.export.opening import open_exported
 from nas.export.python import module_name
 from nas.training.checkpoint import load_trained
-from nas.training.data import Dataset, load_again
-from nas.training.fingerprint import compare
+from nas.training.data import PartName
+from nas.training.evaluate import Scores
 from nas.training.split import stratified_order
 from nas.training.weights import card
 
@@ -127,91 +124,21 @@ def export(
         model = _WRITERS[form](description, checkpoint.weights, written[0])
         chosen = stratified_order(data.train.labels, seed=0)[:CALIBRATION_IMAGES]
         quantised = _QUANTISERS[form](*written, data.train.take(chosen).images)
-        (before, ours), (after, theirs) = (_judge(open_exported(file)[0], data) for file in written)
+        ours, theirs = (judge_exported(open_exported(file)[0], data) for file in written)
         if micro:
             files = write_micro(written[1].read_bytes(), description, path)
             model, quantised = Shipped(files, model.difference), replace(quantised, path=files[0])
-    agreement = _share(ours == theirs)
+    same = ours["validation"].predicted == theirs["validation"].predicted
+    agreement = int(same.sum()) / max(1, len(same))
     if agreement < LEAST_AGREEMENT:
         log.warning(
             "int8 gives another class than fp32 to %.1f %% of the validation images; more than %.0f %% is much",
             100 * (1 - agreement),
             100 * (1 - LEAST_AGREEMENT),
         )
-    return Exported(description, model, quantised, (before, after), agreement)
+    return Exported(description, model, quantised, (_accuracies(ours), _accuracies(theirs)), agreement)
 
 
-def judge_exported(
-    path: Path,
-    *,
-    dataset: str | None = None,
-    data_dir: str | Path | None = None,
-) -> tuple[Card, str, Accuracies]:
-    """Measure the accuracies of an exported ONNX or LiteRT model, fp32 or int8, by its runtime on the CPU.
-
-    Args:
-        path: the model.
-        dataset: default the one that it was trained on, split as it was then; a folder's path is not in the model.
-        data_dir: where data sets lie.
-
-    Returns:
-        What the model says of itself, the data set's name, and the accuracies.
-
-    Raises:
-        UserError: the model is none of ours, or the data set does not fit.
-    """
-    run, description = open_exported(path)
-    if description.split is None:
-        raise UserError(f"{path}: exported before models said how their images were divided; export it again")
-    if not (dataset or description.dataset):
-        raise UserError(f"{path}: does not say where its images lie; give --dataset imagefolder:PATH")
-    data = load_for(description, dataset or description.dataset, data_dir, str(path))
-    return description, data.name, _judge(run, data)[0]
-
-
-def load_for(description: Card, dataset: str, data_dir: str | Path | None, where: str) -> Dataset:
-    """Load a data set read and divided as for a network's training, in the network's format; log what changed of it.
-
-    Args:
-        description: the network's.
-        dataset: a name or ``imagefolder:PATH``.
-        data_dir: where data sets lie.
-        where: what an error calls the network.
-
-    Raises:
-        UserError: it cannot be read, or has other classes.
-    """
-    assert description.split is not None
-    data = load_again(
-        dataset,
-        split=description.split,
-        preprocessing=description.preprocessing,
-        classes=description.classes,
-        data_dir=data_dir,
-    )
-    check_classes(data, description.classes, where)
-    if line := compare(description.data, data.fingerprint):
-        log.warning("%s: %s", where, line)
-    channels, resolution, _ = description.shape
-    return data.for_network(channels, resolution)
-
-
-def check_classes(data: Dataset, classes: Sequence[str], where: str) -> None:
-    """Raise `UserError` where a data set's classes are others than those that a network was trained on."""
-    ours, theirs = ([unicodedata.normalize("NFC", name) for name in names] for names in (classes, data.classes))
-    if len(ours) != len(theirs):
-        raise UserError(f"{where}: trained on {len(ours)} classes, {data.name} has {len(theirs)}")
-    if ours != theirs:
-        one, other = next((one, other) for one, other in zip(ours, theirs, strict=True) if one != other)
-        raise UserError(f"{where}: trained on class {one!r} where {data.name} has {other!r}")
-
-
-def _judge(run: Callable[[Tensor], Tensor], data: Dataset) -> tuple[Accuracies, Tensor]:
-    """Return a model's accuracies, and the classes that it gives to the validation images."""
-    validation, test = (predicted(run, part.images) for part in (data.validation, data.test))
-    shares = _share(validation == data.validation.labels), _share(test == data.test.labels)
-    return Accuracies(*shares, len(data.validation), len(data.test)), validation
-
-
-def _share(hits: Tensor) -> float:
-    return int(hits.sum()) / max(1, len(hits))
+def _accuracies(found: Mapping[PartName, Scores]) -> Accuracies:
+    validation, test = found["validation"], found["test"]
+    return Accuracies(validation.accuracy, test.accuracy, len(validation.hits), len(test.hits))

@@ -6,7 +6,6 @@ activations one per tensor, from the ranges that they take on calibration images
 """
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,16 +66,6 @@ def quantise(model: Path, path: Path, images: Tensor) -> Quantised:
     content = _quantise(model, images)
     write(path, content)
     return Quantised(path, len(content), model.stat().st_size, len(images))
-
-
-def predicted(run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Return the likeliest class of every image, int64 (N,).
-
-    Args:
-        run: float32 (N, C, R, R) in [0, 1] -> logits (N, classes).
-        images: uint8 (N, C, R, R).
-    """
-    return torch.cat([run(part.float() / 255).argmax(1) for part in torch.split(images, _BATCH)])
 
 
 def _quantise(model: Path, images: Tensor) -> bytes:

@@ -290,7 +290,7 @@ def _looked_at(dataset: Dataset, facts: Facts) -> Dataset:
     """Note what is odd about a folder's images now that they are divided.
 
     Raises:
-        UserError: there is no validation image, or no test image.
+        UserError: there is no validation image, no test image, or a class without a training image.
     """
     parts = {name: dataset.part(name) for name in PARTS}
     for name, part in parts.items():
@@ -299,7 +299,13 @@ def _looked_at(dataset: Dataset, facts: Facts) -> Dataset:
             raise UserError(
                 f"data set {dataset.name!r}: too few different images for a {name} part; give 3 of each class"
             )
-        if missing := [label for label, count in zip(dataset.classes, counts.tolist(), strict=True) if not count]:
+        missing = [label for label, count in zip(dataset.classes, counts.tolist(), strict=True) if not count]
+        if missing and name == "train":
+            raise UserError(
+                f"data set {dataset.name!r}: no training image of class {missing[0]!r}; give more of it, or a larger "
+                "train size"
+            )
+        if missing:
             facts.notes.append(f"no {name} image of {', '.join(missing)}")
     files = np.concatenate([part.files for part in parts.values() if part.files is not None])
     pixels = files["pixels"]

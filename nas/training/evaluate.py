@@ -18,13 +18,28 @@ _WORTH_FOLDING = 500  # images; folding takes 15 ms
 
 @dataclass(frozen=True)
 class Scores:
-    """Top-1 accuracy in [0, 1] on one part of a data set, and which images were judged right.
+    """Top-1 accuracy in [0, 1] on one part of a data set, and how each of its images was judged, on the CPU.
 
-    `hits`: bool, (images,), on the CPU.
+    `balanced_accuracy`: mean of the accuracies on the images of each class. `hits`: bool, (images,), judged right.
+    `predicted`: int64, (images,), the likeliest class, and `probabilities`: float32, (images,), its probability.
     """
 
     accuracy: float
+    balanced_accuracy: float
     hits: Tensor
+    predicted: Tensor
+    probabilities: Tensor
+
+
+def scores(labels: Tensor, predicted: Tensor, probabilities: Tensor) -> Scores:
+    """Score predictions, all three (images,), by the labels."""
+    # to the CPU: the first synchronisation
+    labels, predicted, probabilities = labels.cpu(), predicted.cpu(), probabilities.cpu()
+    hits = predicted == labels
+    images = torch.bincount(labels)
+    recalls = (torch.bincount(labels, weights=hits.double()) / images)[images > 0]
+    balanced = float(recalls.mean()) if len(recalls) else 0.0
+    return Scores(int(hits.sum()) / max(len(labels), 1), balanced, hits, predicted, probabilities)
 
 
 def pack_hits(hits: Tensor) -> str:
@@ -53,13 +68,14 @@ def evaluate(
     normalise = Normaliser(dataset.mean, dataset.std, dataset.device)
     was_training = network.training
     judged = fold(network) if len(images) >= _WORTH_FOLDING else network.eval()
-    hits = torch.empty(len(images), dtype=torch.bool, device=dataset.device)
+    predicted = torch.empty(len(images), dtype=torch.int64, device=dataset.device)
+    probabilities = torch.empty(len(images), device=dataset.device)
     try:
         with torch.inference_mode(), full_precision():
             for first in range(0, len(images), batch):
                 some = slice(first, first + batch)
-                hits[some] = judged(normalise(images.images[some])).argmax(1) == images.labels[some]
+                logits = judged(normalise(images.images[some]))
+                predicted[some], probabilities[some] = logits.argmax(1), logits.softmax(1).amax(1)
     finally:
         network.train(was_training)
-    hits = hits.cpu()  # the first synchronisation
-    return Scores(int(hits.sum()) / max(len(images), 1), hits)
+    return scores(images.labels, predicted, probabilities)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
-from nas.options import DataDir, Epochs, Flip
+from nas.options import DataDir, Epochs, Flip, Seed, TrainSize
 
 if TYPE_CHECKING:
     from nas.architecture.document import Architecture
@@ -20,6 +20,25 @@ else:  # they load torch; the command line gives names
 
 DATASETS = "digits, cifar10, cifar100, svhn, stl10, fashion_mnist or imagefolder:PATH"
 DEFAULT_FIT = "crop"
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """A data set to be described, and how a training would read it."""
+
+    dataset: str
+    _: KW_ONLY
+    data_dir: DataDir = None
+    train_size: TrainSize = None
+    resolution: Annotated[int | None, "Input side in pixels (default: the images', at most 32)."] = None
+    fit: Annotated[str, "How images of a folder become squares: crop, pad or stretch."] = DEFAULT_FIT
+    strict: Annotated[bool, "Refuse a folder of images where anything in it is not read."] = False
+    recipe: Annotated[
+        str | Recipe, "Whose augmentation the page shows: search, train, han, hoang, kuo, or a YAML file."
+    ] = "search"
+    flip: Flip = None
+    seed: Seed = 0
+    out: Annotated[Path | str | None, "Write a page with images of each class, as a network sees them."] = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,111 @@
+"""Judgement of a data set's images by a trained network in any of its forms; `nas evaluate`."""
+
+import logging
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nas.architecture.document import Architecture
+from nas.errors import UserError
+from nas.export.opening import ENDINGS, open_exported
+from nas.training.card import Card
+from nas.training.checkpoint import load_trained
+from nas.training.data import Dataset, PartName, load_again
+from nas.training.evaluate import Scores, evaluate, scores
+from nas.training.fingerprint import compare
+from nas.training.weights import card, restored
+
+log = logging.getLogger(__name__)
+
+JUDGED: tuple[PartName, ...] = ("validation", "test")
+_BATCH = 64
+
+
+def judge_file(
+    path: Path, *, dataset: str | None = None, data_dir: str | Path | None = None, device: str = "cpu"
+) -> tuple[Architecture, Dataset, dict[PartName, Scores]]:
+    """Let a trained network judge the validation and the test images.
+
+    Args:
+        path: a checkpoint, a training's ``.safetensors``, or a model that `nas export` wrote, fp32 or int8, which its
+            own runtime runs on the CPU.
+        dataset: default the one that it was trained on, split as it was then; a folder's path is not in a model.
+        data_dir: where data sets lie.
+        device: where a checkpoint's network runs.
+
+    Returns:
+        The network, the data set in its format, and the scores by part.
+
+    Raises:
+        UserError: the file is none of ours, or the data set does not fit.
+    """
+    if path.suffix in ENDINGS:
+        run, description = open_exported(path)
+        if description.split is None:
+            raise UserError(f"{path}: exported before models said how their images were divided; export it again")
+        if not (dataset or description.dataset):
+            raise UserError(f"{path}: does not say where its images lie; give --dataset imagefolder:PATH")
+        data = load_for(description, dataset or description.dataset, data_dir, str(path))
+        return description.architecture, data, judge_exported(run, data)
+    saved = load_trained(path)
+    architecture = Architecture.from_dict(saved.architecture, str(path))
+    data = load_for(card(saved, str(path)), dataset or saved.dataset, data_dir, str(path))
+    # The images are normalised as they were in training, whatever data set they come from.
+    data = replace(data.for_network(data.channels, data.resolution, device), mean=saved.mean, std=saved.std)
+    network = restored(saved, str(path)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return architecture, data, {part: evaluate(network, data, part) for part in JUDGED}
+
+
+def load_for(description: Card, dataset: str, data_dir: str | Path | None, where: str) -> Dataset:
+    """Load a data set read and divided as for a network's training, in the network's format; log what changed of it.
+
+    Args:
+        description: the network's.
+        dataset: a name or ``imagefolder:PATH``.
+        data_dir: where data sets lie.
+        where: what an error calls the network.
+
+    Raises:
+        UserError: it cannot be read, or has other classes.
+    """
+    assert description.split is not None
+    data = load_again(
+        dataset,
+        split=description.split,
+        preprocessing=description.preprocessing,
+        classes=description.classes,
+        data_dir=data_dir,
+    )
+    check_classes(data, description.classes, where)
+    if line := compare(description.data, data.fingerprint):
+        log.warning("%s: %s", where, line)
+    channels, resolution, _ = description.shape
+    return data.for_network(channels, resolution)
+
+
+def check_classes(data: Dataset, classes: Sequence[str], where: str) -> None:
+    """Raise `UserError` where a data set's classes are others than those that a network was trained on."""
+    ours, theirs = ([unicodedata.normalize("NFC", name) for name in names] for names in (classes, data.classes))
+    if len(ours) != len(theirs):
+        raise UserError(f"{where}: trained on {len(ours)} classes, {data.name} has {len(theirs)}")
+    if ours != theirs:
+        one, other = next((one, other) for one, other in zip(ours, theirs, strict=True) if one != other)
+        raise UserError(f"{where}: trained on class {one!r} where {data.name} has {other!r}")
+
+
+def judge_exported(run: Callable[[Tensor], Tensor], data: Dataset) -> dict[PartName, Scores]:
+    """Let an exported model, images (N, C, R, R) in [0, 1] -> logits, judge the validation and the test images."""
+    found: dict[PartName, Scores] = {}
+    for part in JUDGED:
+        images = data.part(part)
+        logits = [run(some.float() / 255) for some in torch.split(images.images, _BATCH)]
+        found[part] = scores(
+            images.labels,
+            torch.cat([some.argmax(1) for some in logits]),
+            torch.cat([some.softmax(1).amax(1) for some in logits]),
+        )
+    return found

@@ -1,0 +1,119 @@
+"""Facts of a data set before anything is trained on it, as plain values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from nas.training.data import PARTS, Dataset
+from nas.training.likeness import pixel_hashes
+
+UNEVEN = 3.0
+"""From this ratio of the largest to the smallest class on, plain accuracy hides how the small ones fare."""
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """Describe a data set as it was read and divided.
+
+    Args:
+        dataset: as loaded, not yet in a network's format.
+
+    Returns:
+        Plain values: ``classes`` with their images by part; ``imbalance``, the largest class's training images over
+        the smallest's; ``absent``, classes without an image by part; widths, heights and width / height of the files
+        as (least, median, most); ``copies``, images that equal an earlier one; of a folder also formats, what was
+        skipped with the reasons, and ``notes``, what is odd about it.
+    """
+    parts = {name: dataset.part(name) for name in PARTS}
+    classes = dataset.classes
+    counts = {name: torch.bincount(part.labels, minlength=len(classes)).tolist() for name, part in parts.items()}
+    train = counts["train"]
+    facts = dataset.facts
+    document: dict[str, Any] = {
+        "dataset": dataset.name,
+        "channels": dataset.channels,
+        "resolution": dataset.resolution,
+        "fit": dataset.fit,
+        "mirrored": dataset.flip_safe,
+        "images": {name: len(part) for name, part in parts.items()},
+        "classes": [
+            {"name": label, **{name: counts[name][index] for name in PARTS}} for index, label in enumerate(classes)
+        ],
+        "imbalance": max(train) / max(1, min(train)),
+        "absent": {
+            name: [label for label, count in zip(classes, counts[name], strict=True) if not count]
+            for name in ("validation", "test")
+        },
+        "notes": [] if facts is None else list(facts.notes),
+    }
+    if facts is None:
+        images = torch.cat([part.images for part in parts.values()]).permute(0, 2, 3, 1).contiguous().numpy()
+        hashes = pixel_hashes(images, np.zeros((len(images), 2), dtype=np.int32))
+        return document | {"copies": len(hashes) - len(np.unique(hashes))}
+    files = np.concatenate([part.files for part in parts.values() if part.files is not None])
+    ratios = files["width"] / np.maximum(files["height"], 1)
+    return document | {
+        "width": _spread(files["width"]),
+        "height": _spread(files["height"]),
+        "aspect_ratio": _spread(ratios),
+        "no_squares": int((files["width"] != files["height"]).sum()),
+        "enlarged": int((np.minimum(files["width"], files["height"]) < dataset.resolution).sum()),
+        "formats": dict(Counter(files["format"].tolist()).most_common()),
+        "read": dict(facts.read.most_common()),
+        "skipped": [
+            {"ending": ending, "reason": reason, "files": count}
+            for (ending, reason), count in facts.skipped.most_common()
+        ],
+        "unread": list(facts.unread),
+        "copies": facts.copies,
+        "near_copies": [list(pair) for pair in facts.near],
+        "mirrored_classes": None if facts.mirrored is None else list(facts.mirrored),
+        "white": facts.white,
+    }
+
+
+def fact_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Put what :func:`describe` gave into words, but for the classes and the notes: a title and a text each."""
+    images, absent = document["images"], document["absent"]
+    train = sorted(document["classes"], key=lambda item: int(item["train"]))
+    least, most = (f"{item['train']:,} ({item['name']})" for item in (train[0], train[-1]))
+    kind = {1: "gray", 3: "colour"}.get(document["channels"], f"{document['channels']} channels")
+    read = f"{document['resolution']} x {document['resolution']} pixels, {kind}"
+    rows = [
+        ("Images", ", ".join(f"{count:,} {name}" for name, count in images.items())),
+        ("Classes", f"{len(train):,}, of {least} to {most} training images"),
+    ]
+    if document["imbalance"] >= UNEVEN:
+        uneven = f"{document['imbalance']:.3g} times as many images of the largest class as of the smallest"
+        rows.append(("Uneven", f"{uneven}: accuracy says little of the small ones, see their recall"))
+    rows += [(f"No {name} image of", ", ".join(absent[name])) for name in absent if absent[name]]
+    copies = f"{document['copies']:,}"
+    if "formats" not in document:
+        return [*rows, ("Read as", read), ("Copies", copies)]
+    width, height, ratio = (
+        f"{document[key][0]:g} to {document[key][2]:g} (median {document[key][1]:g})"
+        for key in ("width", "height", "aspect_ratio")
+    )
+    no_squares = document["no_squares"] / sum(images.values())
+    enlarged = f"; {document['enlarged']:,} smaller images are enlarged" if document["enlarged"] else ""
+    skipped = ", ".join(f"{item['files']:,} {item['ending']} ({item['reason']})" for item in document["skipped"])
+    return [
+        *rows,
+        ("Width, height", f"{width}, {height} pixels"),
+        ("Width / height", f"{ratio}; {no_squares:.0%} are no squares"),
+        ("Read as", f"{read}, fit {document['fit']}{enlarged}"),
+        ("Formats", ", ".join(f"{count:,} {name}" for name, count in document["formats"].items())),
+        ("Files read", ", ".join(f"{count:,} {ending}" for ending, count in document["read"].items())),
+        ("Files skipped", skipped or "none"),
+        *(("Not read", line) for line in document["unread"]),
+        ("Copies", copies),
+        ("Almost copies", f"{len(document['near_copies']):,}"),
+    ]
+
+
+def _spread(values: Any) -> list[float]:
+    return [round(float(value), 3) for value in (values.min(), np.median(values), values.max())]
