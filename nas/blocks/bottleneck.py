@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import nn
 
-from nas.blocks.complexity import Tally
+from nas.blocks.complexity import Recorder
 from nas.blocks.document import Ratio
 from nas.blocks.layers import norm_act
 from nas.blocks.pyramid import PyramidStage
@@ -38,10 +38,11 @@ class Bottleneck(PyramidStage):
             self.pointwise(block, pyramid.out_channels, block.out_channels, None),
         )
 
-    def count_body(self, block: Block, tally: Tally) -> None:
-        tally.norm()
-        self.count_pointwise(inner_channels(self.expansion, block.out_channels), tally)
-        self.count_pyramid(block, tally)
-        tally.norm()
-        self.count_squeeze(tally)
-        self.count_pointwise(block.out_channels, tally)
+    def record_body(self, block: Block, recorder: Recorder) -> None:
+        recorder.norm()
+        self.record_pointwise(inner_channels(self.expansion, block.out_channels), recorder)
+        recorder.activate()
+        self.record_pyramid(block, recorder)
+        recorder.norm_act()
+        self.record_squeeze(recorder)
+        self.record_pointwise(block.out_channels, recorder)

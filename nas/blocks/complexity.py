@@ -1,80 +1,111 @@
-"""Counting what a network costs while walking through it, without building it.
+"""What a network runs and what that costs, written down while walking through it, without building it.
 
-A :class:`Tally` follows one image through the layers: it knows the current tensor's channels and side, and each method
-stands for one layer. The blocks (:mod:`nas.blocks`) call it in a method beside their layers.
+A :class:`Recorder` follows one image through the layers: it knows the current tensor, and each method stands for one
+layer. The blocks (:mod:`nas.blocks`) call it in a method beside their layers. What it leaves is a list of *operators*
+with the tensors that they read and write; every cost is a sum or a plan over that list.
 
 What counts: MACs are multiply-accumulates of convolutions and linear layers for one image (1 MAC = 2 FLOPs), the mixing
 of conditional convolution's experts included; normalisation, activation, pooling and addition count nothing.
 
-Peak activation memory is that of an inference runtime, in fp32 for one image: a tensor lives from the layer that writes
-it to the last one that reads it; normalisation, activation, SE's scaling, addition and concatenation happen in place;
-the vectors of pooled channels beside the image tensors count nothing.
+Peak activation memory is that of an inference runtime, in fp32 for one image: a tensor lives from the operator that
+writes it to the last one that reads it; normalisation, activation, SE's scaling, addition and concatenation happen in
+place; the vectors of pooled channels beside the image tensors count nothing.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from nas.blocks.geometry import POOL_KERNEL, Padding, convolved, pooled, strided
+from nas.blocks.geometry import POOL_KERNEL, Padding, convolved, pooled
 
 FLOAT_BYTES = 4
 NORM_COUNTER_BYTES = 8  # BatchNorm's num_batches_tracked, one int64 per layer
+ACTIVATIONS = ("relu", "relu6", "hard_swish", "silu")
+PLAIN_CONVOLUTIONS = ("conv", "depthwise", "grouped")
+IN_PLACE = ("norm", "squeeze-excitation", "add", "sum", "concat", *ACTIVATIONS)
 
 
-class Layer(NamedTuple):
-    """One layer of a network, as counted."""
+class Tensor(NamedTuple):
+    """One image's tensor; `size` is its side in pixels."""
 
-    kind: str
-    """``conv``, ``depthwise``, ``grouped``, each also as ``conditional ...``; ``linear``, ``norm``, ``max pool``..."""
-    in_channels: int
-    out_channels: int
-    kernel: int
-    stride: int
-    resolution: int
-    """Side of the output in pixels."""
-    params: int
-    macs: int
-
-
-@dataclass(slots=True)
-class Tally:
-    """Costs so far, and the tensor that the next layer reads."""
-
+    number: int
     channels: int
     size: int
-    """Side of the current tensor in pixels."""
-    biased: bool = False
-    """The network has no norm: a convolution has a bias instead."""
+
+
+class Operator(NamedTuple):
+    """One operator of a network, before anything is folded."""
+
+    kind: str
+    """``conv``, ``depthwise``, ``grouped``, each also as ``conditional ...``; ``linear``, ``norm``,
+    ``squeeze-excitation``, ``max pool``, ``average pool``, ``global pool``, ``shuffle``; the activations;
+    ``add`` of a shortcut, ``sum`` of a pyramid, ``concat``."""
+    reads: tuple[Tensor, ...]
+    writes: Tensor
+    kernel: int = 1
+    stride: int = 1
+    padding: Padding = "same"
+    weights: int = 0
+    """Of one expert, without biases."""
+    biases: int = 0
+    width: int = 1
+    """Experts of a conditional convolution; inner channels of SE."""
     params: int = 0
-    buffer_bytes: int = 0
     macs: int = 0
-    conv_macs: int = 0
-    """MACs of convolutions alone: no linear layer, SE or routing (Kuo, Table 4)."""
-    conv_params: int = 0
-    """Weights of convolutions alone (Kuo, Table 4)."""
-    peak_bytes: int = 0
-    """Largest sum of the tensors alive at once."""
-    held_bytes: int = 0
-    """Tensors kept for later, such as a shortcut's input."""
-    reads_held: bool = False
-    """The current tensor is among those held."""
 
     @property
-    def tensor_bytes(self) -> int:
-        return FLOAT_BYTES * self.channels * self.size**2
+    def is_convolution(self) -> bool:
+        return self.kind.endswith(("conv", "depthwise", "grouped"))
 
-    @contextmanager
-    def layer(
-        self, kind: str, kernel: int = 1, stride: int = 1, features: tuple[int, int] | None = None
-    ) -> Iterator[None]:
-        """Count what is inside as one layer, which may consist of others; tallies that write layers down override it.
 
-        Args:
-            features: of a linear layer, in and out; other layers read and write the current tensor.
-        """
-        del kind, kernel, stride, features
-        yield
+@dataclass(frozen=True, slots=True, eq=False)  # equal to itself alone, so that caches need no hash of all operators
+class Part:
+    """A part of a network (stem, block, head): its operators and what they add up to. Tensor 0 is its input."""
+
+    operators: tuple[Operator, ...]
+    params: int
+    buffer_bytes: int
+    macs: int
+    conv_macs: int
+    """MACs of convolutions alone: no linear layer, SE or routing (Kuo, Table 4)."""
+    conv_params: int
+    """Weights of convolutions alone (Kuo, Table 4)."""
+    peak_bytes: int
+    """Largest sum of the tensors alive at once."""
+
+    @classmethod
+    def of(cls, operators: Sequence[Operator]) -> Self:
+        convolutions = [operator for operator in operators if operator.is_convolution]
+        return cls(
+            tuple(operators),
+            params=sum(operator.params for operator in operators),
+            buffer_bytes=sum(
+                2 * FLOAT_BYTES * operator.writes.channels + NORM_COUNTER_BYTES
+                for operator in operators
+                if operator.kind == "norm"
+            ),
+            macs=sum(operator.macs for operator in operators),
+            conv_macs=sum(operator.weights * operator.writes.size**2 for operator in convolutions),
+            conv_params=sum(operator.width * operator.weights for operator in convolutions),
+            peak_bytes=peak_bytes(operators),
+        )
+
+
+class Recorder:
+    """Operators so far, and the tensor that the next layer reads: :attr:`here`, which a block may set back.
+
+    Args:
+        channels: of the first tensor.
+        size: its side in pixels.
+        activation: the network's.
+        biased: the network has no norm: a convolution has a bias instead.
+    """
+
+    def __init__(self, channels: int, size: int, *, activation: str, biased: bool) -> None:
+        self.here = Tensor(0, channels, size)
+        self.operators: list[Operator] = []
+        self.activation = activation
+        self.biased = biased
 
     def conv(
         self,
@@ -92,121 +123,115 @@ class Tally:
         Args:
             bias: whether it has one (None: where the network has no norm).
         """
-        weights = out_channels * (self.channels // groups) * kernel**2
+        channels = self.here.channels
+        weights = out_channels * (channels // groups) * kernel**2
         biases = out_channels if (self.biased if bias is None else bias) else 0
-        size = convolved(self.size, kernel, stride, padding)
-        kind = "conv" if groups == 1 else "depthwise" if groups == self.channels else "grouped"
-        with self.layer(f"conditional {kind}" if experts > 1 else kind, kernel, stride):
-            self.conv_params += experts * weights
-            self.conv_macs += weights * size**2
-            self.params += experts * (weights + biases)
-            self.macs += weights * size**2
-            if experts > 1:
-                self.macs += experts * (weights + biases)  # mixing
-                self._dense(self.channels, experts)  # routing
-            self._emit(out_channels, size)
+        size = convolved(self.here.size, kernel, stride, padding)
+        kind = "conv" if groups == 1 else "depthwise" if groups == channels else "grouped"
+        params, macs = experts * (weights + biases), weights * size**2
+        if experts > 1:
+            kind = f"conditional {kind}"
+            macs += params + channels * experts  # mixing and routing
+            params += channels * experts + experts
+        shape = (kernel, stride, padding, weights, biases, experts)
+        self._write(kind, out_channels, size, *shape, params, macs)
 
     def pyramid(
         self, kernels: tuple[int, ...], combine: str, *, stride: int, experts: int = 1, depthwise: bool = True
     ) -> None:
         """Parallel convolutions of one input, added or concatenated (:class:`nas.blocks.layers.Pyramid`)."""
-        in_channels, size, held, reads_held = self.channels, self.size, self.held_bytes, self.reads_held
-        for index, kernel in enumerate(sorted(kernels)):
-            self.channels, self.size, self.reads_held = in_channels, size, reads_held
-            self.held_bytes = held + self._branches_bytes(index, combine, in_channels, strided(size, stride))
-            self.conv(in_channels, kernel, stride=stride, groups=in_channels if depthwise else 1, experts=experts)
-        self.held_bytes = held
-        if combine == "concat":
-            self.channels = in_channels * len(kernels)
+        start = self.here
+        branches: list[Tensor] = []
+        for kernel in sorted(kernels):
+            self.here = start
+            groups = start.channels if depthwise else 1
+            self.conv(start.channels, kernel, stride=stride, groups=groups, experts=experts)
+            if branches and combine == "add":  # one by one, so that no more than two outputs are alive
+                self._join("sum", (branches.pop(), self.here), start.channels)
+            branches.append(self.here)
+        if len(branches) > 1:
+            self.concat(*branches)
 
     def norm(self) -> None:
         """BatchNorm of the current tensor, in networks that have it."""
         if not self.biased:
-            with self.layer("norm"):
-                self.params += 2 * self.channels
-                self.buffer_bytes += 2 * FLOAT_BYTES * self.channels + NORM_COUNTER_BYTES
+            self._write("norm", self.here.channels, self.here.size, params=2 * self.here.channels)
+
+    def activate(self) -> None:
+        """The network's activation."""
+        self._write(self.activation, self.here.channels, self.here.size)
+
+    def norm_act(self) -> None:
+        """BatchNorm, in networks that have it, and activation."""
+        self.norm()
+        self.activate()
 
     def squeeze_excitation(self, squeeze_channels: int) -> None:
-        """Two 1x1 layers with bias on the pooled tensor."""
-        with self.layer("squeeze-excitation"):
-            for features in ((self.channels, squeeze_channels), (squeeze_channels, self.channels)):
-                with self.layer("linear", features=features):
-                    self._dense(*features)
+        """Two 1x1 layers with bias on the pooled tensor, whose result scales it."""
+        channels = self.here.channels
+        weights, biases = 2 * channels * squeeze_channels, channels + squeeze_channels
+        counts = {"weights": weights, "biases": biases, "params": weights + biases, "macs": weights}
+        self._write("squeeze-excitation", channels, self.here.size, width=squeeze_channels, **counts)
 
     def pool(self, stride: int, padding: Padding, kind: str = "max pool") -> None:
         """3x3 pooling."""
-        with self.layer(kind, POOL_KERNEL, stride):
-            self._emit(self.channels, pooled(self.size, stride, padding))
+        size = pooled(self.here.size, stride, padding)
+        self._write(kind, self.here.channels, size, POOL_KERNEL, stride, padding)
 
     def pool_all(self) -> None:
         """Global average pooling."""
-        with self.layer("global pool"):
-            self._emit(self.channels, 1)
+        self._write("global pool", self.here.channels, 1)
 
     def shuffle(self) -> None:
         """A permutation of the channels, which no layer can do in place."""
-        with self.layer("shuffle"):
-            self._emit(self.channels, self.size)
+        self._write("shuffle", self.here.channels, self.here.size)
 
     def linear(self, out_features: int) -> None:
         """A linear layer with bias on the flattened tensor."""
-        features = self.channels * self.size**2, out_features
-        with self.layer("linear", features=features):
-            self._emit(out_features, 1)
-            self._dense(*features)
+        weights = self.here.channels * self.here.size**2 * out_features
+        counts = {"weights": weights, "biases": out_features, "params": weights + out_features, "macs": weights}
+        self._write("linear", out_features, 1, **counts)
 
-    def _emit(self, channels: int, size: int) -> None:
+    def add(self, other: Tensor) -> None:
+        """Add another tensor of the same shape to the current one."""
+        self._join("add", (self.here, other), self.here.channels)
+
+    def concat(self, *tensors: Tensor) -> None:
+        """Concatenate tensors along their channels."""
+        self._join("concat", tensors, sum(tensor.channels for tensor in tensors))
+
+    def _join(self, kind: str, tensors: tuple[Tensor, ...], channels: int) -> None:
+        self.here = Tensor(len(self.operators) + 1, channels, tensors[0].size)
+        self.operators.append(Operator(kind, tensors, self.here))
+
+    def _write(self, kind: str, channels: int, size: int, *shape: int | str, **counts: int) -> None:
         """The current tensor is read and another is written."""
-        read = 0 if self.reads_held else self.tensor_bytes
-        self.reads_held = False
-        self.channels, self.size = channels, size
-        self.peak_bytes = max(self.peak_bytes, self.held_bytes + read + self.tensor_bytes)
-
-    @contextmanager
-    def holding(self, active: bool = True) -> Iterator[None]:
-        """The current tensor stays alive while the layers inside run."""
-        if not active or self.reads_held:
-            yield
-            return
-        held = self.tensor_bytes
-        self.held_bytes += held
-        self.reads_held = True
-        yield
-        self.held_bytes -= held
-        self.reads_held = False
-
-    @contextmanager
-    def beside(self, channels: int, size: int) -> Iterator[None]:
-        """The layers inside start from an earlier tensor, and the current one stays alive."""
-        held = self.tensor_bytes
-        self.channels, self.size = channels, size
-        self.held_bytes += held
-        yield
-        self.held_bytes -= held
-
-    def _dense(self, in_features: int, out_features: int) -> None:
-        self.params += in_features * out_features + out_features
-        self.macs += in_features * out_features
-
-    @staticmethod
-    def _branches_bytes(index: int, combine: str, channels: int, size: int) -> int:
-        done = index if combine == "concat" else min(index, 1)  # sums share one tensor
-        return done * FLOAT_BYTES * channels * size**2
+        read = (self.here,)
+        self.here = Tensor(len(self.operators) + 1, channels, size)
+        self.operators.append(Operator(kind, read, self.here, *shape, **counts))  # type: ignore[arg-type]
 
 
-class LayerLog(Tally):
-    """A tally that writes its layers down."""
-
-    def __init__(self, channels: int, size: int, *, biased: bool = False) -> None:
-        super().__init__(channels, size, biased)
-        self.layers: list[Layer] = []
-
-    @contextmanager
-    def layer(
-        self, kind: str, kernel: int = 1, stride: int = 1, features: tuple[int, int] | None = None
-    ) -> Iterator[None]:
-        channels, params, macs = self.channels, self.params, self.macs
-        yield
-        if kind != "squeeze-excitation":  # its two linear layers are written down
-            ends, size = (features, 1) if features else ((channels, self.channels), self.size)
-            self.layers.append(Layer(kind, *ends, kernel, stride, size, self.params - params, self.macs - macs))
+def peak_bytes(operators: Sequence[Operator]) -> int:
+    """Return the largest sum in fp32 of the tensors alive at once, as the module defines it."""
+    if not operators:
+        return 0
+    first = operators[0].reads[0]
+    bytes_of = {first.number: FLOAT_BYTES * first.channels * first.size**2}
+    written, last_read = {first.number: -1}, {first.number: 0}
+    held: dict[int, tuple[int, ...]] = {first.number: (first.number,)}  # the buffers that a tensor lies in
+    for step, operator in enumerate(operators):
+        buffers = [buffer for tensor in operator.reads for buffer in held[tensor.number]]
+        last_read.update(dict.fromkeys(buffers, step))
+        out = operator.writes
+        if operator.kind not in IN_PLACE:
+            bytes_of[out.number] = FLOAT_BYTES * out.channels * out.size**2
+            written[out.number] = last_read[out.number] = step
+            held[out.number] = (out.number,)
+        elif operator.kind == "concat":
+            held[out.number] = tuple(buffers)
+        else:
+            held[out.number] = held[operator.reads[0].number]
+    return max(
+        sum(size for buffer, size in bytes_of.items() if written[buffer] <= step <= last_read[buffer])
+        for step in range(len(operators))
+    )

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from nas.blocks.complexity import Tally
+from nas.blocks.complexity import Recorder
 from nas.blocks.document import Count, Kernel
 from nas.blocks.geometry import Padding, convolved, least_convolved
 from nas.blocks.layers import conv_norm_act
@@ -53,6 +53,6 @@ class Conv(ResidualStage):
             norm=block.norm,
         )
 
-    def count_body(self, block: Block, tally: Tally) -> None:
-        tally.conv(block.out_channels, self.kernel, stride=block.stride, padding=self.padding, experts=self.experts)
-        tally.norm()
+    def record_body(self, block: Block, recorder: Recorder) -> None:
+        recorder.conv(block.out_channels, self.kernel, stride=block.stride, padding=self.padding, experts=self.experts)
+        recorder.norm_act()

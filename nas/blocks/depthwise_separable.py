@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import nn
 
-from nas.blocks.complexity import Tally
+from nas.blocks.complexity import Recorder
 from nas.blocks.layers import norm_act
 from nas.blocks.pyramid import PyramidStage
 from nas.blocks.stage import Block
@@ -28,9 +28,10 @@ class DepthwiseSeparable(PyramidStage):
             self.pointwise(block, pyramid.out_channels, block.out_channels, block.activation),
         )
 
-    def count_body(self, block: Block, tally: Tally) -> None:
-        self.count_pyramid(block, tally)
+    def record_body(self, block: Block, recorder: Recorder) -> None:
+        self.record_pyramid(block, recorder)
         if self.intermediate:
-            tally.norm()
-        self.count_squeeze(tally)
-        self.count_pointwise(block.out_channels, tally)
+            recorder.norm_act()
+        self.record_squeeze(recorder)
+        self.record_pointwise(block.out_channels, recorder)
+        recorder.activate()

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.blocks.complexity import Tally
+from nas.blocks.complexity import Recorder
 from nas.blocks.document import Ratio
 from nas.blocks.geometry import least_pooled, pooled
 from nas.blocks.layers import conv_norm_act, max_pool
@@ -40,20 +40,19 @@ class Fire(Stage):
         squeeze = conv_norm_act(block.in_channels, self._widths(block)[0], activation=block.activation, norm=block.norm)
         return nn.Sequential(max_pool(block.stride, "valid"), squeeze) if block.stride > 1 else nn.Sequential(squeeze)
 
-    def count_body(self, block: Block, tally: Tally) -> None:
+    def record_body(self, block: Block, recorder: Recorder) -> None:
         squeeze, half = self._widths(block)
         if block.stride > 1:
-            tally.pool(block.stride, "valid")
-        tally.conv(squeeze)
-        tally.norm()
-        size = tally.size
-        with tally.holding(True):
-            tally.conv(half)
-            tally.norm()
-        with tally.beside(squeeze, size):
-            tally.conv(block.out_channels - half, 3)
-            tally.norm()
-        tally.channels = block.out_channels
+            recorder.pool(block.stride, "valid")
+        recorder.conv(squeeze)
+        recorder.norm_act()
+        squeezed, sides = recorder.here, []
+        for channels, kernel in ((half, 1), (block.out_channels - half, 3)):
+            recorder.here = squeezed
+            recorder.conv(channels, kernel)
+            recorder.norm_act()
+            sides.append(recorder.here)
+        recorder.concat(*sides)
 
     def _widths(self, block: Block) -> tuple[int, int]:
         """Return the channels of the squeeze and of the 1x1 expansion."""

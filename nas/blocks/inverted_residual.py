@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from nas.blocks.complexity import Tally
+from nas.blocks.complexity import Recorder
 from nas.blocks.document import Ratio
 from nas.blocks.layers import norm_act
 from nas.blocks.pyramid import PyramidStage
@@ -43,10 +43,11 @@ class InvertedResidual(PyramidStage):
             self.pointwise(block, pyramid.out_channels, block.out_channels, None),
         )
 
-    def count_body(self, block: Block, tally: Tally) -> None:
+    def record_body(self, block: Block, recorder: Recorder) -> None:
         if self.expands:
-            self.count_pointwise(inner_channels(self.expansion, block.in_channels), tally)
-        self.count_pyramid(block, tally)
-        tally.norm()
-        self.count_squeeze(tally)
-        self.count_pointwise(block.out_channels, tally)
+            self.record_pointwise(inner_channels(self.expansion, block.in_channels), recorder)
+            recorder.activate()
+        self.record_pyramid(block, recorder)
+        recorder.norm_act()
+        self.record_squeeze(recorder)
+        self.record_pointwise(block.out_channels, recorder)

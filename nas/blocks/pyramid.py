@@ -5,7 +5,7 @@ from typing import Any, Literal
 from torch import nn
 from torchvision.ops import SqueezeExcitation
 
-from nas.blocks.complexity import Tally
+from nas.blocks.complexity import Recorder
 from nas.blocks.document import Count, Kernels, SeRatio
 from nas.blocks.layers import Pyramid, conv_norm_act
 from nas.blocks.stage import Block, ResidualStage
@@ -56,13 +56,15 @@ class PyramidStage(ResidualStage):
         """Return SE's inner width: the ratio of the channels that it scales (Kuo: R = 4 is a ratio of 1/4)."""
         return max(1, round(channels * self.se_ratio))
 
-    def count_pyramid(self, block: Block, tally: Tally) -> None:
-        tally.pyramid(self.kernels, self.combine, stride=block.stride, experts=self.experts, depthwise=self.depthwise)
+    def record_pyramid(self, block: Block, recorder: Recorder) -> None:
+        recorder.pyramid(
+            self.kernels, self.combine, stride=block.stride, experts=self.experts, depthwise=self.depthwise
+        )
 
-    def count_squeeze(self, tally: Tally) -> None:
+    def record_squeeze(self, recorder: Recorder) -> None:
         if self.se_ratio:
-            tally.squeeze_excitation(self.squeeze_channels(tally.channels))
+            recorder.squeeze_excitation(self.squeeze_channels(recorder.here.channels))
 
-    def count_pointwise(self, out_channels: int, tally: Tally) -> None:
-        tally.conv(out_channels, experts=self.experts)
-        tally.norm()
+    def record_pointwise(self, out_channels: int, recorder: Recorder) -> None:
+        recorder.conv(out_channels, experts=self.experts)
+        recorder.norm()

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import nn
 
-from nas.blocks.complexity import Tally
+from nas.blocks.complexity import Recorder
 from nas.blocks.document import Kernel, Ratio
 from nas.blocks.layers import ACTIVATIONS, conv2d, conv_norm_act, max_pool
 from nas.blocks.stage import Block, ResidualStage, Shortcut, inner_channels
@@ -42,13 +42,15 @@ class Separable(ResidualStage):
             layers.append(max_pool(block.stride, "same"))
         return nn.Sequential(*layers)
 
-    def count_body(self, block: Block, tally: Tally) -> None:
+    def record_body(self, block: Block, recorder: Recorder) -> None:
         for width in self._widths(block):
-            tally.conv(tally.channels, self.kernel, groups=tally.channels, bias=False)
-            tally.conv(width)
-            tally.norm()
+            recorder.activate()
+            channels = recorder.here.channels
+            recorder.conv(channels, self.kernel, groups=channels, bias=False)
+            recorder.conv(width)
+            recorder.norm()
         if block.stride > 1:
-            tally.pool(block.stride, "same")
+            recorder.pool(block.stride, "same")
 
     def _widths(self, block: Block) -> list[int]:
         inner = inner_channels(self.expansion, block.out_channels)

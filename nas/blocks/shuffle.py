@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.blocks.complexity import Tally
+from nas.blocks.complexity import Recorder
 from nas.blocks.document import Kernel, Ratio
 from nas.blocks.geometry import POOL_KERNEL
 from nas.blocks.layers import ACTIVATIONS, conv2d, conv_norm_act, norm_act
@@ -53,28 +53,25 @@ class Shuffle(Stage):
             conv_norm_act(hidden, branch, groups=last, activation=None, norm=block.norm),
         )
 
-    def count(self, block: Block, tally: Tally) -> None:
-        if not _concatenates(block):
-            super().count(block, tally)
-            return
-        tally.biased = block.norm == "none"
-        in_channels, in_size = tally.channels, tally.size
-        with tally.holding(True):
-            self.count_body(block, tally)
-        with tally.beside(in_channels, in_size):
+    def record(self, block: Block, recorder: Recorder) -> None:
+        start = recorder.here
+        super().record(block, recorder)
+        if _concatenates(block):
+            body, recorder.here = recorder.here, start
             if block.stride > 1:
-                tally.pool(block.stride, "same", kind="average pool")
-        tally.channels = block.out_channels
+                recorder.pool(block.stride, "same", kind="average pool")
+            recorder.concat(recorder.here, body)
+        recorder.activate()
 
-    def count_body(self, block: Block, tally: Tally) -> None:
+    def record_body(self, block: Block, recorder: Recorder) -> None:
         hidden, branch, first, last = self._widths(block)
-        tally.conv(hidden, groups=first)
-        tally.norm()
-        tally.shuffle()
-        tally.conv(hidden, self.kernel, stride=block.stride, groups=hidden)
-        tally.norm()
-        tally.conv(branch, groups=last)
-        tally.norm()
+        recorder.conv(hidden, groups=first)
+        recorder.norm_act()
+        recorder.shuffle()
+        recorder.conv(hidden, self.kernel, stride=block.stride, groups=hidden)
+        recorder.norm()
+        recorder.conv(branch, groups=last)
+        recorder.norm()
 
     def _widths(self, block: Block) -> tuple[int, int, int, int]:
         """Return the channels inside, those that the body gives, and the groups of the first and of the last 1x1."""

@@ -1,16 +1,16 @@
 """The common part of all block kinds: a stage of the document, its blocks, and a block as a module with its costs.
 
 A kind is one class in one file: its fields, what follows from them (the canonical form, the shortcuts, the sides of its
-outputs), the layers, and their count, which walks a :class:`~nas.blocks.complexity.Tally` through the same layers as
-the forward pass. All blocks map (N, C_in, H, W) to (N, C_out, H', W'), where H' = ceil(H / stride) unless the kind says
-otherwise.
+outputs), the layers, and their record, which walks a :class:`~nas.blocks.complexity.Recorder` through the same layers
+as the forward pass. All blocks map (N, C_in, H, W) to (N, C_out, H', W'), where H' = ceil(H / stride) unless the kind
+says otherwise.
 """
 
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from nas.blocks.complexity import Tally
+from nas.blocks.complexity import Recorder
 from nas.blocks.document import Activation, Channels, Count, Norm, Part, Stride
 from nas.blocks.geometry import least_convolved, strided
 from nas.blocks.layers import conv_norm_act
@@ -49,24 +49,26 @@ class Stage(Part):
         """Make the layers beside the shortcut."""
         raise NotImplementedError
 
-    def count_body(self, block: "Block", tally: Tally) -> None:
-        """Add the costs of the layers that :meth:`body` makes."""
+    def record_body(self, block: "Block", recorder: Recorder) -> None:
+        """Record the layers that :meth:`body` makes."""
         raise NotImplementedError
 
     def build(self, block: "Block") -> nn.Module:
         """Make a block with fresh weights."""
         return ResidualBlock(self.body(block), make_shortcut(block))
 
-    def count(self, block: "Block", tally: Tally) -> None:
-        """Add a block's costs; the tally then stands at the block's output."""
-        tally.biased = block.norm == "none"
-        in_channels, in_size = tally.channels, tally.size
-        with tally.holding(block.shortcut != "none"):
-            self.count_body(block, tally)
+    def record(self, block: "Block", recorder: Recorder) -> None:
+        """Record a block; the recorder then stands at its output."""
+        start = recorder.here
+        self.record_body(block, recorder)
+        if block.shortcut == "none":
+            return
+        body, recorder.here = recorder.here, start
         if block.shortcut == "conv":
-            with tally.beside(in_channels, in_size):
-                tally.conv(block.out_channels, stride=block.stride)
-                tally.norm()
+            recorder.conv(block.out_channels, stride=block.stride)
+            recorder.norm()
+        beside, recorder.here = recorder.here, body
+        recorder.add(beside)
 
 
 class ResidualStage(Stage):

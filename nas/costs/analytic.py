@@ -1,10 +1,12 @@
 """Costs of a network, in closed form from its document: exact, without building a module, in microseconds."""
 
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from nas.architecture.document import Architecture, Block
-from nas.blocks.complexity import FLOAT_BYTES, Layer, LayerLog, Tally
+from nas.architecture.frame import Head, Stem
+from nas.blocks.complexity import ACTIVATIONS, FLOAT_BYTES, Operator, Part, Recorder
 
 
 class Cost(NamedTuple):
@@ -21,6 +23,21 @@ class Cost(NamedTuple):
     """The state dict: parameters and buffers in fp32 (BatchNorm's step counter in int64)."""
     peak_activation_bytes: int
     """The largest sum of activation tensors alive at once, fp32, as :mod:`nas.blocks.complexity` defines it."""
+
+
+class Layer(NamedTuple):
+    """One layer of a network, as counted."""
+
+    kind: str
+    """``conv``, ``depthwise``, ``grouped``, each also as ``conditional ...``; ``linear``, ``norm``, ``max pool``..."""
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    resolution: int
+    """Side of the output in pixels."""
+    params: int
+    macs: int
 
 
 class PlacedLayer(NamedTuple):
@@ -40,74 +57,96 @@ def cost(architecture: Architecture, num_classes: int = 10) -> Cost:
         architecture: the document.
         num_classes: outputs of the last layer.
     """
-    tally = Tally(architecture.input.channels, architecture.input.resolution, biased=architecture.norm == "none")
-    count_stem(architecture, tally)
-    for block in architecture.blocks():
-        _add(tally, count_block(block))
-    count_head(architecture, num_classes, tally)
-    return Cost(
-        params=tally.params,
-        macs=tally.macs,
-        conv_macs=tally.conv_macs,
-        conv_params=tally.conv_params,
-        size_bytes=FLOAT_BYTES * tally.params + tally.buffer_bytes,
-        peak_activation_bytes=tally.peak_bytes,
-    )
+    params = macs = conv_macs = conv_params = buffer_bytes = peak = 0
+    for part in parts(architecture, num_classes):
+        params += part.params
+        macs += part.macs
+        conv_macs += part.conv_macs
+        conv_params += part.conv_params
+        buffer_bytes += part.buffer_bytes
+        peak = max(peak, part.peak_bytes)
+    return Cost(params, macs, conv_macs, conv_params, FLOAT_BYTES * params + buffer_bytes, peak)
 
 
 def layers(architecture: Architecture, num_classes: int = 10) -> list[PlacedLayer]:
     """List the layers in the order in which they run; their params and MACs add up to the network's."""
-    tally = LayerLog(architecture.input.channels, architecture.input.resolution, biased=architecture.norm == "none")
-    placed: list[PlacedLayer] = []
-
-    def place(part: str, block: int = 0) -> None:
-        placed.extend(PlacedLayer(part, block, layer) for layer in tally.layers[len(placed) :])
-
-    count_stem(architecture, tally)
-    place("stem")
+    stem, *blocks, head = parts(architecture, num_classes)
+    places = [("stem", 0, stem)]
     stage, index = -1, 0
-    for block in architecture.blocks():
+    for block, part in zip(architecture.blocks(), blocks, strict=True):
         stage, index = (stage + 1, 0) if block.first else (stage, index + 1)
-        block.spec.count(block, tally)
-        place(f"stages[{stage}]", index)
-    count_head(architecture, num_classes, tally)
-    place("head")
-    return placed
+        places.append((f"stages[{stage}]", index, part))
+    places.append(("head", 0, head))
+    return [
+        PlacedLayer(name, index, layer)
+        for name, index, part in places
+        for operator in part.operators
+        for layer in _layers_of(operator)
+    ]
+
+
+def parts(architecture: Architecture, num_classes: int = 10) -> list[Part]:
+    """List the network's parts in order: stem, every block, head; each is recorded once and cached."""
+    image, biased = architecture.input, architecture.norm == "none"
+    activation, blocks = architecture.activation, list(architecture.blocks())
+    last = blocks[-1]
+    ends = (last.out_channels, last.out_resolution, architecture.head_channels, num_classes)
+    return [
+        stem_part(architecture.stem, architecture.stem_channels, image.channels, image.resolution, activation, biased),
+        *map(block_part, blocks),
+        head_part(architecture.head, *ends, activation, biased),
+    ]
 
 
 @functools.lru_cache(maxsize=100_000)
-def count_block(block: Block) -> Tally:
-    """Count one block, once: a search meets the same ones over and over. The tally is not to be changed."""
-    tally = Tally(block.in_channels, block.resolution)
-    block.spec.count(block, tally)
-    return tally
+def block_part(block: Block) -> Part:
+    """Record one block, once: a search meets the same ones over and over."""
+    recorder = Recorder(block.in_channels, block.resolution, activation=block.activation, biased=block.norm == "none")
+    block.spec.record(block, recorder)
+    return Part.of(recorder.operators)
 
 
-def count_stem(architecture: Architecture, tally: Tally) -> None:
-    stem = architecture.stem
-    tally.conv(architecture.stem_channels, stem.kernel, stride=stem.stride, padding=stem.padding)
-    tally.norm()
+@functools.lru_cache(maxsize=10_000)
+def stem_part(stem: Stem, stem_channels: int, channels: int, resolution: int, activation: str, biased: bool) -> Part:
+    """Record a stem, once; `stem_channels` are those of its output."""
+    recorder = Recorder(channels, resolution, activation=activation, biased=biased)
+    recorder.conv(stem_channels, stem.kernel, stride=stem.stride, padding=stem.padding)
+    recorder.norm_act()
     if stem.pool == "max":
-        tally.pool(stem.pool_stride, stem.padding)
+        recorder.pool(stem.pool_stride, stem.padding)
+    return Part.of(recorder.operators)
 
 
-def count_head(architecture: Architecture, num_classes: int, tally: Tally) -> None:
-    if architecture.head_channels:
-        tally.conv(architecture.head_channels)
-        tally.norm()
-    if architecture.head.classifier == "conv":
-        tally.conv(num_classes, bias=True)
-        tally.pool_all()
+@functools.lru_cache(maxsize=10_000)
+def head_part(
+    head: Head, channels: int, resolution: int, head_channels: int, num_classes: int, activation: str, biased: bool
+) -> Part:
+    """Record a head, once: last convolution, pooling and classifier."""
+    recorder = Recorder(channels, resolution, activation=activation, biased=biased)
+    if head_channels:
+        recorder.conv(head_channels)
+        recorder.norm_act()
+    if head.classifier == "conv":
+        recorder.conv(num_classes, bias=True)
+        recorder.activate()
+        recorder.pool_all()
     else:
-        tally.pool_all()
-        tally.linear(num_classes)
+        recorder.pool_all()
+        recorder.linear(num_classes)
+    return Part.of(recorder.operators)
 
 
-def _add(total: Tally, block: Tally) -> None:
-    total.channels, total.size = block.channels, block.size
-    total.params += block.params
-    total.buffer_bytes += block.buffer_bytes
-    total.macs += block.macs
-    total.conv_macs += block.conv_macs
-    total.conv_params += block.conv_params
-    total.peak_bytes = max(total.peak_bytes, block.peak_bytes)
+_LAYERLESS = ("add", "sum", "concat", *ACTIVATIONS)
+
+
+def _layers_of(operator: Operator) -> Iterator[Layer]:
+    """Yield what counts as layers of an operator: none of joins and activations, the two linear ones of SE."""
+    (read, *_), out = operator.reads, operator.writes
+    if operator.kind == "squeeze-excitation":
+        for ends in ((read.channels, operator.width), (operator.width, read.channels)):
+            weights = ends[0] * ends[1]
+            yield Layer("linear", *ends, 1, 1, 1, weights + ends[1], weights)
+    elif operator.kind not in _LAYERLESS:
+        features = read.channels * read.size**2 if operator.kind == "linear" else read.channels
+        shape = (features, out.channels, operator.kernel, operator.stride, out.size)
+        yield Layer(operator.kind, *shape, operator.params, operator.macs)

@@ -1,18 +1,18 @@
 """A network as a chain of segments (stem, blocks, tail), and each segment as its layers.
 
-Every block kind already describes its layers to a :class:`~nas.blocks.complexity.Tally`, for its MACs; a tally that
-writes them down as they are *folded* (:mod:`nas.network.fold`) knows the layers of any kind, those of tomorrow
-included, without building a module. Latency depends on nothing else, so segments with the same layers are one segment.
+They follow from the operators of the network as it is *folded* (:mod:`nas.costs.folded`), which every block kind
+records, those of tomorrow included, without building a module. Latency depends on nothing else, so segments with the
+same layers are one segment.
 """
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from nas.architecture.document import Architecture, Block
-from nas.blocks.complexity import FLOAT_BYTES, Tally
-from nas.costs.analytic import count_head, count_stem
+from nas.architecture.document import Architecture
+from nas.blocks.complexity import ACTIVATIONS, FLOAT_BYTES, Operator, Part, Tensor
+from nas.costs.analytic import parts
+from nas.costs.folded import folded
 
 
 class Layer(NamedTuple):
@@ -51,71 +51,64 @@ class Segment(NamedTuple):
 
 def segments(architecture: Architecture, num_classes: int) -> list[Segment]:
     """The network's segments in order: stem, every block, and the tail (head, pooling, classifier)."""
-    blocks = list(architecture.blocks())
-    image, biased, last = architecture.input, architecture.norm == "none", blocks[-1]
-    stem = _Recorder(image.channels, image.resolution, biased=biased)
-    count_stem(architecture, stem)
-    tail = _Recorder(last.out_channels, last.out_resolution, biased=biased)
-    count_head(architecture, num_classes, tail)
-    ends = (Segment(architecture.activation, tuple(recorder.layers)) for recorder in (stem, tail))
-    return [next(ends), *map(block_segment, blocks), next(ends)]
+    return [part_segment(part, architecture.activation) for part in parts(architecture, num_classes)]
 
 
 @functools.lru_cache(maxsize=100_000)
-def block_segment(block: Block) -> Segment:
-    """One block's layers; a search meets the same blocks over and over."""
-    recorder = _Recorder(block.in_channels, block.resolution)
-    block.spec.count(block, recorder)
-    if block.shortcut != "none":
-        recorder.move(2 * recorder.channels, recorder.channels)
-    return Segment(block.activation, tuple(recorder.layers))
+def part_segment(part: Part, activation: str) -> Segment:
+    """One part's layers; a search meets the same parts over and over."""
+    operators = folded(part)
+    written = {operator.writes.number: operator for operator in operators}
+    summed = {tensor.number for operator in operators if operator.kind == "sum" for tensor in operator.reads}
+    layers = []
+    for operator in operators:
+        out = operator.writes
+        if operator.kind == "add":
+            layers.append(_join(2 * out.channels, out))
+        elif operator.kind == "sum" and out.number not in summed:
+            layers.append(_join(_branches(operator, written) * out.channels, out))
+        elif operator.kind == "concat" and _is_pyramid(operator, written):
+            layers.append(_join(out.channels, out))
+        elif operator.kind not in _FREE:
+            layers.append(_layer(operator))
+    return Segment(activation, tuple(layers))
 
 
-class _Recorder(Tally):
-    """A tally that writes its layers down as they are folded."""
-
-    def __init__(self, channels: int, size: int, *, biased: bool = False) -> None:
-        super().__init__(channels, size, biased)
-        self.layers: list[Layer] = []
-        self._is_inside = False  # a layer that is written down as a whole
-
-    @contextmanager
-    def layer(
-        self, kind: str, kernel: int = 1, stride: int = 1, features: tuple[int, int] | None = None
-    ) -> Iterator[None]:
-        if self._is_inside or kind == "norm":
-            yield
-            return
-        channels, size, read, macs, params = self.channels, self.size, self.tensor_bytes, self.macs, self.params
-        self._is_inside = True
-        yield
-        self._is_inside = False
-        name = _kind(kind, kernel)
-        if name == "move":
-            kernel, stride = 1, max(1, size // self.size)
-        moved, weights = read + self.tensor_bytes, FLOAT_BYTES * (self.params - params)
-        self.layers.append(Layer(name, channels, self.channels, kernel, stride, size, self.macs - macs, moved, weights))
-
-    def pyramid(
-        self, kernels: tuple[int, ...], combine: str, *, stride: int, experts: int = 1, depthwise: bool = True
-    ) -> None:
-        if combine == "add" and experts == 1:
-            kernels = (max(kernels),)  # as nas.network.fold ships it
-        super().pyramid(kernels, combine, stride=stride, experts=experts, depthwise=depthwise)
-        if len(kernels) > 1:
-            branches = self.channels if combine == "concat" else len(kernels) * self.channels
-            self.move(branches, self.channels)
-
-    def move(self, in_channels: int, out_channels: int) -> None:
-        """Write down data of the current size that are only joined or added."""
-        moved = FLOAT_BYTES * self.size**2 * (in_channels + out_channels)
-        self.layers.append(Layer("move", in_channels, out_channels, 1, 1, self.size, 0, moved, 0))
+_FREE = ("norm", "sum", "concat", *ACTIVATIONS)
+"""Operators that are timed with those around them."""
 
 
-def _kind(kind: str, kernel: int) -> str:
-    """Return a layer's name in latency tables: what is no product, such as pooling, moves data."""
-    base = kind.removeprefix("conditional ")
-    if base not in ("conv", "depthwise", "grouped"):
-        return {"squeeze-excitation": "se", "linear": "linear"}.get(kind, "move")
-    name = "pointwise" if base == "conv" and kernel == 1 else base
-    return name if base == kind else f"cond_{name}"
+def _layer(operator: Operator) -> Layer:
+    """Return the layer of an operator: what is no product, such as pooling, moves data."""
+    read, out = operator.reads[0], operator.writes
+    base = operator.kind.removeprefix("conditional ")
+    kernel, stride = operator.kernel, operator.stride
+    if operator.is_convolution:
+        name = "pointwise" if base == "conv" and kernel == 1 else base
+        name = name if base == operator.kind else f"cond_{name}"
+    else:
+        name = {"squeeze-excitation": "se", "linear": "linear"}.get(base, "move")
+    if name == "move":
+        kernel, stride = 1, max(1, read.size // out.size)
+    moved = FLOAT_BYTES * (read.channels * read.size**2 + out.channels * out.size**2)
+    ends = (read.channels, out.channels)
+    return Layer(name, *ends, kernel, stride, read.size, operator.macs, moved, FLOAT_BYTES * operator.params)
+
+
+def _join(in_channels: int, out: Tensor) -> Layer:
+    """Return the layer of data that are only joined or added."""
+    moved = FLOAT_BYTES * out.size**2 * (in_channels + out.channels)
+    return Layer("move", in_channels, out.channels, 1, 1, out.size, 0, moved, 0)
+
+
+def _is_pyramid(operator: Operator, written: Mapping[int, Operator]) -> bool:
+    """Return whether the outputs of convolutions are joined as they are."""
+    writers = [written.get(tensor.number) for tensor in operator.reads]
+    return all(writer is not None and writer.is_convolution for writer in writers)
+
+
+def _branches(operator: Operator, written: Mapping[int, Operator]) -> int:
+    """Return the number of convolutions that sums add up."""
+    if operator.kind != "sum":
+        return 1
+    return sum(_branches(written[tensor.number], written) for tensor in operator.reads)

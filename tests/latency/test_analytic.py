@@ -6,10 +6,15 @@ import time
 import numpy as np
 import pytest
 from checks import EVERYTHING, check_counts
+from shipping import KINDS, small
+from torch import nn
 
 import nas
 from nas.architecture.catalogue import network_names, space_names
-from nas.costs.analytic import cost, layers
+from nas.blocks.layers import CondConv2d
+from nas.costs.analytic import cost, layers, parts
+from nas.costs.folded import folded
+from nas.network.fold import fold
 
 SAMPLES = [(space, seed) for space in space_names() for seed in range(3)]
 
@@ -42,3 +47,25 @@ def test_layers_are_in_order_and_placed() -> None:
     assert parts == ["stem", *(f"stages[{index}]" for index in range(6)), "head"]
     assert placed[0].layer.macs == 56 * 56 * 3 * 16 * 9 == 1_354_752
     assert placed[-1].layer.params == 1280 * 100 + 100
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "everything"])
+def test_folded_operators_are_the_layers_of_the_folded_network(kind: str) -> None:
+    architecture = nas.Architecture.from_dict(EVERYTHING) if kind == "everything" else small(KINDS[kind])
+    network = fold(nas.build(architecture, 7))
+    plain = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    mixed = [layer for layer in network.modules() if isinstance(layer, CondConv2d)]
+    routings = [layer.routing for layer in mixed]
+    built = [(w.weight.numel(), 0 if w.bias is None else w.bias.numel()) for w in plain if w not in routings]
+    built += [(layer.weight[0].numel(), layer.out_channels) for layer in mixed]  # `Shifted` by the norm
+    recorded = []
+    for part in parts(architecture, 7):
+        for operator in folded(part):
+            if operator.kind == "squeeze-excitation":
+                channels, inner = operator.writes.channels, operator.width
+                recorded += [(channels * inner, inner), (channels * inner, channels)]
+            elif operator.weights:
+                recorded.append((operator.weights, operator.biases))
+    assert sorted(recorded) == sorted(built)
+    norms = sum(operator.kind == "norm" for part in parts(architecture, 7) for operator in folded(part))
+    assert norms == sum(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
