@@ -84,7 +84,11 @@ def search(options: SearchOptions) -> Run:
     )
     fitted = fit_space(space, data, options.resolution)
     recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
-    recipe = recipe.with_flip(options.flip).for_images(len(data.train), epochs=options.epochs)
+    recipe = (
+        recipe.with_flip(options.flip)
+        .with_class_weights(options.class_weights)
+        .for_images(len(data.train), epochs=options.epochs)
+    )
     known = {name: value for name, value in vars(options).items() if name in Settings.__dataclass_fields__}
     paths = {name: str(value) for name, value in known.items() if isinstance(value, Path)}
     settings = Settings(
@@ -131,7 +135,8 @@ def train(options: TrainOptions) -> Trained:
         nas.training.loop.TrainingError: the training cannot go on.
     """
     network = load(options.architecture)
-    begun = begun_training(Path(str(options.out)), options.epochs, options.flip) if options.resume else None
+    fixed = (options.epochs, options.flip, options.class_weights)
+    begun = begun_training(Path(str(options.out)), *fixed) if options.resume else None
     origin = begun or searched(options.architecture, network, options.run) or Origin(reading={"fit": DEFAULT_FIT})
     name = absolute(options.dataset or origin.dataset)
     asked = {key: getattr(options, key) for key in ("data_dir", "train_size", "seed")}
@@ -143,7 +148,11 @@ def train(options: TrainOptions) -> Trained:
         with ranks.leader_first():
             at_most = side or network.input.resolution
             data = load_dataset(name, **reading, at_most=at_most, strict=options.strict)
-        recipe = recipe.with_flip(options.flip).for_images(len(data.train), epochs=options.epochs)
+        recipe = (
+            recipe.with_flip(options.flip)
+            .with_class_weights(options.class_weights)
+            .for_images(len(data.train), epochs=options.epochs)
+        )
         if begun and begun.recipe:
             check_same(begun, data, str(options.out))
             recipe = begun.recipe

@@ -18,6 +18,10 @@ from nas.errors import UserError, first_mistake
 DataDir = Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."]
 Epochs = Annotated[int | None, "Epochs of a training (default: the recipe's)."]
 Flip = Annotated[str | None, "Mirroring of training images: none or horizontal (default: the recipe's)."]
+ClassWeights = Annotated[
+    str | None,
+    "Weights of the classes in the loss: none, or balanced: rare ones weigh more (default: the recipe's).",
+]
 Seed = Annotated[int, "Random seed."]
 TrainSize = Annotated[int | None, "Number of training images to use (default: all)."]
 

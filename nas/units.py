@@ -43,6 +43,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     quantity.key: quantity
     for quantity in (
         Quantity("accuracy", "Validation accuracy", _PERCENT, maximise=True, log=False),
+        Quantity("balanced_accuracy", "Balanced validation accuracy", _PERCENT, maximise=True, log=False),
         Quantity("size", "Size", _BYTES),
         Quantity("latency", "Latency (predicted)", _MILLISECONDS),
         Quantity("params", "Parameters", _COUNTS),

@@ -24,7 +24,7 @@ class Objective:
     @property
     def known(self) -> bool:
         """Return whether the figure follows from the document (or the device's latency table) without training."""
-        return self.name != "accuracy"
+        return self.name not in ("accuracy", "balanced_accuracy")
 
     def show(self, value: float) -> str:
         """The value as people read it, such as ``91.77 %`` or ``3.69 MB``."""
@@ -35,6 +35,7 @@ OBJECTIVES: Mapping[str, Objective] = {
     objective.name: objective
     for objective in (
         Objective("accuracy", "Validation accuracy", "%", 100, maximise=True),
+        Objective("balanced_accuracy", "Balanced validation accuracy", "%", 100, maximise=True),
         Objective("size", "Size", "MB", 1e-6),
         Objective("latency", "Latency", "ms", 1),
         Objective("params", "Parameters", "M", 1e-6),
@@ -44,7 +45,6 @@ OBJECTIVES: Mapping[str, Objective] = {
 }
 
 _UNITS: Mapping[str, Mapping[str, float]] = {
-    "accuracy": {"": 1, "%": 0.01},
     "size": {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2},
     "peak_memory": {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2},
     "latency": {"": 1, "ms": 1, "us": 1e-3, "s": 1e3},
@@ -53,11 +53,16 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
 }
 
 
+def trained_for(objectives: Sequence[Objective]) -> Objective:
+    """The objective that a network has to be trained for: accuracy or balanced accuracy."""
+    return next(objective for objective in objectives if not objective.known)
+
+
 def parse_objectives(text: str | Sequence[str]) -> tuple[Objective, ...]:
     """Objectives from names, comma-separated or in a list.
 
     Raises:
-        UserError: an unknown or repeated name, more than four, or accuracy is missing.
+        UserError: an unknown or repeated name, more than four, or not one of accuracy and balanced accuracy.
     """
     names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
     for name in names:
@@ -65,8 +70,11 @@ def parse_objectives(text: str | Sequence[str]) -> tuple[Objective, ...]:
             raise UserError(f"unknown objective {name!r}; allowed: {', '.join(OBJECTIVES)}")
         if names.count(name) > 1:
             raise UserError(f"objective {name!r} is given twice")
-    if "accuracy" not in names:
+    unknown = [name for name in names if not OBJECTIVES[name].known]
+    if not unknown:
         raise UserError("the objectives need accuracy: every other figure is known without a search")
+    if len(unknown) > 1:
+        raise UserError(f"the objectives need one of {' and '.join(unknown)}: they say nearly the same")
     if len(names) > 4:
         raise UserError(f"{len(names)} objectives; at most 4, or nearly every network is on the front")
     return tuple(OBJECTIVES[name] for name in names)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
-from nas.options import DataDir, Epochs, Flip, OnCommandLine, Seed, TrainSize, resumable_options
+from nas.options import ClassWeights, DataDir, Epochs, Flip, OnCommandLine, Seed, TrainSize, resumable_options
 from nas.training.options import DATASETS, DEFAULT_FIT
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ class SearchOptions:
     resolution: Annotated[int | None, "Input side in pixels (default: the space's, at most the images')."] = None
     fit: Annotated[str, "How images of a folder become squares: crop, pad or stretch."] = DEFAULT_FIT
     strict: Annotated[bool, "Refuse a folder of images where anything in it is not read."] = False
-    objectives: Annotated[Sequence[str], "accuracy and any of size, latency, params, macs, peak_memory."] = (
+    objectives: Annotated[
+        Sequence[str], "accuracy or balanced_accuracy, and any of size, latency, params, macs, peak_memory."
+    ] = (
         "accuracy",
         "size",
         "latency",
@@ -77,6 +79,7 @@ class SearchOptions:
     recipe: Annotated[str | Recipe, "How networks are trained: search, train, han, hoang, kuo."] = "search"
     epochs: Epochs = None
     flip: Flip = None
+    class_weights: ClassWeights = None
     sampler: Annotated[str, "known-cost, tpe, nsga2, gp or random."] = "known-cost"
     reduction: Annotated[int, "Successive-halving reduction factor; 1 disables early stopping."] = 3
     published: Annotated[

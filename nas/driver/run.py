@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas import pareto
 from nas.architecture.document import Architecture
-from nas.driver.objectives import Objective, losses, parse_limit
+from nas.driver.objectives import Objective, losses, parse_limit, trained_for
 from nas.driver.prepare import LATENCY_FILE, cost_function
 from nas.driver.run_file import read_run_file
 from nas.driver.settings import Settings
@@ -51,6 +51,7 @@ class Record:
     """One trial, as the report and the tables show it.
 
     accuracy   validation, last epoch; of a stopped trial the last one reached; None before the first epoch
+    balanced_accuracy  likewise, the mean over the classes; None also in runs of earlier versions
     costs      known figures by objective name; ``latency`` is predicted, in ms
     curve      one mapping per epoch: epoch, accuracy, train_accuracy, loss, seconds, seconds_train, seconds_eval
     confirmed  what was found out after the search, as far as it was: test_accuracy and test_hits (one bit per test
@@ -67,6 +68,7 @@ class Record:
     state: str
     reason: str
     accuracy: float | None
+    balanced_accuracy: float | None
     costs: Mapping[str, float]
     curve: Sequence[Mapping[str, float]]
     twin: int | None
@@ -104,7 +106,9 @@ class Record:
         return sum(len(self.confirmed.get(kind, {}).get(str(epochs), {})) for kind in ("repeats", "failed"))
 
     def value(self, objective: Objective) -> float | None:
-        return self.costs.get(objective.name) if objective.known else self.accuracy
+        if objective.known:
+            return self.costs.get(objective.name)
+        return self.accuracy if objective.name == "accuracy" else self.balanced_accuracy
 
 
 class Run:
@@ -179,9 +183,10 @@ class Run:
     @property
     def front_records(self) -> list[Record]:
         """The front, most accurate first."""
+        judged = trained_for(self.objectives)
         return sorted(
             (record for record in self.records if record.on_front),
-            key=lambda record: (-(record.accuracy or 0), record.costs["params"]),
+            key=lambda record: (-(record.value(judged) or 0), record.costs["params"]),
         )
 
     @property
@@ -226,7 +231,8 @@ class Run:
         if not kept:
             shown = ", ".join(map(str, limits)) or "none was trained to the end"
             raise UserError(f"{self.path}: no network keeps the limits ({shown})")
-        return max(kept, key=lambda record: (record.accuracy or 0, -record.costs["params"]))
+        judged = trained_for(self.objectives)
+        return max(kept, key=lambda record: (record.value(judged) or 0, -record.costs["params"]))
 
     def _with_latencies(self, records: Sequence[Record], file: str | Path | None) -> dict[int, Mapping[str, float]]:
         """Costs by trial number, with latencies predicted from the table given, else the run's or its settings'.
@@ -325,6 +331,7 @@ def front_numbers(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]
 def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool, where: str) -> Record:
     attributes = trial.user_attrs
     curve = curve_of(attributes)
+    last = curve[-1] if curve else attributes
     if repeats := confirmed.get("repeats"):  # those of the longest trainings
         epochs = max(repeats, key=int)
         confirmed = {**confirmed, "epochs": int(epochs), "accuracies": list(repeats[epochs].values())}
@@ -333,7 +340,8 @@ def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool, wh
         architecture=Architecture.from_dict(attributes["document"], f"{where}: trial {trial.number}"),
         state=STATES[trial.state],
         reason=attributes.get("reason", ""),
-        accuracy=curve[-1]["accuracy"] if curve else attributes.get("accuracy"),
+        accuracy=last.get("accuracy"),
+        balanced_accuracy=last.get("balanced_accuracy"),
         costs=attributes.get("costs", {}),
         curve=curve,
         twin=attributes.get("twin"),
@@ -364,6 +372,7 @@ _CELLS: Mapping[str, Callable[[Record], Any]] = {
     "seconds": lambda record: round(record.seconds, 3),
     "on_front": lambda record: record.on_front,
     "reason": lambda record: record.reason or record.beside,
+    "balanced_accuracy": lambda record: record.balanced_accuracy,
 }
 
 COLUMNS = tuple(_CELLS)

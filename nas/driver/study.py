@@ -116,12 +116,14 @@ class SearchStudy:
         parameters = self.space.parameters(architecture) if self.space.contains(architecture) else {}
         self.study.enqueue_trial(parameters, user_attrs={**_described(architecture), "origin": origin})
 
-    def import_trial(self, architecture: Architecture, accuracy: float, source: str, origin: str = "") -> int | None:
+    def import_trial(
+        self, architecture: Architecture, figures: Mapping[str, float], source: str, origin: str = ""
+    ) -> int | None:
         """Enter a network that an earlier run trained to the end under the same conditions.
 
         Args:
             architecture: the network; one that the space does not contain teaches the sampler nothing.
-            accuracy: what it reached there.
+            figures: what it reached there: its accuracy, and its balanced accuracy where that is known.
             source: the run, for people.
             origin: what it was there; see :meth:`enqueue`.
 
@@ -135,7 +137,7 @@ class SearchStudy:
         attributes: dict[str, Any] = {
             **_described(architecture),
             "costs": dict(costs),
-            "accuracy": accuracy,
+            **figures,
             "reason": f"taken from {source}",
             "untrained": True,
         }
@@ -145,7 +147,7 @@ class SearchStudy:
             attributes["beside"] = beside
         self.study.add_trial(
             optuna.trial.create_trial(
-                values=self._values(costs, accuracy),
+                values=self._values(costs, figures),
                 params=self.space.parameters(architecture) if inside else {},
                 distributions=self.distributions if inside else {},
                 user_attrs=attributes,
@@ -211,7 +213,7 @@ class SearchStudy:
 
     def last_values(self, number: int) -> list[float]:
         """A running trial's objective values at its last epoch in the record."""
-        return self._values(self._costs[number], self._curves[number][-1]["accuracy"])
+        return self._values(self._costs[number], self._curves[number][-1])
 
     def why_beside(self, architecture: Architecture, costs: Costs, origin: str) -> str:
         """Why a network may be trained but not stand on the front, such as ``over the limit size<=1MB``; else empty.
@@ -226,9 +228,9 @@ class SearchStudy:
         said += [f"its {name} is not known" for name in unknown]
         return ", ".join([*said, *filter(None, [over_limits(self.limits, costs)])])
 
-    def _values(self, costs: Costs, accuracy: float) -> list[float]:
+    def _values(self, costs: Costs, trained: Mapping[str, float]) -> list[float]:
         # A cost that is not known is no better than any other: such a network stands beside the front.
-        return [costs.get(o.name, math.inf) if o.known else accuracy for o in self.objectives]
+        return [costs.get(o.name, math.inf) if o.known else trained[o.name] for o in self.objectives]
 
     def complete(self, number: int) -> None:
         """Close a trial that was trained to the full budget, with the values of its last epoch."""

@@ -63,7 +63,8 @@ class NetworkTrainable(tune.Trainable):
         try:
             if self._tested is not None:
                 scores = self._evaluator.test(self._tested)
-                return {"test": {"test_accuracy": scores.accuracy, "test_hits": pack_hits(scores.hits)}, "done": True}
+                figures = {"test_accuracy": scores.accuracy, "test_balanced_accuracy": scores.balanced_accuracy}
+                return {"test": {**figures, "test_hits": pack_hits(scores.hits)}, "done": True}
             epoch = next(self._epochs, None)
         except torch.AcceleratorError:  # such as an illegal access: CUDA answers nothing else in this process any more
             raise

@@ -196,7 +196,7 @@ class TrialScheduler:
         for trial in self.study.study.get_trials(deepcopy=False):
             for epoch in curve_of(trial.user_attrs) if "beside" not in trial.user_attrs else []:
                 costs = trial.user_attrs["costs"]
-                values = [costs[o.name] if o.known else epoch["accuracy"] for o in self.study.objectives]
+                values = [costs[o.name] if o.known else epoch[o.name] for o in self.study.objectives]
                 self.stopping.record(trial.number, int(epoch["epoch"]), losses(self.study.objectives, values))
             if may_stand_on_front(trial):
                 self._update_front(trial.number, list(trial.values))
@@ -224,6 +224,7 @@ def training_seed(seed: int, candidate: Candidate) -> int:
 
 def _metrics(epoch: Mapping[str, Any]) -> dict[str, float]:
     """Return what the study keeps of an epoch."""
-    rounded = {name: round(float(epoch[name]), 6) for name in ("validation_accuracy", "train_accuracy", "loss")}
+    names = ("validation_accuracy", "validation_balanced_accuracy", "train_accuracy", "loss")
+    rounded = {name.removeprefix("validation_"): round(float(epoch[name]), 6) for name in names if name in epoch}
     seconds = {name: round(float(epoch[name]), 4) for name in ("seconds", "seconds_train", "seconds_eval")}
-    return {"epoch": epoch["epoch"], "accuracy": rounded.pop("validation_accuracy"), **rounded, **seconds}
+    return {"epoch": epoch["epoch"], **rounded, **seconds}

@@ -28,6 +28,7 @@ _Epochs = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 class _Epoch(TypedDict):
     epoch: Annotated[int, Field(ge=1)]
     accuracy: _Share
+    balanced_accuracy: NotRequired[_Share]
     train_accuracy: _Share
     loss: float
     seconds: _Amount
@@ -44,11 +45,13 @@ class _Trial(TypedDict):
     twin: NotRequired[int]
     untrained: NotRequired[bool]
     accuracy: NotRequired[_Share]
+    balanced_accuracy: NotRequired[_Share]
 
 
 @with_config(_STRICT)
 class _Confirmed(TypedDict):
     test_accuracy: NotRequired[_Share | None]
+    test_balanced_accuracy: NotRequired[_Share | None]
     test_hits: NotRequired[Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$")]]
     latency_ms: NotRequired[_Amount | None]
     latency_low_ms: NotRequired[_Amount | None]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from nas.driver.objectives import trained_for
 from nas.driver.run import Run
 from nas.driver.settings import Settings
 from nas.driver.study import SearchStudy
@@ -38,10 +39,14 @@ def import_networks(earlier: Run, study: SearchStudy, out: Path) -> tuple[int, i
         never stand on the front.
     """
     taken: list[int] = []
+    judged = trained_for(study.objectives).name
     for record in earlier.records:
-        if record.state != "complete" or record.untrained or record.accuracy is None:
+        reached = {"accuracy": record.accuracy, "balanced_accuracy": record.balanced_accuracy}
+        figures = {name: value for name, value in reached.items() if value is not None}
+        # An earlier version's run knows no balanced accuracy.
+        if record.state != "complete" or record.untrained or judged not in figures:
             continue
-        number = study.import_trial(record.architecture, record.accuracy, str(earlier.path), record.origin)
+        number = study.import_trial(record.architecture, figures, str(earlier.path), record.origin)
         if number is not None:
             taken.append(number)
             if earlier.checkpoint(record).exists():

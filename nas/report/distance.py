@@ -25,6 +25,7 @@ class Words:
 
 WORDS = {
     "accuracy": Words("accurate"),
+    "balanced_accuracy": Words("accurate on every class"),
     "size": Words("small", "smaller", "larger", "as large"),
     "latency": Words("fast", "faster", "slower", "as fast"),
     "params": Words("low in parameters", "fewer parameters", "more parameters", "as many parameters"),

@@ -38,7 +38,9 @@ def default_axes(objectives: Sequence[Objective], keys: Sequence[str]) -> dict[s
     """Choose the first cost across, accuracy up, the second cost as colour; empty texts where there is nothing."""
     costs = [objective.name for objective in objectives if objective.known and objective.name in keys]
     across = next((key for key in (*costs, "size", *keys) if key in keys), "")
-    return {"x": across, "y": "accuracy" if "accuracy" in keys else across, "colour": (*costs[1:], "")[0]}
+    trained = next((objective.name for objective in objectives if not objective.known), "accuracy")
+    up = next((key for key in (trained, "accuracy") if key in keys), across)
+    return {"x": across, "y": up, "colour": (*costs[1:], "")[0]}
 
 
 def _pareto(sources: Sources) -> Figure | None:

@@ -68,7 +68,10 @@ def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> lis
             kind=record.origin or "found",
             state=record.state,
             values=record_values(record),
-            images={"accuracy": run.data.get("validation"), "test_accuracy": run.data.get("test")},
+            images={
+                **dict.fromkeys(("accuracy", "balanced_accuracy"), run.data.get("validation")),
+                "test_accuracy": run.data.get("test"),
+            },
             rank=ranks.get(record.number),
             beside=record.beside,
             number=record.number,
@@ -95,6 +98,7 @@ def record_values(record: Record) -> dict[str, float]:
     values = {
         **record.costs,
         "accuracy": record.accuracy,
+        "balanced_accuracy": record.balanced_accuracy,
         "test_accuracy": record.confirmed.get("test_accuracy"),
         "measured_latency": record.confirmed.get("latency_ms"),
     }

@@ -60,6 +60,8 @@ class Epoch:
     seconds_train: float
     seconds_eval: float
     images_per_second: float
+    validation_balanced_accuracy: float = math.nan
+    """Mean of the validation accuracies of the classes; NaN in files of earlier versions."""
 
 
 class Trainer:
@@ -111,6 +113,9 @@ class Trainer:
             disable_inplace_relu(self.network)
         self._steps, self._batch = steps_per_epoch(len(dataset.train), recipe.batch_size, shares=ranks.count)
         self._sums = torch.zeros(2, device=self.device)
+        self._class_weights = None
+        if recipe.class_weights == "balanced":
+            self._class_weights = balanced_weights(dataset.train.labels, len(dataset.classes)).to(self.device)
         first_flips = torch.Generator().manual_seed(_mix(seed, -3))
         self._first_flips = torch.rand(len(dataset.train), generator=first_flips) < 0.5
         self._epoch_timeout = epoch_timeout
@@ -152,10 +157,12 @@ class Trainer:
         trained = time.perf_counter()
         if not math.isfinite(loss):
             raise DivergedError(f"the loss of epoch {self.epoch + 1} is {loss}")
-        validation_accuracy = self._ranks.broadcast_from_rank0(self.evaluate("validation").accuracy, self.device)
+        validation = self.evaluate("validation")
+        validation_accuracy = self._ranks.broadcast_from_rank0(validation.accuracy, self.device)
         evaluated = time.perf_counter()
         self.epoch += 1
-        self._keep_best(validation_accuracy)
+        if self._keep_best(validation_accuracy):
+            validation = self.evaluate("validation")
         return Epoch(
             epoch=self.epoch,
             loss=loss,
@@ -165,6 +172,7 @@ class Trainer:
             seconds_train=trained - started,
             seconds_eval=evaluated - trained,
             images_per_second=self._steps * self._batch / (trained - started),
+            validation_balanced_accuracy=validation.balanced_accuracy,
         )
 
     def time_step(self) -> float:
@@ -221,13 +229,13 @@ class Trainer:
             reason = (str(error).splitlines() or [""])[0]
             raise UserError(f"the saved training does not fit this one: {reason}") from error
 
-    def _keep_best(self, accuracy: float) -> None:
-        """Record the best epoch; with `restart_from_best`, go back to it at milestones and at the end."""
+    def _keep_best(self, accuracy: float) -> bool:
+        """Record the best epoch; with `restart_from_best`, go back to it at milestones and at the end: returns True."""
         self.accuracy = accuracy
         better = accuracy > self.best_accuracy
         self.best_accuracy = max(accuracy, self.best_accuracy)
         if not self.recipe.restart_from_best:
-            return
+            return False
         if better:
             self._best = copy.deepcopy(self.evaluated_network.state_dict())
         if (self.done or self.epoch in self.recipe.milestones) and self._best is not None:
@@ -236,6 +244,8 @@ class Trainer:
                 self._average.network.load_state_dict(self._best)
             self._begin_steps()
             self.accuracy = self.best_accuracy
+            return True
+        return False
 
     def _begin_steps(self) -> None:
         """Build a new optimizer, and with it a new graph, since the old one holds the old optimizer's tensors."""
@@ -300,15 +310,18 @@ class Trainer:
             with mixed_precision(self.device, self._dtype):
                 logits = self._forward(part)
             logits = logits.float()
-            loss = F.cross_entropy(logits, own, reduction="sum", label_smoothing=self.recipe.label_smoothing)
+            loss = self._loss(logits, own)
             if draws.shares is not None:  # mixup: the mixture of both labels' losses
-                others = F.cross_entropy(logits, other, reduction="sum", label_smoothing=self.recipe.label_smoothing)
-                loss = others.lerp(loss, draws.shares)
+                loss = self._loss(logits, other).lerp(loss, draws.shares)
             (loss / len(labels)).backward()  # type: ignore[no-untyped-call]
             sums += torch.stack((loss.detach(), (logits.detach().argmax(1) == own).sum()))
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._sums += sums
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.recipe.label_smoothing
+        return F.cross_entropy(logits, labels, self._class_weights, reduction="sum", label_smoothing=smoothing)
 
     def _step_or_halve(self, draws: Draws) -> None:
         """Take a step; out of memory for the first time, take it and all that follow in two halves."""
@@ -340,6 +353,16 @@ class Trainer:
         with mixed_precision(self.device, self._dtype):
             parts = (part for batch in batches for part in batch.chunk(self._parts))
             recalibrate_batch_norm(self.evaluated_network, parts)
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """Weights with which every class weighs as much in the loss as any other, on average 1 over the images.
+
+    As scikit-learn's ``class_weight="balanced"``: images / (classes * images of the class); float32 (classes,).
+    """
+    counts = torch.bincount(labels.cpu(), minlength=classes)
+    present = counts > 0
+    return torch.where(present, len(labels) / (present.sum() * counts.clamp(min=1)), 0).float()
 
 
 def channels_last_(network: nn.Module) -> nn.Module:

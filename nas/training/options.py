@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
-from nas.options import DataDir, Epochs, Flip, Seed, TrainSize
+from nas.options import ClassWeights, DataDir, Epochs, Flip, Seed, TrainSize
 
 if TYPE_CHECKING:
     from nas.architecture.document import Architecture
@@ -66,6 +66,7 @@ class TrainOptions:
     ] = None
     epochs: Epochs = None
     flip: Flip = None
+    class_weights: ClassWeights = None
     device: Annotated[str | None, "cpu or cuda (default: cuda where there is one)."] = None
     compile: Annotated[bool | None, "Compile the network first (default: where a long training pays it back)."] = None
     threads: Annotated[int | None, "CPU threads (default: as many as make it faster)."] = None

@@ -50,15 +50,18 @@ class Origin:
         return reading | {name: value for name, value in asked.items() if value is not None}
 
 
-def begun_training(folder: Path, epochs: int | None, flip: str | None) -> Origin | None:
+def begun_training(
+    folder: Path, epochs: int | None, flip: str | None, class_weights: str | None = None
+) -> Origin | None:
     """The training that was begun in a folder; None where there is none.
 
     Args:
         folder: of the training.
-        epochs, flip: as asked for; None: those that it has.
+        epochs, flip, class_weights: as asked for; None: those that it has.
 
     Raises:
-        UserError: its files are damaged, or it has another number of epochs or mirrors its images otherwise.
+        UserError: its files are damaged, or it has another number of epochs, mirrors its images or weighs its classes
+            otherwise.
     """
     file = folder / "train.yaml"
     if not file.exists():
@@ -92,6 +95,9 @@ def begun_training(folder: Path, epochs: int | None, flip: str | None) -> Origin
         raise UserError(f"{folder}: its training has {recipe.epochs} epochs, not {epochs}; resume it without --epochs")
     if recipe.with_flip(flip) != recipe:
         raise UserError(f"{folder}: its training has flip {recipe.flip}, not {flip}; resume it without --flip")
+    if recipe.with_class_weights(class_weights) != recipe:
+        has = f"class weights {recipe.class_weights}, not {class_weights}"
+        raise UserError(f"{folder}: its training has {has}; resume it without --class-weights")
     return Origin(cast(str, begun["dataset"]), reading, resolution, recipe, images)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ Optimizer = Literal["sgd", "nag", "adamw"]
 Schedule = Literal["one_cycle", "cosine", "step", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
 Init = Literal["default", "xavier"]
+ClassWeights = Literal["none", "balanced"]
 
 EPOCH_STEPS, SMALLEST_BATCH = 30, 16
 """Fewest steps of an epoch, where batches of the smallest size leave as many."""
@@ -66,6 +67,7 @@ class Recipe:
     # decay per step of an average of the weights, which is then what is evaluated; 0: off
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     init: Init = "default"  # the network's own, or xavier (uniform, biases 0)
+    class_weights: ClassWeights = "none"  # balanced: in the loss a class's images make up for being few
 
     def __post_init__(self) -> None:
         check_fields(self, "recipe")
@@ -137,6 +139,15 @@ class Recipe:
             raise UserError(f"flip {flip!r}: allowed are {', '.join(FLIPS)}")
         mirrored: FlipMode = "random" if self.flip == "random" else "alternating"
         return replace(self, flip=mirrored if flip == "horizontal" else "none")
+
+    def with_class_weights(self, weights: str | None) -> Recipe:
+        """Weigh the classes in the loss (``balanced``) or do not (``none``); None: as the recipe says.
+
+        Raises `UserError` for another word.
+        """
+        if weights not in (None, *get_args(ClassWeights)):
+            raise UserError(f"class weights {weights!r}: allowed are {', '.join(get_args(ClassWeights))}")
+        return self if weights is None else replace(self, class_weights=cast(ClassWeights, weights))
 
     def for_images(self, images: int, *, epochs: int | None = None) -> Recipe:
         """Fit the recipe to a number of training images: one with `steps` gets its batch and epochs from it.
@@ -289,7 +300,7 @@ def steps_per_epoch(images: int, batch_size: int, shares: int = 1) -> tuple[int,
 
 def full_recipe(recipe: Recipe, images: int | None) -> Recipe:
     """The recipe that trains in full what a search compared by `recipe`: that itself, but in the place of the short
-    preset `search` the preset `train`, with the flip that was asked for.
+    preset `search` the preset `train`, with the flip and the class weights that were asked for.
 
     Args:
         recipe: of a search, fitted to its images.
@@ -297,5 +308,7 @@ def full_recipe(recipe: Recipe, images: int | None) -> Recipe:
     """
     if images is None:
         return RECIPES["train"]
-    short = replace(RECIPES["search"], flip=recipe.flip).for_images(images, epochs=recipe.epochs)
-    return replace(RECIPES["train"], flip=recipe.flip) if recipe == short else recipe
+    short, full = (
+        replace(RECIPES[name], flip=recipe.flip, class_weights=recipe.class_weights) for name in ("search", "train")
+    )
+    return full if recipe == short.for_images(images, epochs=recipe.epochs) else recipe

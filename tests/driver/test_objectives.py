@@ -14,6 +14,7 @@ def test_objectives_keep_their_order():
     [
         ("accuracy,speed", "unknown objective 'speed'"),
         ("size,latency", "need accuracy"),
+        ("accuracy,balanced_accuracy", "need one of accuracy and balanced_accuracy"),
         ("accuracy,size,size", "given twice"),
         ("accuracy,size,latency,macs,params", "at most 4"),
         ("", "unknown objective ''"),
@@ -52,6 +53,7 @@ def test_excess_is_positive_where_a_limit_is_broken():
     [
         ("size=4MB", "write it as"),
         ("accuracy<=90%", "cannot be limited"),
+        ("balanced_accuracy<=90%", "cannot be limited"),
         ("size<=4ms", "unknown unit 'ms'"),
         ("size<=-4MB", "must be a positive number"),
         ("size<=1e999", "must be a positive number"),

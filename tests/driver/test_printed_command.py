@@ -57,6 +57,7 @@ def test_it_repeats_data_resolution_fit_flip_and_recipe(
         recipe=Recipe(epochs=2, batch_size=8, lr=0.03, pad=1, label_smoothing=0.05, cutout=0.2),
         epochs=1,
         flip="none",
+        class_weights="balanced",
         trials=1,
         published="none",
         objectives=("accuracy", "size"),
@@ -74,7 +75,7 @@ def test_it_repeats_data_resolution_fit_flip_and_recipe(
     done = nas.train(front, device="cpu", out=tmp_path / "best")
     found = as_trained(tmp_path / run.checkpoint(record))
     assert as_trained(done.checkpoint) == found
-    assert found["recipe"]["flip"] == "none"
+    assert (found["recipe"]["flip"], found["recipe"]["class_weights"]) == ("none", "balanced")
     assert found["split"]["train_size"] == 40
     assert found["architecture"]["input"]["resolution"] == 24
     assert (found["fit"], found["white"]) == (("pad", 4095.0) if own else ("crop", None))
@@ -89,6 +90,8 @@ def test_it_repeats_data_resolution_fit_flip_and_recipe(
 def test_the_short_preset_is_trained_in_full_and_any_other_recipe_as_it_is() -> None:
     short = RECIPES["search"].with_flip("none").for_images(500)
     assert full_recipe(short, 500) == RECIPES["train"].with_flip("none")
+    balanced = short.with_class_weights("balanced")
+    assert full_recipe(balanced, 500) == RECIPES["train"].with_flip("none").with_class_weights("balanced")
     assert full_recipe(RECIPES["search"].for_images(500, epochs=3), 500) == RECIPES["train"]
     for own in (RECIPES["han"].with_epochs(4), Recipe(lr=0.02, epochs=3)):
         assert full_recipe(own, 500) == own

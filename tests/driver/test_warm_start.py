@@ -56,3 +56,33 @@ def test_a_network_over_the_limit_teaches_and_never_stands_on_the_front(tmp_path
     candidate = study.propose()
     assert study.costs(candidate.architecture)["size"] <= limit.value
     assert candidate.architecture.id not in {record.architecture.id for record in trained}
+
+
+@pytest.mark.parametrize("sampler", ["known-cost", "tpe"])
+def test_balanced_accuracy_decides_where_it_is_the_objective(tmp_path, small_space, sampler):
+    settings = Settings(space=dict(small_space.document), objectives=("balanced_accuracy", "size"), sampler=sampler)
+    study = begin(tmp_path / "earlier", settings)
+    for _ in range(8):
+        candidate = study.propose()
+        size = study.costs(candidate.architecture)["size"]
+        balanced = {"balanced_accuracy": size / (size + 5000)}
+        study.record_epoch(candidate.number, {**epoch(1, 1 - size / 1e6), **balanced})  # accuracy: the other way
+        study.complete(candidate.number)
+    earlier = Run.open(tmp_path / "earlier")
+    by_size = sorted(earlier.records, key=lambda record: -record.costs["size"])
+    assert earlier.front_records == [record for record in by_size if not record.untrained]
+    assert earlier.best() == by_size[0]
+    front = earlier.trials[earlier.trials["on_front"]]
+    assert (front["balanced_accuracy"] == front["size_bytes"] / (front["size_bytes"] + 5000)).all()
+
+    study = begin(tmp_path / "run", settings)
+    assert import_networks(earlier, study, tmp_path / "run")[0] == len(earlier.front_records)
+    ids = [record.architecture.id for record in Run.open(tmp_path / "run").front_records]
+    assert ids == [record.architecture.id for record in earlier.front_records]
+
+
+def test_a_run_that_knows_no_balanced_accuracy_teaches_none(tmp_path, small_space):
+    settings = Settings(space=dict(small_space.document), objectives=("accuracy", "size"))
+    a_run(tmp_path / "earlier", settings, 3)  # its epochs are those of an earlier version
+    study = begin(tmp_path / "run", replace(settings, objectives=("balanced_accuracy", "size")))
+    assert import_networks(Run.open(tmp_path / "earlier"), study, tmp_path / "run") == (0, 0)

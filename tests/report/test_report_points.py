@@ -203,7 +203,7 @@ def test_networks_of_an_earlier_run_are_drawn_and_not_called_found(run: Run) -> 
     best = max((r for r in run.records if r.state == "complete"), key=lambda r: r.accuracy or 0)
     known = {"objectives": later.objectives, "limits": (), "costs": lambda architecture: best.costs}
     study = SearchStudy(later.study, space=later.settings.open_space(), **known)
-    number = study.import_trial(best.architecture, 0.999, "results/example")
+    number = study.import_trial(best.architecture, {"accuracy": 0.999}, "results/example")
     again = Run(later.path, later.settings, later.environment, later.study)
     assert again.front_records[0].number == number
     point = next(point for point in run_points(again) if point.number == number)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+import yaml
 from sklearn import metrics
+from sklearn.utils.class_weight import compute_class_weight
+from training_networks import small_network
 from typer.testing import CliRunner
 
 import nas
@@ -17,6 +23,7 @@ from nas.errors import UserError
 from nas.training.data import Dataset
 from nas.training.evaluate import scores
 from nas.training.images import Images
+from nas.training.loop import Trainer, balanced_weights
 from nas.training.per_class import judge, read_judgement, worst_confusions
 from nas.training.recipe import Recipe
 from nas.training.session import train
@@ -75,3 +82,40 @@ def test_evaluate_tells_recall_and_mistakes(digits: Dataset, tmp_path: Path) -> 
     assert "balanced test accuracy" in said.output and "Surest mistakes" in said.output
     for mistake in test["mistakes"]:
         assert digits.classes[int(digits.test.labels[mistake["index"]])] == mistake["actual"] != mistake["predicted"]
+
+
+def test_balanced_weights_are_scikit_learns_and_weigh_the_loss(digits: Dataset) -> None:
+    labels = digits.train.labels
+    few = torch.cat([(labels == 0).nonzero()[:60, 0], *((labels == label).nonzero()[:5, 0] for label in range(1, 10))])
+    uneven = replace(digits, train=digits.train.take(few))
+    expected = compute_class_weight("balanced", classes=np.arange(10), y=uneven.train.labels.numpy())
+    weights = balanced_weights(uneven.train.labels, 10)
+    assert weights.tolist() == pytest.approx(expected.tolist())
+    recipe = Recipe(epochs=1, batch_size=len(few), lr=1e-8, pad=0, flip="none", precision="fp32")
+    network = small_network()
+    with torch.no_grad():
+        inputs = (uneven.train.images.float() / 255 - uneven.mean[0]) / uneven.std[0]
+        losses = F.cross_entropy(copy.deepcopy(network).train()(inputs), uneven.train.labels, reduction="none")
+    plain = Trainer(copy.deepcopy(network), uneven, recipe).run_epoch()
+    assert plain.loss == pytest.approx(float(losses.mean()), rel=1e-4)
+    weighted = Trainer(network, uneven, recipe.with_class_weights("balanced")).run_epoch()
+    assert weighted.loss == pytest.approx(float((losses * weights[uneven.train.labels]).mean()), rel=1e-4)
+    assert weighted.loss != pytest.approx(plain.loss, rel=1e-3)
+    with pytest.raises(UserError, match="allowed are none, balanced"):
+        recipe.with_class_weights("heavy")
+
+
+def test_a_resumed_training_keeps_its_class_weights(tmp_path: Path) -> None:
+    begun = {"epochs": 1, "device": "cpu", "out": tmp_path / "out"}
+    nas.train("han-e", class_weights="balanced", train_size=100, **begun)
+    assert yaml.safe_load((tmp_path / "out/train.yaml").read_text())["recipe"]["class_weights"] == "balanced"
+    with pytest.raises(UserError, match="its training has class weights balanced, not none"):
+        nas.train("han-e", class_weights="none", resume=True, **begun)
+
+
+def test_an_epoch_tells_its_balanced_accuracy(digits: Dataset) -> None:
+    trainer = Trainer(small_network(), digits, Recipe(epochs=1, batch_size=64))
+    epoch = trainer.run_epoch()
+    predicted = trainer.evaluate("validation").predicted
+    expected = metrics.balanced_accuracy_score(digits.validation.labels, predicted)
+    assert epoch.validation_balanced_accuracy == pytest.approx(expected)
