@@ -10,14 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from nas.architecture.catalogue import load, load_space, network_names
+from nas.architecture.catalogue import load, load_space
 from nas.architecture.document import Architecture
 from nas.architecture.reported import Printed, printed_for
 from nas.architecture.space import Space
 from nas.costs.analytic import cost
-from nas.costs.compare import Trained as TrainedHere
 from nas.costs.compare import compare as compare_networks
 from nas.costs.profile import profile as profile_network
+from nas.driver.compared import networks_of
 from nas.driver.display import Display
 from nas.driver.memory import memory_bytes, too_large
 from nas.driver.options import CHANGEABLE, ReproduceOptions, Resources, SearchOptions
@@ -41,7 +41,6 @@ from nas.options import keywords
 from nas.preprocessing import checked_fit
 from nas.report.images import write_data_page, write_judgement_page
 from nas.report.page import write_report
-from nas.training.checkpoint import load_trained
 from nas.training.data import Dataset, absolute, decoded_resolution, load_dataset
 from nas.training.distributed import joined
 from nas.training.facts import describe
@@ -51,7 +50,7 @@ from nas.training.origin import Origin, begun_training, check_same
 from nas.training.per_class import judge
 from nas.training.pictures import MOST_ON_PAGE, samples
 from nas.training.recipe import Recipe, load_recipe, steps_per_epoch
-from nas.training.session import CHECKPOINT, MODEL, Trained
+from nas.training.session import Trained
 from nas.training.session import train as train_network
 
 
@@ -347,33 +346,8 @@ def compare(
         dataset: whose printed figures are shown; its classes are counted for, unless `num_classes` says otherwise or
             a network was trained on another number.
     """
-    networks = [network for reference in references for network in _to_compare(reference)]
+    networks = [network for reference in references for network in networks_of(reference)]
     return compare_networks(networks, dataset=dataset, num_classes=num_classes)
-
-
-def _to_compare(reference: str | Path | Architecture) -> list[Architecture | TrainedHere]:
-    """The networks that a name, a file or a folder stands for.
-
-    Raises:
-        UserError: it stands for none.
-    """
-    if isinstance(reference, Architecture) or str(reference) in network_names() or not Path(reference).is_dir():
-        return [load(reference)]
-    folder = Path(reference)
-    if (folder / "run.yaml").is_file():
-        run = Run.open(folder)
-        if not run.front_records:
-            raise UserError(f"{folder}: no network of this run was trained to the end")
-        classes, images = run.data.get("classes"), run.data.get("validation")
-        return [TrainedHere(record.architecture, record.accuracy, classes, images) for record in run.front_records]
-    weights = next((file for name in (MODEL, CHECKPOINT) if (file := folder / name).is_file()), None)
-    if weights is not None:
-        saved = load_trained(weights)
-        architecture = Architecture.from_dict(saved.architecture, str(weights))
-        return [TrainedHere(architecture, saved.accuracy, len(saved.classes))]
-    if (folder / "architecture.yaml").is_file():
-        return [load(folder / "architecture.yaml")]
-    raise UserError(f"{folder}: no run and no training here (neither run.yaml nor architecture.yaml)")
 
 
 @keywords(ReproduceOptions, Progress, Recipe)
