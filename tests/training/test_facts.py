@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_the_command_prints_and_writes_what_a_user_looks_for(folder: Path, tmp_p
 def test_pictures_are_augmented_as_the_recipe_says(flip: str, mirrored: bool, digits: Dataset) -> None:
     images = torch.zeros(1222, 1, 8, 8, dtype=torch.uint8)
     images[..., :4] = 255
-    half = Dataset(**{**vars(digits), "train": type(digits.train)(images, digits.train.labels), "std": (0.5,)})
+    half = replace(digits, train=replace(digits.train, images=images), std=(0.5,))
     found = samples(half, Recipe(pad=0).with_flip(flip), most=80)
     assert len(found) == 10
     sides = set()
