@@ -18,6 +18,7 @@ CONTAINED = {
     "inverted_residual": lambda name: name.startswith("han-") or name == "mobilenetv2-cifar",
     "pydmobilenet": lambda name: name.startswith(("resnet-", "mobilenet-", "pydmobilenet-")),
     "se_condconv": lambda name: name.startswith("kuo-"),
+    "micro": lambda name: False,
     "mobilenet_v1": lambda name: name.startswith("mobilenetv1-") and name != "mobilenetv1-full-conv",
 }
 

@@ -1,0 +1,27 @@
+"""LiteRT with XNNPACK: a .tflite of fp32, and one of int8 with int8 input and output."""
+
+from functools import partial
+
+from nas.targets.target import Target
+from nas.targets.tflite import file_bytes
+from nas.targets.torch import peak_fp32, peak_int8
+
+LITERT = Target(
+    name="litert",
+    ending=".tflite",
+    engine="litert",
+    size=partial(file_bytes, int8=False),
+    memory=peak_fp32,
+    knows_experts=False,
+)
+
+LITERT_INT8 = Target(
+    name="litert-int8",
+    ending="-int8.tflite",
+    engine="litert-int8",
+    size=partial(file_bytes, int8=True),
+    memory=peak_int8,
+    int8=True,
+    per_channel=True,
+    knows_experts=False,
+)

@@ -1,0 +1,25 @@
+"""ONNX Runtime: ONNX with norms folded, and the same in int8 (QDQ)."""
+
+from functools import partial
+
+from nas.targets.onnx import file_bytes
+from nas.targets.target import Target
+from nas.targets.torch import peak_fp32, peak_int8
+
+ONNXRUNTIME = Target(
+    name="onnxruntime",
+    ending=".onnx",
+    engine="onnxruntime",
+    size=partial(file_bytes, int8=False),
+    memory=peak_fp32,
+)
+
+ONNXRUNTIME_INT8 = Target(
+    name="onnxruntime-int8",
+    ending="-int8.onnx",
+    engine="onnxruntime-int8",
+    size=partial(file_bytes, int8=True),
+    memory=peak_int8,
+    int8=True,
+    per_channel=True,
+)

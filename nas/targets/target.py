@@ -1,0 +1,42 @@
+"""A target: the file that is shipped there, how large it is, how much memory it needs, and what its runtime knows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from nas.architecture.document import Architecture
+
+CostInBytes = Callable[[Architecture, int], int]
+"""A network's bytes for a number of classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a network costs where it ships.
+
+    Attributes:
+        name: as ``--target`` gives it.
+        ending: of the file's name.
+        engine: the latency engine (:mod:`nas.latency.engines`); None where no latency is known.
+        int8: weights and activations are int8.
+        per_channel: int8 weights have a scale per output channel.
+        size: the file's bytes.
+        memory: bytes that a run needs.
+        knows_experts: the runtime runs conditional convolutions.
+        aliases: further names of objectives.
+    """
+
+    name: str
+    ending: str
+    engine: str | None
+    size: CostInBytes
+    memory: CostInBytes
+    int8: bool = False
+    per_channel: bool = False
+    knows_experts: bool = True
+    aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def objection(self, architecture: Architecture) -> str | None:
+        """Return why the target cannot run a network, or None where it can."""
+        if not self.knows_experts and any(getattr(stage, "experts", 1) > 1 for stage in architecture.stages):
+            return f"conditional convolutions (experts above 1) do not run on {self.name}"
+        return None

@@ -1,0 +1,24 @@
+"""TensorFlow Lite Micro: the int8 .tflite as an array in flash, run in an arena; no latency is known of a board."""
+
+from functools import partial
+
+from nas.architecture.document import Architecture
+from nas.targets.target import Target
+from nas.targets.tflite import arena_head, arena_tail, file_bytes
+
+
+def _arena(architecture: Architecture, num_classes: int) -> int:
+    return arena_head(architecture, num_classes) + arena_tail(architecture, num_classes)
+
+
+TFLITE_MICRO = Target(
+    name="tflite-micro",
+    ending="-tflite-micro",
+    engine=None,
+    size=partial(file_bytes, int8=True, card=False),
+    memory=_arena,
+    int8=True,
+    per_channel=True,
+    knows_experts=False,
+    aliases={"flash": "size"},
+)
