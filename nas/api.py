@@ -146,7 +146,10 @@ def train(options: TrainOptions) -> Trained:
     with joined(choose_device(options.device)) as (ranks, device):
         with ranks.leader_first():
             at_most = side or network.input.resolution
-            data = load_dataset(name, **reading, at_most=at_most, strict=options.strict)
+            try:
+                data = load_dataset(name, **reading, at_most=at_most, strict=options.strict)
+            except UserError as error:
+                raise error.at(origin.file) if origin.file and options.dataset is None else error from None
         recipe = (
             recipe.with_flip(options.flip)
             .with_class_weights(options.class_weights)

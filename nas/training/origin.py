@@ -28,6 +28,7 @@ class Origin:
     resolution  of the network's input; None: the network's, at most the images'
     recipe      what it trains by, whatever a recipe's name stands for by now; None: `train`
     images      the identity of a folder's images, where it is known
+    file        that says all this
     """
 
     dataset: str = "digits"
@@ -35,6 +36,7 @@ class Origin:
     resolution: int | None = None
     recipe: Recipe | None = None
     images: Fingerprint | None = None
+    file: str = ""
 
     def reading_as(self, dataset: str, resolution: int | None, **asked: Any) -> dict[str, Any]:
         """Keywords of :func:`nas.training.data.load_dataset` for a data set; what is asked for and not None goes
@@ -98,7 +100,7 @@ def begun_training(
     if recipe.with_class_weights(class_weights) != recipe:
         has = f"class weights {recipe.class_weights}, not {class_weights}"
         raise UserError(f"{folder}: its training has {has}; resume it without --class-weights")
-    return Origin(cast(str, begun["dataset"]), reading, resolution, recipe, images)
+    return Origin(cast(str, begun["dataset"]), reading, resolution, recipe, images, str(file))
 
 
 def check_same(then: Origin, data: Dataset, where: str) -> None:

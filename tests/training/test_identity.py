@@ -254,6 +254,15 @@ def test_a_training_goes_on_with_no_other_data(tmp_path: Path) -> None:
     assert before == {file.name: file.read_bytes() for file in out.glob("*.*")}
 
 
+def test_a_training_whose_folder_is_gone_names_its_own_file(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures", "ab", 10)
+    options = {"out": tmp_path / "training", "epochs": 1, "device": "cpu"}
+    nas.train(nas.Architecture.from_dict(TINY), dataset=f"imagefolder:{folder}", **options)
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match=r"train.yaml: image folder .*pictures: no such folder"):
+        nas.train(tmp_path / "training" / "architecture.yaml", resume=True, **options)
+
+
 def test_an_earlier_training_is_judged_on_the_parts_that_it_had(tmp_path: Path) -> None:
     """Its files name neither how images were divided nor which they were."""
     folder = fill(tmp_path / "images")
