@@ -1,17 +1,19 @@
 """Which validation split picks the better network when there are few images?
 
-`record` trains small networks of the default space on 500 images of CIFAR-10 (16x16 pixels, to be affordable), drawn
-again for each seed, and keeps every training's accuracies in a file of JSON lines; where that has some already, it goes
-on. For each seed and network:
+`record` trains small networks of the default space on 500 images of CIFAR-10, drawn again for each seed, in 16x16
+pixels (one core affords no more), and keeps the accuracies in a file of JSON lines; where that has some already, it
+goes on. For each network and seed:
 
-- `fixed`: on 85% of the images; the other 15%, the same for all networks, judge it.
-- `resplit`: likewise, but each network's split is drawn for itself.
-- `folds`: three trainings of a third of the steps, each on two thirds; each judged by its other third.
-- `all`: on all 500, judged by 10,000 images of the other 59,500: the truth that the three rules guess at.
+- `fixed`: trained on 425 images; the other 75, the same for all networks, judge it.
+- `resplit`: likewise, but the 75 are drawn for each network.
+- `folds`: three trainings of a third of the steps, each on two thirds of the images, each judged by the other third.
 
-`judge` lets each rule pick its best network, by the accuracy after the last epoch. The truth of a network is its mean
-accuracy over the seeds. Regret is the best network's truth less that of the one picked; a pair is judged well where the
-rule puts the truly better network first (a tie counts half). Intervals are one standard error over seeds.
+5,000 of the 59,500 other images judge the networks of `fixed` and `resplit` as well. The mean over both and over the
+other seeds is a network's true accuracy: no training that a rule sees is among those that it is judged by.
+
+`judge` lets each rule pick its best network by the accuracy after the last epoch (a tie is drawn). Regret is the
+highest true accuracy less that of the network picked. A pair is judged well where the truly better one has the higher
+accuracy (a tie counts half). In brackets: one standard error over seeds, which share networks.
 
     python benchmarks/splits.py record results/benchmarks/splits.jsonl --data-dir DIR
     python benchmarks/splits.py judge results/benchmarks/splits.jsonl
@@ -21,7 +23,7 @@ import argparse
 import itertools
 import json
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,138 +40,126 @@ from nas.training.data import Dataset, load_dataset
 from nas.training.images import Images
 from nas.training.loop import Trainer
 from nas.training.pixels import channel_statistics
-from nas.training.recipe import RECIPES, steps_per_epoch
+from nas.training.recipe import RECIPES, Recipe
 from nas.training.split import stratified_order
 
-IMAGES, OTHERS, HELD_OUT, FOLDS = 500, 10_000, 75, 3
-RULES = ("fixed", "resplit", "folds")
-Cell = dict[str, list[float]]
-"""By rule and `all`: the accuracy after each epoch, in [0, 1]."""
+IMAGES, OTHERS, HELD_OUT, FOLDS = 500, 5_000, 75, 3
+EPOCHS = {"fixed": 7, "resplit": 7, "folds": 3}
+"""Of 26, 26 and 20 steps: 182 steps, and three times 60."""
 
 
 def small_networks(count: int) -> list[nas.Architecture]:
-    """Draw networks of the default space, at its least width and without conditional convolution."""
+    """Draw networks of the default space at its least width, with one kernel size per stage, neither squeeze and
+    excitation nor conditional convolution: expansions, kernels and head differ.
+    """
     space = nas.load_space("inverted_residual").with_input(channels=3, resolution=16)
     rng = np.random.default_rng(0)
     networks = []
     for index in range(count):
-        drawn = space.sample_parameters(rng)
-        drawn |= {name: 1 for name in drawn if name.endswith("experts")} | {"width": 0.25}
+        drawn = space.sample_parameters(rng) | {"width": 0.25}
+        for name, value in drawn.items():
+            if name.endswith("kernels"):
+                drawn[name] = "[3]" if value in ("[3]", "[3, 5]") else "[5]"
+            elif name.endswith(("se_ratio", "experts")):
+                drawn[name] = 0 if name.endswith("se_ratio") else 1
         networks.append(space.architecture(drawn, f"drawn-{index}"))
     return networks
 
 
-def accuracies(
-    network: nas.Architecture, dataset: Dataset, steps: int, seed: int, *, last_only: bool = False
-) -> list[float]:
-    """Train with the recipe `search` for about so many steps; the accuracy after each epoch, or the last one's alone,
-    on the test part.
-    """
-    recipe = RECIPES["search"].for_images(len(dataset.train))
-    per_epoch, _ = steps_per_epoch(len(dataset.train), recipe.batch_size)
-    recipe = RECIPES["search"].for_images(len(dataset.train), epochs=max(1, round(steps / per_epoch)))
+def curve(network: nas.Architecture, dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Train from fresh weights: validation accuracy after each epoch, test accuracy after the last."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         trainer = Trainer(build(network, len(dataset.classes)), dataset, recipe, seed=seed)
-    epochs = [epoch.validation_accuracy for epoch in trainer.epochs()]
-    return [trainer.evaluate("test").accuracy] if last_only else epochs
+    curve = [epoch.validation_accuracy for epoch in trainer.epochs()]
+    return {"curve": curve, "test": trainer.evaluate("test").accuracy if len(dataset.test) else None}
 
 
-def cell(network: nas.Architecture, number: int, whole: Dataset, seed: int, steps: int) -> Cell:
-    """Train one network in every way on one seed's images; `whole` holds all 60,000 as its training part."""
+def train_all_ways(network: nas.Architecture, number: int, whole: Dataset, seed: int) -> dict[str, Any]:
+    """Train one network on one seed's images by every rule; `whole` has all 60,000 as its training part."""
     order = stratified_order(whole.train.labels, seed=seed)
     images, others = whole.train.take(order[:IMAGES]), whole.train.take(order[IMAGES : IMAGES + OTHERS])
+    own = 1000 * (seed + 1) + number
 
-    def divided(validation: Tensor, train: Tensor) -> Dataset:
-        return on(whole, images.take(train), images.take(validation))
+    def train(rule: str, validation: Tensor, train: Tensor, test: Images, of: int) -> dict[str, Any]:
+        part = images.take(train)
+        mean, std = channel_statistics(part.images)
+        data = replace(whole, train=part, validation=images.take(validation), test=test, mean=mean, std=std)
+        return curve(network, data, RECIPES["search"].for_images(len(part), epochs=EPOCHS[rule]), of)
 
-    def drawn(split: int) -> Dataset:
+    def held_out(rule: str, split: int, of: int) -> dict[str, Any]:
         order = stratified_order(images.labels, seed=split)
-        return divided(order[:HELD_OUT], order[HELD_OUT:])
+        return train(rule, order[:HELD_OUT], order[HELD_OUT:], others, of)
 
-    folds = stratified_order(images.labels, seed=seed)
-    apart = torch.arange(IMAGES) % FOLDS
-    own = 1000 * seed + number
-    judged = [
-        accuracies(network, divided(folds[apart == fold], folds[apart != fold]), steps // FOLDS, own)
-        for fold in range(FOLDS)
-    ]
+    parts, fold = stratified_order(images.labels, seed=seed), torch.arange(IMAGES) % FOLDS
+    nothing = others.take(torch.arange(0))
+    folds = [train("folds", parts[fold == k], parts[fold != k], nothing, own + 200 + k * 100) for k in range(FOLDS)]
     return {
-        "fixed": accuracies(network, drawn(seed), steps, own),
-        "resplit": accuracies(network, drawn(1_000_000 + own), steps, own),
-        "folds": [statistics.fmean(epoch) for epoch in zip(*judged, strict=True)],
-        # once at the end: 10,000 images take as long as an epoch
-        "all": accuracies(
-            network, replace(on(whole, images, others.take(torch.arange(2))), test=others), steps, own, last_only=True
-        ),
+        "fixed": held_out("fixed", seed, own),
+        "resplit": held_out("resplit", own, own + 100),
+        "folds": {"curve": [statistics.fmean(epoch) for epoch in zip(*(each["curve"] for each in folds), strict=True)]},
     }
 
 
-def on(whole: Dataset, train: Images, validation: Images) -> Dataset:
-    mean, std = channel_statistics(train.images)
-    return replace(whole, train=train, validation=validation, mean=mean, std=std)
-
-
-def record(path: Path, *, data_dir: str | None, networks: int, seeds: int, steps: int) -> None:
-    known = {(line["seed"], line["network"]) for line in read(path)} if path.exists() else set()
+def record(path: Path, *, data_dir: str | None, networks: int, seeds: int) -> None:
+    known = {(line["network"], line["seed"]) for line in read(path)} if path.exists() else set()
     torch.set_num_threads(1)
     data = load_dataset("cifar10", data_dir=data_dir, resolution=16)
     parts = (data.train, data.validation, data.test)
     everything = Images(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
     whole = replace(data, train=everything)
-    for seed, (number, network) in itertools.product(range(seeds), enumerate(small_networks(networks))):
-        if (seed, number) in known:
+    for (number, network), seed in itertools.product(enumerate(small_networks(networks)), range(seeds)):
+        if (number, seed) in known:
             continue
-        line = {"seed": seed, "network": number, "steps": steps, **cell(network, number, whole, seed, steps)}
+        line = {"network": number, "id": network.id, "seed": seed, **train_all_ways(network, number, whole, seed)}
         with path.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        print(f"seed {seed}, network {number}", flush=True)
+        print(f"network {number}, seed {seed}", flush=True)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def whole_seeds(lines: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The lines of each seed that has every network."""
-    networks = {line["network"] for line in lines}
-    for seed in sorted({line["seed"] for line in lines}):
-        own = sorted((line for line in lines if line["seed"] == seed), key=lambda line: line["network"])
-        if len(own) == len(networks):
-            yield own
+def table(lines: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The lines by seed and network, of the networks that every seed has."""
+    by_place = {(line["seed"], line["network"]): line for line in lines}
+    seeds, networks = ({place[axis] for place in by_place} for axis in (0, 1))
+    whole = [network for network in sorted(networks) if all((seed, network) in by_place for seed in seeds)]
+    return [[by_place[seed, network] for network in whole] for seed in sorted(seeds)]
 
 
 def mean(values: Sequence[float]) -> str:
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{100 * statistics.fmean(values):5.1f} ({100 * error:.1f})"
+    return f"{100 * statistics.fmean(values):5.1f} ({100 * statistics.stdev(values) / len(values) ** 0.5:.1f})"
 
 
 def judge(path: Path) -> None:
-    lines = read(path)
-    seeds = list(whole_seeds(lines))
-    truth = np.array([[line["all"][-1] for line in own] for own in seeds])
-    quality = truth.mean(axis=0)
-    pairs = list(itertools.combinations(range(len(quality)), 2))
+    rows = table(read(path))
+    tested = np.array([[[line[rule]["test"] for rule in ("fixed", "resplit")] for line in row] for row in rows])
+    by_seed = tested.mean(axis=2)
+    truth = by_seed.mean(axis=0)
+    pairs = list(itertools.combinations(range(len(truth)), 2))
     print(
-        f"{IMAGES} images at 16x16, {len(quality)} networks, {len(seeds)} seeds, {lines[0]['steps']} steps in all; "
-        f"truth {100 * quality.min():.1f} to {100 * quality.max():.1f}%, of one training +-"
-        f"{100 * truth.std(axis=0, ddof=1).mean():.1f} (standard deviation over seeds)"
+        f"{IMAGES} images of 16x16 pixels, {len(truth)} networks, {len(rows)} seeds; true accuracy from "
+        f"{100 * truth.min():.1f} to {100 * truth.max():.1f}% (standard error of one: "
+        f"{100 * (by_seed.std(axis=0, ddof=1) / len(rows) ** 0.5).mean():.1f})\n"
+        "rule     regret, points  pairs judged well, %  rank correlation x 100"
     )
-    print("rule      regret, points    pairs judged well, %   rank correlation (x100)")
-    for rule in RULES:
-        guesses = np.array([[line[rule][-1] for line in own] for own in seeds])
+    for rule in EPOCHS:
         regrets, well, ranks = [], [], []
-        for guess in guesses:
-            picked = np.flatnonzero(guess == guess.max())  # a tie is drawn
-            regrets.append(float(quality.max() - quality[picked].mean()))
-            signs = [np.sign(guess[i] - guess[j]) * np.sign(quality[i] - quality[j]) for i, j in pairs]
+        for seed, row in enumerate(rows):
+            guess = np.array([line[rule]["curve"][-1] for line in row])
+            truth = np.delete(by_seed, seed, axis=0).mean(axis=0)
+            regrets.append(float(truth.max() - truth[np.isclose(guess, guess.max())].mean()))
+            signs = [np.sign(round(guess[i] - guess[j], 9)) * np.sign(truth[i] - truth[j]) for i, j in pairs]
             well.append(float(np.mean(signs)) / 2 + 0.5)
-            ranks.append(float(stats.spearmanr(guess, quality).statistic))
-        print(f"{rule:<8}  {mean(regrets):<16}  {mean(well):<21}  {mean(ranks)}")
-    print(f"any       {100 * float(quality.max() - quality.mean()):5.1f}              50.0                     0.0")
+            ranks.append(float(stats.spearmanr(guess, truth).statistic))
+        print(f"{rule:<7}  {mean(regrets):<14}  {mean(well):<20}  {mean(ranks)}")
     print(
-        "Left out: larger networks, pixels and budgets (`search` takes 341 steps), early stopping, objectives other "
-        "than accuracy, searches of more trials, and the 49,500 images that judge none."
+        f"(blind)  {100 * float(np.mean([by_seed.mean(axis=0).max() - by_seed.mean()])):5.1f}           50.0"
+        "                  0.0\n"
+        "Left out: larger networks, images and budgets (`search` trains for 364 steps), early stopping, searches of "
+        "more trials,\nobjectives other than accuracy, and the images that judge none."
     )
 
 
@@ -180,11 +170,10 @@ def main() -> None:
     parser.add_argument("--data-dir")
     parser.add_argument("--networks", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=180)
     given = parser.parse_args()
     if given.action == "record":
         print(machine.describe(), flush=True)
-        record(given.file, data_dir=given.data_dir, networks=given.networks, seeds=given.seeds, steps=given.steps)
+        record(given.file, data_dir=given.data_dir, networks=given.networks, seeds=given.seeds)
     judge(given.file)
 
 

@@ -67,6 +67,7 @@ class SearchOptions:
     resolution: Annotated[int | None, "Input side in pixels (default: the space's, at most the images')."] = None
     fit: Annotated[str, "How images of a folder become squares: crop, pad or stretch."] = DEFAULT_FIT
     strict: Annotated[bool, "Refuse a folder of images where anything in it is not read."] = False
+    resplit: Annotated[bool, "Draw validation images for each trial; by default all trials have the same."] = False
     objectives: Annotated[
         Sequence[str], "accuracy or balanced_accuracy, and any of size, latency, params, macs, peak_memory."
     ] = (

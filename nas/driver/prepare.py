@@ -16,7 +16,7 @@ from nas.driver.settings import Settings
 from nas.driver.study import CostFunction
 from nas.latency import Prediction, Table, load_table, measure, table_for
 from nas.latency.layers import segments
-from nas.training.data import Dataset, load_dataset
+from nas.training.data import Dataset, load_dataset, resplit
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ def prepare(settings: Settings, *, run: Path, dataset: Dataset | None) -> Prepar
         UserError: something given does not fit.
     """
     dataset = dataset or load(settings)
+    if settings.resplit:
+        resplit(dataset, settings.seed)  # refuses what the workers could not divide
     num_classes = len(dataset.classes)
     space, limits = settings.open_space(), settings.parsed_limits
     # The limits that need no latency first: a mistake in them should not wait for the calibration.

@@ -126,6 +126,7 @@ def search(
                     seed=settings.seed,
                     checkpoints=checkpoints,
                     epoch_timeout=resources.epoch_timeout,
+                    resplit=settings.resplit,
                 )
             finally:
                 Run.open(out).write_tables()

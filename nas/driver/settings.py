@@ -60,6 +60,7 @@ class Settings:
     image_resolution: int | None = None
     fit: Fit = "crop"
     split_by: SplitBy = "order"
+    resplit: bool = SearchOptions.resplit
     objectives: tuple[str, ...] = tuple(SearchOptions.objectives)
     limits: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)

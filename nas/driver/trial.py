@@ -40,6 +40,7 @@ class NetworkTrainable(tune.Trainable):
         gpu_share: float,
         threads: int,
         epoch_timeout: float | None,
+        resplit: bool,
     ) -> None:
         set_threads(threads)
         if device == "cuda" and gpu_share < 1:
@@ -51,7 +52,9 @@ class NetworkTrainable(tune.Trainable):
         self._epochs: Iterator[Epoch] = iter(())
         self._tested: Path | None = None
         self._recipe = Recipe.from_dict(recipe)
-        self._evaluator = TrainingEvaluator(dataset, self._recipe, device=device, epoch_timeout=epoch_timeout)
+        self._evaluator = TrainingEvaluator(
+            dataset, self._recipe, device=device, epoch_timeout=epoch_timeout, resplit=resplit
+        )
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

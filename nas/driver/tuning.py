@@ -44,6 +44,7 @@ def run_trials(
     seed: int,
     checkpoints: Checkpoints,
     epoch_timeout: float = 0.0,
+    resplit: bool = False,
 ) -> Scheduler:
     """Train what the schedulers ask for, one scheduler after the other, on the same workers. Ray must run.
 
@@ -51,6 +52,7 @@ def run_trials(
         schedulers: at least one; the next one is asked for when nothing of the one before it is left to do.
         dataset: as loaded; no worker reads its test part but for a candidate that is to be tested.
         epoch_timeout: seconds after which an epoch is given up; 0: never.
+        resplit: every training draws its own validation images.
 
     Returns:
         The last scheduler that was begun; where it broke, those after it were not.
@@ -65,6 +67,7 @@ def run_trials(
         gpu_share=workers.gpus,
         threads=workers.cpus,
         epoch_timeout=epoch_timeout or None,
+        resplit=resplit,
     )
     bundle = tune.PlacementGroupFactory([{"CPU": workers.cpus, "GPU": workers.gpus}])
     with tempfile.TemporaryDirectory(prefix="nas-ray-") as folder:

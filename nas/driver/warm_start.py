@@ -9,7 +9,17 @@ from nas.driver.study import SearchStudy
 from nas.errors import UserError
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 
-SAME = ("dataset", "train_size", "validation_fraction", "image_resolution", "fit", "split_by", "parsed_recipe", "seed")
+SAME = (
+    "dataset",
+    "train_size",
+    "validation_fraction",
+    "image_resolution",
+    "fit",
+    "split_by",
+    "resplit",
+    "parsed_recipe",
+    "seed",
+)
 """Settings in which two runs must agree for their accuracies to be comparable (the seed splits the data)."""
 
 

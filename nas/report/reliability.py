@@ -199,7 +199,8 @@ def _split(run: Run) -> str:
     if run.data.get("own_validation"):
         return "validation and training images as the folder divides them"
     held_out = f"{100 * run.settings.validation_fraction:g} %"
-    return f"{held_out} of it held out for validation, stratified, seed {run.settings.seed}"
+    drawn = ", drawn again for each training" if run.settings.resplit else ""
+    return f"{held_out} of it held out for validation, stratified, seed {run.settings.seed}{drawn}"
 
 
 def _latency(run: Run) -> str:

@@ -18,12 +18,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nas.errors import UserError
 from nas.preprocessing import Fit, Preprocessing, convert
 from nas.training.fingerprint import Fingerprint, fingerprint
 from nas.training.folder import Reading, SplitBy, read_folder
 from nas.training.images import Images as Images
+from nas.training.images import joined
 from nas.training.likeness import mirrored_classes, near_copies
 from nas.training.listing import Facts, is_utf8
 from nas.training.pixels import channel_statistics
@@ -60,7 +62,8 @@ class Dataset:
     `mean` and `std` are per channel, in [0, 1], from the training part alone. `flip_safe` says whether an image
     mirrored left to right still belongs to its class (a mirrored digit does not). `own_validation`: the validation part
     was not held out of the training images. `fit`: how images of a folder became squares. `facts`: of a folder of
-    images, else None.
+    images, else None. `places`: int64, of the validation images and then of the training images before they were
+    divided; None where some of those images are in neither part.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Dataset:
     own_validation: bool = False
     fit: Fit = "crop"
     facts: Facts | None = None
+    places: Tensor | None = None
 
     @functools.cached_property
     def fingerprint(self) -> Fingerprint | None:
@@ -240,24 +244,62 @@ def _read_named(name: str, data_dir: str | Path | None) -> Source:
     raise UserError(f"unknown data set {name!r}: allowed are {', '.join(NAMES)} and imagefolder:PATH")
 
 
+def resplit(dataset: Dataset, seed: int) -> Dataset:
+    """Divide training and validation images again, as if the data set had been loaded with this seed.
+
+    Raises:
+        UserError: the validation part is the folder's own, or images of a larger data set.
+    """
+    if dataset.own_validation:
+        raise UserError(f"--resplit: data set {dataset.name!r} has a validation part of its own, which stays as it is")
+    if dataset.places is None:
+        raise UserError("--resplit: not with --train-size, whose validation part has 2,000 images or more")
+    pool = joined((dataset.validation, dataset.train)).take(dataset.places.argsort())
+    split = replace(dataset.split, seed=seed)
+    validation_order, train_order = _divided(pool, split)
+    train = pool.take(train_order)
+    mean, std = channel_statistics(train.images)
+    return replace(
+        dataset,
+        train=train,
+        validation=pool.take(validation_order),
+        mean=mean,
+        std=std,
+        split=split,
+        places=torch.cat((validation_order, train_order)),
+    )
+
+
+def _order(pool: Images, split: Split) -> Tensor:
+    sorted_by = places(pool.files, f"train {split.seed}") if pool.files is not None and split.by == "name" else None
+    return stratified_order(pool.labels, seed=split.seed, places=sorted_by)
+
+
+def _divided(pool: Images, split: Split) -> tuple[Tensor, Tensor]:
+    """(validation, training) indices of all images of a pool."""
+    order = _order(pool, split)
+    if pool.files is not None and split.by == "name":
+        chosen = held_out(pool, split.validation_fraction, salt=f"validation {split.seed}", leave=1)[order]
+        return order[chosen], order[~chosen]
+    count = max(1, round(len(pool) * split.validation_fraction))
+    return order[:count], order[count:]
+
+
 def _split(source: Source, split: Split) -> Dataset:
     pool, train_size = source.pool, split.train_size
     by_name = pool.files is not None and split.by == "name"
-    sorted_by = places(pool.files, f"train {split.seed}") if pool.files is not None and by_name else None
-    order = stratified_order(pool.labels, seed=split.seed, places=sorted_by)
+    everything = None
     if source.validation is not None:
         validation = source.validation
-        train_order = order
+        train_order = _order(pool, split)
     else:
-        if by_name:
-            chosen = held_out(pool, split.validation_fraction, salt=f"validation {split.seed}", leave=1)[order]
-            validation_order, train_order = order[chosen], order[~chosen]
+        validation_order, train_order = _divided(pool, split)
+        if train_size is None:
+            everything = torch.cat((validation_order, train_order))
         else:
-            count = max(1, round(len(pool) * split.validation_fraction))
-            validation_order, train_order = order[:count], order[count:]
-        if train_size is not None:
             share = math.ceil(train_size * split.validation_fraction / (1 - split.validation_fraction))
             validation_order = validation_order[: max(share, _VALIDATION_FLOOR)]
+        validation = pool.take(validation_order)
         validation = pool.take(validation_order)
     if train_size is not None:
         _check_train_size(train_size, source, available=len(train_order))
@@ -282,6 +324,7 @@ def _split(source: Source, split: Split) -> Dataset:
         flip_safe=source.flip_safe,
         own_validation=source.validation is not None,
         facts=source.facts,
+        places=everything,
     )
     return _looked_at(dataset, source.facts) if by_name and source.facts is not None else dataset
 

@@ -1,7 +1,7 @@
 """Training as a search knows it: architecture in, a stream of epochs out."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from nas.errors import UserError
 from nas.network.build import build
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.cpu import give_back, keep_freed_memory
-from nas.training.data import Dataset
+from nas.training.data import Dataset, resplit
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate
 from nas.training.loop import Epoch, Trainer
@@ -30,15 +30,24 @@ class TrainingEvaluator:
         recipe: its epochs are the budget.
         device: where the networks train.
         epoch_timeout: seconds after which an epoch is given up, or None.
+        resplit: each network's validation images are drawn for itself, by its seed (:func:`nas.training.data.resplit`);
+            else they are the data set's.
     """
 
     def __init__(
-        self, dataset: Dataset, recipe: Recipe, *, device: str = "cpu", epoch_timeout: float | None = None
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        device: str = "cpu",
+        epoch_timeout: float | None = None,
+        resplit: bool = False,
     ) -> None:
         self.dataset = dataset
         self.recipe = recipe
         self.device = device
         self.epoch_timeout = epoch_timeout
+        self.resplit = resplit
         if device == "cpu":
             keep_freed_memory()
         self._inputs: dict[tuple[int, int], Dataset] = {}
@@ -48,7 +57,7 @@ class TrainingEvaluator:
 
         Args:
             architecture: the network.
-            seed: of weights, order of images and augmentation.
+            seed: of weights, order of images and augmentation, and with `resplit` of the validation images.
             checkpoint: a file that holds the state after every epoch; where it exists already, go on from it.
 
         Raises what :meth:`nas.training.loop.Trainer.run_epoch` raises.
@@ -84,7 +93,7 @@ class TrainingEvaluator:
             network = build(architecture, len(self.dataset.classes))
         return Trainer(
             network,
-            self._input(architecture),
+            self._input(architecture, resplit(self.dataset, seed)) if self.resplit else self._input(architecture),
             self.recipe,
             seed=seed,
             compile=compile,
@@ -102,6 +111,7 @@ class TrainingEvaluator:
         network = restored(saved, str(checkpoint))
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as it was trained
         images = self._input(Architecture.from_dict(saved.architecture, str(checkpoint)))
+        images = replace(images, mean=saved.mean, std=saved.std)  # of the images that it was trained on
         return evaluate(network, images, "test")
 
     def _begun(self, architecture: Architecture, seed: int, file: Path | None) -> tuple[Trainer, list[Epoch]]:
@@ -142,7 +152,7 @@ class TrainingEvaluator:
             epoch=trainer.epoch,
             accuracy=trainer.accuracy,
             weights=trainer.evaluated_network.state_dict(),
-            extra={"source_resolution": self.dataset.resolution, **_described(self.dataset), **extra},
+            extra={"source_resolution": self.dataset.resolution, **_described(trainer.dataset), **extra},
             trainer=None if trainer.done else trainer.state_dict(),
         )
 
@@ -153,8 +163,10 @@ class TrainingEvaluator:
         else:
             give_back()
 
-    def _input(self, architecture: Architecture) -> Dataset:
+    def _input(self, architecture: Architecture, divided: Dataset | None = None) -> Dataset:
         key = (architecture.input.channels, architecture.input.resolution)
+        if divided is not None:
+            return divided.for_network(*key, self.device)
         if key not in self._inputs:
             self._inputs[key] = self.dataset.for_network(*key, self.device)
         return self._inputs[key]

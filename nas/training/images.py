@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -47,6 +48,16 @@ class Images:
 
     def to(self, device: torch.device | str) -> Images:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+def joined(parts: Sequence[Images]) -> Images:
+    """The images of several parts of one data set, one part after the other."""
+    files = [part.files for part in parts if part.files is not None]
+    return Images(
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        np.concatenate(files) if files else None,
+    )
 
 
 def name_hashes(files: NDArray[Any]) -> NDArray[np.uint64]:

@@ -13,7 +13,7 @@ from torchvision.transforms import functional as reference
 
 from nas.errors import UserError
 from nas.preprocessing import convert
-from nas.training.data import Dataset, Images, load_dataset
+from nas.training.data import Dataset, Images, load_dataset, resplit
 from nas.training.pixels import channel_statistics
 from nas.training.split import stratified_order
 
@@ -51,6 +51,19 @@ def test_test_part_is_the_same_for_every_seed_and_the_split_is_not(digits: Datas
     assert torch.equal(digits.test.images, other.test.images)
     assert torch.equal(digits.test.labels, other.test.labels)
     assert contents(digits.train) != contents(other.train)
+
+
+def test_a_data_set_that_is_split_again_is_the_one_loaded_with_that_seed(digits: Dataset) -> None:
+    loaded, again = load_dataset("digits", seed=3), resplit(resplit(digits, 8), 3)
+    for part in ("train", "validation", "test"):
+        assert torch.equal(again.part(part).images, loaded.part(part).images)
+        assert torch.equal(again.part(part).labels, loaded.part(part).labels)
+    assert (again.mean, again.std, again.split) == (loaded.mean, loaded.std, loaded.split)
+
+
+def test_a_larger_data_sets_validation_part_is_not_split_again() -> None:
+    with pytest.raises(UserError, match=r"--resplit: not with --train-size"):
+        resplit(load_dataset("digits", train_size=100), 1)
 
 
 def test_every_part_is_stratified(digits: Dataset) -> None:

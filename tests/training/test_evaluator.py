@@ -10,10 +10,14 @@ import pytest
 import torch
 
 import nas
-from nas.training.data import load_dataset
+from nas.preprocessing import Preprocessing
+from nas.training.checkpoint import load_checkpoint
+from nas.training.data import load_again, load_dataset
+from nas.training.evaluate import evaluate
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import DivergedError
 from nas.training.recipe import load_recipe
+from nas.training.weights import restored
 
 TINY = nas.Architecture.from_dict(
     {
@@ -54,6 +58,22 @@ def test_a_damaged_file_means_from_the_start(evaluator, tmp_path: Path):
     list(itertools.islice(evaluator.run(TINY, seed=5, checkpoint=file), 2))
     file.write_bytes(file.read_bytes()[:-200])
     assert curve(evaluator.run(TINY, seed=5, checkpoint=file)) == curve(evaluator.run(TINY, seed=5))
+
+
+def test_validation_images_drawn_for_each_network_are_found_again_from_its_checkpoint(tmp_path: Path):
+    """No image that a network was trained on judges it, then or later."""
+    drawn = TrainingEvaluator(load_dataset("digits"), load_recipe("search").with_epochs(2), resplit=True)
+    images = []
+    for seed in (5, 6):
+        file = tmp_path / f"{seed}.pt"
+        told = list(drawn.run(TINY, seed=seed, checkpoint=file))[-1]
+        saved = load_checkpoint(file)
+        data = load_again("digits", split=saved.split, preprocessing=Preprocessing(1, (8,)))
+        assert (saved.mean, saved.std) == (data.mean, data.std)
+        assert evaluate(restored(saved, str(file)), data).accuracy == told.validation_accuracy
+        assert drawn.test(file).accuracy == evaluate(restored(saved, str(file)), data, "test").accuracy
+        images.append({image.numpy().tobytes() for image in data.validation.images})
+    assert len(images[0] & images[1]) < len(images[0]) / 2
 
 
 def test_the_global_generator_is_left_as_it_was(evaluator):

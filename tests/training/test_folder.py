@@ -11,7 +11,7 @@ from PIL import Image
 
 from nas.errors import UserError
 from nas.preprocessing import decode_file
-from nas.training.data import load_dataset
+from nas.training.data import load_dataset, resplit
 
 GREY: NDArray[np.uint8] = np.full((9, 9), 128, dtype=np.uint8)
 
@@ -58,6 +58,17 @@ def test_given_parts_are_kept(tmp_path: Path) -> None:
     dataset = load_dataset(f"imagefolder:{tmp_path}", resolution=8)
     assert [len(dataset.part(name)) for name in ("train", "validation", "test")] == [16, 6, 4]
     assert len(load_dataset(f"imagefolder:{tmp_path}", resolution=8, train_size=6).train) == 6
+    with pytest.raises(UserError, match="validation part of its own"):
+        resplit(dataset, 1)
+
+
+def test_a_folder_that_is_split_again_is_the_one_loaded_with_that_seed(colours: Path) -> None:
+    name = f"imagefolder:{colours}"
+    loaded, again = load_dataset(name, resolution=8, seed=5), resplit(load_dataset(name, resolution=8), 5)
+    for part in ("train", "validation", "test"):
+        assert again.part(part).files["name"].tolist() == loaded.part(part).files["name"].tolist()
+        assert torch.equal(again.part(part).images, loaded.part(part).images)
+    assert again.fingerprint.to_dict() == loaded.fingerprint.to_dict()
 
 
 def kinds_of_image(grey: NDArray[np.uint8]) -> dict[str, Image.Image]:
