@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Hashable
@@ -41,11 +42,41 @@ class _Loader(yaml.SafeLoader):
         return value
 
 
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_Loader.add_constructor(_FLOAT, _Loader.construct_number)
 
 
-def parse_yaml(text: str, where: str) -> Any:
+class _HandWrittenLoader(_Loader):
+    """The loader with the numbers that people mean, those of YAML 1.2: 1e-2 is one, 016 is 16, and 1:30 is text.
+
+    Not for what `nas` writes itself: PyYAML leaves a text such as 1e5 without quotes, since in YAML 1.1 it is text.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # of PyYAML's class, by first character
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT)]
+        for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
+        text = node.value.replace("_", "")
+        return int(text, 10 if text.lstrip("+-").isdigit() else 0)
+
+
+_HandWrittenLoader.add_constructor(_INT, _HandWrittenLoader.construct_whole_number)
+_HandWrittenLoader.add_implicit_resolver(
+    _INT, re.compile(r"[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)$"), list("+-0123456789")
+)
+_HandWrittenLoader.add_implicit_resolver(
+    _FLOAT,
+    re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"),
+    list("+-.0123456789"),
+)
+
+
+def parse_yaml(text: str, where: str, *, hand_written: bool = False) -> Any:
     """Parse YAML from an untrusted source into plain lists, dictionaries and scalars.
+
+    `hand_written`: it is a file of the user's, a recipe or a space; its numbers are those of YAML 1.2.
 
     Raises:
         UserError: not YAML, a tag, a cycle, or larger, deeper or more aliased than any document of ours.
@@ -53,7 +84,7 @@ def parse_yaml(text: str, where: str) -> Any:
     if len(text) > MAX_BYTES:
         raise UserError(f"{where}: {len(text):,} characters; a document has at most {MAX_BYTES:,}")
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_HandWrittenLoader if hand_written else _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
@@ -114,9 +145,9 @@ def check_size(path: Path, *, most: int) -> None:
         raise UserError(f"{path}: {status.st_size:,} bytes; such a document has at most {most:,}")
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, *, hand_written: bool = False) -> Any:
     """Parse a YAML file from an untrusted source; see :func:`parse_yaml`."""
-    return parse_yaml(read_text(path), str(path))
+    return parse_yaml(read_text(path), str(path), hand_written=hand_written)
 
 
 def dump_flow(value: Any) -> str:

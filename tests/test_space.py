@@ -235,3 +235,15 @@ def test_other_images() -> None:
     assert nas.Space(WHOLE_PARTS).with_input(channels=1).resolutions == (16, 32)
     with pytest.raises(nas.UserError, match="too small for the strides"):
         space.with_input(channels=1, resolution=8)
+
+
+def test_a_files_numbers_are_those_that_people_mean(tmp_path):
+    """PyYAML's 016 is 14, and its 1e1 a text."""
+    file = tmp_path / "space.yaml"
+    stage = "{block: inverted_residual, channels: {choice: [016, 024]}, expansion: 3}"
+    file.write_text(
+        f"name: s\ninput: {{channels: 3, resolution: 32}}\nwidth: 5e-1\nstem: {{channels: 8}}\nstages:\n  - {stage}\n"
+    )
+    space = nas.load_space(file)
+    assert space.parameters_by_name["stages[0].channels"].values == (16, 24)
+    assert space.sample(0).width == 0.5

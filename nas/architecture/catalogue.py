@@ -74,6 +74,6 @@ def _document(reference: str | Path, kind: str, folder: Path, names: list[str]) 
         return parse_yaml((folder / f"{reference}.yaml").read_text(encoding="utf-8"), reference), reference
     path = Path(reference)
     if path.suffix in (".yaml", ".yml") or path.exists():
-        return read_yaml(path), str(path)
+        return read_yaml(path, hand_written=True), str(path)
     shown = ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:12])}, ... (see nas list)"
     raise UserError(f"unknown {kind} {str(reference)!r}; give a YAML file or one of: {shown}")

@@ -269,7 +269,7 @@ def load_recipe(name: str) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(f"unknown recipe {name!r}: allowed are {', '.join(RECIPES)}, and a YAML file")
     try:
-        return Recipe.from_dict(read_yaml(path))
+        return Recipe.from_dict(read_yaml(path, hand_written=True))
     except UserError as error:
         raise error.at(str(path)) from error
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -220,3 +221,14 @@ def test_flip_is_asked_for_in_two_words() -> None:
     assert RECIPES["search"].with_flip(None) == RECIPES["search"]
     with pytest.raises(UserError, match="flip 'vertical': allowed are none, horizontal"):
         RECIPES["search"].with_flip("vertical")
+
+
+def test_numbers_of_a_file_are_those_that_people_mean(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("lr: 1e-2\nweight_decay: 5E-4\nepochs: 016\nbatch_size: 08\nmilestones: [0o10, 1_0]\n")
+    recipe = load_recipe(str(file))
+    assert (recipe.lr, recipe.weight_decay, recipe.epochs, recipe.batch_size) == (0.01, 0.0005, 16, 8)
+    assert recipe.milestones == (8, 10)
+    file.write_text("warmup_epochs: 1:30\n")
+    with pytest.raises(UserError, match="warmup_epochs '1:30'"):
+        load_recipe(str(file))
