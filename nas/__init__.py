@@ -9,6 +9,7 @@
 
 import importlib
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 logging.getLogger("nas").addHandler(logging.NullHandler())  # quiet, unless the program that imports it listens
+
+# ONNX Runtime from 1.29 on sends what it runs to its makers; it asks this once, when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Architecture": "nas.architecture.document",

@@ -3,6 +3,7 @@
 import inspect
 import io
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -189,3 +190,12 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=said) as caught:
             api.compare(["han-e", reference])
         assert "\n" not in str(caught.value)
+
+
+def test_onnx_runtime_sends_and_keeps_nothing(tmp_path):
+    """Its telemetry leaves an identifier of the device in the home folder, at the import already."""
+    pytest.importorskip("onnxruntime")
+    told = ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in told} | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", "import nas, onnxruntime"], env=environment, check=True)
+    assert not [*tmp_path.rglob("*")]
