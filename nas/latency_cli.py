@@ -40,7 +40,10 @@ Resolution = Annotated[
     int | None, typer.Option(help="Input side in pixels (default: the document's).", show_default=False)
 ]
 Classes = Annotated[int, typer.Option(help="Number of classes.")]
-EngineOption = Annotated[str, typer.Option(help="eager, compiled, onnxruntime, or graph (CUDA).")]
+EngineOption = Annotated[
+    str,
+    typer.Option(help="eager, compiled, onnxruntime, onnxruntime-int8, litert, litert-int8, or graph (CUDA)."),
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int, typer.Option(help="Threads per run.")]
 Batch = Annotated[int, typer.Option(help="Images per run.")]

@@ -1,11 +1,6 @@
 """The network that is shipped, the proof that what was written computes the same, and the writing."""
 
-import contextlib
-import importlib.util
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,23 +87,3 @@ def write(path: Path, content: bytes) -> None:
         write_atomic(path, content)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
-def require(what: str, *modules: str, extra: str = "export") -> None:
-    """Raise UserError naming the extra unless these modules are installed."""
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            raise UserError(f"{what} needs {module}, which is not installed: pip install 'nas[{extra}]'")
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Silence the progress, the advice and the warnings of exporters and quantisers."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

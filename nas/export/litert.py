@@ -6,26 +6,23 @@ unless all channels have one mean. The int8 input is then the pixel minus 128, f
 """
 
 import contextlib
-import io
-import os
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.architecture.document import Architecture
 from nas.errors import UserError
-from nas.export.check import ExportError, Normalised, Shipped, compare, quietly, require, write
+from nas.export.check import ExportError, Normalised, Shipped, compare, write
 from nas.export.int8 import Quantised
-from nas.export.tflite_file import INPUT, pack, paddings, read_card
+from nas.extras import muted, require
 from nas.files import check_size
 from nas.network.fold import fold
+from nas.network.litert import ChannelsLast, check_operators, quantise_tflite, to_tflite
+from nas.network.tflite_file import pack, read_card
 from nas.training.card import Card
 from nas.training.weights import restore
 
@@ -38,28 +35,9 @@ _SENTENCES = ("preprocessing", "input", "normalisation", "output")
 """Entries of the card that the file leaves out: 2.5 kB that are made of the others, or do not hold for int8."""
 
 
-class ChannelsLast(nn.Module):
-    """A network as it is converted: one image (1, R, R, C) in [0, 1] -> logits (1, classes)."""
-
-    def __init__(self, network: nn.Module, card: Card) -> None:
-        super().__init__()
-        channels = card.shape[0]
-        mean, std = (torch.tensor(values, dtype=torch.float32) for values in (card.mean, card.std))
-        self.normalise = nn.Conv2d(channels, channels, 1, groups=channels)
-        self.normalise.weight = nn.Parameter((1 / std).view(-1, 1, 1, 1), requires_grad=False)
-        self.normalise.bias = nn.Parameter(-mean / std, requires_grad=False)
-        self.network = network
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.network(self.normalise(image.permute(0, 3, 1, 2)))
-
-
 def check_litert(architecture: Architecture) -> None:
     """Raise UserError unless LiteRT runs the network and what converts it is installed."""
-    if any(getattr(stage, "experts", 1) > 1 for stage in architecture.stages):
-        raise UserError(
-            f"{architecture.name}: conditional convolutions (experts above 1) do not run in LiteRT; give --format onnx"
-        )
+    check_operators(architecture, "give --format onnx")
     require("a .tflite", "litert_torch", "ai_edge_quantizer", "ai_edge_litert", "tflite_micro", extra="litert")
 
 
@@ -90,7 +68,7 @@ def quantise_litert(model: Path, path: Path, images: Tensor) -> Quantised:
 
 
 def litert_bytes(card: Card, weights: Mapping[str, Tensor]) -> bytes:
-    """Convert a network to a .tflite of fp32: about 3 s, and 2 to 8 s once for the import.
+    """Convert a network to a packed .tflite of fp32; see :func:`nas.network.litert.to_tflite`.
 
     Args:
         card: the network's.
@@ -102,20 +80,14 @@ def litert_bytes(card: Card, weights: Mapping[str, Tensor]) -> bytes:
     """
     check_litert(card.architecture)
     channels, side, _ = card.shape
-    network = ChannelsLast(fold(restore(card, weights)), card).eval()
-    with _one_line("litert-torch cannot convert this network"), muted():
-        import litert_torch
-
-        model = litert_torch.convert(network, (torch.zeros(1, side, side, channels),)).model_content()
+    network = ChannelsLast(fold(restore(card, weights)), card.mean, card.std).eval()
+    with _one_line("litert-torch cannot convert this network"):
+        model = to_tflite(network, torch.zeros(1, side, side, channels))
     return pack(model, {name: text for name, text in card.to_metadata().items() if name not in _SENTENCES})
 
 
 def litert_int8_bytes(model: bytes, images: Tensor) -> bytes:
-    """Quantise a .tflite of fp32 that :func:`litert_bytes` made: int8 weights per channel, int8 activations per tensor.
-
-    Ranges of activations are the smallest and largest value over all images, as with ONNX: the quantiser's own moving
-    average put the logits 0.20 of their standard deviation off, the extremes 0.03 (CIFAR-10, 241 kB of fp32, 512
-    images, n = 1). The input's range is [0, 1], so that its int8 values are the pixels minus 128.
+    """Quantise a .tflite of fp32 that :func:`litert_bytes` made; see :func:`nas.network.litert.quantise_tflite`.
 
     Args:
         model: the file's bytes.
@@ -127,29 +99,10 @@ def litert_int8_bytes(model: bytes, images: Tensor) -> bytes:
     """
     require("an int8 .tflite", "ai_edge_quantizer", "ai_edge_litert", extra="litert")
     card = read_card(model, "the model")
-    named = pack(model, named=True)  # the quantiser tells tensors apart by their names
-    with _one_line("ai-edge-quantizer cannot quantise this model"), muted():
-        from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
-        from ai_edge_quantizer.utils import qsv_utils
-
-        method = recipe.static_wi8_ai8()
-        manager = recipe_manager.RecipeManager()
-        manager.load_quantization_recipe(method)
-        ranges = calibrator.Calibrator(
-            named,
-            num_threads=1,
-            mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,  # 7 times as fast as reading every tensor
-            qsv_update_func=qsv_utils.min_max_update,
-        )
-        for part in torch.split(images, _PART):  # as floats, all of them may not fit
-            ranges.calibrate({"serving_default": [{INPUT: image[None]} for image in _as_read(part)]}, manager)
-        found = ranges.get_model_qsvs()
-        found[INPUT] = {"min": np.zeros(1, np.float32), "max": np.ones(1, np.float32)}
-        for before, after in paddings(named):  # of maxima, with -inf: int8 has the smallest value in its place
-            found[after] = found[before]
-        result = quantizer.Quantizer(named, method).quantize(found, enable_progress_report=False).quantized_model
-        assert result is not None
-    return pack(bytes(result), {**card, "quantisation": f"int8, static, per channel; {len(images)} training images"})
+    parts = ([image[None] for image in _as_read(part)] for part in torch.split(images, _PART))
+    with _one_line("ai-edge-quantizer cannot quantise this model"):
+        result = quantise_tflite(model, parts)
+    return pack(result, {**card, "quantisation": f"int8, static, per channel; {len(images)} training images"})
 
 
 class Session:
@@ -231,20 +184,3 @@ def _one_line(what: str) -> Iterator[None]:
         yield
     except Exception as error:  # what a converter's steps raise has no common base
         raise ExportError(f"{what}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
-
-
-@contextlib.contextmanager
-def muted() -> Iterator[IO[Any]]:
-    """Keep what libraries print off the terminal: from C++ it lands in the file that is given, from Python nowhere."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with quietly(), contextlib.redirect_stderr(io.StringIO()), tempfile.TemporaryFile() as sink:
-        kept = [(number, os.dup(number)) for number in (1, 2)]
-        try:
-            for number, _ in kept:
-                os.dup2(sink.fileno(), number)
-            yield sink
-        finally:
-            for number, copy in kept:
-                os.dup2(copy, number)
-                os.close(copy)

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nas.export.check import ExportError, require, write
-from nas.export.litert import Session, muted
-from nas.export.tflite_file import operators, pack
+from nas.export.check import ExportError, write
+from nas.export.litert import Session
+from nas.extras import muted, require
+from nas.network.tflite_file import operators, pack
 from nas.training.card import Card
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.export.check import ExportError, Normalised, Shipped, compare, quietly, require, write
+from nas.export.check import ExportError, Normalised, Shipped, compare, write
+from nas.extras import quietly, require
 from nas.files import check_size
 from nas.network.fold import fold
 from nas.training.card import Card

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nas.export.check import ExportError, Normalised, Shipped, compare, quietly, write
+from nas.export.check import ExportError, Normalised, Shipped, compare, write
+from nas.extras import quietly
 from nas.network.fold import fold
 from nas.training.card import Card
 from nas.training.weights import restore

@@ -2,7 +2,8 @@
 
 from nas.latency.cache import table_for
 from nas.latency.calibration import calibrate
-from nas.latency.engines import ENGINES, Engine, Runtime
+from nas.latency.engine import Engine
+from nas.latency.engines import ENGINES, Runtime
 from nas.latency.exchange import export_blocks, import_timings
 from nas.latency.machine import Provenance
 from nas.latency.measuring import measure

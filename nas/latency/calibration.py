@@ -90,6 +90,7 @@ def _calibrate(
     identity |= {"device_name": device_name(runtime.device), "torch": torch.__version__, **asdict(runtime)}
     groups = _read_partial(partial, identity)
     drawn = list(draw_networks(space, networks, num_classes))
+    runtime.check(drawn)
     plan = [[drawn[0], *drawn[at : at + GROUP]] for at in range(1, len(drawn), GROUP)]
     load = LoadMeter()
     for index, members in enumerate(plan):

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager
 import torch
 
 from nas.architecture.document import Architecture
-from nas.latency.engines import ENGINES, Layout, Runtime, faster_layout, load
+from nas.latency.engine import Layout
+from nas.latency.engines import ENGINES, Runtime, faster_layout, load
 from nas.latency.machine import LoadMeter, describe
 from nas.latency.processes import Ready, call, made_ready
 from nas.latency.segments import example, shipped
@@ -50,7 +51,7 @@ def measure(
     Raises:
         UserError: the engine or device is missing, or the resolution is too small.
     """
-    runtime.check()
+    runtime.check(architectures)
     if resolution is not None:
         architectures = [architecture.with_input(resolution=resolution) for architecture in architectures]
     options = (architectures, runtime, num_classes, max_seconds)
@@ -86,6 +87,7 @@ def ready_to_time(
         runs: of a visit; see :func:`nas.latency.timing.visit`.
         fork: each in a process of its own, where the device allows it (:mod:`nas.latency.processes`).
     """
+    ENGINES[runtime.engine].prepare()
     builds = [functools.partial(_build, item, num_classes, runtime, runs) for item in architectures]
     fork = fork and runtime.device == "cpu" and sys.platform == "linux"
     return made_ready(builds, threads=runtime.threads, fork=fork)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from nas.errors import UserError
-from nas.latency.engines import Layout
+from nas.latency.engine import Layout
 from nas.latency.machine import quiet_process
 from nas.latency.timing import Timer
 

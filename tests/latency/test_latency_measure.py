@@ -20,7 +20,8 @@ from nas.architecture.document import Architecture
 from nas.costs.analytic import cost
 from nas.errors import UserError
 from nas.latency import measure, timing
-from nas.latency.engines import ENGINES, Engine, Run, Runtime
+from nas.latency.engine import Engine, Run
+from nas.latency.engines import ENGINES, Runtime
 from nas.latency.engines import load as load_engine
 from nas.latency.layers import segments
 from nas.latency.machine import LoadMeter, free_cores, quiet_process
@@ -166,7 +167,7 @@ def test_another_engine_is_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of known speed: 1 and 2 ms by the clock, however busy the machine is."""
 
     class Known(Engine):
-        def load(self, network: nn.Module, images: torch.Tensor, runtime: Runtime) -> tuple[Sequence[Run], Any]:
+        def load(self, network: nn.Module, images: torch.Tensor, threads: int) -> tuple[Sequence[Run], Any]:
             def wait(ms: int) -> int:
                 end = time.perf_counter_ns() + ms * 1_000_000
                 while time.perf_counter_ns() < end:

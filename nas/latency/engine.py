@@ -1,0 +1,47 @@
+"""The interface of an engine; :mod:`nas.latency.engines` lists them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from nas.architecture.document import Architecture
+
+Layout = Literal["contiguous", "channels_last"]
+Run = Callable[[Any], Any]
+"""Runs a module once on an input in the engine's own form; returns the output in that form."""
+
+
+class Engine(ABC):
+    """A way to run folded networks."""
+
+    layouts: Sequence[Layout] = ("contiguous",)
+    """Memory layouts that a network is tried in; the fastest one is its own."""
+
+    def check(self, device: str) -> None:  # noqa: B027  (most need nothing more)
+        """Raise UserError where this machine cannot run networks so."""
+
+    def check_network(self, architecture: Architecture) -> None:  # noqa: B027  (most run all)
+        """Raise UserError where the engine does not know the network's operators."""
+
+    def prepare(self) -> None:  # noqa: B027  (most load in no time)
+        """Import what takes seconds, once, in the process whose forks load networks; start no thread."""
+
+    def versions(self) -> list[str]:
+        """Names and versions of the libraries beside torch."""
+        return []
+
+    @abstractmethod
+    def load(self, network: nn.Module, images: Tensor, threads: int) -> tuple[Sequence[Run], Any]:
+        """Make a network ready to run.
+
+        Args:
+            network: folded, in eval mode, on the images' device, in the layout to run in.
+            images: (N, C, R, R), in that layout too.
+            threads: of a run on the CPU.
+
+        Returns:
+            The steps of a run, each of which takes what the one before it returns, and what the first one takes: all of
+            the network, or its segments, which are then timed one by one.
+        """

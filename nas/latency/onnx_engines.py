@@ -1,0 +1,78 @@
+"""The network as ONNX on ONNX Runtime, an extra, fp32 or int8."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import UserError
+from nas.extras import require
+from nas.latency.engine import Engine, Run
+from nas.network.onnx_int8 import quantise_onnx
+
+
+class OnnxRuntimeEngine(Engine):
+    """ONNX Runtime on the CPU, or on a card where onnxruntime-gpu is installed.
+
+    Args:
+        int8: run the quantised network. Its ranges are those of noise: no time depends on them.
+    """
+
+    def __init__(self, *, int8: bool = False) -> None:
+        self._int8 = int8
+
+    def check(self, device: str) -> None:
+        name = "onnxruntime-int8" if self._int8 else "onnxruntime"
+        require(f"engine {name}", "onnx", "onnxruntime")  # the exporter needs onnx
+        import onnxruntime
+
+        if device != "cpu" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise UserError(f"engine {name}: no CUDA provider here; install onnxruntime-gpu or use --device cpu")
+
+    def versions(self) -> list[str]:
+        import onnxruntime
+
+        return [f"onnxruntime {onnxruntime.__version__}"]
+
+    def load(self, network: nn.Module, images: Tensor, threads: int) -> tuple[Sequence[Run], Any]:
+        import onnxruntime
+
+        model, array = to_onnx(network, images), images.cpu().numpy()
+        if self._int8:
+            model = quantise_onnx(model, [array], {})
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        provider = "CUDAExecutionProvider" if images.is_cuda else "CPUExecutionProvider"
+        session = onnxruntime.InferenceSession(model, options, providers=[provider])
+        name = session.get_inputs()[0].name
+        return [lambda images: session.run(None, {name: images})[0]], array
+
+
+def to_onnx(module: nn.Module, images: Tensor) -> bytes:
+    """The module as an ONNX model for inputs of one shape, with the layers that nas.export gives it.
+
+    By the older exporter, which traces: it is ten times faster than the newer one, and a calibration exports hundreds
+    of blocks.
+    """
+    buffer: Any = io.BytesIO()  # the exporter takes it, its annotation does not
+    with warnings.catch_warnings(), _exporting():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, (images,), buffer, dynamo=False, input_names=["input"], output_names=["output"])
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _exporting() -> Iterator[None]:
+    """Conditional convolutions have another form in ONNX, which they take when torch says that it exports."""
+    before = torch.compiler._is_exporting_flag
+    torch.compiler._is_exporting_flag = True
+    try:
+        yield
+    finally:
+        torch.compiler._is_exporting_flag = before
