@@ -93,9 +93,7 @@ def test_what_litert_does_not_run_is_one_line(engine: str) -> None:
     message = r"routed: conditional convolutions .* do not run in LiteRT; set experts to 1, or use --engine onnxruntime"
     with pytest.raises(UserError, match=message):
         measure([SMALL, ROUTED], Runtime(engine))
-    space = Space(
-        {**DOCUMENT, "stages": [{"block": "inverted_residual", "channels": 8, "experts": {"choice": [1, 2]}}]}
-    )
+    stage = {"block": "inverted_residual", "channels": 8, "experts": {"choice": [1, 2]}}
     with pytest.raises(UserError, match="conditional convolutions"):
         calibrate(Space({**DOCUMENT, "stages": [stage]}), Runtime(engine), networks=4)
 
