@@ -1,6 +1,6 @@
 """How far a latency figure of nas can be trusted: repeats, a long reference, predictions, a foreign load, other tools.
 
-    python benchmarks/latency.py [--engine eager] [--networks 100] [--loaded] [--quick]
+    python benchmarks/latency.py [--engine eager] [--networks 100] [--calibration 64] [--loaded] [--quick]
 
 Run it on a quiet machine; with `--loaded` everything is printed again beside a busy process on another core.
 
@@ -31,7 +31,8 @@ from nas.architecture.document import Architecture
 from nas.architecture.space import Space
 from nas.costs.analytic import cost
 from nas.latency import Measurement, Table, calibrate, measure
-from nas.latency.engines import Runtime
+from nas.latency.calibration import NETWORKS
+from nas.latency.engines import ENGINES, Runtime
 from nas.latency.engines import load as load_engine
 from nas.latency.machine import LoadMeter, quiet_process
 from nas.latency.measuring import GROUP
@@ -46,7 +47,8 @@ def main() -> None:
     parser.add_argument("--space", default="inverted_residual")
     parser.add_argument("--networks", type=int, default=150, help="networks never seen, to test predictions on")
     parser.add_argument("--repeats", type=int, default=6, help="repeats of the measurement of 16 networks")
-    parser.add_argument("--engine", default="eager", choices=("eager", "onnxruntime"))
+    parser.add_argument("--engine", default="eager", choices=tuple(ENGINES))
+    parser.add_argument("--calibration", type=int, default=NETWORKS, help="networks that the table is fitted to")
     parser.add_argument("--loaded", action="store_true", help="everything again beside a busy process")
     parser.add_argument("--only", choices=("repeats", "prediction", "clocks"), help="this part alone")
     parser.add_argument("--quick", action="store_true", help="a few networks and repeats, to try the script")
@@ -58,7 +60,7 @@ def main() -> None:
     time.sleep(2)
     print(f"load by others before the start: {meter.foreign():.0%} of the machine\n")
 
-    bench = Bench(options.engine)
+    bench = Bench(options.engine, options.calibration)
     space = load_space(options.space)
     few = [space.sample(10_000 + seed) for seed in range(12)] + [load(f"han-{name}") for name in "aceg"]
     unseen = [space.sample(20_000 + seed) for seed in range(options.networks)]
@@ -89,6 +91,8 @@ class Bench:
     """What is measured, with one engine."""
 
     engine: str
+    calibration: int = NETWORKS
+    """Networks that the table is fitted to."""
 
     def measure(self, networks: Sequence[Architecture]) -> list[Measurement]:
         return measure(networks, Runtime(self.engine), num_classes=CLASSES)
@@ -136,7 +140,7 @@ class Bench:
         beside = unseen[: GROUP - 1]
         _, (before, *_) = self.measure_beside(sentinel, beside)
         start = time.perf_counter()
-        table = calibrate(space, Runtime(self.engine), num_classes=CLASSES)
+        table = calibrate(space, Runtime(self.engine), num_classes=CLASSES, networks=self.calibration)
         calibration = time.perf_counter() - start
         _, (after, *_) = self.measure_beside(sentinel, beside)
         then = math.sqrt(before * after)
