@@ -59,7 +59,7 @@ def measure(architecture: nas.Architecture) -> dict[str, int]:
     if HAS_LITERT and TARGETS["litert"].objection(architecture) is None:
         from nas.export.litert import litert_bytes, litert_int8_bytes
         from nas.export.micro import arena
-        from nas.export.tflite_file import pack
+        from nas.network.tflite_file import pack
 
         fp32 = litert_bytes(card, network.state_dict())
         quantised = litert_int8_bytes(fp32, images)
