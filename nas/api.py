@@ -39,8 +39,7 @@ from nas.files import fresh_folder as fresh_folder
 from nas.hardware import choose_device as choose_device
 from nas.options import keywords
 from nas.preprocessing import checked_fit
-from nas.report.images import write_data_page, write_judgement_page
-from nas.report.page import write_report
+from nas.report.page import write_data_page, write_judgement_page, write_report
 from nas.training.data import Dataset, absolute, decoded_resolution, load_dataset
 from nas.training.distributed import joined
 from nas.training.facts import describe

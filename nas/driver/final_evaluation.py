@@ -1,5 +1,6 @@
 """Evaluate the front when the trainings are over: test accuracy, and latency on this machine."""
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +9,7 @@ import optuna
 
 from nas.driver.run import Record, Run
 from nas.driver.scheduler import Candidate, Progress
+from nas.files import write_atomic
 from nas.latency import measure
 
 log = logging.getLogger(__name__)
@@ -31,13 +33,14 @@ class FinalTest:
 
     Args:
         study: the run's; what was found out goes into its attribute ``confirmed``.
-        run: as the search left it.
+        run: as the search left it; its folder takes how each network judges the test images class by class.
     """
 
     broken = None
 
     def __init__(self, study: optuna.Study, run: Run) -> None:
         self.study = study
+        self._run = run
         self._unread = [
             record
             for record in to_evaluate(run)
@@ -59,6 +62,10 @@ class FinalTest:
         if "failure" in result:
             self.fail_trial(number, str(result["failure"]))
         else:
+            if "judgement" in result:
+                file = self._run.judgement_file(number)
+                file.parent.mkdir(exist_ok=True)
+                write_atomic(file, json.dumps(result["judgement"], separators=(",", ":")))
             note(self.study, {number: result["test"]})
         return True
 

@@ -7,6 +7,8 @@
     trials.csv          one row per trial
     front/01-<id>.yaml  the networks of the front, most accurate first; loadable as they are
     checkpoints/<n>.pt  weights of the front and of the published networks, by trial number
+    data.json           what the images are like, for the report
+    judged/<n>.json     how these networks judge the test images, class by class, for the report
     report.html
 """
 
@@ -279,6 +281,10 @@ class Run:
     def front_file(self, rank: int, record: Record) -> Path:
         """Return where a member of the front is written; `rank` counts from 1."""
         return self.path / "front" / f"{rank:02d}-{record.architecture.id}.yaml"
+
+    def judgement_file(self, number: int) -> Path:
+        """Return where it stands how a trial's network judges the test images, once it did."""
+        return self.path / "judged" / f"{number}.json"
 
     def checkpoint(self, record: Record) -> Path:
         """Return where a trial's weights are, if they are kept."""

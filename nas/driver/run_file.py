@@ -20,6 +20,9 @@ from nas.training.data import PARTS, Dataset
 from nas.training.origin import Origin
 from nas.training.recipe import full_recipe
 
+DATA_FILE = "data.json"
+"""What the images are like, in a run's folder."""
+
 
 def read_run_file(path: Path) -> dict[str, Any]:
     """``run.yaml`` of a run's folder, its version checked.

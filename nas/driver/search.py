@@ -1,5 +1,6 @@
 """A search from beginning to end: open, prepare, train, test, confirm, write."""
 
+import json
 import logging
 import time
 import warnings
@@ -22,7 +23,7 @@ from nas.driver.memory import too_large
 from nas.driver.options import Resources
 from nas.driver.prepare import LATENCY_FILE, Prepared, prepare
 from nas.driver.run import Run
-from nas.driver.run_file import describe_data, describe_environment, read_run_file, write_run_file
+from nas.driver.run_file import DATA_FILE, describe_data, describe_environment, read_run_file, write_run_file
 from nas.driver.sampler.registry import make_sampler
 from nas.driver.scheduler import Progress, Scheduler
 from nas.driver.settings import Settings
@@ -32,9 +33,12 @@ from nas.driver.study import SearchStudy
 from nas.driver.trial_scheduler import TrialScheduler
 from nas.driver.warm_start import earlier_run, import_networks
 from nas.errors import UserError
+from nas.files import write_atomic
 from nas.training.data import Dataset
+from nas.training.facts import describe, summarise
 from nas.training.fingerprint import read_fingerprint
 from nas.training.origin import Origin, check_same
+from nas.training.pictures import samples
 
 log = logging.getLogger(__name__)
 
@@ -198,6 +202,10 @@ def _write_beginning(out: Path, settings: Settings, prepared: Prepared, workers:
     """Write what is known before the first trial: from here on the run can be resumed."""
     environment = describe_environment(workers.card.name if workers.card else "cpu", workers.count)
     write_run_file(out, settings, environment, storage, describe_data(prepared.dataset))
+    if not (out / DATA_FILE).exists():
+        side = prepared.space.resolutions[-1]
+        seen = samples(prepared.dataset, settings.parsed_recipe, resolution=side)
+        write_atomic(out / DATA_FILE, json.dumps(summarise(describe(prepared.dataset), seen)))
     if prepared.table:
         prepared.table.save(out / LATENCY_FILE)
 

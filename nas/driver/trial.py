@@ -16,12 +16,13 @@ from nas.training.data import Dataset
 from nas.training.evaluate import pack_hits
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch
+from nas.training.per_class import judge, with_pictures
 from nas.training.recipe import Recipe
 
 
 class NetworkTrainable(tune.Trainable):
     """Trains the network of its configuration, an epoch per step, and reports ``epoch`` (a mapping) or ``failure``; or
-    lets one that is trained judge the test images, and reports ``test`` (accuracy and hits).
+    lets one that is trained judge the test images, and reports ``test`` (accuracies and hits) and ``judgement``.
 
     The process is reused from trial to trial (``reuse_actors=True``): imports, data and the device's context are paid
     once. A network that cannot be trained is a result like any other, since an exception costs the process: Tune ends
@@ -65,9 +66,11 @@ class NetworkTrainable(tune.Trainable):
         started = time.perf_counter()
         try:
             if self._tested is not None:
-                scores = self._evaluator.test(self._tested)
+                scores, images = self._evaluator.test(self._tested)
+                judgement = with_pictures(judge(images.test, scores, images.classes), images.test)
                 figures = {"test_accuracy": scores.accuracy, "test_balanced_accuracy": scores.balanced_accuracy}
-                return {"test": {**figures, "test_hits": pack_hits(scores.hits)}, "done": True}
+                test = {**figures, "test_hits": pack_hits(scores.hits)}
+                return {"test": test, "judgement": judgement, "done": True}
             epoch = next(self._epochs, None)
         except torch.AcceleratorError:  # such as an illegal access: CUDA answers nothing else in this process any more
             raise

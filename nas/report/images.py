@@ -1,89 +1,50 @@
-"""Images of a data set, and how a network judges them: pages of their own, and sections of a run's report."""
+"""Images of a data set, and how a network judges them, as sections of a page."""
 
-from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from nas.report.page import page_data, render, write_page
+from nas.driver.run import Run
+from nas.driver.run_file import DATA_FILE
+from nas.files import read_text
+from nas.report.points import shown_name
 from nas.report.scatter import Figure
-from nas.training.data import FOLDER_PREFIX, Dataset, PartName
-from nas.training.facts import fact_rows
-from nas.training.per_class import Judgement
-from nas.training.pictures import picture
+from nas.training.facts import Summary, read_summary
+from nas.training.per_class import Judgement, read_judgement
 from nas.units import counted, percent
 
+_MOST_BYTES = 20_000_000
+_MOST_CLASSES = 60
+"""More of them would make the page slow, and nobody reads them."""
 _MOST_NUMBERS = 25
 """With more classes the cells of a confusion matrix are too small for their numbers."""
 
 
-def write_data_page(path: Path, document: Mapping[str, Any], pictures: Mapping[str, str]) -> None:
-    """Write a page of a data set's facts and of images of its classes.
+def run_sections(run: Run) -> tuple[Summary | None, str, Judgement | None]:
+    """What a run's folder knows of its images: the data set, and a network with its judgement of the test images.
+
+    The network is the first of the front whose judgement is known.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: a file is damaged.
     """
-    name = document["dataset"]
-    page = render(
-        "images.html.j2",
-        {},
-        title=Path(name).name if name.startswith(FOLDER_PREFIX) else name,
-        subtitle=name,
-        images=data_section(document, pictures),
-        judgements={},
-        footer="Written by nas data.",
-    )
-    write_page(path, page)
+    file = run.path / DATA_FILE
+    summary = read_summary(read_text(file, most=_MOST_BYTES), str(file)) if file.is_file() else None
+    for record in run.front_records:
+        if (file := run.judgement_file(record.number)).is_file():
+            judgement = read_judgement(read_text(file, most=_MOST_BYTES), str(file))
+            return summary, shown_name(run, record), judgement
+    return summary, "", None
 
 
-def write_judgement_page(path: Path, name: str, data: Dataset, judgements: Mapping[PartName, Judgement]) -> None:
-    """Write a page of how a network judges the parts of a data set.
-
-    Args:
-        path: the page.
-        name: of the network.
-        data: the data set in its format, to show its mistakes.
-        judgements: by part.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    figures = {f"confusion_{part}": confusion_figure(judgement) for part, judgement in judgements.items()}
-    dataset = data.name
-    sections = {}
-    for part, judgement in judgements.items():
-        images = data.part(part).images
-        pictures = [picture(images[mistake["index"], None]) for mistake in judgement["mistakes"]]
-        sections[part] = judgement_section(judgement, pictures)
-    page = render(
-        "images.html.j2",
-        page_data([], [], figures, []),
-        title=f"{name} on {Path(dataset).name if dataset.startswith(FOLDER_PREFIX) else dataset}",
-        subtitle=dataset,
-        images=None,
-        judgements=sections,
-        footer="Written by nas evaluate.",
-    )
-    write_page(path, page)
-
-
-def data_section(document: Mapping[str, Any], pictures: Mapping[str, str]) -> dict[str, Any]:
-    """Describe a data set as a section of a page shows it."""
-    return {
-        "rows": fact_rows(document),
-        "classes": [{**item, "picture": pictures.get(item["name"], "")} for item in document["classes"]],
-        "notes": document["notes"],
-        "side": document["resolution"],
-    }
-
-
-def judgement_section(judgement: Judgement, pictures: Sequence[str]) -> dict[str, Any]:
-    """Describe a judgement as a section of a page shows it, with pictures of its mistakes."""
-    images = judgement["images"]
+def judgement_section(judgement: Judgement) -> dict[str, Any]:
+    """Describe a judgement as a section of a page shows it."""
+    images, shown = judgement["images"], hardest(judgement)
+    classes = [judgement["classes"][index] for index in shown]
     return {
         "accuracy": percent(judgement["accuracy"], images),
         "balanced": percent(judgement["balanced_accuracy"], images),
         "images": counted(images, "image"),
+        "all_classes": len(judgement["classes"]),
         "classes": [
             {
                 "name": item["name"],
@@ -91,20 +52,29 @@ def judgement_section(judgement: Judgement, pictures: Sequence[str]) -> dict[str
                 "recall": percent(item["recall"], item["images"]),
                 "precision": percent(item["precision"], item["images"]),
             }
-            for item in judgement["classes"]
+            for item in classes
         ],
         "mistakes": [
-            {**mistake, "probability": f"{100 * mistake['probability']:.0f} %", "picture": drawn}
-            for mistake, drawn in zip(judgement["mistakes"], pictures, strict=True)
+            {**mistake, "probability": f"{100 * mistake['probability']:.0f} %"} for mistake in judgement["mistakes"]
         ],
     }
 
 
+def hardest(judgement: Judgement) -> list[int]:
+    """The classes that a page shows, in their order: all, or of very many those of the most mistakes."""
+    counts = judgement["confusion"]
+    given = [sum(column) for column in zip(*counts, strict=True)]
+    mistakes = [sum(row) + given[index] - 2 * row[index] for index, row in enumerate(counts)]
+    return sorted(sorted(range(len(counts)), key=lambda index: -mistakes[index])[:_MOST_CLASSES])
+
+
 def confusion_figure(judgement: Judgement) -> Figure:
     """Draw the confusion matrix: a row per class, coloured by the shares of its images."""
-    names = [escape(item["name"]) for item in judgement["classes"]]
-    counts = judgement["confusion"]
-    shares = [[count / (sum(row) or 1) for count in row] for row in counts]
+    shown = hardest(judgement)
+    names = [escape(judgement["classes"][index]["name"]) for index in shown]
+    totals = [sum(judgement["confusion"][index]) or 1 for index in shown]
+    counts = [[judgement["confusion"][row][column] for column in shown] for row in shown]
+    shares = [[count / total for count in row] for row, total in zip(counts, totals, strict=True)]
     few = len(names) <= _MOST_NUMBERS
     side = max(180, len(names) * (30 if few else 10))
     axis = {"type": "category", "showgrid": False, "fixedrange": True, "nticks": 40}

@@ -18,9 +18,13 @@ from nas.errors import UserError
 from nas.files import write_atomic
 from nas.report import effort, importance, reliability, schedules
 from nas.report.figures import Sources, run_figures
+from nas.report.images import confusion_figure, judgement_section, run_sections
 from nas.report.points import Point, command, points_data, shorten
 from nas.report.scatter import Figure, axes_of, regions
 from nas.report.summary import ENDED, front_rows, summary
+from nas.training.data import FOLDER_PREFIX, Dataset, PartName
+from nas.training.facts import summarise
+from nas.training.per_class import Judgement, with_pictures
 from nas.units import QUANTITIES, counted
 
 REPORT_FILE = "report.html"
@@ -48,6 +52,54 @@ def write_report(run: Run, path: Path | None = None, *, printed: Sequence[Printe
     return path
 
 
+def write_data_page(path: Path, document: Mapping[str, Any], pictures: Mapping[str, str]) -> None:
+    """Write a page of a data set's facts and of images of its classes.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    name = document["dataset"]
+    page = render(
+        "images.html.j2",
+        {},
+        title=Path(name).name if name.startswith(FOLDER_PREFIX) else name,
+        subtitle=name,
+        images=summarise(document, pictures),
+        judgements={},
+        footer="Written by nas data.",
+    )
+    write_page(path, page)
+
+
+def write_judgement_page(path: Path, name: str, data: Dataset, judgements: Mapping[PartName, Judgement]) -> None:
+    """Write a page of how a network judges the parts of a data set.
+
+    Args:
+        path: the page.
+        name: of the network.
+        data: the data set in its format, to show its mistakes.
+        judgements: by part.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    figures = {f"confusion_{part}": confusion_figure(judgement) for part, judgement in judgements.items()}
+    dataset = data.name
+    sections = {
+        part: judgement_section(with_pictures(judgement, data.part(part))) for part, judgement in judgements.items()
+    }
+    page = render(
+        "images.html.j2",
+        page_data([], [], figures, []),
+        title=f"{name} on {Path(dataset).name if dataset.startswith(FOLDER_PREFIX) else dataset}",
+        subtitle=dataset,
+        images=None,
+        judgements=sections,
+        footer="Written by nas evaluate.",
+    )
+    write_page(path, page)
+
+
 def write_page(path: Path, page: str) -> None:
     """Write a page whole or not at all.
 
@@ -65,6 +117,9 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
     sources = Sources(run, printed)
     points, keys = sources.points, sources.keys
     figures = run_figures(sources)
+    data_set, judge, judgement = run_sections(run)
+    if judgement is not None:
+        figures["confusion_test"] = confusion_figure(judgement)
     data = page_data([run], points, figures, [regions(points)])
     indices = {point.number: index for index, point in enumerate(points)}
     settings, environment = run.settings, run.environment
@@ -92,6 +147,9 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
         importance_note=importance.note(run, sources.importances),
         time_sentence=together(effort.time_sentence(effort.time_spent(run))),
         endings=effort.ending_rows(run),
+        data_set=data_set,
+        judge=judge,
+        judgement=judgement and judgement_section(judgement),
         reliability=[together(sentence) for sentence in reliability.sentences(run)],
         facts=reliability.facts(run),
         footer=f"Written by nas {environment.get('versions', {}).get('nas', '')}.",

@@ -101,8 +101,8 @@ class TrainingEvaluator:
             epoch_timeout=self.epoch_timeout,
         )
 
-    def test(self, checkpoint: Path) -> Scores:
-        """Let the weights of a checkpoint judge the test images.
+    def test(self, checkpoint: Path) -> tuple[Scores, Dataset]:
+        """Let the weights of a checkpoint judge the test images; return the data set in its format too.
 
         Raises:
             UserError: the checkpoint cannot be read.
@@ -112,7 +112,7 @@ class TrainingEvaluator:
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as it was trained
         images = self._input(Architecture.from_dict(saved.architecture, str(checkpoint)))
         images = replace(images, mean=saved.mean, std=saved.std)  # of the images that it was trained on
-        return evaluate(network, images, "test")
+        return evaluate(network, images, "test"), images
 
     def _begun(self, architecture: Architecture, seed: int, file: Path | None) -> tuple[Trainer, list[Epoch]]:
         """The trainer where a checkpoint left off, and the epochs behind it.

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
+from nas.errors import UserError, first_mistake
 from nas.training.data import PARTS, Dataset
 from nas.training.likeness import pixel_hashes
+from nas.training.pictures import PICTURE
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
 
 UNEVEN = 3.0
 """From this ratio of the largest to the smallest class on, plain accuracy hides how the small ones fare."""
@@ -51,8 +57,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "notes": [] if facts is None else list(facts.notes),
     }
     if facts is None:
-        images = torch.cat([part.images for part in parts.values()]).permute(0, 2, 3, 1).contiguous().numpy()
-        hashes = pixel_hashes(images, np.zeros((len(images), 2), dtype=np.int32))
+        pixels = [part.images.numpy() for part in parts.values()]
+        hashes = np.concatenate([pixel_hashes(part, np.zeros((len(part), 2), dtype=np.int32)) for part in pixels])
         return document | {"copies": len(hashes) - len(np.unique(hashes))}
     files = np.concatenate([part.files for part in parts.values() if part.files is not None])
     ratios = files["width"] / np.maximum(files["height"], 1)
@@ -113,6 +119,53 @@ def fact_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Copies", copies),
         ("Almost copies", f"{len(document['near_copies']):,}"),
     ]
+
+
+class _ClassRow(TypedDict):
+    name: str
+    train: _Count
+    validation: _Count
+    test: _Count
+    picture: Annotated[str, Field(pattern=PICTURE)]
+
+
+@with_config(ConfigDict(strict=True, extra="forbid"))
+class Summary(TypedDict):
+    """A data set as a page shows it: facts in words, classes with pictures, what is odd, and the number of classes."""
+
+    rows: list[tuple[str, str]]
+    classes: list[_ClassRow]
+    notes: list[str]
+    all_classes: _Count
+
+
+def summarise(document: Mapping[str, Any], pictures: Mapping[str, str]) -> Summary:
+    """Put what :func:`describe` gave, and pictures by class, together; classes without a picture are left out."""
+    classes: list[_ClassRow] = [
+        {
+            "name": item["name"],
+            "train": item["train"],
+            "validation": item["validation"],
+            "test": item["test"],
+            "picture": pictures[item["name"]],
+        }
+        for item in document["classes"]
+        if item["name"] in pictures
+    ]
+    notes, count = document["notes"], len(document["classes"])
+    return {"rows": fact_rows(document), "classes": classes, "notes": notes, "all_classes": count}
+
+
+def read_summary(text: str, where: str) -> Summary:
+    """A summary from JSON.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return TypeAdapter(Summary).validate_json(text)
+    except ValidationError as error:
+        raise UserError("{}: damaged: {}: {}".format(where, *first_mistake(error))) from error
 
 
 def _spread(values: Any) -> list[float]:

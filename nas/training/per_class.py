@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import torch
@@ -14,10 +14,11 @@ from typing_extensions import TypedDict
 from nas.errors import UserError, first_mistake
 from nas.training.evaluate import Scores
 from nas.training.images import Images
+from nas.training.pictures import PICTURE, picture
 
 MISTAKES = 12
 
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, le=2**53)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -35,7 +36,8 @@ class ClassFigures(TypedDict):
 class Mistake(TypedDict):
     """An image that is given to the wrong class, and the probability that the network gives that class.
 
-    `index` counts the part's images; `image` is the file's name within the part, or that number as text.
+    `index` counts the part's images; `image` is the file's name within the part, or that number as text; `picture`,
+    where one was asked for, is a data URI.
     """
 
     index: _Count
@@ -43,6 +45,7 @@ class Mistake(TypedDict):
     actual: str
     predicted: str
     probability: _Share
+    picture: NotRequired[Annotated[str, Field(pattern=PICTURE)]]
 
 
 @with_config(ConfigDict(strict=True, extra="forbid"))
@@ -94,6 +97,14 @@ def judge(images: Images, scores: Scores, classes: tuple[str, ...]) -> Judgement
         "confusion": table.tolist(),
         "mistakes": mistakes,
     }
+
+
+def with_pictures(judgement: Judgement, images: Images) -> Judgement:
+    """The judgement of a part with pictures of its mistakes."""
+    mistakes: list[Mistake] = [
+        {**item, "picture": picture(images.images[item["index"], None])} for item in judgement["mistakes"]
+    ]
+    return {**judgement, "mistakes": mistakes}
 
 
 def confusion(labels: Tensor, predicted: Tensor, classes: int) -> NDArray[np.int64]:

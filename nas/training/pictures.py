@@ -34,12 +34,15 @@ def picture(images: Tensor) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def samples(dataset: Dataset, recipe: Recipe, *, most: int = MOST_IN_REPORT, seed: int = 0) -> dict[str, str]:
+def samples(
+    dataset: Dataset, recipe: Recipe, *, resolution: int | None = None, most: int = MOST_IN_REPORT, seed: int = 0
+) -> dict[str, str]:
     """Pictures of training images by class, as they reach a network in the first epoch: decoded and augmented.
 
     Args:
-        dataset: in the network's format, on the CPU.
+        dataset: on the CPU.
         recipe: whose augmentation is drawn.
+        resolution: side of the network's input; default the images'.
         most: images of all classes together; of each at most 8, and of each of the first `most` classes at least one.
         seed: of what is drawn.
     """
@@ -47,22 +50,23 @@ def samples(dataset: Dataset, recipe: Recipe, *, most: int = MOST_IN_REPORT, see
     shown = range(min(most, len(dataset.classes)))
     labels = dataset.train.labels
     images = dataset.train.take(torch.cat([(labels == label).nonzero()[:each, 0] for label in shown]))
-    generator, count = torch.Generator().manual_seed(seed), len(images)
-    augmentation = recipe.augmentation(resolution=dataset.resolution, flip_safe=dataset.flip_safe)
+    generator, count, side = torch.Generator().manual_seed(seed), len(images), resolution or dataset.resolution
+    pixels = convert(images.images, dataset.channels, side)
+    augmentation = recipe.augmentation(resolution=side, flip_safe=dataset.flip_safe)
     draws = draw_epoch(
         # mixup needs images of a whole batch, and shows two classes in one image
         replace(augmentation, mixup=0.0),
         count=count,
         steps=1,
         batch=count,
-        resolution=dataset.resolution,
+        resolution=side,
         epoch=0,
         first_flips=torch.rand(count, generator=generator) < 0.5,
         generator=generator,
     ).step(0)
     normalise = Normaliser(dataset.mean, dataset.std, torch.device("cpu"))
-    prepared = prepare(images.images[draws.order], augmentation, draws, normalise)
+    prepared = prepare(pixels[draws.order], augmentation, draws, normalise)
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (dataset.mean, dataset.std))
-    seen = torch.empty_like(images.images)
+    seen = torch.empty_like(pixels)
     seen[draws.order] = ((prepared * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
     return {dataset.classes[label]: picture(seen[images.labels == label]) for label in shown}

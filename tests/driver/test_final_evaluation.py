@@ -1,5 +1,6 @@
 """The end of a search: who reads the test images, and when."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def test_after_an_interruption_only_the_others_are_read(trained, caplog):
     study, folder = trained
     scheduler = FinalTest(study, Run.open(folder))
     first, second = scheduler.next_candidate(), scheduler.next_candidate()
-    assert scheduler.report(first.number, {"test": {"test_accuracy": 0.75, "test_hits": "e0"}})
+    judged = {"judgement": {"accuracy": 0.75}}
+    assert scheduler.report(first.number, {"test": {"test_accuracy": 0.75, "test_hits": "e0"}, **judged})
+    assert json.loads((folder / "judged" / f"{first.number}.json").read_text()) == judged["judgement"]
     scheduler.fail_trial(second.number, "the worker process died")
     said = f"trial {second.number}: the test images could not be read with it: the worker process died"
     assert caplog.messages[-1] == said

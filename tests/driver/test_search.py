@@ -91,6 +91,22 @@ def test_files_have_the_keys_and_types_recorded(finished):
     assert {item.name for item in run.path.iterdir()} >= set(recorded["folder"])
 
 
+def test_its_folder_says_what_the_images_are_like_and_how_they_are_judged(finished):
+    run, _ = finished
+    digits = load_dataset("digits", train_size=600)
+    summary = json.loads((run.path / "data.json").read_text())
+    assert [item["train"] for item in summary["classes"]] == digits.train.labels.bincount().tolist()
+    tested = [record for record in run.records if "test_accuracy" in record.confirmed]
+    assert {int(file.stem) for file in (run.path / "judged").iterdir()} == {record.number for record in tested}
+    for record in tested:
+        judgement = json.loads(run.judgement_file(record.number).read_text())
+        assert [sum(row) for row in judgement["confusion"]] == digits.test.labels.bincount().tolist()
+        right = sum(row[index] for index, row in enumerate(judgement["confusion"]))
+        assert right / 359 == record.confirmed["test_accuracy"]
+        recalls = [row[index] / sum(row) for index, row in enumerate(judgement["confusion"])]
+        assert record.confirmed["test_balanced_accuracy"] == pytest.approx(np.mean(recalls))
+
+
 def test_the_table_has_its_columns_and_the_front_follows_from_it(finished):
     run, _ = finished
     with (run.path / "trials.csv").open(newline="") as file:

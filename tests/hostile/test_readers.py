@@ -38,6 +38,7 @@ from nas.files import parse_json, read_text
 from nas.latency.exchange import import_timings
 from nas.latency.table import load_table
 from nas.preprocessing import decode_file
+from nas.report.images import confusion_figure, judgement_section, run_sections
 from nas.report.table import render
 from nas.training.data import load_dataset
 from nas.training.fingerprint import compare, read_fingerprint
@@ -96,6 +97,13 @@ def read_run(folder: Path) -> None:
 
 def read_report(folder: Path) -> None:
     nas.api.report(folder / "run")
+
+
+def read_images(folder: Path) -> None:
+    summary, _, judgement = run_sections(Run.open(folder / "run"))
+    assert summary is not None and judgement is not None
+    confusion_figure(judgement)
+    judgement_section(judgement)
 
 
 def read_warm_start(folder: Path) -> None:
@@ -256,6 +264,8 @@ READERS = {
     "journal": Reader("run/study.journal", read_run, *JOURNAL, cost=4),
     "report of run.yaml": Reader("run/run.yaml", read_report, *YAML, called="space tiny", cost=40),
     "report of a journal": Reader("run/study.journal", read_report, *JOURNAL, cost=40),
+    "report of images": Reader("run/data.json", read_images, *JSON, cost=8),
+    "report of mistakes": Reader("run/judged/0.json", read_images, *JSON, cost=8),
     "warm start": Reader("run/study.journal", read_warm_start, *JOURNAL, cost=8),
     "warm start's weights": Reader("run/checkpoints/1.pt", read_warm_start, cost=16),
     "latency table": Reader("table.json", read_table, *JSON, called="the latency table"),

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import optuna
 import runs
+import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -21,7 +22,11 @@ from nas.latency.layers import segments
 from nas.latency.table import space_id
 from nas.training.checkpoint import save_checkpoint
 from nas.training.data import load_dataset
+from nas.training.evaluate import scores
+from nas.training.facts import describe, summarise
 from nas.training.fingerprint import Fingerprint
+from nas.training.per_class import judge, with_pictures
+from nas.training.pictures import picture
 from nas.training.recipe import Recipe
 
 SPACE: dict[str, Any] = {
@@ -102,7 +107,17 @@ def write_run(out: Path, space: nas.Space) -> None:
     confirmed["0"] |= {"latency_ms": 1.0, "latency_low_ms": 0.9, "latency_high_ms": 1.1, "latency_noisy": ""}
     confirmed["0"]["repeats"] = {"3": {"1": 0.5, "2": 0.6}}
     study.set_user_attr("confirmed", confirmed)
-    Run.open(out).write_tables()
+    run = Run.open(out)
+    run.write_tables()
+    digits = load_dataset("digits")
+    pictures = {name: picture(digits.train.images[:1]) for name in digits.classes}
+    (out / "data.json").write_text(json.dumps(summarise(describe(digits), pictures)))
+    few = digits.test.take(torch.arange(20))
+    found = scores(few.labels, few.labels.flip(0), torch.linspace(0, 1, 20))
+    judgement = with_pictures(judge(few, found, digits.classes), few)
+    file = run.judgement_file(run.front_records[0].number)
+    file.parent.mkdir()
+    file.write_text(json.dumps(judgement))
 
 
 def write_training(out: Path, architecture: nas.Architecture) -> None:
