@@ -265,7 +265,7 @@ READERS = {
     "report of run.yaml": Reader("run/run.yaml", read_report, *YAML, called="space tiny", cost=40),
     "report of a journal": Reader("run/study.journal", read_report, *JOURNAL, cost=40),
     "report of images": Reader("run/data.json", read_images, *JSON, cost=8),
-    "report of mistakes": Reader("run/judged/0.json", read_images, *JSON, cost=8),
+    "report of mistakes": Reader("run/judged/1.json", read_images, *JSON, cost=8),
     "warm start": Reader("run/study.journal", read_warm_start, *JOURNAL, cost=8),
     "warm start's weights": Reader("run/checkpoints/1.pt", read_warm_start, cost=16),
     "latency table": Reader("table.json", read_table, *JSON, called="the latency table"),

@@ -71,7 +71,7 @@ def test_validation_images_drawn_for_each_network_are_found_again_from_its_check
         data = load_again("digits", split=saved.split, preprocessing=Preprocessing(1, (8,)))
         assert (saved.mean, saved.std) == (data.mean, data.std)
         assert evaluate(restored(saved, str(file)), data).accuracy == told.validation_accuracy
-        assert drawn.test(file).accuracy == evaluate(restored(saved, str(file)), data, "test").accuracy
+        assert drawn.test(file)[0].accuracy == evaluate(restored(saved, str(file)), data, "test").accuracy
         images.append({image.numpy().tobytes() for image in data.validation.images})
     assert len(images[0] & images[1]) < len(images[0]) / 2
 
