@@ -16,6 +16,7 @@ from types import FrameType
 
 import typer
 
+from nas.driver.processes import descendants
 from nas.errors import UserError
 from nas.terminal import Terminal
 
@@ -65,6 +66,9 @@ def interruptible(line: Callable[[], str]) -> Iterator[None]:
             raise
         for number in numbers:  # Python's own end would give them back to the system, which kills
             signal.signal(number, signal.SIG_IGN)
+        # An interrupt that passed through an exec() of text (an import that makes a dataclass) leaves a mark by which
+        # Python ends itself with the signal, whoever caught it; the next exec() takes it away.
+        exec("")
         errors.print(line())
         sys.exit(128 + caught[0])
     finally:
@@ -141,18 +145,3 @@ def run_command(app: typer.Typer) -> None:
         for note in getattr(error, "__notes__", ()):
             errors.print(note)
         sys.exit(1)
-
-
-def descendants(process: int) -> list[int]:
-    """The processes that a process started, and those that they started; empty where there is no ``/proc``."""
-    children: dict[int, list[int]] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(status.parent.name))
-    found, open_ = [], [process]
-    while open_:
-        mine = children.get(open_.pop(), [])
-        found += mine
-        open_ += mine
-    return found

@@ -26,6 +26,12 @@ with interruptible(lambda: "another"), interruptible(lambda: "the line"):
         print("cleaned up", flush=True)
 """
 
+IN_AN_EXEC = """
+from nas.exit import interruptible
+with interruptible(lambda: "the line"):
+    exec("import time; print('ready', flush=True); time.sleep(60)")
+"""
+
 SWALLOWS = """
 import subprocess, sys, time
 import nas.exit
@@ -62,6 +68,16 @@ def test_any_number_of_signals_ends_in_one_line_and_in_order(number, code):
         time.sleep(0.05)
     output, _ = process.communicate(timeout=20)
     assert (process.returncode, output) == (code, "cleaned up\nthe line\n")
+
+
+def test_a_signal_within_exec_ends_with_the_exit_code_too(tmp_path):
+    """As in an import that makes a dataclass; Python then kills itself by the signal, whoever caught it."""
+    (tmp_path / "module.py").write_text(IN_AN_EXEC)
+    process = begin("-m", "module", cwd=tmp_path)
+    assert process.stdout.readline() == "ready\n"
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert (process.returncode, output) == (130, "the line\n")
 
 
 def test_what_does_not_end_is_ended_with_all_that_it_started():

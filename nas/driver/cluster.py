@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import torch
 
 from nas.driver.memory import memory_bytes
 from nas.driver.options import Resources
+from nas.driver.processes import descendants
 from nas.driver.ray_watchdog import watched
 from nas.errors import UserError
 from nas.files import home_folder
@@ -140,7 +141,7 @@ def start_ray(resources: Resources) -> None:
         "runtime_env": {"env_vars": worker_environment(resources.cpus_per_trial or 1)},
     }
     if resources.address is None:
-        with _clusters_off(), _signals_kept():
+        with _clusters_off(), _signals_kept(), _all_or_nothing():
             ray.init(
                 address="local",  # even where a cluster runs on this machine
                 num_cpus=len(available_cores()),
@@ -174,6 +175,21 @@ def _clusters_off() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _all_or_nothing() -> Iterator[None]:
+    """End what Ray began to start here when that is broken off: its agents outlive a raylet that was killed."""
+    process = os.getpid()
+    before = set(descendants(process))
+    try:
+        yield
+    except BaseException:
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # what has stopped starts no more
+            for child in set(descendants(process)) - before:
+                with suppress(ProcessLookupError):
+                    os.kill(child, number)
+        raise
 
 
 @contextmanager

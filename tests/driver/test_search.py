@@ -254,6 +254,23 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(tmp_path):
     assert sum(record.was_trained for record in records) >= 6
 
 
+@pytest.mark.slow
+def test_ctrl_c_while_ray_starts_leaves_nothing(tmp_path):
+    """Once the raylet was gone before its agents knew of it."""
+    process = commands.start(tmp_path, SPACE, *OPTIONS)
+    while len(began := commands.descendants(process)) < 5:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    for _ in range(3):
+        os.kill(process.pid, signal.SIGINT)
+        began += commands.descendants(process)
+        time.sleep(0.2)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert not psutil.wait_procs(began, timeout=5)[1]
+
+
 def epochs_in(database):
     """How many epochs a SQLite study holds."""
     try:
