@@ -177,7 +177,7 @@ def test_published(recipe: Recipe, tmp_path: Path) -> None:
     trained = [record.architecture.name for record in run.records if record.published]
     assert trained == ["han-e", "mobilenetv2-cifar"]
     figures = {line.split("  ")[0]: line.split()[-2:] for line in printed.splitlines()}
-    assert figures["Parameters (M)"] == ["0.89", "2.30"]  # Han and Kwon, Table 3: 889,946 of han-e
+    assert figures["Parameters (M)"] == ["0.890", "2.30"]  # Han and Kwon, Table 3: 889,946 of han-e
     assert "| Nearest published, by validation accuracy |" in printed
 
 
