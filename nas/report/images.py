@@ -41,8 +41,9 @@ def judgement_section(judgement: Judgement) -> dict[str, Any]:
     images, shown = judgement["images"], hardest(judgement)
     classes = [judgement["classes"][index] for index in shown]
     return {
-        "accuracy": percent(judgement["accuracy"], images),
-        "balanced": percent(judgement["balanced_accuracy"], images),
+        # no line breaks before the unit
+        "accuracy": percent(judgement["accuracy"], images).replace(" ", "\u00a0"),
+        "balanced": percent(judgement["balanced_accuracy"], images).replace(" ", "\u00a0"),
         "images": counted(images, "image"),
         "all_classes": len(judgement["classes"]),
         "classes": [

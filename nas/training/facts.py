@@ -101,8 +101,8 @@ def fact_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "formats" not in document:
         return [*rows, ("Read as", read), ("Copies", copies)]
     width, height, ratio = (
-        f"{document[key][0]:g} to {document[key][2]:g} (median {document[key][1]:g})"
-        for key in ("width", "height", "aspect_ratio")
+        f"{least:g} to {largest:g} (median {median:g})" if least < largest else f"{median:g}"
+        for least, median, largest in (document[key] for key in ("width", "height", "aspect_ratio"))
     )
     no_squares = document["no_squares"] / sum(images.values())
     enlarged = f"; {document['enlarged']:,} smaller images are enlarged" if document["enlarged"] else ""

@@ -7,6 +7,7 @@ import io
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -20,6 +21,8 @@ PICTURE = r"^data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}$"
 
 SAMPLES, MOST_IN_REPORT, MOST_ON_PAGE = 8, 96, 1600
 """Images of a class, of all classes in a search's report, and on a page of their own."""
+GAP = 2
+"""White pixels between two images."""
 _SIDE = 64
 
 
@@ -28,7 +31,8 @@ def picture(images: Tensor) -> str:
     count, channels, side, _ = images.shape
     if side > _SIDE:
         images, side = convert(images, channels, _SIDE), _SIDE
-    row = images.cpu().permute(2, 0, 3, 1).reshape(side, count * side, channels)
+    images = F.pad(images.cpu(), (0, GAP), value=255)
+    row = images.permute(2, 0, 3, 1).reshape(side, count * (side + GAP), channels)[:, :-GAP]
     file = io.BytesIO()
     Image.fromarray(row.squeeze(2).contiguous().numpy()).save(file, "JPEG", quality=90, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -99,7 +99,7 @@ def test_the_command_prints_and_writes_what_a_user_looks_for(folder: Path, tmp_p
     assert "b<b>" not in html and "b&lt;b&gt;" in html
     assert not re.search(r"(src|href)=\"(?!data:)", html)  # nothing is loaded from elsewhere
     shown = pictures_in(html)
-    assert [image.size for image in shown] == [(3 * 20, 20), (3 * 20, 20), (8 * 20, 20)]
+    assert [image.size for image in shown] == [(3 * 22 - 2, 20), (3 * 22 - 2, 20), (8 * 22 - 2, 20)]
     means = [np.asarray(image).mean((0, 1)).argmax() for image in shown]
     assert means == [2, 1, 0]  # each class has its own images
     as_json = CliRunner().invoke(app, ["data", f"imagefolder:{folder}", "--json"])
@@ -115,13 +115,13 @@ def test_pictures_are_augmented_as_the_recipe_says(flip: str, mirrored: bool, di
     assert len(found) == 10
     sides = set()
     for text in found.values():
-        row = np.asarray(Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2])))).reshape(8, 8, 8)
-        sides |= set((row[:, :, :4].mean((0, 2)) > 128).tolist())
+        row = np.asarray(Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2]))))
+        sides |= {row[:, first : first + 4].mean() > 128 for first in range(0, 78, 10)}
     assert sides == ({True, False} if mirrored else {True})
 
 
 def test_a_picture_holds_its_images_side_by_side() -> None:
     images = torch.stack([torch.full((3, 128, 128), level, dtype=torch.uint8) for level in (0, 100, 200)])
     with Image.open(io.BytesIO(base64.b64decode(picture(images).partition(",")[2]))) as image:
-        assert image.size == (192, 64)
-        assert [image.getpixel((64 * index + 32, 32))[0] for index in range(3)] == pytest.approx([0, 100, 200], abs=2)
+        assert image.size == (3 * 66 - 2, 64)
+        assert [image.getpixel((66 * index + 32, 32))[0] for index in range(3)] == pytest.approx([0, 100, 200], abs=2)
