@@ -21,7 +21,7 @@ from nas.driver.compared import networks_of
 from nas.driver.display import Display
 from nas.driver.memory import memory_bytes, too_large
 from nas.driver.options import CHANGEABLE, ReproduceOptions, Resources, SearchOptions
-from nas.driver.prepare import fit_space
+from nas.driver.prepare import check_networks, fit_space, for_target, objectives_for
 from nas.driver.reproduce import Reproduction
 from nas.driver.reproduce import reproduce as reproduce_table
 from nas.driver.run import Run
@@ -40,6 +40,8 @@ from nas.hardware import choose_device as choose_device
 from nas.options import keywords
 from nas.preprocessing import checked_fit
 from nas.report.page import write_data_page, write_judgement_page, write_report
+from nas.targets import on_target
+from nas.targets import target as target_named
 from nas.training.data import Dataset, absolute, decoded_resolution, load_dataset
 from nas.training.distributed import joined
 from nas.training.facts import describe
@@ -69,7 +71,10 @@ def search(options: SearchOptions) -> Run:
         UserError: something given does not fit; nothing was written.
         nas.driver.search.SearchFailedError: trial after trial failed.
     """
-    space = load_space(options.space)
+    target = target_named(options.target)
+    space = for_target(load_space(options.space), target)
+    own = [load(item) for item in options.enqueue]
+    check_networks("--enqueue", own, target)
     data = load_dataset(
         options.dataset,
         data_dir=options.data_dir,
@@ -98,11 +103,11 @@ def search(options: SearchOptions) -> Run:
             "fit": data.fit,
             "split_by": data.split.by,
             "image_resolution": decoded_resolution(options.dataset, data.resolution),
-            "objectives": tuple(options.objectives),
+            "objectives": objectives_for(target, options.objectives, options.latency_table is not None),
             "limits": tuple(options.limits),
             "recipe": recipe.to_dict(),
             "first_rung": first_rung(steps_per_epoch(len(data.train), recipe.batch_size)[0]),
-            "enqueue": tuple(load(item).to_dict() for item in options.enqueue),
+            "enqueue": tuple(network.to_dict() for network in own),
         }
     )
     folder = Path(options.out) if options.out is not None else fresh_folder(fitted.name, options.dataset)
@@ -329,13 +334,19 @@ def _printed(run: Run, which: str) -> list[Printed]:
 
 
 def profile(
-    architecture: str | Path | Architecture, *, num_classes: int = 10, resolution: int | None = None
+    architecture: str | Path | Architecture,
+    *,
+    num_classes: int = 10,
+    resolution: int | None = None,
+    target: str | None = None,
 ) -> dict[str, Any]:
-    """What a network costs; `nas profile --json` in Python."""
+    """What a network costs; `nas profile --json` in Python. With a target: the file and the memory there, too."""
+    wanted = target_named(target) if target is not None else None
     network = load(architecture)
     if resolution is not None:
         network = network.with_input(resolution=resolution)
-    return profile_network(network, num_classes)
+    document = profile_network(network, num_classes)
+    return document if wanted is None else document | {"target": on_target(wanted, network, num_classes)}
 
 
 def compare(

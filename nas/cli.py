@@ -335,13 +335,21 @@ def profile(
     resolution: Annotated[
         int | None, typer.Option(help="Input side in pixels (default: the network's).", show_default=False)
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="What it costs where it runs, besides: torch, onnxruntime, onnxruntime-int8, litert, litert-int8 "
+            "or tflite-micro.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """What a network costs: parameters, MACs, size, memory; checked by thop and torch."""
     from nas import api
     from nas.console import print_profile
 
-    document = api.profile(architecture, num_classes=num_classes, resolution=resolution)
+    document = api.profile(architecture, num_classes=num_classes, resolution=resolution, target=target)
     if as_json:
         console.print_json(data=document)
         return

@@ -101,6 +101,13 @@ def print_profile(console: Terminal, document: Mapping[str, Any]) -> None:
     for key, value in document.items():
         if not isinstance(value, list | dict):
             table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+    if "target" in document:
+        there = document["target"]
+        table.add_row("target", there["name"])
+        for key in ("file_bytes", "memory_bytes"):
+            table.add_row(f"  {key.replace('_', ' ')}", "-" if there[key] is None else f"{there[key]:,}")
+        table.add_row("  latency engine", there["latency_engine"] or "none")
+        table.add_row("  objection", there["objection"] or "none")
     console.print(table)
 
 

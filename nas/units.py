@@ -48,6 +48,7 @@ QUANTITIES: Mapping[str, Quantity] = {
         Quantity("latency", "Latency (predicted)", _MILLISECONDS),
         Quantity("params", "Parameters", _COUNTS),
         Quantity("macs", "MACs", _COUNTS),
+        Quantity("memory", "Memory", _BYTES),
         Quantity("peak_memory", "Peak memory", _BYTES),
         Quantity("test_accuracy", "Test accuracy", _PERCENT, maximise=True, log=False),
         Quantity("measured_latency", "Latency (measured)", _MILLISECONDS),

@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 
+from nas.driver.prepare import runtime_of
 from nas.driver.run import Record, Run
 from nas.driver.scheduler import Candidate, Progress
 from nas.files import write_atomic
@@ -83,12 +84,16 @@ def note(study: optuna.Study, found: Mapping[int, Mapping[str, Any]]) -> None:
 
 
 def measure_latencies(run: Run, study: optuna.Study, num_classes: int) -> None:
-    """Measure the evaluated networks that were not yet, on this machine's CPU; the search itself uses it no more."""
+    """Measure the evaluated networks that were not yet, on this machine's CPU, by the engine of the run's target.
+
+    The search itself uses the CPU no more.
+    """
     records = [record for record in to_evaluate(run) if "latency_ms" not in record.confirmed]
     if not records:
         return
     log.info("measuring the latency of %d networks on this machine", len(records))
-    figures = measure([record.architecture for record in records], num_classes=num_classes, max_seconds=MEASURE_SECONDS)
+    networks, runtime = [record.architecture for record in records], runtime_of(run.settings.parsed_target)
+    figures = measure(networks, runtime, num_classes=num_classes, max_seconds=MEASURE_SECONDS)
     noisy = [figure.reason for figure in figures if figure.noisy]
     if noisy:
         advice = "nas latency measures a network again"

@@ -41,11 +41,15 @@ OBJECTIVES: Mapping[str, Objective] = {
         Objective("params", "Parameters", "M", 1e-6),
         Objective("macs", "MACs", "M", 1e-6),
         Objective("peak_memory", "Peak memory", "MB", 1e-6),
+        Objective("memory", "Memory", "MB", 1e-6),
     )
 }
 
+_NO_ALIASES: Mapping[str, str] = {}
+
 _UNITS: Mapping[str, Mapping[str, float]] = {
     "size": {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2},
+    "memory": {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2},
     "peak_memory": {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2},
     "latency": {"": 1, "ms": 1, "us": 1e-3, "s": 1e3},
     "params": {"": 1, "k": 1e3, "m": 1e6},
@@ -58,13 +62,14 @@ def trained_for(objectives: Sequence[Objective]) -> Objective:
     return next(objective for objective in objectives if not objective.known)
 
 
-def parse_objectives(text: str | Sequence[str]) -> tuple[Objective, ...]:
-    """Objectives from names, comma-separated or in a list.
+def parse_objectives(text: str | Sequence[str], aliases: Mapping[str, str] = _NO_ALIASES) -> tuple[Objective, ...]:
+    """Objectives from names, comma-separated or in a list; `aliases` are a target's further names.
 
     Raises:
         UserError: an unknown or repeated name, more than four, or not one of accuracy and balanced accuracy.
     """
-    names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
+    given = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
+    names = [aliases.get(name, name) for name in given]
     for name in names:
         if name not in OBJECTIVES:
             raise UserError(f"unknown objective {name!r}; allowed: {', '.join(OBJECTIVES)}")
@@ -122,8 +127,8 @@ def over_limits(limits: Sequence[Limit], costs: Mapping[str, float]) -> str:
     return ", ".join(said)
 
 
-def parse_limit(text: str) -> Limit:
-    """A limit such as ``size<=4MB`` or ``latency<=5ms``.
+def parse_limit(text: str, aliases: Mapping[str, str] = _NO_ALIASES) -> Limit:
+    """A limit such as ``size<=4MB`` or ``latency<=5ms``; `aliases` are a target's further names.
 
     Raises:
         UserError: not of that form, an unknown unit, or a figure that cannot be limited.
@@ -132,6 +137,7 @@ def parse_limit(text: str) -> Limit:
     if match is None:
         raise UserError(f"limit {text!r}: write it as FIGURE<=VALUE, such as size<=4MB or latency<=5ms")
     name, number, unit = match.groups()
+    name = aliases.get(name, name)
     if name not in OBJECTIVES or not OBJECTIVES[name].known:
         allowed = ", ".join(objective.name for objective in OBJECTIVES.values() if objective.known)
         raise UserError(f"limit {text!r}: {name!r} cannot be limited; allowed: {allowed}")

@@ -68,8 +68,13 @@ class SearchOptions:
     fit: Annotated[str, "How images of a folder become squares: crop, pad or stretch."] = DEFAULT_FIT
     strict: Annotated[bool, "Refuse a folder of images where anything in it is not read."] = False
     resplit: Annotated[bool, "Draw validation images for each trial; by default all trials have the same."] = False
+    target: Annotated[
+        str,
+        "Where the networks will run, which size, memory and latency are those of: torch, onnxruntime, "
+        "onnxruntime-int8, litert, litert-int8 or tflite-micro.",
+    ] = "torch"
     objectives: Annotated[
-        Sequence[str], "accuracy or balanced_accuracy, and any of size, latency, params, macs, peak_memory."
+        Sequence[str], "accuracy or balanced_accuracy, and any of size, latency, memory, params, macs, peak_memory."
     ] = (
         "accuracy",
         "size",

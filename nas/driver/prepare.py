@@ -2,20 +2,25 @@
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from nas.architecture.catalogue import load as load_network
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
 from nas.costs.analytic import cost
 from nas.driver import references
 from nas.driver.limits import check_limits
-from nas.driver.settings import Settings
+from nas.driver.options import SearchOptions
+from nas.driver.settings import PUBLISHED, Settings
 from nas.driver.study import CostFunction
-from nas.latency import Prediction, Table, load_table, measure, table_for
+from nas.errors import UserError
+from nas.latency import ENGINES, Prediction, Runtime, Table, load_table, measure, table_for
 from nas.latency.layers import segments
+from nas.targets import TARGETS, Target
+from nas.targets.restrict import restricted
 from nas.training.data import Dataset, load_dataset, resplit
 
 log = logging.getLogger(__name__)
@@ -50,25 +55,65 @@ def prepare(settings: Settings, *, run: Path, dataset: Dataset | None) -> Prepar
     dataset = dataset or load(settings)
     if settings.resplit:
         resplit(dataset, settings.seed)  # refuses what the workers could not divide
-    num_classes = len(dataset.classes)
+    check_latency(settings.parsed_target, settings)
+    num_classes, target = len(dataset.classes), settings.parsed_target
     space, limits = settings.open_space(), settings.parsed_limits
+    known = cost_function(num_classes, target=target)
     # The limits that need no latency first: a mistake in them should not wait for the calibration.
-    check_limits(space, [limit for limit in limits if limit.objective.name != "latency"], cost_function(num_classes))
+    check_limits(space, [limit for limit in limits if limit.objective.name != "latency"], known)
     queue = queued(settings, space, dataset)
     if not settings.needs_latency:
-        return Prepared(dataset, space, cost_function(num_classes), queue, None)
+        return Prepared(dataset, space, known, queue, None)
     table = latency_table(settings, space, num_classes, run)
     here = settings.latency_table is None
-    costs = cost_function(
-        num_classes, latency_model(table, [item.architecture for item in queue], num_classes, here=here)
-    )
+    networks = [item.architecture for item in queue]
+    predict = latency_model(table, networks, num_classes, here=here, runtime=runtime_of(target))
+    costs = cost_function(num_classes, predict, target)
     check_limits(space, limits, costs)
     return Prepared(dataset, space, costs, queue, table)
+
+
+def check_latency(target: Target, settings: Settings) -> None:
+    """Refuse latency as an objective or a limit where none can be told: no table is given, and none is made here.
+
+    Raises:
+        UserError: so it is.
+    """
+    if settings.needs_latency and settings.latency_table is None and target.engine not in ENGINES:
+        raise UserError(
+            f"target {target.name}: its latency cannot be measured here; leave latency out of the objectives and "
+            "limits (macs tells much of it), or give --latency-table"
+        )
+
+
+def objectives_for(target: Target, objectives: Sequence[str], has_table: bool) -> tuple[str, ...]:
+    """Return the objectives of a search; memory takes latency's place in the default ones where no latency is known."""
+    if has_table or target.engine in ENGINES or tuple(objectives) != tuple(SearchOptions.objectives):
+        return tuple(objectives)
+    log.info("target %s: its latency cannot be measured here, so memory is an objective in its place", target.name)
+    return ("accuracy", "size", "memory")
+
+
+def runtime_of(target: Target) -> Runtime:
+    """Return how a target's latencies are measured: its engine on one thread of the CPU."""
+    return Runtime(target.engine) if target.engine in ENGINES and target.engine is not None else Runtime()
 
 
 def load(settings: Settings) -> Dataset:
     """The data set of a search."""
     return load_dataset(settings.dataset, **settings.reading)
+
+
+def for_target(space: Space, target: Target) -> Space:
+    """A space without what the target does not run; one line says what it lost.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    smaller, lost = restricted(space, target)
+    if lost:
+        log.info(lost)
+    return smaller
 
 
 def fit_space(space: Space, dataset: Dataset, resolution: int | None = None) -> Space:
@@ -78,8 +123,15 @@ def fit_space(space: Space, dataset: Dataset, resolution: int | None = None) -> 
     return space.with_input(channels=dataset.channels, resolution=resolution)
 
 
-def cost_function(num_classes: int, latency: Callable[[Architecture], Prediction | None] | None = None) -> CostFunction:
-    """Make the function of a network's known figures; `latency` predicts it, or knows none of this network."""
+def cost_function(
+    num_classes: int,
+    latency: Callable[[Architecture], Prediction | None] | None = None,
+    target: Target = TARGETS["torch"],
+) -> CostFunction:
+    """Make the function of a network's known figures on a target.
+
+    `latency` predicts it, or knows none of this network.
+    """
 
     # Small: the keys are whole documents, and a sampler that prices thousands of them keeps the figures itself.
     @functools.lru_cache(maxsize=1_000)
@@ -91,6 +143,9 @@ def cost_function(num_classes: int, latency: Callable[[Architecture], Prediction
             "size": counts.size_bytes,
             "peak_memory": counts.peak_activation_bytes,
         }
+        if target.name != "torch":
+            figures["size"] = target.size(architecture, num_classes)
+            figures["memory"] = target.memory(architecture, num_classes)
         if latency is not None and (predicted := latency(architecture)) is not None:
             figures["latency"] = predicted.value_ms
             figures["latency_high"] = predicted.high_ms
@@ -112,14 +167,19 @@ def latency_table(settings: Settings, space: Space, num_classes: int, run: Path)
         table.check(space=space, num_classes=num_classes)
         return table
     log.info("timing the space's blocks on this device (once per space and device)")
-    table = table_for(space, num_classes=num_classes)
+    table = table_for(space, runtime_of(settings.parsed_target), num_classes=num_classes)
     if table.complaint:
         log.warning(table.complaint)
     return table
 
 
 def latency_model(
-    table: Table, queue: Sequence[Architecture], num_classes: int, *, here: bool
+    table: Table,
+    queue: Sequence[Architecture],
+    num_classes: int,
+    *,
+    here: bool,
+    runtime: Runtime = Runtime(),  # noqa: B008  (immutable)
 ) -> Callable[[Architecture], Prediction | None]:
     """Predicts from the table. Queued networks with layers that it does not know are measured, here and now; where the
     table is another device's, their latency stays unknown.
@@ -127,7 +187,7 @@ def latency_model(
     strange = {item.id: item for item in queue if not all(map(table.knows, segments(item, num_classes)))}
     known: dict[str, Prediction | None] = dict.fromkeys(strange)
     if here and strange:
-        figures = measure(list(strange.values()), num_classes=num_classes, max_seconds=5)
+        figures = measure(list(strange.values()), runtime, num_classes=num_classes, max_seconds=5)
         known |= {
             id: Prediction(figure.value_ms, figure.low_ms, figure.high_ms)
             for id, figure in zip(strange, figures, strict=True)
@@ -152,7 +212,15 @@ def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Queued]:
     """
     if not settings.enqueue and settings.published == "none":
         return []
-    published = references.published_here(space, dataset.channels)
+    target = settings.parsed_target
+    if settings.published not in PUBLISHED:
+        check_networks("--published", map(load_network, settings.published.split(",")), target)
+    check_networks("--enqueue", [Architecture.from_dict(item, "--enqueue") for item in settings.enqueue], target)
+    published = {
+        name: network
+        for name, network in references.published_here(space, dataset.channels).items()
+        if target.objection(network) is None
+    }
     known = {architecture.id for architecture in published.values()}
     asked_for = [
         Architecture.from_dict(document, "--enqueue").with_input(
@@ -166,10 +234,21 @@ def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Queued]:
         trials=settings.trials,
         space=space,
         limits=settings.parsed_limits,
-        costs=cost_function(len(dataset.classes)),
+        costs=cost_function(len(dataset.classes), target=target),
     )
     unique: dict[str, Queued] = {}
     for architecture in [*asked_for, *beside]:
         origin = "published" if architecture.id in known else "own"
         unique.setdefault(architecture.id, Queued(architecture, origin))
     return list(unique.values())
+
+
+def check_networks(option: str, networks: Iterable[Architecture], target: Target) -> None:
+    """Refuse networks that were asked for by name and cannot ship.
+
+    Raises:
+        UserError: the target does not run one of them.
+    """
+    for network in networks:
+        if objection := target.objection(network):
+            raise UserError(f"{option} {network.name}: {objection}")

@@ -214,7 +214,8 @@ class Run:
         """
         if limit is not None and not isinstance(limit, Mapping):
             raise UserError(f'limit {limit!r}: give a mapping, such as {{"size": "1MB", "latency": "5ms"}}')
-        limits = [parse_limit(f"{name}<={value}") for name, value in (limit or {}).items()]
+        aliases = self.settings.parsed_target.aliases
+        limits = [parse_limit(f"{name}<={value}", aliases) for name, value in (limit or {}).items()]
         ended = [record for record in self.records if record.state == "complete" and not record.beside]
         costs = {record.number: record.costs for record in ended}
         names = [item.objective.name for item in limits]
@@ -258,7 +259,7 @@ class Run:
             known = all(map(table.knows, segments(architecture, table.num_classes)))
             return table.predict(architecture) if known else None
 
-        predicted = cost_function(table.num_classes, predict)
+        predicted = cost_function(table.num_classes, predict, self.settings.parsed_target)
         searched = {record.number: record.costs if file is None else {} for record in records}
         return {record.number: {**predicted(record.architecture), **searched[record.number]} for record in records}
 

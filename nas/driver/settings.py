@@ -15,6 +15,8 @@ from nas.driver.stopping import rungs
 from nas.errors import UserError
 from nas.options import check_fields
 from nas.preprocessing import Fit
+from nas.targets import Target
+from nas.targets import target as target_named
 from nas.training.data import absolute
 from nas.training.folder import SplitBy
 from nas.training.recipe import Recipe
@@ -44,6 +46,7 @@ class Settings:
     """The search as asked for; everything but machine and resources. What is not named here is as in `SearchOptions`.
 
     space            the space's document, its input already that of the data set
+    target           where the networks will run; torch in runs of older versions
     image_resolution side to which the images of a folder are brought when they are read
     fit              how images of a folder become squares
     split_by         how images of a folder are divided: by their names, or in older runs in a shuffled order
@@ -61,6 +64,7 @@ class Settings:
     fit: Fit = "crop"
     split_by: SplitBy = "order"
     resplit: bool = SearchOptions.resplit
+    target: str = SearchOptions.target
     objectives: tuple[str, ...] = tuple(SearchOptions.objectives)
     limits: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -79,9 +83,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        parse_objectives(self.objectives)
-        for limit in self.limits:
-            parse_limit(limit)
+        _ = self.parsed_objectives, self.parsed_limits
         check_published(self.published)
 
     def is_same_search(self, other: "Settings") -> bool:
@@ -93,12 +95,16 @@ class Settings:
         return self.parsed_recipe == other.parsed_recipe and replace(self, **free, recipe=other.recipe) == other
 
     @property
+    def parsed_target(self) -> Target:
+        return target_named(self.target)
+
+    @property
     def parsed_objectives(self) -> tuple[Objective, ...]:
-        return parse_objectives(self.objectives)
+        return parse_objectives(self.objectives, self.parsed_target.aliases)
 
     @property
     def parsed_limits(self) -> tuple[Limit, ...]:
-        return tuple(parse_limit(limit) for limit in self.limits)
+        return tuple(parse_limit(limit, self.parsed_target.aliases) for limit in self.limits)
 
     @property
     def needs_latency(self) -> bool:

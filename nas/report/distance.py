@@ -30,6 +30,7 @@ WORDS = {
     "latency": Words("fast", "faster", "slower", "as fast"),
     "params": Words("low in parameters", "fewer parameters", "more parameters", "as many parameters"),
     "macs": Words("low in MACs", "fewer MACs", "more MACs", "as many MACs"),
+    "memory": Words("low in memory", "less memory", "more memory", "as much memory"),
     "peak_memory": Words("low in memory", "less peak memory", "more peak memory", "as much peak memory"),
 }
 

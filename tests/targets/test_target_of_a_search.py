@@ -1,0 +1,128 @@
+"""A search's target: what its figures are, and what is refused before anything is read or written."""
+
+import logging
+
+import pytest
+
+import nas
+from nas.driver.objectives import parse_limit, parse_objectives
+from nas.driver.prepare import cost_function, objectives_for, queued
+from nas.driver.settings import Settings
+from nas.errors import UserError
+from nas.targets import target
+from nas.training.data import load_dataset
+
+MICRO = target("tflite-micro")
+SPACE = {
+    "name": "tiny",
+    "input": {"channels": 1, "resolution": 8},
+    "stem": {"channels": 8},
+    "stages": [
+        {"block": "inverted_residual", "channels": {"choice": [8, 16]}, "experts": {"choice": [1, 4]}},
+    ],
+}
+
+
+def settings(**fields):
+    plain = {**SPACE, "stages": [{**SPACE["stages"][0], "experts": 1}]}
+    return Settings(**{"space": plain, "target": "tflite-micro", "objectives": ("accuracy", "size"), **fields})
+
+
+def test_figures_are_those_of_the_target():
+    network = nas.load("han-e")
+    figures, before = cost_function(10, target=MICRO)(network), cost_function(10)(network)
+    assert (figures["size"], figures["memory"]) == (MICRO.size(network, 10), MICRO.memory(network, 10))
+    assert figures["size"] < before["size"] / 3  # int8
+    assert {name: figures[name] for name in ("params", "macs", "peak_memory")} == {
+        name: before[name] for name in ("params", "macs", "peak_memory")
+    }
+    assert "memory" not in before
+
+
+def test_names_of_a_target():
+    assert parse_limit("flash<=100kB", MICRO.aliases) == parse_limit("size<=100kB")
+    assert [item.name for item in parse_objectives("accuracy,flash,memory", MICRO.aliases)] == [
+        "accuracy",
+        "size",
+        "memory",
+    ]
+    with pytest.raises(UserError, match="'flash' cannot be limited"):
+        parse_limit("flash<=100kB")
+    with pytest.raises(UserError, match="unknown objective 'flash'"):
+        settings(target="litert-int8", objectives=("accuracy", "flash"))
+    assert settings(target="torch", limits=("memory<=1MB",)).parsed_limits == (parse_limit("peak_memory<=1MB"),)
+
+
+def test_settings_keep_the_target_and_old_runs_are_torch():
+    kept = settings(limits=("flash<=100kB", "memory<=64KiB"))
+    assert Settings.from_dict(kept.to_dict()) == kept
+    assert [(limit.objective.name, limit.value) for limit in kept.parsed_limits] == [("size", 1e5), ("memory", 65536)]
+    old = {name: value for name, value in kept.to_dict().items() if name not in ("target", "limits")}
+    assert Settings.from_dict(old).target == "torch"
+    with pytest.raises(UserError, match="unknown target 'tpu'"):
+        settings(target="tpu")
+
+
+@pytest.mark.parametrize("name", ["litert", "litert-int8", "tflite-micro", "onnxruntime-int8"])
+def test_latency_without_an_engine_is_refused(name, tmp_path):
+    given = {"target": name, "dataset": "digits", "out": tmp_path / "run", "published": "none"}
+    for asked in ({"objectives": ("accuracy", "latency")}, {"limits": ("latency<=1ms",)}):
+        with pytest.raises(UserError, match=f"target {name}: its latency cannot be measured here") as caught:
+            nas.search("micro", **{"objectives": ("accuracy", "size"), **given, **asked})
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "run.yaml").exists()
+
+
+def test_memory_stands_in_for_latency_in_the_default_objectives():
+    default = ("accuracy", "size", "latency")
+    assert objectives_for(MICRO, default, has_table=False) == ("accuracy", "size", "memory")
+    assert objectives_for(MICRO, default, has_table=True) == default
+    assert objectives_for(target("torch"), default, has_table=False) == default
+    assert objectives_for(target("onnxruntime"), default, has_table=False) == default
+
+
+def test_networks_that_cannot_ship_are_refused_by_name_and_left_out_else(tmp_path):
+    with pytest.raises(UserError, match=r"--enqueue kuo-se-condconv: .* do not run on tflite-micro"):
+        nas.search("micro", target="tflite-micro", enqueue=["kuo-se-condconv"], dataset="digits", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    data = load_dataset("digits")
+    space = nas.Space(settings().space)
+    with pytest.raises(UserError, match="--published kuo-se-condconv"):
+        queued(settings(published="kuo-se-condconv"), space, data)
+    names = {item.architecture.name for item in queued(settings(published="all"), space, data)}
+    everywhere = {item.architecture.name for item in queued(settings(published="all", target="torch"), space, data)}
+    assert everywhere - names == {"kuo-se-condconv"}
+
+
+def test_a_profile_says_what_a_network_costs_there():
+    there = nas.api.profile("han-e", target="tflite-micro")["target"]
+    assert there["file_bytes"] == MICRO.size(nas.load("han-e"), 10)
+    assert (there["memory_bytes"], there["latency_engine"], there["objection"]) == (
+        MICRO.memory(nas.load("han-e"), 10),
+        None,
+        None,
+    )
+    refused = nas.api.profile("kuo-se-condconv", target="litert", num_classes=100)["target"]
+    assert refused["file_bytes"] is None and "experts" in refused["objection"]
+    assert "target" not in nas.api.profile("han-e")
+
+
+@pytest.mark.slow
+def test_a_search_keeps_the_limits_of_its_target(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    run = nas.search(
+        nas.Space(SPACE),
+        target="tflite-micro",
+        dataset="digits",
+        limits=("flash<=30kB", "memory<=64kB"),
+        trials=2,
+        epochs=1,
+        published="none",
+        out=tmp_path / "run",
+    )
+    assert "the space loses them (stages[0].experts)" in caplog.text
+    assert [objective.name for objective in run.objectives] == ["accuracy", "size", "memory"]
+    assert run.settings.target == "tflite-micro"
+    for record in run.front_records:
+        assert record.costs["size"] == MICRO.size(record.architecture, 10) <= 30_000
+        assert record.costs["memory"] == MICRO.memory(record.architecture, 10) <= 64_000
