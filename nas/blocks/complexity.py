@@ -12,7 +12,8 @@ writes it to the last one that reads it; normalisation, activation, SE's scaling
 place; the vectors of pooled channels beside the image tensors count nothing.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -22,7 +23,8 @@ FLOAT_BYTES = 4
 NORM_COUNTER_BYTES = 8  # BatchNorm's num_batches_tracked, one int64 per layer
 ACTIVATIONS = ("relu", "relu6", "hard_swish", "silu")
 PLAIN_CONVOLUTIONS = ("conv", "depthwise", "grouped")
-IN_PLACE = ("norm", "squeeze-excitation", "add", "sum", "concat", *ACTIVATIONS)
+CONVOLUTIONS = frozenset(PLAIN_CONVOLUTIONS + tuple(f"conditional {kind}" for kind in PLAIN_CONVOLUTIONS))
+IN_PLACE = frozenset(("norm", "squeeze-excitation", "add", "sum", "concat", *ACTIVATIONS))
 
 
 class Tensor(NamedTuple):
@@ -55,14 +57,18 @@ class Operator(NamedTuple):
 
     @property
     def is_convolution(self) -> bool:
-        return self.kind.endswith(("conv", "depthwise", "grouped"))
+        return self.kind in CONVOLUTIONS
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # equal to itself alone, so that caches need no hash of all operators
 class Part:
-    """A part of a network (stem, block, head): its operators and what they add up to. Tensor 0 is its input."""
+    """A part of a network (stem, block, head): what its operators add up to, and how to list them again.
 
-    operators: tuple[Operator, ...]
+    A search meets tens of thousands of parts and counts all of them; kept lists would slow the garbage collector down.
+    """
+
+    record: Callable[[], Sequence[Operator]]
+    """Lists the operators; tensor 0 is the part's input."""
     params: int
     buffer_bytes: int
     macs: int
@@ -74,21 +80,20 @@ class Part:
     """Largest sum of the tensors alive at once."""
 
     @classmethod
-    def of(cls, operators: Sequence[Operator]) -> Self:
-        convolutions = [operator for operator in operators if operator.is_convolution]
-        return cls(
-            tuple(operators),
-            params=sum(operator.params for operator in operators),
-            buffer_bytes=sum(
-                2 * FLOAT_BYTES * operator.writes.channels + NORM_COUNTER_BYTES
-                for operator in operators
-                if operator.kind == "norm"
-            ),
-            macs=sum(operator.macs for operator in operators),
-            conv_macs=sum(operator.weights * operator.writes.size**2 for operator in convolutions),
-            conv_params=sum(operator.width * operator.weights for operator in convolutions),
-            peak_bytes=peak_bytes(operators),
-        )
+    def of(cls, record: Callable[[], Sequence[Operator]]) -> Self:
+        """Record a part and count it."""
+        operators = record()
+        params = buffer_bytes = macs = conv_macs = conv_params = 0
+        for operator in operators:
+            params += operator.params
+            macs += operator.macs
+            if operator.kind == "norm":
+                buffer_bytes += 2 * FLOAT_BYTES * operator.writes.channels + NORM_COUNTER_BYTES
+            elif operator.kind in CONVOLUTIONS:
+                conv_macs += operator.weights * operator.writes.size**2
+                conv_params += operator.width * operator.weights
+        counts = (params, buffer_bytes, macs, conv_macs, conv_params)
+        return cls(record, *counts, peak_bytes(operators))
 
 
 class Recorder:
@@ -216,22 +221,30 @@ def peak_bytes(operators: Sequence[Operator]) -> int:
     if not operators:
         return 0
     first = operators[0].reads[0]
-    bytes_of = {first.number: FLOAT_BYTES * first.channels * first.size**2}
-    written, last_read = {first.number: -1}, {first.number: 0}
-    held: dict[int, tuple[int, ...]] = {first.number: (first.number,)}  # the buffers that a tensor lies in
+    sizes, written, last_read = [_bytes(first)], [0], [0]  # of the buffers that tensors lie in
+    held: dict[int, tuple[int, ...]] = {first.number: (0,)}
     for step, operator in enumerate(operators):
-        buffers = [buffer for tensor in operator.reads for buffer in held[tensor.number]]
-        last_read.update(dict.fromkeys(buffers, step))
+        buffers = held[operator.reads[0].number]
+        for tensor in operator.reads[1:]:
+            buffers += held[tensor.number]
+        for buffer in buffers:
+            last_read[buffer] = step
         out = operator.writes
-        if operator.kind not in IN_PLACE:
-            bytes_of[out.number] = FLOAT_BYTES * out.channels * out.size**2
-            written[out.number] = last_read[out.number] = step
-            held[out.number] = (out.number,)
-        elif operator.kind == "concat":
-            held[out.number] = tuple(buffers)
-        else:
+        if operator.kind == "concat":
+            held[out.number] = buffers
+        elif operator.kind in IN_PLACE:
             held[out.number] = held[operator.reads[0].number]
-    return max(
-        sum(size for buffer, size in bytes_of.items() if written[buffer] <= step <= last_read[buffer])
-        for step in range(len(operators))
-    )
+        else:
+            held[out.number] = (len(sizes),)
+            sizes.append(_bytes(out))
+            written.append(step)
+            last_read.append(step)
+    changes = [0] * (len(operators) + 1)
+    for size, begin, end in zip(sizes, written, last_read, strict=True):
+        changes[begin] += size
+        changes[end + 1] -= size
+    return max(itertools.accumulate(changes))
+
+
+def _bytes(tensor: Tensor) -> int:
+    return FLOAT_BYTES * tensor.channels * tensor.size * tensor.size

@@ -80,13 +80,13 @@ def layers(architecture: Architecture, num_classes: int = 10) -> list[PlacedLaye
     return [
         PlacedLayer(name, index, layer)
         for name, index, part in places
-        for operator in part.operators
+        for operator in part.record()
         for layer in _layers_of(operator)
     ]
 
 
 def parts(architecture: Architecture, num_classes: int = 10) -> list[Part]:
-    """List the network's parts in order: stem, every block, head; each is recorded once and cached."""
+    """List the network's parts in order: stem, every block, head; each is counted once and cached."""
     image, biased = architecture.input, architecture.norm == "none"
     activation, blocks = architecture.activation, list(architecture.blocks())
     last = blocks[-1]
@@ -100,40 +100,53 @@ def parts(architecture: Architecture, num_classes: int = 10) -> list[Part]:
 
 @functools.lru_cache(maxsize=100_000)
 def block_part(block: Block) -> Part:
-    """Record one block, once: a search meets the same ones over and over."""
-    recorder = Recorder(block.in_channels, block.resolution, activation=block.activation, biased=block.norm == "none")
-    block.spec.record(block, recorder)
-    return Part.of(recorder.operators)
+    """Count one block, once: a search meets the same ones over and over."""
+
+    def record() -> list[Operator]:
+        biased = block.norm == "none"
+        recorder = Recorder(block.in_channels, block.resolution, activation=block.activation, biased=biased)
+        block.spec.record(block, recorder)
+        return recorder.operators
+
+    return Part.of(record)
 
 
 @functools.lru_cache(maxsize=10_000)
 def stem_part(stem: Stem, stem_channels: int, channels: int, resolution: int, activation: str, biased: bool) -> Part:
-    """Record a stem, once; `stem_channels` are those of its output."""
-    recorder = Recorder(channels, resolution, activation=activation, biased=biased)
-    recorder.conv(stem_channels, stem.kernel, stride=stem.stride, padding=stem.padding)
-    recorder.norm_act()
-    if stem.pool == "max":
-        recorder.pool(stem.pool_stride, stem.padding)
-    return Part.of(recorder.operators)
+    """Count a stem, once; `stem_channels` are those of its output."""
+
+    def record() -> list[Operator]:
+        recorder = Recorder(channels, resolution, activation=activation, biased=biased)
+        recorder.conv(stem_channels, stem.kernel, stride=stem.stride, padding=stem.padding)
+        recorder.norm_act()
+        if stem.pool == "max":
+            recorder.pool(stem.pool_stride, stem.padding)
+        return recorder.operators
+
+    return Part.of(record)
 
 
 @functools.lru_cache(maxsize=10_000)
 def head_part(
     head: Head, channels: int, resolution: int, head_channels: int, num_classes: int, activation: str, biased: bool
 ) -> Part:
-    """Record a head, once: last convolution, pooling and classifier."""
-    recorder = Recorder(channels, resolution, activation=activation, biased=biased)
-    if head_channels:
-        recorder.conv(head_channels)
-        recorder.norm_act()
-    if head.classifier == "conv":
-        recorder.conv(num_classes, bias=True)
-        recorder.activate()
-        recorder.pool_all()
-    else:
-        recorder.pool_all()
-        recorder.linear(num_classes)
-    return Part.of(recorder.operators)
+    """Count a head, once: last convolution, pooling and classifier."""
+
+    def record() -> list[Operator]:
+        recorder = Recorder(channels, resolution, activation=activation, biased=biased)
+        if head_channels:
+            recorder.conv(head_channels)
+            recorder.norm_act()
+        if head.classifier == "conv":
+            recorder.conv(num_classes, bias=True)
+            recorder.activate()
+            recorder.pool_all()
+        else:
+            recorder.pool_all()
+            recorder.linear(num_classes)
+        return recorder.operators
+
+    return Part.of(record)
 
 
 _LAYERLESS = ("add", "sum", "concat", *ACTIVATIONS)

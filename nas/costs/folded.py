@@ -1,12 +1,10 @@
 """The operators of a network as it is shipped: what :mod:`nas.network.fold` makes of a module, from the list alone."""
 
-import functools
 from collections.abc import Iterable
 
 from nas.blocks.complexity import PLAIN_CONVOLUTIONS, Operator, Part, Tensor
 
 
-@functools.lru_cache(maxsize=100_000)
 def folded(part: Part) -> tuple[Operator, ...]:
     """Fold the norms and the sums of plain convolutions of one part.
 
@@ -15,7 +13,8 @@ def folded(part: Part) -> tuple[Operator, ...]:
     """
     written: dict[int, Operator] = {}
     renamed: dict[int, Tensor] = {}
-    for operator, following in zip(part.operators, (*part.operators[1:], None), strict=True):
+    operators = part.record()
+    for operator, following in zip(operators, (*operators[1:], None), strict=True):
         reads = tuple(renamed.get(tensor.number, tensor) for tensor in operator.reads)
         writers = [written[tensor.number] for tensor in reads if tensor.number in written]
         if operator.kind == "sum" and all(writer.kind in PLAIN_CONVOLUTIONS for writer in writers):

@@ -3,7 +3,6 @@
 In channels-last order, each convolution with its bias and its activation inside where the runtime has it there.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -35,7 +34,6 @@ class Node(NamedTuple):
         return self.shape[-1]
 
 
-@functools.lru_cache(maxsize=100_000)
 def nodes_of(part: Part) -> tuple[Node, ...]:
     """List the nodes of one part; activation 0 is its input, the last node writes its output."""
     lowering = _Lowering()
