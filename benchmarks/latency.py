@@ -62,6 +62,8 @@ def main() -> None:
 
     bench = Bench(options.engine, options.calibration)
     space = load_space(options.space)
+    if options.engine.startswith("litert"):
+        space = without_experts(space)
     few = [space.sample(10_000 + seed) for seed in range(12)] + [load(f"han-{name}") for name in "aceg"]
     unseen = [space.sample(20_000 + seed) for seed in range(options.networks)]
 
@@ -193,6 +195,12 @@ class Bench:
             measured += others
             speeds += [first.value_ms] * len(others)
         return measured, speeds
+
+
+def without_experts(space: Space) -> Space:
+    """The space without conditional convolutions, which LiteRT does not run."""
+    stages = [{key: value for key, value in stage.items() if key != "experts"} for stage in space.document["stages"]]
+    return Space({**space.document, "name": f"{space.name}-without-experts", "stages": stages})
 
 
 def report(name: str, predicted: np.ndarray, truth: np.ndarray) -> None:

@@ -43,7 +43,7 @@ class OnnxRuntimeEngine(Engine):
 
         model, array = to_onnx(network, images), images.cpu().numpy()
         if self._int8:
-            model = quantise_onnx(model, [array], {})
+            model = quantise_onnx(_unshared(model), [array], {})
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -65,6 +65,26 @@ def to_onnx(module: nn.Module, images: Tensor) -> bytes:
         warnings.simplefilter("ignore")
         torch.onnx.export(module, (images,), buffer, dynamo=False, input_names=["input"], output_names=["output"])
     return buffer.getvalue()
+
+
+def _unshared(model: bytes) -> bytes:
+    """Write equal weights once each, as nas.export does.
+
+    The exporter writes them once in all and hands them on by Identity nodes, which the quantiser takes for activations:
+    the zero biases of a fresh network stay in float, and their convolutions with them (han-e: 1.8 ms for 1.0).
+    """
+    import onnx
+
+    tree = onnx.load_from_string(model)
+    graph = tree.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "Identity" and node.input[0] in weights]:
+        copy = graph.initializer.add()
+        copy.CopyFrom(weights[node.input[0]])
+        copy.name = node.output[0]
+        graph.node.remove(node)
+    content: bytes = tree.SerializeToString()
+    return content
 
 
 @contextlib.contextmanager
