@@ -41,9 +41,8 @@ class OnnxRuntimeEngine(Engine):
     def load(self, network: nn.Module, images: Tensor, threads: int) -> tuple[Sequence[Run], Any]:
         import onnxruntime
 
-        model, array = to_onnx(network, images), images.cpu().numpy()
-        if self._int8:
-            model = quantise_onnx(_unshared(model), [array], {})
+        array = images.cpu().numpy()
+        model = to_onnx_int8(network, images) if self._int8 else to_onnx(network, images)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -65,6 +64,11 @@ def to_onnx(module: nn.Module, images: Tensor) -> bytes:
         warnings.simplefilter("ignore")
         torch.onnx.export(module, (images,), buffer, dynamo=False, input_names=["input"], output_names=["output"])
     return buffer.getvalue()
+
+
+def to_onnx_int8(module: nn.Module, images: Tensor) -> bytes:
+    """The same, quantised with the ranges that these images give."""
+    return quantise_onnx(_unshared(to_onnx(module, images)), [images.cpu().numpy()], {})
 
 
 def _unshared(model: bytes) -> bytes:

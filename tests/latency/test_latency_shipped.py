@@ -20,6 +20,7 @@ from nas.errors import UserError
 from nas.latency import calibrate, measure
 from nas.latency.calibration import draw_networks
 from nas.latency.engines import ENGINES, Runtime
+from nas.latency.onnx_engines import to_onnx_int8
 from nas.latency.segments import example, shipped
 
 DOCUMENT = {
@@ -75,6 +76,18 @@ def test_the_network_is_run(engine: str) -> None:
     else:  # LiteRT's in units of its own scale
         assert np.corrcoef(logits, expected)[0, 1] > 0.99
     assert (logits.dtype, array.dtype) == ((np.int8, np.int8) if engine == "litert-int8" else (np.float32, np.float32))
+
+
+def test_every_convolution_is_quantised_with_its_bias() -> None:
+    """A fresh network's biases are equal, which the exporter made one of, and the quantiser left in float."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    with torch.inference_mode():
+        graph = onnx.load_from_string(to_onnx_int8(shipped(SMALL, 10), example(SMALL))).graph
+    kinds = {name: node.op_type for node in graph.node for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) >= 8
+    assert {kinds.get(name) for node in convolutions for name in node.input} == {"DequantizeLinear"}
 
 
 @pytest.mark.parametrize("engine", ["litert-int8", "onnxruntime-int8"], indirect=True)
