@@ -42,10 +42,12 @@ def measure(architecture: nas.Architecture) -> dict[str, int]:
     """Export a network with random weights; bytes by target, and ``arena``, ``arena_head`` of tflite-micro."""
     torch.manual_seed(0)
     network = nas.build(architecture, CLASSES).eval()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):  # whose channels differ, as after a training
+    for module in network.modules():  # as after a training: exporters write equal tensors once
+        if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.3, 0.3)
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter):
+            nn.init.uniform_(bias, -0.3, 0.3)
     channels, side = architecture.input.channels, architecture.input.resolution
     classes = tuple(f"class {index}" for index in range(CLASSES))
     card = Card(architecture, classes=classes, mean=(0.45,) * channels, std=(0.25,) * channels)

@@ -7,6 +7,7 @@ third of the networks to 10% because the prices differ by kind: a depthwise MAC 
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -140,7 +141,7 @@ class LatencyModel(BaseModel):
 
     def knows(self, segment: Segment) -> bool:
         """Return whether every kind of the segment's layers was timed."""
-        return kinds_of([segment]) <= self.prices.keys()
+        return all(self._priced(kind) is not None for kind in kinds_of([segment]))
 
     def by_layers(self, chain: Sequence[Segment]) -> float:
         """The time in ms of a network with these segments by its layers' prices, without the context."""
@@ -163,10 +164,24 @@ class LatencyModel(BaseModel):
         trust = self.model_variance / (self.model_variance + self.timing_variance / count + 1e-12)
         return modelled * math.exp(trust * math.log(measured / self.alone(segment)))
 
+    def _priced(self, kind: str) -> Prices | None:
+        """Return the prices of a kind of layer; None where it was not timed.
+
+        Poolings of a whole image have a kind for each side. Of a space of many resolutions not all are timed: one that
+        was not has the prices of the nearest.
+        """
+        known, wanted = self.prices.get(kind), _POOL.fullmatch(kind)
+        if known is not None or wanted is None:
+            return known
+        pools = [found for found in map(_POOL.fullmatch, self.prices) if found and found[2] == wanted[2]]
+        if not pools:
+            return None
+        return self.prices[min(pools, key=lambda found: abs(math.log(int(found[1]) / int(wanted[1]))))[0]]
+
     def _layers(self, segment: Segment) -> float:
         total = 0.0
         for kind, quantities in _quantities(segment):
-            prices = self.prices.get(kind)
+            prices = self._priced(kind)
             if prices is None:
                 raise UserError(
                     f"the latency table knows no layer of kind {kind!r}; calibrate for the space of this network"
@@ -256,6 +271,10 @@ def edge_bytes(chain: Sequence[Segment]) -> int:
 def weights_of(chain: Iterable[Segment]) -> int:
     """Bytes of weights."""
     return sum(layer.weights for segment in chain for layer in segment.layers)
+
+
+_POOL = re.compile(r"move1s([1-9]\d*)( \w+)?")
+"""The kind of a pooling: the ratio of its sides, and an activation other than ReLU."""
 
 
 def kinds_of(chain: Iterable[Segment]) -> frozenset[str]:

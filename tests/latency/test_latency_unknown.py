@@ -12,6 +12,8 @@ from nas.driver.settings import Settings
 from nas.driver.stopping import DominanceStopping
 from nas.driver.study import SearchStudy
 from nas.driver.trial_scheduler import TrialScheduler
+from nas.latency.layers import segments
+from nas.latency.model import kinds_of
 
 
 def test_a_network_of_unknown_latency_is_trained_beside_the_search(tmp_path: Path) -> None:
@@ -34,3 +36,12 @@ def test_a_network_of_unknown_latency_is_trained_beside_the_search(tmp_path: Pat
     assert (record.state, record.on_front, record.costs.get("latency")) == ("complete", False, None)
     assert record.beside == "outside the space, its latency is not known, not known to keep latency<=100ms"
     assert any(other.on_front for other in others)
+
+
+def test_a_pooling_of_a_side_that_was_not_timed_has_the_nearest_ones_price() -> None:
+    table = table_of(groups())
+    timed, larger = SPACE.sample(0), SPACE.sample(0).with_input(resolution=12)  # pools 6x6 pixels instead of 4x4
+    tail = segments(larger, 10)[-1]
+    assert not kinds_of([tail]) <= table.prices.keys()
+    assert table.knows(tail)
+    assert 0 < table.predict(timed).value_ms < table.predict(larger).value_ms
