@@ -40,12 +40,15 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
     columns = {"ms, measured": "measured_latency"} if measured else {}
     if len(measured) < len(front) and any("latency" in figures for figures in latencies.values()):
         columns["ms, predicted"] = "latency"
-    table = _table("", "Network", "Validation", "Test", "Size", "MACs", *columns, "")
+    # The front is in its order where it is what was searched for.
+    balanced = ["Balanced"] if any(objective.name == "balanced_accuracy" for objective in run.objectives) else []
+    table = _table("", "Network", *balanced, "Validation", "Test", "Size", "MACs", *columns, "")
     for rank, record in enumerate(front, 1):
         test = record.confirmed.get("test_accuracy")
         table.add_row(
             str(rank),
             shown_name(run, record),
+            *(percent(record.balanced_accuracy, run.data.get("validation")) for _ in balanced),
             percent(record.accuracy, run.data.get("validation")),
             percent(test, run.data.get("test")),
             show("size", record.costs["size"]),

@@ -56,3 +56,14 @@ def test_it_says_how_the_networks_asked_for_stand(run: Run) -> None:
     for record in run.records:
         if record.origin and record.state == "complete":
             assert record.architecture.name in text
+
+
+def test_balanced_accuracy_is_shown_where_it_was_searched_for(run: Run) -> None:
+    assert "Balanced" not in screen_of(run)
+    balanced = copy.copy(run)
+    balanced.settings = replace(run.settings, objectives=("balanced_accuracy", "size"))
+    balanced.records = [replace(record, balanced_accuracy=0.5 + record.number / 1000) for record in run.records]
+    assert balanced.front_records == sorted(balanced.front_records, key=lambda record: -record.number)
+    lines = [line for line in screen_of(balanced).splitlines() if " found" in line or " published" in line]
+    for rank, record in enumerate(balanced.front_records, 1):
+        assert f"{50 + record.number / 10:.0f} %" in next(line for line in lines if line.split()[0] == str(rank))
