@@ -64,6 +64,6 @@ def test_balanced_accuracy_is_shown_where_it_was_searched_for(run: Run) -> None:
     balanced.settings = replace(run.settings, objectives=("balanced_accuracy", "size"))
     balanced.records = [replace(record, balanced_accuracy=0.5 + record.number / 1000) for record in run.records]
     assert balanced.front_records == sorted(balanced.front_records, key=lambda record: -record.number)
-    lines = [line for line in screen_of(balanced).splitlines() if " found" in line or " published" in line]
+    lines = [line for line in screen_of(balanced).splitlines() if line.rstrip().endswith(("found", "published"))]
     for rank, record in enumerate(balanced.front_records, 1):
         assert f"{50 + record.number / 10:.0f} %" in next(line for line in lines if line.split()[0] == str(rank))
