@@ -61,7 +61,7 @@ class Operator(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # equal to itself alone, so that caches need no hash of all operators
-class Part:
+class CountedPart:
     """A part of a network (stem, block, head): what its operators add up to, and how to list them again.
 
     A search meets tens of thousands of parts and counts all of them; kept lists would slow the garbage collector down.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from nas.architecture.document import Architecture, Block
 from nas.architecture.frame import Head, Stem
-from nas.blocks.complexity import ACTIVATIONS, FLOAT_BYTES, Operator, Part, Recorder
+from nas.blocks.complexity import ACTIVATIONS, FLOAT_BYTES, CountedPart, Operator, Recorder
 
 
 class Cost(NamedTuple):
@@ -85,7 +85,7 @@ def layers(architecture: Architecture, num_classes: int = 10) -> list[PlacedLaye
     ]
 
 
-def parts(architecture: Architecture, num_classes: int = 10) -> list[Part]:
+def parts(architecture: Architecture, num_classes: int = 10) -> list[CountedPart]:
     """List the network's parts in order: stem, every block, head; each is counted once and cached."""
     image, biased = architecture.input, architecture.norm == "none"
     activation, blocks = architecture.activation, list(architecture.blocks())
@@ -99,7 +99,7 @@ def parts(architecture: Architecture, num_classes: int = 10) -> list[Part]:
 
 
 @functools.lru_cache(maxsize=100_000)
-def block_part(block: Block) -> Part:
+def block_part(block: Block) -> CountedPart:
     """Count one block, once: a search meets the same ones over and over."""
 
     def record() -> list[Operator]:
@@ -108,11 +108,13 @@ def block_part(block: Block) -> Part:
         block.spec.record(block, recorder)
         return recorder.operators
 
-    return Part.of(record)
+    return CountedPart.of(record)
 
 
 @functools.lru_cache(maxsize=10_000)
-def stem_part(stem: Stem, stem_channels: int, channels: int, resolution: int, activation: str, biased: bool) -> Part:
+def stem_part(
+    stem: Stem, stem_channels: int, channels: int, resolution: int, activation: str, biased: bool
+) -> CountedPart:
     """Count a stem, once; `stem_channels` are those of its output."""
 
     def record() -> list[Operator]:
@@ -123,13 +125,13 @@ def stem_part(stem: Stem, stem_channels: int, channels: int, resolution: int, ac
             recorder.pool(stem.pool_stride, stem.padding)
         return recorder.operators
 
-    return Part.of(record)
+    return CountedPart.of(record)
 
 
 @functools.lru_cache(maxsize=10_000)
 def head_part(
     head: Head, channels: int, resolution: int, head_channels: int, num_classes: int, activation: str, biased: bool
-) -> Part:
+) -> CountedPart:
     """Count a head, once: last convolution, pooling and classifier."""
 
     def record() -> list[Operator]:
@@ -146,7 +148,7 @@ def head_part(
             recorder.linear(num_classes)
         return recorder.operators
 
-    return Part.of(record)
+    return CountedPart.of(record)
 
 
 _LAYERLESS = ("add", "sum", "concat", *ACTIVATIONS)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from nas.blocks.complexity import PLAIN_CONVOLUTIONS, Operator, Part, Tensor
+from nas.blocks.complexity import PLAIN_CONVOLUTIONS, CountedPart, Operator, Tensor
 
 
-def folded(part: Part) -> tuple[Operator, ...]:
+def folded(part: CountedPart) -> tuple[Operator, ...]:
     """Fold the norms and the sums of plain convolutions of one part.
 
     A convolution that takes a norm has biases. Of a pyramid of plain convolutions that are added, the largest one

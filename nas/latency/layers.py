@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from nas.architecture.document import Architecture
-from nas.blocks.complexity import ACTIVATIONS, FLOAT_BYTES, Operator, Part, Tensor
+from nas.blocks.complexity import ACTIVATIONS, FLOAT_BYTES, CountedPart, Operator, Tensor
 from nas.costs.analytic import parts
 from nas.costs.folded import folded
 
@@ -55,7 +55,7 @@ def segments(architecture: Architecture, num_classes: int) -> list[Segment]:
 
 
 @functools.lru_cache(maxsize=100_000)
-def part_segment(part: Part, activation: str) -> Segment:
+def part_segment(part: CountedPart, activation: str) -> Segment:
     """One part's layers; a search meets the same parts over and over."""
     operators = folded(part)
     written = {operator.writes.number: operator for operator in operators}

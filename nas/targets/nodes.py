@@ -6,7 +6,7 @@ In channels-last order, each convolution with its bias and its activation inside
 from collections.abc import Callable
 from typing import NamedTuple
 
-from nas.blocks.complexity import Operator, Part
+from nas.blocks.complexity import CountedPart, Operator
 from nas.blocks.geometry import POOL_KERNEL
 from nas.costs.folded import folded
 
@@ -34,7 +34,7 @@ class Node(NamedTuple):
         return self.shape[-1]
 
 
-def nodes_of(part: Part) -> tuple[Node, ...]:
+def nodes_of(part: CountedPart) -> tuple[Node, ...]:
     """List the nodes of one part; activation 0 is its input, the last node writes its output."""
     lowering = _Lowering()
     for operator in folded(part):

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Mapping
 
 from nas.architecture.document import Architecture
-from nas.blocks.complexity import Operator, Part
+from nas.blocks.complexity import CountedPart, Operator
 from nas.costs.analytic import parts
 from nas.costs.folded import folded
 from nas.targets.tflite import document_bytes
@@ -71,7 +71,7 @@ def file_bytes(architecture: Architecture, num_classes: int, *, int8: bool) -> i
 
 
 @functools.lru_cache(maxsize=100_000)
-def _part_bytes(part: Part, int8: bool) -> float:
+def _part_bytes(part: CountedPart, int8: bool) -> float:
     kinds = _INT8 if int8 else _FP32
     total = 0.0
     for operator in folded(part):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from nas.architecture.document import Architecture
 from nas.blocks import Stage
-from nas.blocks.complexity import Part
+from nas.blocks.complexity import CountedPart
 from nas.costs.analytic import parts
 from nas.targets.nodes import WEIGHTED, Node, Shape, nodes_of, normalisation
 
@@ -149,7 +149,7 @@ def _summaries(architecture: Architecture, num_classes: int) -> list[Summary]:
 
 
 @functools.lru_cache(maxsize=100_000)
-def _summary(part: Part) -> Summary:
+def _summary(part: CountedPart) -> Summary:
     return _summed(nodes_of(part))
 
 
