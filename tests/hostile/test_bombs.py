@@ -197,7 +197,8 @@ def test_what_a_record_says_stays_in_its_folder(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"here"}
     assert {path.name for path in run.parent.iterdir()} == {"run"}
     written = {path.name for path in run.iterdir()}
-    assert written == {"run.yaml", STUDY_FILE, "trials.csv", "front", "checkpoints", "report.html"}
+    known = {"run.yaml", "data.json", STUDY_FILE, "trials.csv", "front", "judged", "checkpoints", "report.html"}
+    assert written == known
     assert "<script>alert" not in (run / "report.html").read_text()
 
 
