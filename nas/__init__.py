@@ -74,4 +74,6 @@ def __getattr__(name: str) -> Any:
     # Imported when first used: torch, Ray and Optuna take seconds, and `nas --help` needs none of them.
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "api":  # all functions, also those with a command of their own; torch comes with it
+        return importlib.import_module("nas.api")
     raise AttributeError(f"module 'nas' has no attribute {name!r}")
