@@ -254,6 +254,7 @@ class TestCalibration:
         found = calibrate(SPACE, networks=64, budget_seconds=0, isolate=False)
         assert found.held_out.networks == GROUP
 
+    @pytest.mark.slow
     def test_goes_on_after_a_kill(self, tmp_path: Path) -> None:
         partial, space = tmp_path / "partial", tmp_path / "space.json"
         space.write_text(json.dumps(DOCUMENT))

@@ -268,6 +268,7 @@ def test_a_comparison(browser, run: Run, tmp_path: Path) -> None:
     assert "other" in browser("return document.querySelector('.card').textContent")
 
 
+@pytest.mark.slow
 def test_a_thousand_trials_are_small_and_open_fast(browser, tmp_path: Path) -> None:
     run = invented_run(
         tmp_path / "big", trials=1000, epochs=12, fails=lambda n: "out of memory" if n % 50 == 7 else None

@@ -160,6 +160,7 @@ def test_a_training_goes_on_with_the_recipe_it_began_with(
     assert_same_training(whole.checkpoint.parent, out)
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_equal_an_uninterrupted_training(digits: Dataset, tmp_path: Path) -> None:
     """A real process, killed wherever it happens to be."""
     recipe = RECIPE.with_epochs(40)
