@@ -1,4 +1,4 @@
-"""What the commands do, as functions: the command line is a thin layer over these."""
+"""The commands as functions; the command line is a thin layer over these."""
 
 import sys
 import time
@@ -340,7 +340,7 @@ def profile(
     resolution: int | None = None,
     target: str | None = None,
 ) -> dict[str, Any]:
-    """What a network costs; `nas profile --json` in Python. With a target: the file and the memory there, too."""
+    """Profile a network's costs; `nas profile --json` in Python. With a target: the file and the memory there, too."""
     wanted = target_named(target) if target is not None else None
     network = load(architecture)
     if resolution is not None:

@@ -256,7 +256,7 @@ def data(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """What a data set is like: classes, sizes, what is skipped, copies; a page of images as a network sees them."""
+    """Describe a data set: classes, sizes, skipped files, copies; a page of images as a network sees them."""
     from nas import api
     from nas.console import print_data
 
@@ -310,7 +310,7 @@ def predict(
     top: Annotated[int, typer.Option(help="Number of classes per image.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """What a trained network sees in images: the likeliest classes with their probabilities."""
+    """Classify images by a trained network: the likeliest classes with their probabilities."""
     from nas.console import print_predictions
     from nas.export.predict import predict as classify
 
@@ -345,7 +345,7 @@ def profile(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a network costs: parameters, MACs, size, memory; checked by thop and torch."""
+    """Profile a network: parameters, MACs, size, memory; checked by thop and torch."""
     from nas import api
     from nas.console import print_profile
 

@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class OnCommandLine:
-    """Where a command's option differs from the field, as the last item of an ``Annotated``.
+    """Differences of a command's option from its field, as the last item of an ``Annotated``.
 
     name     of the option
     default  of the option; None where the command has to know whether it was given

@@ -1,4 +1,4 @@
-"""What a network runs and what that costs, written down while walking through it, without building it.
+"""Operators of a network and their costs, recorded while walking through it, without building it.
 
 A :class:`Recorder` follows one image through the layers: it knows the current tensor, and each method stands for one
 layer. The blocks (:mod:`nas.blocks`) call it in a method beside their layers. What it leaves is a list of *operators*

@@ -1,4 +1,4 @@
-"""What a part of a search tells the runner: which network next, and whether a trial goes on. Knows nothing of Ray."""
+"""Interface of a search's part to the runner: the next network, and whether a trial goes on. Knows nothing of Ray."""
 
 import time
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What defines a search: enough to run it again. Written to ``run.yaml`` and kept in the study."""
+"""Settings that define a search: enough to run it again. Written to ``run.yaml`` and kept in the study."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -87,7 +87,7 @@ class Settings:
         check_published(self.published)
 
     def is_same_search(self, other: "Settings") -> bool:
-        """Whether the two differ at most in what a resumed search may change."""
+        """Return whether the two differ at most in what a resumed search may change."""
         free = {name: getattr(other, name) for name in CHANGEABLE}
         if absolute(self.dataset) == absolute(other.dataset):  # as it was given, in older runs
             free["dataset"] = other.dataset
@@ -108,7 +108,7 @@ class Settings:
 
     @property
     def needs_latency(self) -> bool:
-        """Whether the search has to know latencies before it trains."""
+        """Return whether the search has to know latencies before it trains."""
         return "latency" in self.objectives or any(limit.objective.name == "latency" for limit in self.parsed_limits)
 
     @property

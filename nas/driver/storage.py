@@ -1,4 +1,4 @@
-"""Where a search's study lies: a journal file in the run's folder, or a database."""
+"""Storage of a search's study: a journal file in the run's folder, or a database."""
 
 from pathlib import Path
 

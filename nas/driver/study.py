@@ -59,7 +59,7 @@ def curve_of(attributes: Mapping[str, Any]) -> list[dict[str, float]]:
 
 
 def may_stand_on_front(trial: FrozenTrial) -> bool:
-    """Whether a trial competes for the front: trained to the end, in the space and its limits, each network once."""
+    """Check that a trial competes for the front: trained to the end, in the space and its limits, each network once."""
     return trial.state == TrialState.COMPLETE and not {"twin", "beside"} & trial.user_attrs.keys()
 
 
@@ -255,15 +255,15 @@ class SearchStudy:
         return list(self._open)
 
     def epochs_done(self, number: int) -> int:
-        """How many epochs of a running trial are written down."""
+        """Count the recorded epochs of a running trial."""
         return len(self._curves[number])
 
     def is_queued(self, number: int) -> bool:
-        """Whether a trial was queued, and not proposed."""
+        """Return whether a trial was queued, and not proposed."""
         return "fixed_params" in self._frozen(number).system_attrs
 
     def is_beside(self, number: int) -> bool:
-        """Whether a trial takes no part in the competition for the front; see :meth:`why_beside`."""
+        """Return whether a trial stands beside the search, never on its front; see :meth:`why_beside`."""
         return "beside" in self._frozen(number).user_attrs
 
     def _ask(self) -> Trial:

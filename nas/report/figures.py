@@ -21,7 +21,7 @@ PAGE_ONLY = ("least_width", "narrow_height")
 
 
 class Sources:
-    """What a run's figures are drawn from; what takes long is computed when the first figure asks for it."""
+    """Sources of a run's figures; what takes long is computed when the first figure asks for it."""
 
     def __init__(self, run: Run, printed: Sequence[Printed] = ()) -> None:
         self.run = run

@@ -20,7 +20,7 @@ _MOST_NUMBERS = 25
 
 
 def run_sections(run: Run) -> tuple[Summary | None, str, Judgement | None]:
-    """What a run's folder knows of its images: the data set, and a network with its judgement of the test images.
+    """Read a run's records of its images: the data set, and a network with its judgement of the test images.
 
     The network is the first of the front whose judgement is known.
 

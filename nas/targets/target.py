@@ -11,7 +11,7 @@ CostInBytes = Callable[[Architecture, int], int]
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What a network costs where it ships.
+    """A file format and a runtime, with a network's costs there.
 
     Attributes:
         name: as ``--target`` gives it.

@@ -54,7 +54,7 @@ class Buffer(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Summary:
-    """What a part adds to the file and to the arena."""
+    """A part's share of the file and of the arena."""
 
     nodes: int
     weighted: int

@@ -38,7 +38,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Reading:
-    """How a folder's images are read.
+    """Settings of reading a folder's images.
 
     resolution  side of the squares; without it,
     at_most     is it, or the largest image's side where all are smaller, so that small images are not enlarged;

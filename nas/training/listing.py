@@ -34,7 +34,7 @@ _HEIF = frozenset({".heic", ".heif", ".hif"})
 
 @dataclass
 class Facts:
-    """What is known of a folder of images once it is read, as plain values.
+    """Facts of a folder of images once it is read, as plain values.
 
     read      number of images by ending
     skipped   number of files by ending and reason

@@ -1,4 +1,4 @@
-"""What a training takes over from where it comes: its own beginning where it is resumed, or a search."""
+"""Origin of a training: its own beginning where it is resumed, or the search that found its network."""
 
 import logging
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Origin:
-    """What a training takes over where it is not told otherwise: of a training that is resumed, or of the search that
+    """Values that a training takes over unless told otherwise: of a training that is resumed, or of the search that
     found the network.
 
     dataset     its name
