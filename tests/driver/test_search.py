@@ -327,8 +327,10 @@ def test_a_hundred_trials_leave_no_handles_and_few_files(tmp_path):
     assert handles_later <= handles + 2
     assert memory_later - memory < 20
     front = {run.checkpoint(record).name for record in run.front_records}
-    files = [path for path in run.path.rglob("*") if path.is_file() and path.parent.name != "front"]
-    assert sorted(file.name for file in files if file.name not in front) == ["run.yaml", "study.journal", "trials.csv"]
+    files = [path for path in run.path.rglob("*") if path.is_file() and path.parent.name not in ("front", "judged")]
+    few = ["data.json", "run.yaml", "study.journal", "trials.csv"]
+    assert sorted(file.name for file in files if file.name not in front) == few
+    assert len(list((run.path / "judged").iterdir())) == len(run.front_records)
 
 
 KILLS = 10
