@@ -33,7 +33,17 @@ def printable(text: str) -> str:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library's error says, or its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def first_mistake(error: ValidationError) -> tuple[str, str]:
     """The first thing that pydantic found wrong: the path to the value, dotted, and what is wrong with it."""
     first = error.errors(include_url=False, include_input=False)[0]
     return ".".join(str(part) for part in first["loc"]), first["msg"]
+
+
+def damaged(where: str, error: ValidationError) -> UserError:
+    """The error of a file that pydantic refused, which names the first thing that is wrong in it."""
+    return UserError("{}: damaged: {}: {}".format(where, *first_mistake(error)))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from nas.errors import UserError
+from nas.errors import UserError, first_line
 
 MOST_PIXELS = 4096
 """Of an image's side; no input of ours is larger than half of it."""
@@ -141,7 +141,7 @@ def decode_file(file: Path, side: int, fit: Fit = "crop", white: float | None = 
             upright = _to_rgb(ImageOps.exif_transpose(image), white)
             return np.asarray(_square(upright, side, fit), dtype=np.uint8)
     except Exception as error:  # what a damaged image breaks in Pillow's readers can be anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"image {file}: cannot be read ({reason}); repair or remove it") from error
 
 

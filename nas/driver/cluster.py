@@ -19,7 +19,7 @@ from nas.driver.memory import memory_bytes
 from nas.driver.options import Resources
 from nas.driver.processes import descendants
 from nas.driver.ray_watchdog import watched
-from nas.errors import UserError
+from nas.errors import UserError, first_line
 from nas.files import home_folder
 from nas.training.cpu import available_cores, worker_environment
 
@@ -105,7 +105,7 @@ def card_of(workers: Workers, look: Callable[[], Card] = _card) -> Card | None:
     try:
         card: Card = ray.get(ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(look).remote())
     except RayTaskError as error:
-        reason = (str(error.cause).splitlines() or [type(error.cause).__name__])[0]
+        reason = first_line(error.cause)
         raise UserError(
             f"gpus-per-trial {workers.gpus:g}: torch sees no GPU on a worker's machine ({reason})"
         ) from error

@@ -7,7 +7,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from nas.driver.journal import RunJournal
-from nas.errors import UserError
+from nas.errors import UserError, first_line
 
 STUDY_FILE = "study.journal"
 
@@ -42,4 +42,4 @@ def open_storage(
     except ImportError as error:
         raise UserError(f"--storage {shown}: its driver is not installed: {error.__cause__ or error}") from error
     except Exception as error:  # every database driver has errors of its own
-        raise UserError(f"--storage {shown}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        raise UserError(f"--storage {shown}: {first_line(error)}") from error

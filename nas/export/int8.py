@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nas.errors import first_line
 from nas.export.check import ExportError, write
 from nas.extras import require
 from nas.network.onnx_int8 import quantise_onnx
@@ -42,7 +43,7 @@ def quantise(model: Path, path: Path, images: Tensor) -> Quantised:
     try:
         content = quantise_onnx(model.read_bytes(), batches, origin)
     except Exception as error:  # the quantiser raises whatever its steps raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ExportError(f"ONNX Runtime cannot quantise this model: {reason}") from error
     write(path, content)
     return Quantised(path, len(content), model.stat().st_size, len(images))

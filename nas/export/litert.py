@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.architecture.document import Architecture
-from nas.errors import UserError
+from nas.errors import UserError, first_line
 from nas.export.check import ExportError, Normalised, Shipped, compare, write
 from nas.export.int8 import Quantised
 from nas.extras import muted, require
@@ -183,4 +183,4 @@ def _one_line(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # what a converter's steps raise has no common base
-        raise ExportError(f"{what}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        raise ExportError(f"{what}: {first_line(error)}") from error

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.architecture.document import Architecture
-from nas.errors import UserError
+from nas.errors import UserError, first_line
 from nas.extras import muted, require
 from nas.latency.engine import Engine, Run
 from nas.network.litert import ChannelsLast, check_operators, quantise_tflite, to_tflite
@@ -63,7 +63,7 @@ class LiteRTEngine(Engine):
                 interpreter = Interpreter(model_content=pack(model), num_threads=threads)
                 interpreter.allocate_tensors()
         except Exception as error:  # what a converter's steps raise has no common base
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UserError(f"engine {self._name}: LiteRT does not run this network: {reason}") from error
         (entry,), (end,) = interpreter.get_input_details(), interpreter.get_output_details()
 

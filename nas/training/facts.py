@@ -11,7 +11,7 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from nas.errors import UserError, first_mistake
+from nas.errors import damaged
 from nas.training.data import PARTS, Dataset
 from nas.training.likeness import pixel_hashes
 from nas.training.pictures import PICTURE
@@ -165,7 +165,7 @@ def read_summary(text: str, where: str) -> Summary:
     try:
         return TypeAdapter(Summary).validate_json(text)
     except ValidationError as error:
-        raise UserError("{}: damaged: {}: {}".format(where, *first_mistake(error))) from error
+        raise damaged(where, error) from error
 
 
 def _spread(values: Any) -> list[float]:

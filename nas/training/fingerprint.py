@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from nas.errors import UserError, first_mistake
+from nas.errors import UserError, damaged
 from nas.training.images import Images, mixed, name_hashes
 
 _Hashes = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
@@ -85,7 +85,7 @@ def read_fingerprint(value: Any, where: str) -> Fingerprint | None:
             for part, text in fields.get("files", {}).items()
         }
     except ValidationError as error:
-        raise UserError("{}: damaged: {}: {}".format(where, *first_mistake(error))) from error
+        raise damaged(where, error) from error
     except ValueError as error:
         raise UserError(f"{where}: damaged: the list of its files") from error
     return Fingerprint(fields["classes"], fields["digest"], files)

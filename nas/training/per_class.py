@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from nas.errors import UserError, first_mistake
+from nas.errors import UserError, damaged
 from nas.training.evaluate import Scores
 from nas.training.images import Images
 from nas.training.pictures import PICTURE, picture
@@ -133,7 +133,7 @@ def read_judgement(text: str, where: str) -> Judgement:
     try:
         judgement = _JUDGEMENT.validate_json(text)
     except ValidationError as error:
-        raise UserError("{}: damaged: {}: {}".format(where, *first_mistake(error))) from error
+        raise damaged(where, error) from error
     classes = len(judgement["classes"])
     if [len(row) for row in judgement["confusion"]] != [classes] * classes:
         raise UserError(f"{where}: damaged: confusion: {classes} rows and columns are needed")

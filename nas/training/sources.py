@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.errors import UserError
+from nas.errors import UserError, first_line
 from nas.files import home_folder
 from nas.training.images import Images
 from nas.training.listing import Facts
@@ -162,7 +162,7 @@ def _open(name: str, spec: _Downloaded, root: Path, part: str) -> Any:
         for folder in missing:
             with suppress(OSError):  # not empty: part of a download
                 folder.rmdir()
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"data set {name!r} is not (or not whole) in {root} and could not be downloaded ({reason}): "
             f"{spec.manual.format(root=root)}, or name its folder with --data-dir"
