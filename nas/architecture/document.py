@@ -120,6 +120,11 @@ class Architecture(Part):
         """The last convolution is widened, never thinned (MobileNetV2, section 3.3)."""
         return scale(self.head.channels, max(1, self.width)) if self.head.channels else 0
 
+    @property
+    def has_experts(self) -> bool:
+        """True where a stage has conditional convolutions."""
+        return any(getattr(stage, "experts", 1) > 1 for stage in self.stages)
+
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks from the stem to the head, each with its channels, stride and input size worked out."""
         channels = self.stem_channels

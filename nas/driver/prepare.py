@@ -17,7 +17,7 @@ from nas.driver.options import SearchOptions
 from nas.driver.settings import PUBLISHED, Settings
 from nas.driver.study import CostFunction
 from nas.errors import UserError
-from nas.latency import ENGINES, Prediction, Runtime, Table, load_table, measure, table_for
+from nas.latency import Prediction, Runtime, Table, load_table, measure, table_for
 from nas.latency.layers import segments
 from nas.targets import TARGETS, Target
 from nas.targets.restrict import restricted
@@ -79,7 +79,7 @@ def check_latency(target: Target, settings: Settings) -> None:
     Raises:
         UserError: so it is.
     """
-    if settings.needs_latency and settings.latency_table is None and target.engine not in ENGINES:
+    if settings.needs_latency and settings.latency_table is None and target.engine is None:
         raise UserError(
             f"target {target.name}: its latency cannot be measured here; leave latency out of the objectives and "
             "limits (macs tells much of it), or give --latency-table"
@@ -88,7 +88,7 @@ def check_latency(target: Target, settings: Settings) -> None:
 
 def objectives_for(target: Target, objectives: Sequence[str], has_table: bool) -> tuple[str, ...]:
     """Return the objectives of a search; memory takes latency's place in the default ones where no latency is known."""
-    if has_table or target.engine in ENGINES or tuple(objectives) != tuple(SearchOptions.objectives):
+    if has_table or target.engine is not None or tuple(objectives) != tuple(SearchOptions.objectives):
         return tuple(objectives)
     log.info("target %s: its latency cannot be measured here, so memory is an objective in its place", target.name)
     return ("accuracy", "size", "memory")
@@ -96,7 +96,7 @@ def objectives_for(target: Target, objectives: Sequence[str], has_table: bool) -
 
 def runtime_of(target: Target) -> Runtime:
     """Return how a target's latencies are measured: its engine on one thread of the CPU."""
-    return Runtime(target.engine) if target.engine in ENGINES and target.engine is not None else Runtime()
+    return Runtime(target.engine) if target.engine is not None else Runtime()
 
 
 def load(settings: Settings) -> Dataset:

@@ -34,7 +34,7 @@ class ChannelsLast(nn.Module):
 
 def check_operators(architecture: Architecture, advice: str) -> None:
     """Raise UserError, with what to do instead, unless LiteRT knows the network's operators."""
-    if any(getattr(stage, "experts", 1) > 1 for stage in architecture.stages):
+    if architecture.has_experts:
         raise UserError(
             f"{architecture.name}: conditional convolutions (experts above 1) do not run in LiteRT; {advice}"
         )

@@ -22,6 +22,5 @@ LITERT_INT8 = Target(
     size=partial(file_bytes, int8=True),
     memory=peak_int8,
     int8=True,
-    per_channel=True,
     knows_experts=False,
 )

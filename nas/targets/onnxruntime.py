@@ -21,5 +21,4 @@ ONNXRUNTIME_INT8 = Target(
     size=partial(file_bytes, int8=True),
     memory=peak_int8,
     int8=True,
-    per_channel=True,
 )

@@ -17,8 +17,7 @@ class Target:
         name: as ``--target`` gives it.
         ending: of the file's name.
         engine: the latency engine (:mod:`nas.latency.engines`); None where no latency is known.
-        int8: weights and activations are int8.
-        per_channel: int8 weights have a scale per output channel.
+        int8: weights, per output channel, and activations are int8.
         size: the file's bytes.
         memory: bytes that a run needs.
         knows_experts: the runtime runs conditional convolutions.
@@ -31,12 +30,11 @@ class Target:
     size: CostInBytes
     memory: CostInBytes
     int8: bool = False
-    per_channel: bool = False
     knows_experts: bool = True
     aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def objection(self, architecture: Architecture) -> str | None:
         """Return why the target cannot run a network, or None where it can."""
-        if not self.knows_experts and any(getattr(stage, "experts", 1) > 1 for stage in architecture.stages):
+        if not self.knows_experts and architecture.has_experts:
             return f"conditional convolutions (experts above 1) do not run on {self.name}"
         return None

@@ -18,7 +18,6 @@ TFLITE_MICRO = Target(
     size=partial(file_bytes, int8=True, card=False),
     memory=_arena,
     int8=True,
-    per_channel=True,
     knows_experts=False,
     aliases={"flash": "size"},
 )
