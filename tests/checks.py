@@ -111,3 +111,14 @@ def check_counts(architecture: nas.Architecture, num_classes: int) -> None:
     assert sum(item.layer.params for item in placed) == counted.params
     assert sum(item.layer.macs for item in placed) == counted.macs
     assert sum(part["macs"] for part in described["parts"]) == counted.macs
+
+
+def dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Of accuracy and size, by definition."""
+    return one[0] >= other[0] and one[1] <= other[1] and one != other
+
+
+def dominated(row: dict[str, str], rows: list[dict[str, str]]) -> bool:
+    """Return whether one of a table's other rows dominates this one in accuracy and size."""
+    own, *others = ((float(item["accuracy"]), float(item["size_bytes"])) for item in (row, *rows))
+    return any(dominates(other, own) for other in others)

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import checks
 import optuna
 import pytest
 import runs
@@ -100,11 +101,6 @@ def search(study, trials, accuracy):
     return scheduler, reached
 
 
-def dominates(one, other):
-    """Of accuracy and size, by definition."""
-    return one[0] >= other[0] and one[1] <= other[1] and one != other
-
-
 @pytest.fixture
 def limited(tmp_path: Path, small_space):
     """A run with a limit, a network that the space contains over it, and a better one than all outside the space."""
@@ -136,7 +132,7 @@ def test_references_are_trained_whatever_the_limits_and_never_on_the_front(limit
     kept = [r for r in run.records if r.state == "complete" and r.twin is None and r.number > 1]
     assert kept and all(record.costs["size"] <= limit for record in kept)
     places = {record.number: (record.accuracy, record.costs["size"]) for record in kept}
-    front = {number for number, one in places.items() if not any(dominates(o, one) for o in places.values())}
+    front = {number for number, one in places.items() if not any(checks.dominates(o, one) for o in places.values())}
     assert {record.number for record in run.front_records} == front
     assert run.best().number in front
     # Nothing was stopped for the network outside, which is better than all of them at every epoch.

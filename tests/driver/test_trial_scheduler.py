@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack, contextmanager
 
+import checks
 import optuna
 import pytest
 import runs
@@ -204,11 +205,6 @@ def test_how_many_failures_end_the_search_can_be_said(make_scheduler, tmp_path, 
     assert scheduler.broken == "2 trials in a row failed, the last with: second"
 
 
-def dominates(one, other):
-    """Of accuracy and size, by definition."""
-    return one[0] >= other[0] and one[1] <= other[1] and one != other
-
-
 def test_a_queued_network_is_never_stopped_and_proposals_are_compared_with_it(tmp_path, small_space, make_scheduler):
     queue = [small_space.sample(seed) for seed in range(3)]
     scheduler = make_scheduler(tmp_path, small_space, queue=queue, trials=8)
@@ -233,7 +229,7 @@ def test_weights_go_when_their_trial_ends_off_the_front_or_falls_off_it(make_sch
     while candidate := scheduler.next_candidate():
         train(scheduler, candidate)
         complete = [t for t in trials(scheduler) if t.state == TrialState.COMPLETE and "twin" not in t.user_attrs]
-        front = {t.number for t in complete if not any(dominates(o.values, t.values) for o in complete)}
+        front = {t.number for t in complete if not any(checks.dominates(o.values, t.values) for o in complete)}
         kept = (kept | {candidate.number}) - set(discarded)
         assert kept == front
     assert len(discarded) == len(set(discarded)) > 0
