@@ -93,6 +93,11 @@ class SearchOptions:
         "Published networks to train first, whatever the limits: references (E, MobileNetV2, PydMobileNet), "
         "contained (in the space), all, none, or NAME,...",
     ] = "references"
+    references: Annotated[
+        int | None,
+        "Number of thinner references to train too, the line to beat: E and MobileNetV2 at widths 0.25, 0.5 and 0.75, "
+        "PydMobileNets (default: up to 6 within a fifth of the trials).",
+    ] = None
     enqueue: Annotated[Sequence[str | Path | Architecture], "Own networks to train first, whatever the limits."] = ()
     warm_start: Annotated[Path | str | None, "Earlier run whose finished networks are imported."] = None
     latency_table: Annotated[

@@ -210,7 +210,7 @@ def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Queued]:
     Raises:
         UserError: one that was asked for by name does not fit the images.
     """
-    if not settings.enqueue and settings.published == "none":
+    if not settings.enqueue and settings.published == "none" and not settings.references:
         return []
     target = settings.parsed_target
     if settings.published not in PUBLISHED:
@@ -231,15 +231,17 @@ def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Queued]:
     beside = references.chosen(
         settings.published,
         published,
+        thinner=settings.references,
         trials=settings.trials,
         space=space,
         limits=settings.parsed_limits,
         costs=cost_function(len(dataset.classes), target=target),
     )
     unique: dict[str, Queued] = {}
-    for architecture in [*asked_for, *beside]:
-        origin = "published" if architecture.id in known else "own"
-        unique.setdefault(architecture.id, Queued(architecture, origin))
+    for architecture in asked_for:
+        unique.setdefault(architecture.id, Queued(architecture, "published" if architecture.id in known else "own"))
+    for architecture in beside:
+        unique.setdefault(architecture.id, Queued(architecture, "published"))
     return list(unique.values())
 
 

@@ -73,6 +73,7 @@ class Settings:
     reduction: Annotated[int, Field(ge=1)] = SearchOptions.reduction
     first_rung: Annotated[int, Field(ge=1)] = 1
     published: str = SearchOptions.published
+    references: Annotated[int, Field(ge=0)] | None = SearchOptions.references
     enqueue: tuple[dict[str, Any], ...] = ()
     warm_start: str | None = None
     latency_table: str | None = None

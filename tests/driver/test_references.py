@@ -38,8 +38,8 @@ def test_the_references_of_the_first_command_hold_the_three_promised_networks():
     assert names[:2] == ["han-e", "mobilenetv2-cifar"]
     # The space's networks have 28 k to 73 M parameters at this input, their middle is above the largest PydMobileNets.
     assert names[2:4] == ["pydmobilenet-add-29-1", "pydmobilenet-concat-29-0.75"]
-    # A fifth of the budget: the two cheapest others that the space contains.
-    assert names[4:] == ["han-d", "han-g"]
+    # A fifth of the budget: two thinner ones, which fill the widest gaps of the line below them.
+    assert names[4:] == ["pydmobilenet-add-29-0.25", "pydmobilenet-add-29-0.5"]
 
 
 def test_what_the_space_contains_comes_after_the_references_up_to_a_fifth_of_the_budget():
@@ -48,7 +48,32 @@ def test_what_the_space_contains_comes_after_the_references_up_to_a_fifth_of_the
     assert len(names_queued(trials=8)) == 4
     assert names_queued(trials=3) == ["han-e"]
     names = names_queued(trials=200)
-    assert len(names) == 10 and set(names[4:]) == contained - {"han-e", "mobilenetv2-cifar"}
+    assert len(names) == 16 and set(names[10:]) == contained - {"han-e", "mobilenetv2-cifar"}
+
+
+def test_the_line_is_as_long_as_asked_for_and_lies_where_networks_may_be():
+    assert len(names_queued(trials=200, references=2)) == 12
+    assert names_queued(trials=32, references=0)[4:] == ["han-d", "han-g"]
+    assert len(names_queued(trials=20, references=30)) == 10  # half of the budget is the search's
+    everything = names_queued(published="none", references=40, trials=100)
+    thin = {f"{name}-{width}" for name in ("han-e", "mobilenetv2-cifar") for width in (0.25, 0.5, 0.75)}
+    assert thin <= set(everything) and all(name.startswith("pydmobilenet-") for name in set(everything) - thin)
+    # All are over this limit: the smallest are taken, though no proposal may be as large.
+    line = names_queued(published="none", references=3, trials=100, limits=("params<=50k",))
+    params = {name: nas.cost(network).params for name, network in all_thin().items()}
+    assert line == sorted(params, key=params.__getitem__)[:3]
+
+
+def all_thin():
+    """E and MobileNetV2 made thinner, and PydMobileNets but the narrowest, which are references of such a limit."""
+    made = {}
+    for name in ("han-e", "mobilenetv2-cifar"):
+        document = nas.load(name).with_input(channels=1, resolution=8).to_dict()
+        for width in (0.25, 0.5, 0.75):
+            made[f"{name}-{width}"] = Architecture.from_dict({**document, "width": width})
+    for name in ("add-29-0.5", "add-29-0.75", "add-29-1", "concat-29-0.5", "concat-29-0.75"):
+        made[f"pydmobilenet-{name}"] = nas.load(f"pydmobilenet-{name}").with_input(channels=1, resolution=8)
+    return made
 
 
 @pytest.mark.parametrize(("limit", "most"), [("size<=180kB", 180e3), ("params<=100k", 4 * 100e3)])
