@@ -178,6 +178,7 @@ def train(options: TrainOptions) -> Trained:
             threads=options.threads,
             resume=options.resume,
             init=Path(options.init) if options.init is not None else None,
+            teacher=Path(options.teacher) if options.teacher is not None else None,
             on_epoch=options.on_epoch,
         )
 

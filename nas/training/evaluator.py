@@ -13,6 +13,7 @@ from nas.network.build import build
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.cpu import give_back, keep_freed_memory
 from nas.training.data import Dataset, resplit
+from nas.training.distillation import Teacher
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate
 from nas.training.loop import Epoch, Trainer
@@ -86,19 +87,25 @@ class TrainingEvaluator:
         *,
         compile: bool = False,
         ranks: Ranks = ALONE,
+        teacher: Path | None = None,
     ) -> Trainer:
-        """Build a trainer at its start. The weights depend on the seed alone; the global generator stays as it was."""
+        """Build a trainer at its start. The weights depend on the seed alone; the global generator stays as it was.
+
+        `teacher`: the checkpoint of a network whose judgement is a target beside the labels.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = build(architecture, len(self.dataset.classes))
+        data = self._input(architecture, resplit(self.dataset, seed) if self.resplit else None)
         return Trainer(
             network,
-            self._input(architecture, resplit(self.dataset, seed)) if self.resplit else self._input(architecture),
+            data,
             self.recipe,
             seed=seed,
             compile=compile,
             ranks=ranks,
             epoch_timeout=self.epoch_timeout,
+            teacher=None if teacher is None else Teacher(teacher, data),
         )
 
     def test(self, checkpoint: Path) -> tuple[Scores, Dataset]:

@@ -19,6 +19,7 @@ from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.batch_norm import recalibrate_batch_norm, share_batch_norm
 from nas.training.compiling import Compiled
 from nas.training.data import Dataset, PartName
+from nas.training.distillation import Teacher, distillation_loss
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate
 from nas.training.graphs import StepGraph, kernels_chosen_by_time
@@ -73,7 +74,7 @@ class Trainer:
 
     `compile`: torch.compile; minutes of start for long runs only. `graph`: on CUDA devices, steps become a CUDA graph
     where that pays. `ranks`: processes that share every batch; all of them call the same methods.
-    `epoch_timeout`: seconds, checked after each step.
+    `epoch_timeout`: seconds, checked after each step. `teacher`: its judgement is a target beside the labels.
 
     Raises `UserError` for a training part of fewer than 2 images, or batches of fewer than 2 images per process.
     """
@@ -89,6 +90,7 @@ class Trainer:
         graph: bool = True,
         ranks: Ranks = ALONE,
         epoch_timeout: float | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         if len(dataset.train) < 2:
             raise UserError(f"data set {dataset.name!r}: {len(dataset.train)} training images; at least 2 are needed")
@@ -119,6 +121,7 @@ class Trainer:
         first_flips = torch.Generator().manual_seed(_mix(seed, -3))
         self._first_flips = torch.rand(len(dataset.train), generator=first_flips) < 0.5
         self._epoch_timeout = epoch_timeout
+        self.teacher = teacher
         self._parts = 1  # a batch goes through the network in so many parts; 2 after running out of memory
         # Graphs with several processes would need their collectives captured too.
         self._graphs = graph and self.device.type == "cuda" and ranks.count == 1
@@ -183,6 +186,8 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             with mixed_precision(self.device, self._dtype):
                 logits = network(batch)
+                if self.teacher is not None:
+                    self.teacher(batch)
             logits.float().sum().backward()
         return time.perf_counter() - started
 
@@ -309,10 +314,14 @@ class Trainer:
         for part, own, other in zip(*(t.chunk(self._parts) for t in (images, labels, labels.flip(0))), strict=True):
             with mixed_precision(self.device, self._dtype):
                 logits = self._forward(part)
+                taught = None if self.teacher is None else self.teacher(part)
             logits = logits.float()
             loss = self._loss(logits, own)
             if draws.shares is not None:  # mixup: the mixture of both labels' losses
                 loss = self._loss(logits, other).lerp(loss, draws.shares)
+            if taught is not None:  # distillation: the teacher's judgement of the same augmented images
+                soft = distillation_loss(logits, taught, self.recipe.distill_temperature)
+                loss = loss.lerp(soft, self.recipe.distill_weight)
             (loss / len(labels)).backward()  # type: ignore[no-untyped-call]
             sums += torch.stack((loss.detach(), (logits.detach().argmax(1) == own).sum()))
         self._optimizer.step()

@@ -73,6 +73,9 @@ class TrainOptions:
     seed: Annotated[int | None, "Random seed (default: the search's, else 0)."] = None
     out: Annotated[Path | str | None, "The folder (default: fresh, under results/)."] = None
     init: Annotated[Path | str | None, "Initial weights: a checkpoint or .safetensors."] = None
+    teacher: Annotated[
+        Path | str | None, "Trained network to learn from beside the labels: a checkpoint or .safetensors."
+    ] = None
     run: Annotated[Path | str | None, "The search's folder (default: the one whose front NETWORK is of)."] = None
     resume: Annotated[bool, "Resume the training in --out."] = False
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None

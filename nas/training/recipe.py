@@ -68,6 +68,9 @@ class Recipe:
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     init: Init = "default"  # the network's own, or xavier (uniform, biases 0)
     class_weights: ClassWeights = "none"  # balanced: in the loss a class's images make up for being few
+    # of a training with a teacher: the share of its judgement in the loss, and what softens it
+    distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    distill_temperature: Annotated[float, Field(ge=0.1, le=100)] = 4.0
 
     def __post_init__(self) -> None:
         check_fields(self, "recipe")

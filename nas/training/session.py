@@ -82,6 +82,7 @@ def train(
     compile: bool | None = None,
     threads: int | None = None,
     init: Path | None = None,
+    teacher: Path | None = None,
     resume: bool = False,
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
 ) -> Trained:
@@ -97,12 +98,14 @@ def train(
         compile: compile the network first; None: where the training is long enough to pay that back.
         threads: of the CPU; None: as many as make steps faster, at most torch's; a resumed training has those it had.
         init: a checkpoint or safetensors; tensors of its that have the name and shape of ours are where ours start.
+        teacher: a checkpoint or safetensors of a trained network whose judgement is a target beside the labels; a
+            resumed training has the one that it had.
         resume: go on with the training in `out`; where it was killed before its first epoch's end, begin it again.
         on_epoch: called after every epoch with it and the number of all.
 
     Raises:
         UserError: `out` holds a training and `resume` is not given, or it holds none and is to be resumed, or cannot be
-            written; `init` does not fit; `init` and `resume` are both given.
+            written; `init` or `teacher` does not fit, or is given with `resume`.
         nas.training.loop.TrainingError: the training cannot go on.
     """
     path = out / CHECKPOINT
@@ -112,6 +115,8 @@ def train(
         raise UserError(f"{out}: holds a training already; give another --out, or --resume to go on with it")
     if init is not None and resume:
         raise UserError("--init is for the beginning of a training; with --resume it goes on with its own weights")
+    if teacher is not None and resume:
+        raise UserError("--teacher is for the beginning of a training; with --resume it keeps the one that it had")
     if path.exists():
         state = load_checkpoint(path).trainer
         if state is None:
@@ -120,13 +125,16 @@ def train(
         if not begun:
             raise UserError(f"{out}: holds no training to go on with")
         init = Path(begun["init"]) if isinstance(begun.get("init"), str) else None
+    if isinstance(begun.get("teacher"), str):
+        teacher = Path(begun["teacher"])
     log.info(recipe.budget(len(dataset.train)))
     if compile is None:
         compile = worth_compiling(device, recipe.all_steps(len(dataset.train)))
     if compile:
         log.info(COMPILING)
     evaluator = TrainingEvaluator(dataset, recipe, device=device)
-    trainer = evaluator.trainer(architecture, seed, compile=compile, ranks=ranks)
+    trainer = evaluator.trainer(architecture, seed, compile=compile, ranks=ranks, teacher=teacher)
+    taught = {} if trainer.teacher is None else {"teacher": trainer.teacher.name}
     if device != "cpu" or ranks.count > 1:
         threads = torch.get_num_threads()
     elif threads is None and resume:  # another number than it began with would round differently
@@ -153,6 +161,7 @@ def train(
                 **_read_as(dataset),
                 "seed": seed,
                 "init": str(init) if init is not None else None,
+                "teacher": str(teacher) if teacher is not None else None,
                 "steps": recipe.all_steps(len(dataset.train)),
                 "threads": threads,
                 "recipe": recipe.to_dict(),
@@ -171,7 +180,7 @@ def train(
             if draw is None:  # another process writes
                 continue
             rows.append(asdict(epoch))
-            checkpoint = evaluator.checkpoint(architecture, trainer)
+            checkpoint = evaluator.checkpoint(architecture, trainer, **taught)
             write_atomic(out / "metrics.csv", _to_csv(rows))
             save_weights(out / MODEL, checkpoint)
             save_checkpoint(path, checkpoint)
