@@ -89,6 +89,7 @@ def search(options: SearchOptions) -> Run:
     recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
     recipe = (
         recipe.with_flip(options.flip)
+        .with_augment(options.augment)
         .with_class_weights(options.class_weights)
         .for_images(len(data.train), epochs=options.epochs)
     )
@@ -138,7 +139,7 @@ def train(options: TrainOptions) -> Trained:
         nas.training.loop.TrainingError: the training cannot go on.
     """
     network = load(options.architecture)
-    fixed = (options.epochs, options.flip, options.class_weights)
+    fixed = (options.epochs, options.flip, options.class_weights, options.augment)
     begun = begun_training(Path(str(options.out)), *fixed) if options.resume else None
     origin = begun or searched(options.architecture, network, options.run) or Origin(reading={"fit": DEFAULT_FIT})
     name = absolute(options.dataset or origin.dataset)
@@ -156,6 +157,7 @@ def train(options: TrainOptions) -> Trained:
                 raise error.at(origin.file) if origin.file and options.dataset is None else error from None
         recipe = (
             recipe.with_flip(options.flip)
+            .with_augment(options.augment)
             .with_class_weights(options.class_weights)
             .for_images(len(data.train), epochs=options.epochs)
         )
@@ -197,7 +199,7 @@ def data(options: DataOptions) -> dict[str, Any]:
         UserError: something given does not fit, or the data set cannot be read; nothing was written.
     """
     recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
-    recipe = recipe.with_flip(options.flip)
+    recipe = recipe.with_flip(options.flip).with_augment(options.augment)
     found = load_dataset(
         options.dataset,
         data_dir=options.data_dir,

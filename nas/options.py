@@ -22,6 +22,10 @@ ClassWeights = Annotated[
     str | None,
     "Weights of the classes in the loss: none, or balanced: rare ones weigh more (default: the recipe's).",
 ]
+Augment = Annotated[
+    str | None,
+    "Augmentation of training images: small, or photo: crops, colours, erasing (default: photo from 96 pixels on).",
+]
 Seed = Annotated[int, "Random seed."]
 TrainSize = Annotated[int | None, "Number of training images to use (default: all)."]
 

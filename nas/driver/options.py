@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
-from nas.options import ClassWeights, DataDir, Epochs, Flip, OnCommandLine, Seed, TrainSize, resumable_options
+from nas.options import Augment, ClassWeights, DataDir, Epochs, Flip, OnCommandLine, Seed, TrainSize, resumable_options
 from nas.training.options import DATASETS, DEFAULT_FIT
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class SearchOptions:
     recipe: Annotated[str | Recipe, "How networks are trained: search, train, han, hoang, kuo."] = "search"
     epochs: Epochs = None
     flip: Flip = None
+    augment: Augment = None
     class_weights: ClassWeights = None
     sampler: Annotated[str, "known-cost, tpe, nsga2, gp or random."] = "known-cost"
     reduction: Annotated[int, "Successive-halving reduction factor; 1 disables early stopping."] = 3

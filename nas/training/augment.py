@@ -8,12 +8,14 @@ transformation is a pure function of images and draws; the tests hold each again
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from nas.training.photo import draw_boxes, draw_maps, draw_operations, erase, recolour, resample, with_geometry
 
 PadMode = Literal["zero", "reflect"]
 FlipMode = Literal["none", "random", "alternating"]
@@ -22,7 +24,7 @@ FlipMode = Literal["none", "random", "alternating"]
 @dataclass(frozen=True)
 class Augmentation:
     """Augmentation of training images. `pad` in pixels per side, `cutout` the side of the square in pixels, `mixup`
-    Beta's alpha.
+    Beta's alpha, `photo` the strength of :mod:`nas.training.photo`, up to 1, which takes the place of `pad`.
 
     0 turns each off.
     """
@@ -32,6 +34,7 @@ class Augmentation:
     flip: FlipMode = "none"
     cutout: int = 0
     mixup: float = 0.0
+    photo: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +43,8 @@ class Draws:
 
     `order`: int64 (S, B), indices into the training part. `offsets`: int64 (S, B, 2), top and left corner of the crop
     in the padded image. `flips`: bool (S, B). `centres`: int64 (S, B, 2), row and column of the cutout's centre.
-    `shares`: float32 (S,), mixup's share of the image itself.
+    `shares`: float32 (S,), mixup's share of the image itself. Of photographs, whose mirroring is in the maps:
+    `maps`: float32 (S, B, 2, 3); `operations`: int64 (S, B); `magnitudes`: float32 (S, B); `boxes`: int64 (S, B, 4).
     """
 
     order: Tensor
@@ -48,6 +52,10 @@ class Draws:
     flips: Tensor | None = None
     centres: Tensor | None = None
     shares: Tensor | None = None
+    maps: Tensor | None = None
+    operations: Tensor | None = None
+    magnitudes: Tensor | None = None
+    boxes: Tensor | None = None
 
     def to(self, device: torch.device) -> Draws:
         return self._each(lambda draw: draw.to(device))
@@ -70,7 +78,7 @@ class Draws:
                 own.copy_(draw)
 
     def _fields(self) -> tuple[Tensor | None, ...]:
-        return self.order, self.offsets, self.flips, self.centres, self.shares
+        return tuple(getattr(self, item.name) for item in fields(self))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Draws:
         return Draws(*(None if draw is None else change(draw) for draw in self._fields()))  # type: ignore[arg-type]
@@ -95,7 +103,7 @@ def draw_epoch(
     """
     order = torch.randperm(count, generator=generator)[: steps * batch].view(steps, batch)
     offsets = flips = centres = shares = None
-    if augmentation.pad:
+    if augmentation.pad and not augmentation.photo:
         offsets = torch.randint(0, 2 * augmentation.pad + 1, (steps, batch, 2), generator=generator)
     if augmentation.flip == "random":
         flips = torch.rand(steps, batch, generator=generator) < 0.5
@@ -107,7 +115,20 @@ def draw_epoch(
         alpha = torch.full((steps, 2), augmentation.mixup, dtype=torch.float64)
         gammas = torch._standard_gamma(alpha, generator=generator)
         shares = (gammas[:, 0] / gammas.sum(1)).float()
-    return Draws(order, offsets, flips, centres, shares)
+    draws = Draws(order, offsets, flips, centres, shares)
+    if not augmentation.photo:
+        return draws
+    shape, strength = (steps, batch), augmentation.photo
+    maps = draw_maps(flips, shape, strength, generator)
+    operations, magnitudes = draw_operations(shape, strength, generator)
+    return replace(
+        draws,
+        flips=None,
+        maps=with_geometry(maps, operations, magnitudes),
+        operations=operations,
+        magnitudes=magnitudes,
+        boxes=draw_boxes(shape, resolution, strength, generator),
+    )
 
 
 def pad_crop(images: Tensor, offsets: Tensor, pad: int, mode: PadMode = "zero") -> Tensor:
@@ -186,7 +207,11 @@ def prepare(images: Tensor, augmentation: Augmentation, draws: Draws, normalise:
         images = pad_crop(images, draws.offsets, augmentation.pad, augmentation.pad_mode)
     if draws.flips is not None:
         images = flip(images, draws.flips)
+    if draws.maps is not None and draws.operations is not None and draws.magnitudes is not None:
+        images = recolour(resample(images, draws.maps), draws.operations, draws.magnitudes)
     batch = normalise(images)
+    if draws.boxes is not None:
+        batch = erase(batch, draws.boxes)
     if draws.centres is not None:
         batch = cutout(batch, draws.centres, augmentation.cutout)
     if draws.shares is not None:

@@ -108,7 +108,10 @@ class Trainer:
         shared = ranks.share_gradients(self.network, self.device)
         self._forward: Callable[[Tensor], Tensor] = Compiled(shared) if compile else shared
         self._average = WeightAverage(self.network, recipe.ema) if recipe.ema else None
-        self._augmentation = recipe.augmentation(resolution=dataset.resolution, flip_safe=dataset.flip_safe)
+        params = sum(parameter.numel() for parameter in network.parameters())
+        self._augmentation = recipe.augmentation(
+            resolution=dataset.resolution, flip_safe=dataset.flip_safe, params=params
+        )
         self._normalise = Normaliser(dataset.mean, dataset.std, self.device)
         self._dtype = autocast_dtype(recipe.precision, self.device, dataset.resolution)
         if self._dtype is not None and self.device.type == "cpu":

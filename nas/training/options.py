@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
-from nas.options import ClassWeights, DataDir, Epochs, Flip, Seed, TrainSize
+from nas.options import Augment, ClassWeights, DataDir, Epochs, Flip, Seed, TrainSize
 
 if TYPE_CHECKING:
     from nas.architecture.document import Architecture
@@ -37,6 +37,7 @@ class DataOptions:
         str | Recipe, "Whose augmentation the page shows: search, train, han, hoang, kuo, or a YAML file."
     ] = "search"
     flip: Flip = None
+    augment: Augment = None
     seed: Seed = 0
     out: Annotated[Path | str | None, "Write a page with images of each class, as a network sees them."] = None
 
@@ -66,6 +67,7 @@ class TrainOptions:
     ] = None
     epochs: Epochs = None
     flip: Flip = None
+    augment: Augment = None
     class_weights: ClassWeights = None
     device: Annotated[str | None, "cpu or cuda (default: cuda where there is one)."] = None
     compile: Annotated[bool | None, "Compile the network first (default: where a long training pays it back)."] = None

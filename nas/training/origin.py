@@ -53,17 +53,21 @@ class Origin:
 
 
 def begun_training(
-    folder: Path, epochs: int | None, flip: str | None, class_weights: str | None = None
+    folder: Path,
+    epochs: int | None,
+    flip: str | None,
+    class_weights: str | None = None,
+    augment: str | None = None,
 ) -> Origin | None:
     """The training that was begun in a folder; None where there is none.
 
     Args:
         folder: of the training.
-        epochs, flip, class_weights: as asked for; None: those that it has.
+        epochs, flip, class_weights, augment: as asked for; None: those that it has.
 
     Raises:
-        UserError: its files are damaged, or it has another number of epochs, mirrors its images or weighs its classes
-            otherwise.
+        UserError: its files are damaged, or it has another number of epochs, mirrors or augments its images or weighs
+            its classes otherwise.
     """
     file = folder / "train.yaml"
     if not file.exists():
@@ -100,6 +104,8 @@ def begun_training(
     if recipe.with_class_weights(class_weights) != recipe:
         has = f"class weights {recipe.class_weights}, not {class_weights}"
         raise UserError(f"{folder}: its training has {has}; resume it without --class-weights")
+    if recipe.with_augment(augment) != recipe:
+        raise UserError(f"{folder}: its training has augment {recipe.augment}; resume it without --augment")
     return Origin(cast(str, begun["dataset"]), reading, resolution, recipe, images, str(file))
 
 

@@ -15,12 +15,14 @@ from nas.errors import UserError
 from nas.files import read_yaml
 from nas.options import check_fields
 from nas.training.augment import Augmentation, FlipMode, PadMode
+from nas.training.photo import photo_strength
 
 Optimizer = Literal["sgd", "nag", "adamw"]
 Schedule = Literal["one_cycle", "cosine", "step", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
 Init = Literal["default", "xavier"]
 ClassWeights = Literal["none", "balanced"]
+Augment = Literal["small", "photo"]
 
 EPOCH_STEPS, SMALLEST_BATCH = 30, 16
 """Fewest steps of an epoch, where batches of the smallest size leave as many."""
@@ -28,6 +30,8 @@ FULL_RATE_BATCH = 64
 """The batch down to which a recipe's learning rate is kept. `train` (0.1 at batch 128) on 1,000 images of CIFAR-10, 5
 classes, 16x16, 40 epochs, 2 seeds, test accuracy in %: batch 128 55.6; batch 32 at 0.05 57.9, at 0.025 56.2. `search`
 on digits at batch 32 at 0.1: E 67 and MobileNetV2-CIFAR 65, where batch 64 reaches 98 (validation)."""
+PHOTO_SIDE = 96
+"""Smallest input, in pixels, that is augmented as a photograph where a recipe leaves that open."""
 _FEW_STEPS = 8
 FLIPS = ("none", "horizontal")
 _WARMUP_START = 1 / 25  # OneCycleLR's default start
@@ -59,6 +63,9 @@ class Recipe:
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128  # 2: batch normalisation; with `steps`, the largest
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Precision = "auto"  # of training: bf16 is autocast, auto whichever is faster on the device
+    # small: `pad` and `flip`; photo: random resized crop, `flip`, TrivialAugment, random erasing (nas.training.photo);
+    # None: photo for inputs of 96 pixels and more, else small. `cutout` and `mixup` go with either
+    augment: Augment | None = None
     pad: Annotated[int, Field(ge=0, le=1024)] | None = None  # pixels; None: an eighth of the side, 0 below 16x16
     pad_mode: PadMode = "zero"
     flip: FlipMode | None = None  # None: alternating where a mirrored image keeps its class, else none
@@ -152,6 +159,15 @@ class Recipe:
             raise UserError(f"class weights {weights!r}: allowed are {', '.join(get_args(ClassWeights))}")
         return self if weights is None else replace(self, class_weights=cast(ClassWeights, weights))
 
+    def with_augment(self, augment: str | None) -> Recipe:
+        """Augment training images as ``small`` ones or as a ``photo``; None: as the recipe says.
+
+        Raises `UserError` for another word.
+        """
+        if augment not in (None, *get_args(Augment)):
+            raise UserError(f"augment {augment!r}: allowed are {', '.join(get_args(Augment))}")
+        return self if augment is None else replace(self, augment=cast(Augment, augment))
+
     def for_images(self, images: int, *, epochs: int | None = None) -> Recipe:
         """Fit the recipe to a number of training images: one with `steps` gets its batch and epochs from it.
 
@@ -204,13 +220,17 @@ class Recipe:
             return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
         return self.lr
 
-    def augmentation(self, *, resolution: int, flip_safe: bool) -> Augmentation:
-        """Return the augmentation of images of this size, the data set's own defaults filled in."""
+    def augmentation(self, *, resolution: int, flip_safe: bool, params: int | None = None) -> Augmentation:
+        """Return the augmentation of images of this size, the data set's own defaults filled in.
+
+        `params`: of the network, which the strength of `photo` follows; None: full strength.
+        """
         default_flip: FlipMode = "alternating" if flip_safe else "none"
         # One pixel of eight is too much to shift: on digits at 8x8 (structure E, 8 epochs) it costs 4 points of
         # accuracy.
         default_pad = resolution // 8 if resolution >= 16 else 0
         pad = default_pad if self.pad is None else self.pad
+        augment = self.augment or ("photo" if resolution >= PHOTO_SIDE else "small")
         return Augmentation(
             # a reflection cannot be deeper than the image, and a wider zero border would show empty images
             pad=min(pad, resolution - 1),
@@ -218,11 +238,12 @@ class Recipe:
             flip=default_flip if self.flip is None else self.flip,
             cutout=round(self.cutout * resolution),
             mixup=self.mixup,
+            photo=photo_strength(params) if augment == "photo" else 0.0,
         )
 
 
 _SHORT = Recipe(optimizer="nag", lr=0.1, schedule="one_cycle", weight_decay=5e-4, batch_size=64, pad_mode="reflect")
-_PAPER = Recipe(batch_size=128, decay_norm_and_bias=True, flip="random", precision="fp32")
+_PAPER = Recipe(batch_size=128, decay_norm_and_bias=True, augment="small", flip="random", precision="fp32")
 _HAN = replace(_PAPER, optimizer="sgd", lr=0.1, weight_decay=5e-4, epochs=300, restart_from_best=True)
 _HOANG = replace(_PAPER, optimizer="nag", lr=0.1, weight_decay=1e-4, epochs=320, init="xavier")
 _KUO = replace(_PAPER, optimizer="nag", lr=0.02, final_lr=0.1, weight_decay=5e-5, epochs=55)
@@ -303,7 +324,7 @@ def steps_per_epoch(images: int, batch_size: int, shares: int = 1) -> tuple[int,
 
 def full_recipe(recipe: Recipe, images: int | None) -> Recipe:
     """The recipe that trains in full what a search compared by `recipe`: that itself, but in the place of the short
-    preset `search` the preset `train`, with the flip and the class weights that were asked for.
+    preset `search` the preset `train`, with the flip, the class weights and the augmentation that were asked for.
 
     Args:
         recipe: of a search, fitted to its images.
@@ -312,6 +333,7 @@ def full_recipe(recipe: Recipe, images: int | None) -> Recipe:
     if images is None:
         return RECIPES["train"]
     short, full = (
-        replace(RECIPES[name], flip=recipe.flip, class_weights=recipe.class_weights) for name in ("search", "train")
+        replace(RECIPES[name], flip=recipe.flip, class_weights=recipe.class_weights, augment=recipe.augment)
+        for name in ("search", "train")
     )
     return full if recipe == short.for_images(images, epochs=recipe.epochs) else recipe
