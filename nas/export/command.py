@@ -123,7 +123,7 @@ def export(
         written = (Path(scratch, "float.tflite"), Path(scratch, "int8.tflite")) if micro else (path, quantised_path)
         model = _WRITERS[form](description, checkpoint.weights, written[0])
         chosen = stratified_order(data.train.labels, seed=0)[:CALIBRATION_IMAGES]
-        quantised = _QUANTISERS[form](*written, data.train.take(chosen).images)
+        quantised = _QUANTISERS[form](*written, data.train.take(chosen).images[:])
         ours, theirs = (judge_exported(open_exported(file)[0], data) for file in written)
         if micro:
             files = write_micro(written[1].read_bytes(), description, path)

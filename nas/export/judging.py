@@ -17,6 +17,7 @@ from nas.training.checkpoint import load_trained
 from nas.training.data import Dataset, PartName, load_again
 from nas.training.evaluate import Scores, evaluate, scores
 from nas.training.fingerprint import compare
+from nas.training.mapped import chunks
 from nas.training.weights import card, restored
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def judge_exported(run: Callable[[Tensor], Tensor], data: Dataset) -> dict[PartN
     found: dict[PartName, Scores] = {}
     for part in JUDGED:
         images = data.part(part)
-        logits = [run(some.float() / 255) for some in torch.split(images.images, _BATCH)]
+        logits = [run(some.float() / 255) for some in chunks(images.images, _BATCH)]
         found[part] = scores(
             images.labels,
             torch.cat([some.argmax(1) for some in logits]),

@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from nas.errors import UserError
-from nas.preprocessing import Fit, Preprocessing, convert
+from nas.preprocessing import Fit, Preprocessing
 from nas.training.fingerprint import Fingerprint, fingerprint
 from nas.training.folder import Reading, SplitBy, read_folder
 from nas.training.images import Images as Images
 from nas.training.images import joined
 from nas.training.likeness import mirrored_classes, near_copies
 from nas.training.listing import Facts, is_utf8
+from nas.training.mapped import MOST_IN_MEMORY, in_format
 from nas.training.pixels import channel_statistics
 from nas.training.sources import DOWNLOADED, Source, read_digits, read_downloaded
 from nas.training.split import held_out, places, stratified_order
@@ -57,7 +58,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in memory.
+    """A data set, in memory or mapped from a file.
 
     `mean` and `std` are per channel, in [0, 1], from the training part alone. `flip_safe` says whether an image
     mirrored left to right still belongs to its class (a mirrored digit does not). `own_validation`: the validation part
@@ -111,7 +112,7 @@ class Dataset:
                 "only 1 and 3 can be turned into each other"
             )
         train, validation, test = (
-            replace(part, images=convert(part.images, channels, resolution))
+            replace(part, images=in_format(part.images, channels, resolution))
             for part in (self.train, self.validation, self.test)
         )
         mean, std = channel_statistics(train.images)
@@ -140,6 +141,7 @@ def load_dataset(
     white: float | None = None,
     split_by: SplitBy = "name",
     strict: bool = False,
+    in_memory: int = MOST_IN_MEMORY,
 ) -> Dataset:
     """Reads a data set by name and splits it.
 
@@ -149,8 +151,8 @@ def load_dataset(
     `validation_fraction`: of the images that are not test images; ignored for a folder that brings its own validation
     part. `resolution`: resize to this; default the data set's own. Images of a folder have any size: `at_most` is the
     side of the networks that will read them, so that they are resized once, and smaller images are not enlarged;
-    without either they are brought to 64. `fit`, `white`, `split_by`, `strict`: how a folder is read, see
-    `nas.training.folder.Reading`.
+    without either they are brought to 64. `fit`, `white`, `split_by`, `strict`, `in_memory`: how a folder is
+    read, see `nas.training.folder.Reading`.
 
     What was read of a folder, what was not, and what is odd about it is logged.
 
@@ -163,7 +165,7 @@ def load_dataset(
         raise UserError(f"resolution {resolution}: it must be at least 1 pixel")
     if name.startswith(FOLDER_PREFIX):
         name = absolute(name)
-        reading = Reading(resolution, at_most, fit, white, split_by, strict)
+        reading = Reading(resolution, at_most, fit, white, split_by, strict, in_memory)
         source = read_folder(Path(name.removeprefix(FOLDER_PREFIX)), name=name, reading=reading)
     else:
         source, split_by, fit = _read_named(name, data_dir), "order", "crop"
@@ -299,7 +301,6 @@ def _split(source: Source, split: Split) -> Dataset:
         else:
             share = math.ceil(train_size * split.validation_fraction / (1 - split.validation_fraction))
             validation_order = validation_order[: max(share, _VALIDATION_FLOOR)]
-        validation = pool.take(validation_order)
         validation = pool.take(validation_order)
     if train_size is not None:
         _check_train_size(train_size, source, available=len(train_order))

@@ -57,7 +57,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "notes": [] if facts is None else list(facts.notes),
     }
     if facts is None:
-        pixels = [part.images.numpy() for part in parts.values()]
+        pixels = [part.images[:].numpy() for part in parts.values()]
         hashes = np.concatenate([pixel_hashes(part, np.zeros((len(part), 2), dtype=np.int32)) for part in pixels])
         return document | {"copies": len(hashes) - len(np.unique(hashes))}
     files = np.concatenate([part.files for part in parts.values() if part.files is not None])

@@ -6,6 +6,9 @@ class is set apart by its names (:func:`nas.training.split.held_out`). An image 
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +17,21 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import PIL
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from nas.errors import UserError
 from nas.preprocessing import WHITES, Fit, decode_file, formats, is_deep
 from nas.training.images import FILE, Images
-from nas.training.likeness import pixel_hashes
+from nas.training.likeness import pixel_hash
 from nas.training.listing import Facts, Listed, list_folder
+from nas.training.mapped import MOST_IN_MEMORY, Known, MappedPixels, Pixels, file_of, progress_of, write_mapped
 from nas.training.sources import Source
 from nas.training.split import TEST_SHARE, fixed_test_part, held_out
+
+log = logging.getLogger(__name__)
 
 SplitBy = Literal["name", "order"]
 """How images of a folder are divided: by their files' names; or by a shuffled order of the files there are, as for
@@ -47,6 +55,7 @@ class Reading:
     white       of images of more than 8 bits, :attr:`nas.preprocessing.Preprocessing.white`; None: found
     split_by    how they are divided
     strict      refuse a folder with anything that is not read
+    in_memory   bytes of pixels that are held in memory; more are mapped from the cache (:mod:`nas.training.mapped`)
     """
 
     resolution: int | None = None
@@ -55,6 +64,7 @@ class Reading:
     white: float | None = None
     split_by: SplitBy = "name"
     strict: bool = False
+    in_memory: int = MOST_IN_MEMORY
 
 
 def read_folder(path: Path, *, name: str, reading: Reading) -> Source:
@@ -82,20 +92,18 @@ def _read_folder(path: Path, name: str, reading: Reading) -> Source:
     classes, listed = list_folder(path, facts)
     if reading.strict and facts.left_out():
         raise UserError(f"image folder {path}: {facts.left_out()}; --strict allows none")
-    headers = {part: _in_threads(_header, items) for part, items in listed.items()}
-    side = reading.resolution or _side(headers["train"], reading)
-    deep = [
-        item.file
-        for part, items in listed.items()
-        for item, header in zip(items, headers[part], strict=True)
-        if is_deep(header[3])
-    ]
-    facts.white = reading.white if reading.white is not None else _white(deep)
-    if facts.white is not None and deep:
-        facts.notes.append(
-            f"{len(deep):,} images of more than 8 bits, such as {deep[0].name}: {facts.white:g} is their white"
-        )
-    parts = {part: _decode(items, headers[part], side, reading.fit, facts.white) for part, items in listed.items()}
+    items = [item for part in listed.values() for item in part]
+    side = reading.resolution or _side(_in_threads(_header, listed["train"]), reading)
+    everything, known = _decoded(items, side, reading)
+    facts.white = None if np.isnan(known["white"]) else float(known["white"])
+    if facts.white is not None and known["deep"].any():
+        count, first = int(known["deep"].sum()), items[int(known["deep"].argmax())].file.name
+        facts.notes.append(f"{count:,} images of more than 8 bits, such as {first}: {facts.white:g} is their white")
+    ends = np.cumsum([len(part) for part in listed.values()]).tolist()
+    parts = {
+        part: everything.take(torch.arange(end - len(listed[part]), end)) if len(listed) > 1 else everything
+        for part, end in zip(listed, ends, strict=True)
+    }
     if reading.split_by == "name":
         parts = _without_copies(parts, path, classes, facts)
     if "test" not in parts and reading.split_by == "order":
@@ -164,17 +172,70 @@ def _white(files: Sequence[Path]) -> float | None:
     return None if white == WHITES[-1] and not fractions else white
 
 
+def _decoded(items: Sequence[Listed], side: int, reading: Reading) -> tuple[Images, Known]:
+    """Decode the images of all parts, into memory or, where they are many, once into a file of the cache."""
+    shape = (len(items), 3, side, side)
+    fill = functools.partial(_decode, items, side, reading)
+    pixels: Pixels | None = None
+    if np.prod(shape, dtype=np.int64) > reading.in_memory:
+        file = file_of(_key(items, side, reading))
+        try:
+            known = write_mapped(file, shape, functools.partial(fill, tell=progress_of("decoding images", len(items))))
+            pixels = MappedPixels(file)
+        except OSError as error:
+            log.warning("image cache %s: cannot be written (%s): all images stay in memory", file, error)
+    if pixels is None:
+        array = np.empty(shape, dtype=np.uint8)
+        known = fill(array)
+        pixels = torch.from_numpy(array)
+    files = np.empty(len(items), dtype=FILE)
+    files["name"] = [item.name for item in items]
+    files["bytes"] = [item.file.stat().st_size for item in items]
+    files["width"], files["height"] = known["sizes"].T
+    files["format"] = known["formats"].tolist()
+    files["pixels"] = known["hashes"]
+    return Images(pixels, torch.tensor([item.label for item in items], dtype=torch.int64), files), known
+
+
+def _key(items: Sequence[Listed], side: int, reading: Reading) -> str:
+    """Return the name of what is decoded: of the files as they are now, and of how they are read."""
+    digest = hashlib.blake2b(f"{PIL.__version__} {side} {reading.fit} {reading.white}".encode(), digest_size=12)
+    for item in items:
+        status = item.file.stat()
+        digest.update(f"\0{item.name}\0{status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
 def _decode(
-    items: Sequence[Listed], headers: Sequence[tuple[int, int, str, str]], side: int, fit: Fit, white: float | None
-) -> Images:
-    pixels = np.empty((len(items), side, side, 3), dtype=np.uint8)
+    items: Sequence[Listed],
+    side: int,
+    reading: Reading,
+    pixels: NDArray[np.uint8],
+    *,
+    tell: Callable[[], None] = lambda: None,
+) -> Known:
+    """Decode images into uint8 (N, 3, side, side); return their sizes, formats and hashes, which are deep, and white.
+
+    Raises:
+        UserError: some cannot be read.
+    """
+    headers = _in_threads(_header, items)
+    deep = np.array([is_deep(header[3]) for header in headers], dtype=bool)
+    white = reading.white
+    if white is None:
+        white = _white([item.file for item, is_one in zip(items, deep, strict=True) if is_one])
+    sizes = np.array([header[:2] for header in headers], dtype=np.int32).reshape(-1, 2)
+    hashes = np.zeros(len(items), dtype=np.uint64)
 
     def decode(position: int) -> tuple[Path, UserError] | None:
         file = items[position].file
         try:
-            pixels[position] = decode_file(file, side, fit, white)
+            image = decode_file(file, side, reading.fit, white)
         except UserError as error:
             return file, error
+        pixels[position] = image.transpose(2, 0, 1)
+        hashes[position] = pixel_hash(image, sizes[position])
+        tell()
         return None
 
     broken = [found for found in _in_threads(decode, range(len(items))) if found is not None]
@@ -184,15 +245,8 @@ def _decode(
             named = ", ".join(str(file) for file, _ in broken[1 : 1 + _MOST_NAMED])
             line += f"; so it is with {len(broken) - 1} more: {named}{' ...' if len(broken) > 1 + _MOST_NAMED else ''}"
         raise UserError(line)
-    sizes = np.array([header[:2] for header in headers], dtype=np.int32).reshape(-1, 2)
-    files = np.empty(len(items), dtype=FILE)
-    files["name"] = [item.name for item in items]
-    files["bytes"] = [item.file.stat().st_size for item in items]
-    files["width"], files["height"] = sizes.T
-    files["format"] = [header[2] for header in headers]
-    files["pixels"] = pixel_hashes(pixels, sizes)
-    labels = torch.tensor([item.label for item in items], dtype=torch.int64)
-    return Images(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels, files)
+    formats = np.array([header[2] for header in headers], dtype=np.str_)
+    return {"sizes": sizes, "formats": formats, "hashes": hashes, "deep": deep, "white": np.array(white, dtype=float)}
 
 
 def _without_copies(parts: dict[str, Images], path: Path, classes: tuple[str, ...], facts: Facts) -> dict[str, Images]:

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nas.training.mapped import MappedPixels, Pixels, joined_pixels
+
 FILE = np.dtype(
     [
         ("name", object),
@@ -30,11 +32,11 @@ upright, Pillow's name of the format, and a hash of the decoded pixels."""
 class Images:
     """Images of one part and their labels.
 
-    `images`: uint8, (N, C, H, W). `labels`: int64, (N,), in [0, number of classes). `files`: of type `FILE`, (N,); None
-    for images that are not files of the user's.
+    `images`: uint8, (N, C, H, W), in memory or mapped from a file. `labels`: int64, (N,), in [0, number of classes).
+    `files`: of type `FILE`, (N,); None for images that are not files of the user's.
     """
 
-    images: Tensor
+    images: Pixels
     labels: Tensor
     files: NDArray[Any] | None = None
 
@@ -42,9 +44,12 @@ class Images:
         return int(self.labels.shape[0])
 
     def take(self, indices: Tensor) -> Images:
-        """The images at `indices` (int64, 1-D), or where they (bool, (N,)) are true, as a copy."""
+        """The images at `indices` (int64, 1-D), or where they (bool, (N,)) are true; as a copy of those in memory."""
         files = None if self.files is None else self.files[indices.numpy()]
-        return Images(self.images[indices], self.labels[indices], files)
+        images = self.images
+        return Images(
+            images.take(indices) if isinstance(images, MappedPixels) else images[indices], self.labels[indices], files
+        )
 
     def to(self, device: torch.device | str) -> Images:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
@@ -54,7 +59,7 @@ def joined(parts: Sequence[Images]) -> Images:
     """The images of several parts of one data set, one part after the other."""
     files = [part.files for part in parts if part.files is not None]
     return Images(
-        torch.cat([part.images for part in parts]),
+        joined_pixels([part.images for part in parts]),
         torch.cat([part.labels for part in parts]),
         np.concatenate(files) if files else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-_CHUNK = 2048
+from nas.training.mapped import Pixels
+
+_CHUNK = 256  # images at once: bounds the memory for intermediate results
 _BITS, _LEVELS, _FLAT = 3, 4.0, 8.0
 _WINDOW = 6
 _SAMPLE, _SIDE = 1500, 16
@@ -21,20 +24,23 @@ def pixel_hashes(images: NDArray[np.uint8], sizes: NDArray[np.int32]) -> NDArray
     """64 bits of each image's pixels, (N, H, W, C), and of the size of the file's image, (N, 2), since few pixels of
     different photographs may be equal.
     """
-    hashes = (
-        hashlib.blake2b(image.tobytes(), digest_size=8, key=size.tobytes()).digest()
-        for image, size in zip(images, sizes, strict=True)
-    )
-    return np.array([int.from_bytes(value) for value in hashes], dtype=np.uint64)
+    hashes = (pixel_hash(image, size) for image, size in zip(images, sizes, strict=True))
+    return np.fromiter(hashes, dtype=np.uint64, count=len(images))
 
 
-def gray_thumbnails(images: Tensor, height: int, width: int) -> Tensor:
+def pixel_hash(image: NDArray[np.uint8], size: NDArray[np.int32]) -> int:
+    """64 bits of one image's pixels, (H, W, C), and of the size of the file's image, (2,)."""
+    return int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8, key=size.tobytes()).digest())
+
+
+def gray_thumbnails(images: Pixels, height: int, width: int) -> Tensor:
     """Mean levels of the cells of a grid: uint8 (N, C, H, W) -> float32 (N, height, width)."""
-    chunks = [F.adaptive_avg_pool2d(part.float().mean(1), (height, width)) for part in torch.split(images, _CHUNK)]
-    return torch.cat(chunks) if chunks else torch.empty(0, height, width)
+    parts = (images[first : first + _CHUNK] for first in range(0, len(images), _CHUNK))
+    cells = [F.adaptive_avg_pool2d(part.float().mean(1), (height, width)) for part in parts]
+    return torch.cat(cells) if cells else torch.empty(0, height, width)
 
 
-def near_copies(parts: list[Tensor]) -> list[tuple[int, int]]:
+def near_copies(parts: Sequence[Pixels]) -> list[tuple[int, int]]:
     """Find images of the later parts that look almost like one of the first: resized, recompressed, the next frame.
 
     Two are such where at most 3 of 64 bits of their difference hashes (is a cell brighter than its left neighbour?)
@@ -70,7 +76,7 @@ def near_copies(parts: list[Tensor]) -> list[tuple[int, int]]:
     return sorted(found.items())
 
 
-def mirrored_classes(images: Tensor, labels: Tensor) -> tuple[int, int] | None:
+def mirrored_classes(images: Pixels, labels: Tensor) -> tuple[int, int] | None:
     """Find a class whose images, mirrored left to right, look like another class: arrows, letters, signs.
 
     Each image of a sample is compared with all others by its 16 x 16 gray thumbnail. Where at least 60% of a class

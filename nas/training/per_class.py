@@ -102,7 +102,7 @@ def judge(images: Images, scores: Scores, classes: tuple[str, ...]) -> Judgement
 def with_pictures(judgement: Judgement, images: Images) -> Judgement:
     """The judgement of a part with pictures of its mistakes."""
     mistakes: list[Mistake] = [
-        {**item, "picture": picture(images.images[item["index"], None])} for item in judgement["mistakes"]
+        {**item, "picture": picture(images.images[item["index"] : item["index"] + 1])} for item in judgement["mistakes"]
     ]
     return {**judgement, "mistakes": mistakes}
 

@@ -55,7 +55,7 @@ def samples(
     labels = dataset.train.labels
     images = dataset.train.take(torch.cat([(labels == label).nonzero()[:each, 0] for label in shown]))
     generator, count, side = torch.Generator().manual_seed(seed), len(images), resolution or dataset.resolution
-    pixels = convert(images.images, dataset.channels, side)
+    pixels = convert(images.images[:], dataset.channels, side)
     augmentation = recipe.augmentation(resolution=side, flip_safe=dataset.flip_safe)
     draws = draw_epoch(
         # mixup needs images of a whole batch, and shows two classes in one image

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
-_CHUNK = 4096  # images converted at once: bounds the memory for intermediate results
+from nas.training.mapped import Pixels, chunks
+
+_CHUNK = 256  # images counted at once: bounds the memory for intermediate results
 
 
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, in [0, 1], of uint8 images (N, C, H, W).
 
     Exact, from each channel's histogram: no float copy of the data set is made. A constant channel gets a deviation of
@@ -18,11 +19,11 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     """
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
-    for channel in range(images.shape[1]):
-        counts = torch.zeros(256, dtype=torch.float64)
-        for chunk in torch.split(images[:, channel], _CHUNK):
-            counts += torch.bincount(chunk.reshape(-1), minlength=256).cpu()
-        weights = counts / counts.sum()
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for chunk in chunks(images, _CHUNK):
+        for channel, values in enumerate(chunk.unbind(1)):
+            counts[channel] += torch.bincount(values.reshape(-1), minlength=256).cpu()
+    for weights in counts / counts.sum(1, keepdim=True):
         mean = float((weights * levels).sum())
         variance = float((weights * (levels - mean) ** 2).sum())
         means.append(mean)
