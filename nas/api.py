@@ -138,6 +138,7 @@ def train(options: TrainOptions) -> Trained:
         UserError: something given does not fit; nothing was written.
         nas.training.loop.TrainingError: the training cannot go on.
     """
+    began = time.monotonic()
     network = load(options.architecture)
     fixed = (options.epochs, options.flip, options.class_weights, options.augment)
     begun = begun_training(Path(str(options.out)), *fixed) if options.resume else None
@@ -181,6 +182,7 @@ def train(options: TrainOptions) -> Trained:
             resume=options.resume,
             init=Path(options.init) if options.init is not None else None,
             teacher=Path(options.teacher) if options.teacher is not None else None,
+            deadline=None if options.hours is None else began + 3600 * options.hours,
             on_epoch=options.on_epoch,
         )
 

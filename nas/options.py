@@ -7,6 +7,7 @@ an option to be repeated, one with entries a comma-separated option.
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,16 @@ def _adapters(model: type) -> dict[str, Any]:
     strict = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
     hints = get_type_hints(model, include_extras=True)
     return {name: TypeAdapter(hint, config=strict) for name, hint in hints.items()}
+
+
+def check_hours(hours: float | None) -> None:
+    """Check the time that a search or a training may take.
+
+    Raises:
+        UserError: it is none.
+    """
+    if hours is not None and not 0 < hours < math.inf:
+        raise UserError(f"hours {hours:g}: more than 0 are needed")
 
 
 def is_option(hint: Any) -> bool:

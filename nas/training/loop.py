@@ -24,6 +24,7 @@ from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate
 from nas.training.graphs import StepGraph, kernels_chosen_by_time
 from nas.training.optimizer import WeightAverage, build_optimizer, load_optimizer_state, xavier_
+from nas.training.per_class import balanced_weights
 from nas.training.precision import autocast_dtype, disable_inplace_relu, mixed_precision
 from nas.training.recipe import Recipe, steps_per_epoch
 
@@ -136,6 +137,15 @@ class Trainer:
     @property
     def done(self) -> bool:
         return self.epoch >= self.recipe.epochs
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return self._steps
+
+    def shorten(self, recipe: Recipe, steps: int) -> None:
+        """Go on by a recipe of other epochs, and with so many steps an epoch, at most those of all images."""
+        self.recipe, self._steps = recipe, steps
 
     @property
     def graphed(self) -> bool:
@@ -365,16 +375,6 @@ class Trainer:
         with mixed_precision(self.device, self._dtype):
             parts = (part for batch in batches for part in batch.chunk(self._parts))
             recalibrate_batch_norm(self.evaluated_network, parts)
-
-
-def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """Weights with which every class weighs as much in the loss as any other, on average 1 over the images.
-
-    As scikit-learn's ``class_weight="balanced"``: images / (classes * images of the class); float32 (classes,).
-    """
-    counts = torch.bincount(labels.cpu(), minlength=classes)
-    present = counts > 0
-    return torch.where(present, len(labels) / (present.sum() * counts.clamp(min=1)), 0).float()
 
 
 def channels_last_(network: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
-from nas.options import Augment, ClassWeights, DataDir, Epochs, Flip, Seed, TrainSize
+from nas.options import Augment, ClassWeights, DataDir, Epochs, Flip, Seed, TrainSize, check_hours
 
 if TYPE_CHECKING:
     from nas.architecture.document import Architecture
@@ -78,11 +78,13 @@ class TrainOptions:
     teacher: Annotated[
         Path | str | None, "Trained network to learn from beside the labels: a checkpoint or .safetensors."
     ] = None
+    hours: Annotated[float | None, "End within this time: fewer epochs where the recipe's do not fit."] = None
     run: Annotated[Path | str | None, "The search's folder (default: the one whose front NETWORK is of)."] = None
     resume: Annotated[bool, "Resume the training in --out."] = False
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None
 
     def __post_init__(self) -> None:
+        check_hours(self.hours)
         if self.threads is not None and self.threads < 1:
             raise UserError(f"threads {self.threads}: at least 1 is needed")
         if self.resume and self.out is None:

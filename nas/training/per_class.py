@@ -142,3 +142,13 @@ def read_judgement(text: str, where: str) -> Judgement:
 
 def _shares(part: NDArray[Any], whole: NDArray[Any]) -> list[float | None]:
     return [float(one / all_) if all_ else None for one, all_ in zip(part, whole, strict=True)]
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """Weights with which every class weighs as much in the loss as any other, on average 1 over the images.
+
+    As scikit-learn's ``class_weight="balanced"``: images / (classes * images of the class); float32 (classes,).
+    """
+    counts = torch.bincount(labels.cpu(), minlength=classes)
+    present = counts > 0
+    return torch.where(present, len(labels) / (present.sum() * counts.clamp(min=1)), 0).float()

@@ -42,6 +42,7 @@ from nas.training.data import Dataset
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch, Trainer
+from nas.training.pace import Pace
 from nas.training.recipe import Recipe, steps_per_epoch
 from nas.training.scalars import scalars
 from nas.training.weights import Initialised, initialise
@@ -84,6 +85,7 @@ def train(
     init: Path | None = None,
     teacher: Path | None = None,
     resume: bool = False,
+    deadline: float | None = None,
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
 ) -> Trained:
     """Train a network from fresh weights or another network's, or go on where a training in `out` ended.
@@ -101,6 +103,7 @@ def train(
         teacher: a checkpoint or safetensors of a trained network whose judgement is a target beside the labels; a
             resumed training has the one that it had.
         resume: go on with the training in `out`; where it was killed before its first epoch's end, begin it again.
+        deadline: on the clock of :func:`time.monotonic`: the training is cut to what fits, its schedule scaled.
         on_epoch: called after every epoch with it and the number of all.
 
     Raises:
@@ -121,6 +124,8 @@ def train(
         state = load_checkpoint(path).trainer
         if state is None:
             raise UserError(f"{path}: this training is done; begin another one with another --out")
+        if begun.get("limited") is True:  # its recipe was cut to its time
+            recipe = Recipe.from_dict(state["recipe"])
     elif resume:
         if not begun:
             raise UserError(f"{out}: holds no training to go on with")
@@ -163,6 +168,7 @@ def train(
                 "init": str(init) if init is not None else None,
                 "teacher": str(teacher) if teacher is not None else None,
                 "steps": recipe.all_steps(len(dataset.train)),
+                "limited": deadline is not None,
                 "threads": threads,
                 "recipe": recipe.to_dict(),
             }
@@ -171,12 +177,18 @@ def train(
         own_threads(threads) if device == "cpu" and ranks.count == 1 else nullcontext(),
         scalars(out / "tensorboard", first_epoch=trainer.epoch + 1) if ranks.leads else nullcontext() as draw,
     ):
+        pace = None if deadline is None else Pace(deadline, recipe, ranks)
+        if pace is not None and not trainer.done:
+            pace.begin(trainer)
         if not trainer.done:  # the first epoch may take minutes, and its line comes at its end
-            steps, batch = steps_per_epoch(len(dataset.train), recipe.batch_size, shares=ranks.count)
-            step = f"{steps} steps of {batch * ranks.count} images"
-            log.info("training epoch %d of %d: %s", trainer.epoch + 1, recipe.epochs, step)
+            _, batch = steps_per_epoch(len(dataset.train), recipe.batch_size, shares=ranks.count)
+            step = f"{trainer.steps} steps of {batch * ranks.count} images"
+            log.info("training epoch %d of %d: %s", trainer.epoch + 1, trainer.recipe.epochs, step)
         while not trainer.done:
             epoch = trainer.run_epoch()
+            if pace is not None:
+                pace.correct(trainer)
+                evaluator.recipe = trainer.recipe
             if draw is None:  # another process writes
                 continue
             rows.append(asdict(epoch))
@@ -185,7 +197,7 @@ def train(
             save_weights(out / MODEL, checkpoint)
             save_checkpoint(path, checkpoint)
             draw(epoch)
-            on_epoch(epoch, recipe.epochs)
+            on_epoch(epoch, trainer.recipe.epochs)
         test_accuracy = trainer.evaluate("test").accuracy
     return Trained(
         checkpoint=path,

@@ -23,8 +23,8 @@ from nas.errors import UserError
 from nas.training.data import Dataset
 from nas.training.evaluate import scores
 from nas.training.images import Images
-from nas.training.loop import Trainer, balanced_weights
-from nas.training.per_class import judge, read_judgement, worst_confusions
+from nas.training.loop import Trainer
+from nas.training.per_class import balanced_weights, judge, read_judgement, worst_confusions
 from nas.training.recipe import Recipe
 from nas.training.session import train
 

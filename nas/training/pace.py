@@ -1,0 +1,88 @@
+"""A training that ends in time: its recipe is cut to the epochs that fit, and where these are few, an epoch's steps."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from nas.errors import UserError
+from nas.training.distributed import ALONE, Ranks
+from nas.training.loop import Trainer
+from nas.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+FEWEST_EPOCHS = 5
+"""So many epochs of fewer steps stand in the place of fewer whole ones: a training's speed is corrected after each."""
+MOST_VALIDATING = 0.2
+"""Share of the time that such epochs may take to validate."""
+END_SECONDS = 3.0
+"""For the program's start and for what is written at its end."""
+_REHEARSED = 4  # steps
+
+
+class Pace:
+    """Fits a training into what is left of its time: measured by its first steps, corrected after each epoch.
+
+    The recipe's schedule is scaled to the epochs that fit, so that the learning rate ends as low as ever. Processes
+    that share a training follow the first one's clock.
+
+    Args:
+        deadline: on the clock of :func:`time.monotonic`.
+        recipe: the whole one; no training becomes longer than this.
+        ranks: the processes.
+    """
+
+    def __init__(self, deadline: float, recipe: Recipe, ranks: Ranks = ALONE) -> None:
+        self._deadline = deadline
+        self._ranks = ranks
+        self._whole = recipe
+        self._end = END_SECONDS
+        self._last = 0.0
+
+    def begin(self, trainer: Trainer) -> None:
+        """Take a few steps and undo them, and shorten the training to what fits.
+
+        Raises:
+            UserError: not even a step does.
+        """
+        images = trainer.dataset
+        state, whole = trainer.state_dict(), trainer.steps
+        trainer.shorten(trainer.recipe, min(_REHEARSED, whole))
+        rehearsed = trainer.run_epoch()
+        step, validating = rehearsed.seconds_train / trainer.steps, rehearsed.seconds_eval
+        trainer.load_state_dict(state)
+        self._end += validating * len(images.test) / max(1, len(images.validation))
+        left = self._left()
+        epochs, steps = left / (whole * step + validating), whole
+        if epochs < min(FEWEST_EPOCHS, self._whole.epochs):
+            validated = int(MOST_VALIDATING * left / max(validating, 1e-9))
+            epochs = max(1, int(epochs), min(FEWEST_EPOCHS, self._whole.epochs, validated))
+            steps = int((left / epochs - validating) / step)
+        epochs, steps = (self._agreed(value, trainer) for value in (epochs, steps))
+        if steps < 1:
+            raise UserError(f"--hours: a step takes {step:.2g} s and validating {validating:.2g} s; give more time")
+        self._shorten(trainer, trainer.epoch + epochs, min(whole, steps))
+        log.info(
+            "%d of %d epochs of %d steps fit into the time, the learning rate falls accordingly",
+            trainer.recipe.epochs,
+            self._whole.epochs,
+            trainer.steps,
+        )
+        self._last = time.monotonic()
+
+    def correct(self, trainer: Trainer) -> None:
+        """Shorten or lengthen the rest of a training by the time of its last epoch, with all that came with it."""
+        now = time.monotonic()
+        fit = self._agreed(self._left() / (now - self._last), trainer)
+        self._last = now
+        self._shorten(trainer, trainer.epoch + fit, trainer.steps)
+
+    def _left(self) -> float:
+        return self._deadline - self._end - time.monotonic()
+
+    def _agreed(self, value: float, trainer: Trainer) -> int:
+        return int(self._ranks.broadcast_from_rank0(value, trainer.device))
+
+    def _shorten(self, trainer: Trainer, epochs: int, steps: int) -> None:
+        trainer.shorten(self._whole.with_epochs(max(1, trainer.epoch, min(epochs, self._whole.epochs))), steps)
