@@ -21,7 +21,7 @@ from nas.driver.compared import networks_of
 from nas.driver.display import Display
 from nas.driver.memory import memory_bytes, too_large
 from nas.driver.options import CHANGEABLE, ReproduceOptions, Resources, SearchOptions
-from nas.driver.prepare import check_networks, fit_space, for_target, objectives_for
+from nas.driver.prepare import fit_space, for_target, objectives_for
 from nas.driver.reproduce import Reproduction
 from nas.driver.reproduce import reproduce as reproduce_table
 from nas.driver.run import Run
@@ -74,7 +74,8 @@ def search(options: SearchOptions) -> Run:
     target = target_named(options.target)
     space = for_target(load_space(options.space), target)
     own = [load(item) for item in options.enqueue]
-    check_networks("--enqueue", own, target)
+    target.check(own, "--enqueue")
+    target.require()
     data = load_dataset(
         options.dataset,
         data_dir=options.data_dir,

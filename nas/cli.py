@@ -12,6 +12,7 @@ from nas.driver.options import CHANGEABLE, ReproduceOptions, Resources, SearchOp
 from nas.errors import UserError
 from nas.exit import errors, resumable, run_command, same_command
 from nas.latency_cli import AsJson, console, latency_app
+from nas.options import TARGETS
 from nas.terminal import log_to
 from nas.training.options import DATASETS, DataOptions, TrainOptions
 from nas.units import percent
@@ -274,7 +275,18 @@ def export(
         Path,
         typer.Argument(help="A checkpoint, or a training's .safetensors.", metavar="CHECKPOINT", show_default=False),
     ],
-    form: Annotated[str, typer.Option("--format", help="onnx, torch-export, python, litert or tflite-micro.")] = "onnx",
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="onnx, torch-export, python, litert or tflite-micro (default: the target's, else onnx).",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help=f"Write what ships there, in int8 where it is int8: {TARGETS}.", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -294,7 +306,7 @@ def export(
     from nas.export.command import export as write
 
     with log_to(errors):
-        exported = write(checkpoint, form=form, out=out, int8=int8, dataset=dataset, data_dir=data_dir)
+        exported = write(checkpoint, form=form, target=target, out=out, int8=int8, dataset=dataset, data_dir=data_dir)
     print_exported(console, exported)
 
 
@@ -338,8 +350,7 @@ def profile(
     target: Annotated[
         str | None,
         typer.Option(
-            help="What it costs where it runs, besides: torch, onnxruntime, onnxruntime-int8, litert, litert-int8 "
-            "or tflite-micro.",
+            help=f"What it costs where it runs, besides: {TARGETS}.",
             show_default=False,
         ),
     ] = None,

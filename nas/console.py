@@ -19,7 +19,8 @@ from nas.export.predict import Prediction
 from nas.latency import Measurement
 from nas.latency import Table as LatencyTable
 from nas.report.points import record_values, shown_name, train_command
-from nas.report.summary import origin_mark, references
+from nas.report.reliability import over_limits
+from nas.report.summary import measured_or_predicted, origin_mark, references
 from nas.terminal import Terminal
 from nas.training.facts import fact_rows
 from nas.training.loop import Epoch
@@ -42,7 +43,11 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
         columns["ms, predicted"] = "latency"
     # The front is in its order where it is what was searched for.
     balanced = ["Balanced"] if any(objective.name == "balanced_accuracy" for objective in run.objectives) else []
-    table = _table("", "Network", *balanced, "Validation", "Test", "Size", "MACs", *columns, "")
+    int8 = ["fp32"] if run.settings.parsed_target.int8 else []
+    judged = [f"{part}, int8" if int8 else part for part in ("Validation", "Test")]
+    memory = ["Memory"] if any("memory" in record.costs for record in front) else []
+    titles = (*balanced, judged[0], *int8, judged[1], *int8, "Size", *memory, "MACs", *columns)
+    table = _table("", "Network", *titles, "")
     for rank, record in enumerate(front, 1):
         test = record.confirmed.get("test_accuracy")
         table.add_row(
@@ -50,8 +55,11 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
             shown_name(run, record),
             *(percent(record.balanced_accuracy, run.data.get("validation")) for _ in balanced),
             percent(record.accuracy, run.data.get("validation")),
+            *(percent(record.fp32_accuracy, run.data.get("validation")) for _ in int8),
             percent(test, run.data.get("test")),
-            show("size", record.costs["size"]),
+            *(percent(record.confirmed.get("fp32_test_accuracy"), run.data.get("test")) for _ in int8),
+            show("size", measured_or_predicted(record, "size")),
+            *(show("memory", measured_or_predicted(record, "memory")) for _ in memory),
             show("macs", record.costs["macs"]),
             *(
                 three_digits(value) if (value := latencies[record.number].get(key)) is not None else "-"
@@ -63,7 +71,7 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
     networks = f"{counted(len(front), 'network')} {'is' if len(front) == 1 else 'are'}"
     console.print(f"\n{networks} on the front, {found} of them found by the search:")
     console.print(table)
-    for sentence in references(run):
+    for sentence in (*over_limits(run), *references(run)):
         console.print(sentence)
     console.print(f"Report:  {report}")
     console.print(f"Trials:  {run.path / 'trials.csv'}")

@@ -15,6 +15,8 @@ from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin, get
 
 from nas.errors import UserError, first_mistake
 
+TARGETS = "torch, onnxruntime, onnxruntime-int8, litert, litert-int8 or tflite-micro"
+
 # Options that several commands have.
 DataDir = Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."]
 Epochs = Annotated[int | None, "Epochs of a training (default: the recipe's)."]

@@ -82,6 +82,16 @@ def percent(accuracy: float | None, images: int | None = None) -> str:
     return "–" if accuracy is None else f"{100 * accuracy:.{accuracy_decimals(images)}f} %"
 
 
+def int8_percent(accuracy: float | None, fp32: float | None, images: int | None = None) -> str:
+    """Format the accuracy of what ships, and beside one of int8 that of the trained network; `fp32`: None if the same.
+
+    >>> int8_percent(0.6119, 0.6202, 10_000), int8_percent(0.6119, None, 10_000)
+    ('int8 61.2 %, fp32 62.0 %', '61.2 %')
+    """
+    shown = percent(accuracy, images)
+    return shown if fp32 is None else f"int8 {shown}, fp32 {percent(fp32, images)}"
+
+
 def accuracy_decimals(images: int | None) -> int:
     """Return the decimals of an accuracy in % that was counted on so many images.
 

@@ -44,7 +44,7 @@ def completed(*words: str) -> list[str]:
         (("se",), {"search"}),
         (("re",), {"report", "reproduce"}),
         (("search", "--lim"), {"--limit"}),
-        (("export", "--"), {"--format", "--int8", "--out", "--dataset", "--data-dir", "--help"}),
+        (("export", "--"), {"--format", "--target", "--int8", "--out", "--dataset", "--data-dir", "--help"}),
         (("latency", "ca"), {"calibrate"}),
         (("latency", "calibrate", "--sp"), {"--space"}),
     ],

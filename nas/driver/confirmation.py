@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from scipy import stats
 
-from nas.driver.run import Record
+from nas.driver.record import Record
 from nas.driver.scheduler import Candidate, Progress
 from nas.driver.time_left import TimeLeft
 
@@ -88,7 +88,7 @@ class Confirmation:
             self._changed()
             return False
         self._write_failures()
-        self._write(number, "repeats", round(float(epoch["validation_accuracy"]), 6))
+        self._write(number, "repeats", round(float(epoch.get("int8_accuracy", epoch["validation_accuracy"])), 6))
         self.progress.done += 1
         self._closed(number)
         return True

@@ -8,7 +8,8 @@ from typing import Any
 import optuna
 
 from nas.driver.prepare import runtime_of
-from nas.driver.run import Record, Run
+from nas.driver.record import Record
+from nas.driver.run import Run
 from nas.driver.scheduler import Candidate, Progress
 from nas.files import write_atomic
 from nas.latency import measure

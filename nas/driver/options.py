@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
-from nas.options import Augment, ClassWeights, DataDir, Epochs, Flip, OnCommandLine, Seed, TrainSize, resumable_options
+from nas.options import (
+    TARGETS,
+    Augment,
+    ClassWeights,
+    DataDir,
+    Epochs,
+    Flip,
+    OnCommandLine,
+    Seed,
+    TrainSize,
+    resumable_options,
+)
 from nas.training.options import DATASETS, DEFAULT_FIT
 
 if TYPE_CHECKING:
@@ -70,8 +81,7 @@ class SearchOptions:
     resplit: Annotated[bool, "Draw validation images for each trial; by default all trials have the same."] = False
     target: Annotated[
         str,
-        "Where the networks will run, which size, memory and latency are those of: torch, onnxruntime, "
-        "onnxruntime-int8, litert, litert-int8 or tflite-micro.",
+        f"Where the networks will run, which size, memory, latency and int8 accuracy are those of: {TARGETS}.",
     ] = "torch"
     objectives: Annotated[
         Sequence[str], "accuracy or balanced_accuracy, and any of size, latency, memory, params, macs, peak_memory."

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -55,8 +55,9 @@ def prepare(settings: Settings, *, run: Path, dataset: Dataset | None) -> Prepar
     dataset = dataset or load(settings)
     if settings.resplit:
         resplit(dataset, settings.seed)  # refuses what the workers could not divide
-    check_latency(settings.parsed_target, settings)
     num_classes, target = len(dataset.classes), settings.parsed_target
+    check_latency(target, settings)
+    target.require()
     space, limits = settings.open_space(), settings.parsed_limits
     known = cost_function(num_classes, target=target)
     # The limits that need no latency first: a mistake in them should not wait for the calibration.
@@ -214,8 +215,8 @@ def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Queued]:
         return []
     target = settings.parsed_target
     if settings.published not in PUBLISHED:
-        check_networks("--published", map(load_network, settings.published.split(",")), target)
-    check_networks("--enqueue", [Architecture.from_dict(item, "--enqueue") for item in settings.enqueue], target)
+        target.check(map(load_network, settings.published.split(",")), "--published")
+    target.check([Architecture.from_dict(item, "--enqueue") for item in settings.enqueue], "--enqueue")
     published = {
         name: network
         for name, network in references.published_here(space, dataset.channels).items()
@@ -243,14 +244,3 @@ def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Queued]:
     for architecture in beside:
         unique.setdefault(architecture.id, Queued(architecture, "published"))
     return list(unique.values())
-
-
-def check_networks(option: str, networks: Iterable[Architecture], target: Target) -> None:
-    """Refuse networks that were asked for by name and cannot ship.
-
-    Raises:
-        UserError: the target does not run one of them.
-    """
-    for network in networks:
-        if objection := target.objection(network):
-            raise UserError(f"{option} {network.name}: {objection}")

@@ -20,7 +20,8 @@ from nas.architecture.reported import CLASSES, Printed, read_table
 from nas.costs.analytic import cost
 from nas.driver.confirmation import Confirmed
 from nas.driver.options import ReproduceOptions
-from nas.driver.run import Record, Run
+from nas.driver.record import Record
+from nas.driver.run import Run
 from nas.driver.search import is_finished, search
 from nas.driver.settings import Settings
 from nas.errors import UserError

@@ -12,105 +12,26 @@
     report.html
 """
 
-import datetime
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pandas as pd
-from optuna.trial import FrozenTrial, TrialState
 
-from nas import pareto
 from nas.architecture.document import Architecture
-from nas.driver.objectives import Objective, losses, parse_limit, trained_for
+from nas.driver.objectives import OBJECTIVES, Objective, parse_limit, trained_for
 from nas.driver.prepare import LATENCY_FILE, cost_function
+from nas.driver.record import CELLS, COLUMNS, Record, read_records
 from nas.driver.run_file import read_run_file
 from nas.driver.settings import Settings
 from nas.driver.storage import STUDY_FILE, open_storage
-from nas.driver.study import curve_of, may_stand_on_front
-from nas.driver.validation import check_confirmed, check_trial
 from nas.errors import UserError, printable
 from nas.files import remove_unfinished, write_atomic
 from nas.latency import Prediction, load_table
 from nas.latency.layers import segments
-from nas.units import percent
-
-STATES: Mapping[TrialState, str] = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "stopped",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}
-
-
-@dataclass(frozen=True)
-class Record:
-    """One trial, as the report and the tables show it.
-
-    accuracy   validation, last epoch; of a stopped trial the last one reached; None before the first epoch
-    balanced_accuracy  likewise, the mean over the classes; None also in runs of earlier versions
-    costs      known figures by objective name; ``latency`` is predicted, in ms
-    curve      one mapping per epoch: epoch, accuracy, train_accuracy, loss, seconds, seconds_train, seconds_eval
-    confirmed  what was found out after the search, as far as it was: test_accuracy and test_hits (one bit per test
-               image, most significant first, as hexadecimal text; set where it was judged right); latency_ms with
-               latency_low_ms, latency_high_ms and latency_noisy (why it is not to be trusted); accuracies, one per
-               seed, after epochs
-    untrained  no worker had it: over a limit, the twin of an earlier trial, or taken from an earlier run
-    origin     ``published`` or ``own`` (the user's) where it was queued; empty where the search found it
-    beside     why it may not stand on the front, such as ``outside the space``; empty where it may
-    """
-
-    number: int
-    architecture: Architecture
-    state: str
-    reason: str
-    accuracy: float | None
-    balanced_accuracy: float | None
-    costs: Mapping[str, float]
-    curve: Sequence[Mapping[str, float]]
-    twin: int | None
-    untrained: bool
-    confirmed: Mapping[str, Any]
-    origin: str
-    beside: str
-    params: Mapping[str, Any]
-    started: datetime.datetime | None
-    finished: datetime.datetime | None
-    on_front: bool
-
-    @property
-    def published(self) -> bool:
-        """Return whether it is a published network, trained here."""
-        return self.origin == "published"
-
-    @property
-    def was_trained(self) -> bool:
-        """Return whether the trial is closed and was given to a worker: these count towards the budget."""
-        return self.state in ("complete", "stopped", "failed") and not self.untrained
-
-    @property
-    def was_imported(self) -> bool:
-        """Return whether an earlier run trained it to the end: it may stand on the front and costs this run nothing."""
-        return self.state == "complete" and self.untrained and self.twin is None
-
-    @property
-    def seconds(self) -> float:
-        """Worker time of all its epochs."""
-        return sum(epoch["seconds"] for epoch in self.curve)
-
-    def repeats(self, epochs: int) -> int:
-        """Return how often the network was trained again for so many epochs, trainings that failed included."""
-        return sum(len(self.confirmed.get(kind, {}).get(str(epochs), {})) for kind in ("repeats", "failed"))
-
-    def value(self, objective: Objective) -> float | None:
-        if objective.known:
-            return self.costs.get(objective.name)
-        return self.accuracy if objective.name == "accuracy" else self.balanced_accuracy
+from nas.units import int8_percent, percent
 
 
 class Run:
@@ -138,7 +59,7 @@ class Run:
         self.environment = environment
         self.data = data or {}
         self.study = study
-        self.records = _records(study, settings, str(path))
+        self.records = read_records(study, settings, str(path))
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -194,7 +115,7 @@ class Run:
     @property
     def trials(self) -> pd.DataFrame:
         """One row per trial, in the columns of ``trials.csv``."""
-        return pd.DataFrame([[cell(record) for cell in _CELLS.values()] for record in self.records], columns=COLUMNS)
+        return pd.DataFrame([[cell(record) for cell in CELLS.values()] for record in self.records], columns=COLUMNS)
 
     @property
     def front(self) -> pd.DataFrame:
@@ -279,6 +200,16 @@ class Run:
     def _percent(self, accuracy: float | None) -> str:
         return percent(accuracy, self.data.get("validation"))
 
+    def _accuracy(self, objective: Objective, record: Record) -> str:
+        fp32 = record.reached.get(objective.name) if record.fp32_accuracy is not None else None
+        return int8_percent(record.value(objective), fp32, self.data.get("validation"))
+
+    def measured_over_limits(self, record: Record) -> str:
+        """Return which limits a network breaks by what was measured of its file; empty where it keeps them."""
+        limits = [limit for limit in self.settings.parsed_limits if limit.objective.name in record.measured]
+        broken = [limit for limit in limits if limit.excess(record.measured) > 0]
+        return ", ".join(f"{limit}: {limit.show(record.measured)} measured" for limit in broken)
+
     def front_file(self, rank: int, record: Record) -> Path:
         """Return where a member of the front is written; `rank` counts from 1."""
         return self.path / "front" / f"{rank:02d}-{record.architecture.id}.yaml"
@@ -301,9 +232,12 @@ class Run:
         files = {}
         for rank, record in enumerate(self.front_records, 1):
             figures = ", ".join(
-                f"{objective.name} {objective.show(value) if objective.known else self._percent(value)}"
+                f"{objective.name} {objective.show(value) if objective.known else self._accuracy(objective, record)}"
                 for objective in self.objectives
                 if (value := record.value(objective)) is not None
+            )
+            figures += "".join(
+                f"; {name} measured: {OBJECTIVES[name].show(value)}" for name, value in record.measured.items()
             )
             heading = f"# {printable(f'trial {record.number} of a search on {self.settings.dataset}: {figures}')}\n"
             files[self.front_file(rank, record)] = heading + record.architecture.to_yaml()
@@ -312,75 +246,3 @@ class Run:
         for file in folder.glob("*.yaml"):
             if file not in files:
                 file.unlink()
-
-
-def _records(study: optuna.Study, settings: Settings, where: str) -> list[Record]:
-    objectives = settings.parsed_objectives
-    confirmed = study.user_attrs.get("confirmed", {})
-    check_confirmed(confirmed, where)
-    space = settings.open_space(f"{where}: ")
-    trials = [trial for trial in study.get_trials(deepcopy=False) if "document" in trial.user_attrs]
-    for trial in trials:
-        check_trial(trial, objectives, space, f"{where}: trial {trial.number}")
-    front = front_numbers(trials, objectives)
-    return [_record(trial, confirmed.get(str(trial.number), {}), trial.number in front, where) for trial in trials]
-
-
-def front_numbers(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> set[int]:
-    """Numbers of the trials on the front: those that may stand there and are dominated by none."""
-    complete = [trial for trial in trials if may_stand_on_front(trial)]
-    if not complete:
-        return set()
-    mask = pareto.front_mask(np.array([losses(objectives, trial.values) for trial in complete]))
-    return {trial.number for trial, on_front in zip(complete, mask, strict=True) if on_front}
-
-
-def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool, where: str) -> Record:
-    attributes = trial.user_attrs
-    curve = curve_of(attributes)
-    last = curve[-1] if curve else attributes
-    if repeats := confirmed.get("repeats"):  # those of the longest trainings
-        epochs = max(repeats, key=int)
-        confirmed = {**confirmed, "epochs": int(epochs), "accuracies": list(repeats[epochs].values())}
-    return Record(
-        number=trial.number,
-        architecture=Architecture.from_dict(attributes["document"], f"{where}: trial {trial.number}"),
-        state=STATES[trial.state],
-        reason=attributes.get("reason", ""),
-        accuracy=last.get("accuracy"),
-        balanced_accuracy=last.get("balanced_accuracy"),
-        costs=attributes.get("costs", {}),
-        curve=curve,
-        twin=attributes.get("twin"),
-        untrained=attributes.get("untrained", False),
-        confirmed=confirmed,
-        origin=attributes.get("origin", ""),
-        beside=attributes.get("beside", ""),
-        params=trial.params,
-        started=trial.datetime_start,
-        finished=trial.datetime_complete,
-        on_front=on_front,
-    )
-
-
-_CELLS: Mapping[str, Callable[[Record], Any]] = {
-    "trial": lambda record: record.number,
-    "id": lambda record: record.architecture.id,
-    "name": lambda record: record.architecture.name,
-    "state": lambda record: record.state,
-    "accuracy": lambda record: record.accuracy,
-    "test_accuracy": lambda record: record.confirmed.get("test_accuracy"),
-    "params": lambda record: record.costs.get("params"),
-    "macs": lambda record: record.costs.get("macs"),
-    "size_bytes": lambda record: record.costs.get("size"),
-    "latency_predicted_ms": lambda record: record.costs.get("latency"),
-    "latency_measured_ms": lambda record: record.confirmed.get("latency_ms"),
-    "epochs": lambda record: len(record.curve),
-    "seconds": lambda record: round(record.seconds, 3),
-    "on_front": lambda record: record.on_front,
-    "reason": lambda record: record.reason or record.beside,
-    "balanced_accuracy": lambda record: record.balanced_accuracy,
-}
-
-COLUMNS = tuple(_CELLS)
-"""Columns of ``trials.csv``."""

@@ -131,6 +131,7 @@ def search(
                     checkpoints=checkpoints,
                     epoch_timeout=resources.epoch_timeout,
                     resplit=settings.resplit,
+                    target=settings.target,
                 )
             finally:
                 Run.open(out).write_tables()

@@ -100,6 +100,12 @@ class Settings:
         return target_named(self.target)
 
     @property
+    def judged_as(self) -> str:
+        """Whose the accuracies are: runs in which it is the same can be compared."""
+        target = self.parsed_target
+        return f"int8, {'ONNX' if target.form == 'onnx' else '.tflite'}" if target.int8 else "fp32"
+
+    @property
     def parsed_objectives(self) -> tuple[Objective, ...]:
         return parse_objectives(self.objectives, self.parsed_target.aliases)
 

@@ -58,6 +58,12 @@ def curve_of(attributes: Mapping[str, Any]) -> list[dict[str, float]]:
     return epochs
 
 
+def of_what_ships(figures: Mapping[str, float]) -> dict[str, float]:
+    """Return accuracies by name: those of int8 where there are such, as after a trial's last epoch, else of fp32."""
+    names = ("accuracy", "balanced_accuracy")
+    return {name: figures.get(f"int8_{name}", figures[name]) for name in names if name in figures}
+
+
 def may_stand_on_front(trial: FrozenTrial) -> bool:
     """Check that a trial competes for the front: trained to the end, in the space and its limits, each network once."""
     return trial.state == TrialState.COMPLETE and not {"twin", "beside"} & trial.user_attrs.keys()
@@ -123,7 +129,8 @@ class SearchStudy:
 
         Args:
             architecture: the network; one that the space does not contain teaches the sampler nothing.
-            figures: what it reached there: its accuracy, and its balanced accuracy where that is known.
+            figures: what it reached there: its accuracy, and its balanced accuracy where that is known; on an int8
+                target those of int8 too.
             source: the run, for people.
             origin: what it was there; see :meth:`enqueue`.
 
@@ -230,7 +237,8 @@ class SearchStudy:
 
     def _values(self, costs: Costs, trained: Mapping[str, float]) -> list[float]:
         # A cost that is not known is no better than any other: such a network stands beside the front.
-        return [costs.get(o.name, math.inf) if o.known else trained[o.name] for o in self.objectives]
+        reached = of_what_ships(trained)
+        return [costs.get(o.name, math.inf) if o.known else reached[o.name] for o in self.objectives]
 
     def complete(self, number: int) -> None:
         """Close a trial that was trained to the full budget, with the values of its last epoch."""

@@ -11,6 +11,9 @@ from ray import tune
 
 from nas.architecture.document import Architecture
 from nas.errors import UserError
+from nas.export.shipping import ship
+from nas.targets import target as target_named
+from nas.training.checkpoint import Checkpoint
 from nas.training.cpu import ClaimedCores, available_cores, claim_cores, set_threads
 from nas.training.data import Dataset
 from nas.training.evaluate import pack_hits
@@ -23,6 +26,8 @@ from nas.training.recipe import Recipe
 class NetworkTrainable(tune.Trainable):
     """Trains the network of its configuration, an epoch per step, and reports ``epoch`` (a mapping) or ``failure``; or
     lets one that is trained judge the test images, and reports ``test`` (accuracies and hits) and ``judgement``.
+
+    On an int8 target the last epoch has the int8 network's accuracies too, and the test images are judged by it.
 
     The process is reused from trial to trial (``reuse_actors=True``): imports, data and the device's context are paid
     once. A network that cannot be trained is a result like any other, since an exception costs the process: Tune ends
@@ -42,6 +47,7 @@ class NetworkTrainable(tune.Trainable):
         threads: int,
         epoch_timeout: float | None,
         resplit: bool,
+        target: str,
     ) -> None:
         set_threads(threads)
         if device == "cuda" and gpu_share < 1:
@@ -52,6 +58,8 @@ class NetworkTrainable(tune.Trainable):
         self._cores: ClaimedCores | None = None
         self._epochs: Iterator[Epoch] = iter(())
         self._tested: Path | None = None
+        self._target = target_named(target)
+        self._int8: dict[str, float] = {}
         self._recipe = Recipe.from_dict(recipe)
         self._evaluator = TrainingEvaluator(
             dataset, self._recipe, device=device, epoch_timeout=epoch_timeout, resplit=resplit
@@ -66,11 +74,7 @@ class NetworkTrainable(tune.Trainable):
         started = time.perf_counter()
         try:
             if self._tested is not None:
-                scores, images = self._evaluator.test(self._tested)
-                judgement = with_pictures(judge(images.test, scores, images.classes), images.test)
-                figures = {"test_accuracy": scores.accuracy, "test_balanced_accuracy": scores.balanced_accuracy}
-                test = {**figures, "test_hits": pack_hits(scores.hits)}
-                return {"test": test, "judgement": judgement, "done": True}
+                return {**self._test(self._tested), "done": True}
             epoch = next(self._epochs, None)
         except torch.AcceleratorError:  # such as an illegal access: CUDA answers nothing else in this process any more
             raise
@@ -80,7 +84,8 @@ class NetworkTrainable(tune.Trainable):
         if epoch is None:
             return {"failure": "trained to the end already", "done": True}
         done = epoch.epoch >= self._evaluator.recipe.epochs
-        return {"epoch": {**asdict(epoch), "seconds": time.perf_counter() - started}, "done": done}
+        figures = asdict(epoch) | (self._int8 if done else {})
+        return {"epoch": {**figures, "seconds": time.perf_counter() - started}, "done": done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the study and the run's own checkpoints are the record."""
@@ -105,7 +110,26 @@ class NetworkTrainable(tune.Trainable):
     def _train(self, document: dict[str, Any], seed: int, checkpoint: Path | None) -> Iterator[Epoch]:
         # A generator, so that an error in building the network too is raised in step() and not in Ray's set-up.
         architecture = Architecture.from_dict(document)
-        yield from self._evaluator.run(architecture, seed=seed, checkpoint=checkpoint)
+        on_end = self._judge_int8 if self._target.int8 else None
+        yield from self._evaluator.run(architecture, seed=seed, checkpoint=checkpoint, on_end=on_end)
+
+    def _judge_int8(self, trained: Checkpoint, dataset: Dataset) -> None:
+        scores = ship(self._target, trained, dataset).judge(dataset, "validation")
+        self._int8 = {"int8_accuracy": scores.accuracy, "int8_balanced_accuracy": scores.balanced_accuracy}
+
+    def _test(self, checkpoint: Path) -> dict[str, Any]:
+        """Judge the test images as what ships, and measure that."""
+        scores, trained, images = self._evaluator.test(checkpoint)
+        figures: dict[str, Any] = {}
+        if self._target.form is not None:
+            shipment = ship(self._target, trained, images, str(checkpoint))
+            figures |= {"file_bytes": shipment.file_bytes, "memory_bytes": shipment.memory_bytes()}
+            if self._target.int8:
+                figures |= {"fp32_test_accuracy": scores.accuracy}
+                scores = shipment.judge(images, "test")
+        judgement = with_pictures(judge(images.test, scores, images.classes), images.test)
+        figures |= {"test_accuracy": scores.accuracy, "test_balanced_accuracy": scores.balanced_accuracy}
+        return {"test": {**figures, "test_hits": pack_hits(scores.hits)}, "judgement": judgement}
 
 
 def explain(error: BaseException) -> str:

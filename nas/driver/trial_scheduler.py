@@ -224,7 +224,8 @@ def training_seed(seed: int, candidate: Candidate) -> int:
 
 def _metrics(epoch: Mapping[str, Any]) -> dict[str, float]:
     """Return what the study keeps of an epoch."""
-    names = ("validation_accuracy", "validation_balanced_accuracy", "train_accuracy", "loss")
+    accuracies = ("validation_accuracy", "validation_balanced_accuracy", "int8_accuracy", "int8_balanced_accuracy")
+    names = (*accuracies, "train_accuracy", "loss")
     rounded = {name.removeprefix("validation_"): round(float(epoch[name]), 6) for name in names if name in epoch}
     seconds = {name: round(float(epoch[name]), 4) for name in ("seconds", "seconds_train", "seconds_eval")}
     return {"epoch": epoch["epoch"], **rounded, **seconds}

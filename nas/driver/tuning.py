@@ -45,6 +45,7 @@ def run_trials(
     checkpoints: Checkpoints,
     epoch_timeout: float = 0.0,
     resplit: bool = False,
+    target: str = "torch",
 ) -> Scheduler:
     """Train what the schedulers ask for, one scheduler after the other, on the same workers. Ray must run.
 
@@ -53,6 +54,7 @@ def run_trials(
         dataset: as loaded; no worker reads its test part but for a candidate that is to be tested.
         epoch_timeout: seconds after which an epoch is given up; 0: never.
         resplit: every training draws its own validation images.
+        target: whose networks are judged, in int8 where it is int8.
 
     Returns:
         The last scheduler that was begun; where it broke, those after it were not.
@@ -68,6 +70,7 @@ def run_trials(
         threads=workers.cpus,
         epoch_timeout=epoch_timeout or None,
         resplit=resplit,
+        target=target,
     )
     bundle = tune.PlacementGroupFactory([{"CPU": workers.cpus, "GPU": workers.gpus}])
     with tempfile.TemporaryDirectory(prefix="nas-ray-") as folder:

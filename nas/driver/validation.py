@@ -29,6 +29,8 @@ class _Epoch(TypedDict):
     epoch: Annotated[int, Field(ge=1)]
     accuracy: _Share
     balanced_accuracy: NotRequired[_Share]
+    int8_accuracy: NotRequired[_Share]
+    int8_balanced_accuracy: NotRequired[_Share]
     train_accuracy: _Share
     loss: float
     seconds: _Amount
@@ -46,12 +48,17 @@ class _Trial(TypedDict):
     untrained: NotRequired[bool]
     accuracy: NotRequired[_Share]
     balanced_accuracy: NotRequired[_Share]
+    int8_accuracy: NotRequired[_Share]
+    int8_balanced_accuracy: NotRequired[_Share]
 
 
 @with_config(_STRICT)
 class _Confirmed(TypedDict):
     test_accuracy: NotRequired[_Share | None]
     test_balanced_accuracy: NotRequired[_Share | None]
+    fp32_test_accuracy: NotRequired[_Share | None]
+    file_bytes: NotRequired[_Count]
+    memory_bytes: NotRequired[_Count | None]
     test_hits: NotRequired[Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$")]]
     latency_ms: NotRequired[_Amount | None]
     latency_low_ms: NotRequired[_Amount | None]

@@ -19,6 +19,7 @@ SAME = (
     "resplit",
     "parsed_recipe",
     "seed",
+    "judged_as",
 )
 """Settings in which two runs must agree for their accuracies to be comparable (the seed splits the data)."""
 
@@ -34,7 +35,7 @@ def earlier_run(settings: Settings) -> Run | None:
     run = Run.open(settings.warm_start)
     for name in SAME:
         if getattr(run.settings, name) != getattr(settings, name):
-            name = name.removeprefix("parsed_")
+            name = {"judged_as": "target"}.get(name, name.removeprefix("parsed_"))
             raise UserError(
                 f"--warm-start {settings.warm_start}: its {name} is another one, so its accuracies cannot be compared"
             )
@@ -51,8 +52,7 @@ def import_networks(earlier: Run, study: SearchStudy, out: Path) -> tuple[int, i
     taken: list[int] = []
     judged = trained_for(study.objectives).name
     for record in earlier.records:
-        reached = {"accuracy": record.accuracy, "balanced_accuracy": record.balanced_accuracy}
-        figures = {name: value for name, value in reached.items() if value is not None}
+        figures = record.reached
         # An earlier version's run knows no balanced accuracy.
         if record.state != "complete" or record.untrained or judged not in figures:
             continue

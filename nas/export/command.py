@@ -14,10 +14,12 @@ from nas.export.litert import check_litert, quantise_litert, to_litert
 from nas.export.micro import write_micro
 from nas.export.opening import open_exported
 from nas.export.python import module_name
+from nas.export.shipping import calibration_images
+from nas.targets import Target
+from nas.targets import target as target_named
 from nas.training.checkpoint import load_trained
 from nas.training.data import PartName
 from nas.training.evaluate import Scores
-from nas.training.split import stratified_order
 from nas.training.weights import card
 
 log = logging.getLogger(__name__)
@@ -40,9 +42,6 @@ _WRITERS = {
 }
 _QUANTISERS = {"onnx": quantise, "litert": quantise_litert, "tflite-micro": quantise_litert}
 
-
-CALIBRATION_IMAGES = 512
-"""Bounds the time that calibration takes on large data sets."""
 
 LEAST_AGREEMENT = 0.98
 """Share of validation images to which int8 should give fp32's class; a smaller one is told."""
@@ -74,7 +73,8 @@ class Exported:
 def export(
     source: str | Path,
     *,
-    form: str = "onnx",
+    form: str | None = None,
+    target: str | None = None,
     out: str | Path | None = None,
     int8: bool = False,
     dataset: str | None = None,
@@ -84,7 +84,9 @@ def export(
 
     Args:
         source: a checkpoint (``.pt``), or ``model.safetensors`` of a training.
-        form: ``onnx``, ``torch-export``, ``python``, ``litert`` (.tflite) or ``tflite-micro``.
+        form: ``onnx``, ``torch-export``, ``python``, ``litert`` (.tflite) or ``tflite-micro``; default the target's, or
+            ONNX.
+        target: where the network will run: gives the form, and says whether int8 is written too.
         out: the file, or the folder of ``tflite-micro``; default beside the source, named like the network.
         int8: quantise the ONNX or LiteRT model too, beside it as ``NAME-int8.onnx``; ``tflite-micro`` is always int8.
         dataset: what to calibrate with; default what the network was trained on, split as it was then. Of its training
@@ -95,6 +97,9 @@ def export(
         UserError: something given does not fit, or an extra is missing.
         nas.export.ExportError: what came out does not compute what the network computes.
     """
+    wanted = target_named(target) if target is not None else None
+    form = form or "onnx" if wanted is None else _form_there(wanted, form)
+    int8 = int8 or (wanted is not None and wanted.int8)
     if form not in FORMS:
         raise UserError(f"unknown format {form!r}; allowed: {', '.join(FORMS)}")
     if int8 and form not in _QUANTISERS:
@@ -104,6 +109,9 @@ def export(
     source = Path(source)
     checkpoint = load_trained(source)
     description = card(checkpoint, str(source))
+    if wanted is not None:
+        wanted.check([description.architecture])
+        wanted.require()
     if _WRITERS[form] is to_litert:
         check_litert(description.architecture)
     micro = form == "tflite-micro"
@@ -122,8 +130,7 @@ def export(
     with tempfile.TemporaryDirectory() as scratch:
         written = (Path(scratch, "float.tflite"), Path(scratch, "int8.tflite")) if micro else (path, quantised_path)
         model = _WRITERS[form](description, checkpoint.weights, written[0])
-        chosen = stratified_order(data.train.labels, seed=0)[:CALIBRATION_IMAGES]
-        quantised = _QUANTISERS[form](*written, data.train.take(chosen).images[:])
+        quantised = _QUANTISERS[form](*written, calibration_images(data))
         ours, theirs = (judge_exported(open_exported(file)[0], data) for file in written)
         if micro:
             files = write_micro(written[1].read_bytes(), description, path)
@@ -137,6 +144,19 @@ def export(
             100 * (1 - LEAST_AGREEMENT),
         )
     return Exported(description, model, quantised, (_accuracies(ours), _accuracies(theirs)), agreement)
+
+
+def _form_there(target: Target, form: str | None) -> str:
+    """Return the format that ships on a target; `form` is the one asked for, if one was.
+
+    Raises:
+        UserError: it is another one.
+    """
+    if target.form is None:
+        raise UserError(f"--target {target.name}: the training's own file ships there; give --format to write another")
+    if form not in (None, target.form):
+        raise UserError(f"--target {target.name}: --format {target.form} ships there; leave --format {form} out")
+    return target.form
 
 
 def _accuracies(found: Mapping[PartName, Scores]) -> Accuracies:

@@ -37,13 +37,18 @@ def quantise(model: Path, path: Path, images: Tensor) -> Quantised:
         UserError: onnx, onnxscript or onnxruntime is missing, or a file cannot be read or written.
         ExportError: ONNX Runtime cannot quantise the model.
     """
-    require("--int8", "onnx", "onnxruntime")
+    before = model.read_bytes()
+    content = onnx_int8_bytes(before, images)
+    write(path, content)
+    return Quantised(path, len(content), len(before), len(images))
+
+
+def onnx_int8_bytes(model: bytes, images: Tensor) -> bytes:
+    """Quantise an ONNX file of fp32; see :func:`quantise`."""
+    require("int8", "onnx", "onnxruntime")
     batches = ((part.float() / 255).numpy() for part in torch.split(images, _BATCH))
     origin = {"quantisation": f"int8, static, per channel; ranges from {len(images)} training images"}
     try:
-        content = quantise_onnx(model.read_bytes(), batches, origin)
+        return quantise_onnx(model, batches, origin)
     except Exception as error:  # the quantiser raises whatever its steps raise
-        reason = first_line(error)
-        raise ExportError(f"ONNX Runtime cannot quantise this model: {reason}") from error
-    write(path, content)
-    return Quantised(path, len(content), model.stat().st_size, len(images))
+        raise ExportError(f"ONNX Runtime cannot quantise this model: {first_line(error)}") from error

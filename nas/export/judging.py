@@ -12,18 +12,17 @@ from torch import Tensor
 from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.export.opening import ENDINGS, open_exported
+from nas.export.shipping import judge_images
 from nas.training.card import Card
 from nas.training.checkpoint import load_trained
 from nas.training.data import Dataset, PartName, load_again
-from nas.training.evaluate import Scores, evaluate, scores
+from nas.training.evaluate import Scores, evaluate
 from nas.training.fingerprint import compare
-from nas.training.mapped import chunks
 from nas.training.weights import card, restored
 
 log = logging.getLogger(__name__)
 
 JUDGED: tuple[PartName, ...] = ("validation", "test")
-_BATCH = 64
 
 
 def judge_file(
@@ -100,13 +99,4 @@ def check_classes(data: Dataset, classes: Sequence[str], where: str) -> None:
 
 def judge_exported(run: Callable[[Tensor], Tensor], data: Dataset) -> dict[PartName, Scores]:
     """Let an exported model, images (N, C, R, R) in [0, 1] -> logits, judge the validation and the test images."""
-    found: dict[PartName, Scores] = {}
-    for part in JUDGED:
-        images = data.part(part)
-        logits = [run(some.float() / 255) for some in chunks(images.images, _BATCH)]
-        found[part] = scores(
-            images.labels,
-            torch.cat([some.argmax(1) for some in logits]),
-            torch.cat([some.softmax(1).amax(1) for some in logits]),
-        )
-    return found
+    return {part: judge_images(run, data, part) for part in JUDGED}

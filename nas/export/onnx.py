@@ -43,28 +43,44 @@ def to_onnx(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped:
         UserError: onnx, onnxscript or onnxruntime is missing, the weights do not fit, the file cannot be written.
         ExportError: ONNX Runtime gives other logits than torch, by more than 1e-4.
     """
-    require("--format onnx", "onnx", "onnxscript", "onnxruntime")
+    content = onnx_bytes(card, weights)
     expected = Normalised(restore(card, weights), card)
-    model = _convert(Normalised(fold(expected.network), card), card)
-    content = model.SerializeToString()
     difference = compare(expected, Session(content), card, tolerance=TOLERANCE, form="ONNX Runtime")
     write(path, content)
     return Shipped((path,), difference)
 
 
+def onnx_bytes(card: Card, weights: Mapping[str, Tensor]) -> bytes:
+    """Convert a network to an ONNX file; see :func:`to_onnx`.
+
+    Raises:
+        UserError: onnx, onnxscript or onnxruntime is missing, or the weights do not fit.
+        ExportError: the exporter fails.
+    """
+    require("--format onnx", "onnx", "onnxscript", "onnxruntime")
+    content: bytes = _convert(Normalised(fold(restore(card, weights)), card), card).SerializeToString()
+    return content
+
+
 class Session:
     """A model on ONNX Runtime's CPU engine, as a function of tensors: images (N, C, R, R) -> logits (N, classes).
+
+    Args:
+        content: the file's bytes.
+        where: what an error calls it.
+        threads: of the engine; 0: one per core.
 
     Raises:
         UserError: onnxruntime is missing, or cannot read the model.
     """
 
-    def __init__(self, content: bytes, where: str = "the model") -> None:
+    def __init__(self, content: bytes, where: str = "the model", *, threads: int = 0) -> None:
         require("an ONNX model", "onnxruntime")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             self._input = self._session.get_inputs()[0].name

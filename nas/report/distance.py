@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.driver.run import Record, Run
+from nas.driver.record import Record
+from nas.driver.run import Run
 from nas.report.significance import Difference, over_seeds, paired, unpaired
 
 LEAST_SEEDS = 3

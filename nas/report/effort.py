@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nas.driver.run import Record, Run
+from nas.driver.record import Record
+from nas.driver.run import Run
 from nas.report.scatter import LEGEND_ABOVE, Figure
 from nas.report.summary import ENDED
 from nas.units import counted, show_seconds

@@ -14,7 +14,8 @@ from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param
 
 from nas.architecture.space import Value
 from nas.driver.objectives import OBJECTIVES
-from nas.driver.run import Record, Run
+from nas.driver.record import Record
+from nas.driver.run import Run
 from nas.report.scatter import SCALE, Figure
 from nas.units import QUANTITIES, listed
 

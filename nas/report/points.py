@@ -8,8 +8,9 @@ from typing import Any
 from nas.architecture import catalogue
 from nas.architecture.document import Architecture, dump_yaml, scale, versioned
 from nas.architecture.reported import Printed
-from nas.driver.run import Record, Run
-from nas.units import QUANTITIES, show
+from nas.driver.record import Record
+from nas.driver.run import Run
+from nas.units import QUANTITIES, percent, show
 
 MOST_YAML = 400_000
 """So many characters of different lines of YAML are put into a page."""
@@ -76,7 +77,11 @@ def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> lis
             beside=record.beside,
             number=record.number,
             architecture=record.architecture,
-            notes=[note for note in (record.beside, record.reason, record.architecture.source) if note],
+            notes=[
+                note
+                for note in (record.beside, record.reason, record.architecture.source, shipped_note(run, record))
+                if note
+            ],
             command=train_command(run, record, ranks.get(record.number), names),
             run=index,
         )
@@ -84,6 +89,14 @@ def run_points(run: Run, printed: Sequence[Printed] = (), index: int = 0) -> lis
         if record.was_trained or record.was_imported
     ]
     return points + [_printed_point(run, row, names, index) for row in printed if row.accuracy is not None]
+
+
+def shipped_note(run: Run, record: Record) -> str:
+    """Say of a network in int8 what it was in fp32, and what was measured of its file; empty where nothing was."""
+    fp32 = {"validation": record.fp32_accuracy, "test": record.confirmed.get("fp32_test_accuracy")}
+    said = [f"{part} {percent(value, run.data.get(part))} in fp32" for part, value in fp32.items() if value is not None]
+    measured = [f"{name} {show(name, record.measured[name])}" for name in ("size", "memory") if name in record.measured]
+    return "; ".join(said + ([f"measured: {', '.join(measured)}"] if measured else []))
 
 
 def shown_name(run: Run, record: Record) -> str:

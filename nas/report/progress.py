@@ -14,7 +14,8 @@ from optuna.trial import TrialState, create_trial
 
 from nas import pareto
 from nas.driver.objectives import Objective
-from nas.driver.run import Record, Run
+from nas.driver.record import Record
+from nas.driver.run import Run
 from nas.report.effort import holds, searched
 from nas.report.points import Point
 from nas.report.scatter import LEGEND_ABOVE, MARGIN, Figure

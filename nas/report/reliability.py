@@ -53,7 +53,8 @@ def latency_figure(points: Sequence[Point]) -> Figure | None:
 
 def sentences(run: Run) -> list[str]:
     """Say how the search's figures compare with confirmed ones."""
-    return [sentence for sentence in (_tested(run), _trained_again(run), *_latencies(run)) if sentence]
+    said = (_tested(run), *_shipped(run), _trained_again(run), *_latencies(run))
+    return [sentence for sentence in said if sentence]
 
 
 def _tested(run: Run) -> str:
@@ -69,6 +70,35 @@ def _tested(run: Run) -> str:
         f"{_lead(fmean(test - validation for validation, test in pairs))} of it right than of the validation images."
         f"{_agreement(pairs)}"
     )
+
+
+def _shipped(run: Run) -> list[str]:
+    """Say what int8 costs in accuracy, and how the files that ship compare with what was predicted of them."""
+    said = []
+    losses = [r.fp32_accuracy - r.accuracy for r in run.records if r.fp32_accuracy is not None and r.accuracy]
+    if losses:
+        said.append(
+            f"Accuracies are those of the int8 networks, of all that were trained to the end: on average they get "
+            f"{_lead(-fmean(losses))} of the validation images right than before, in fp32 (at worst "
+            f"{100 * max(losses):.1f} less). Networks that were stopped were judged in fp32."
+        )
+    for name, title in (("size", "sizes"), ("memory", "memory needs")):
+        pairs = [(r.costs[name], r.measured[name]) for r in run.records if name in r.costs and name in r.measured]
+        if pairs:
+            worst = max(abs(predicted / measured - 1) for predicted, measured in pairs)
+            files = counted(len(pairs), "file")
+            said.append(f"Predicted {title} are at most {100 * worst:.2g} % off those measured of {files}.")
+    return said
+
+
+def over_limits(run: Run) -> list[str]:
+    """Name the networks of the front that are over a limit by what was measured, though not by what was predicted."""
+    over = {record.number: run.measured_over_limits(record) for record in run.front_records}
+    return [
+        f"{shown_name(run, record)} is over a limit: {over[record.number]}."
+        for record in run.front_records
+        if over[record.number]
+    ]
 
 
 def _trained_again(run: Run) -> str:
@@ -154,6 +184,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Data", f"{settings.dataset}; {images}"),
         ("Images", images_line(run)),
         ("Split", _split(run)),
+        ("Target", "" if settings.target == "torch" else settings.target),
         ("Objectives", ", ".join(settings.objectives)),
         ("Limits", ", ".join(settings.limits) or "none"),
         ("Sampler", f"{settings.sampler}, seed {settings.seed}"),

@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from nas.architecture import catalogue
-from nas.driver.run import Record, Run
+from nas.driver.record import Record
+from nas.driver.run import Run
 from nas.report.distance import WORDS, difference_in_words, distance, test_difference
 from nas.report.points import shown_name, train_command
 from nas.report.significance import wilson
-from nas.units import accuracy_decimals, counted, decimals, listed, percent, show, three_digits
+from nas.units import accuracy_decimals, counted, decimals, int8_percent, listed, percent, show, three_digits
 
 ENDED = {"complete": "to the end", "stopped": "stopped early", "failed": "failed"}
 
 
 @dataclass(frozen=True)
 class FrontRow:
-    """One row of the front's table; all texts. `mark` says where a network comes from that was not found here."""
+    """One row of the front's table; all texts. `mark` says where a network comes from that was not found here.
+
+    Size and memory are those measured at the end, else the predicted ones; memory is empty where it is not known.
+    """
 
     rank: int
     number: int
@@ -29,6 +33,7 @@ class FrontRow:
     test: str
     test_note: str
     size: str
+    memory: str
     latency: str
     latency_note: str
     macs: str
@@ -44,7 +49,12 @@ def front_rows(run: Run) -> list[FrontRow]:
     for rank, record in enumerate(run.front_records, 1):
         tested = record.confirmed.get("test_accuracy")
         latency_text, latency_note = latency(record)
-        notes = (interval(record.accuracy, validation), repeated_accuracy(record, validation))
+        notes = (
+            fp32_note(record.fp32_accuracy, validation),
+            interval(record.accuracy, validation),
+            repeated_accuracy(record, validation),
+        )
+        test_notes = (fp32_note(record.confirmed.get("fp32_test_accuracy"), test), interval(tested, test))
         rows.append(
             FrontRow(
                 rank=rank,
@@ -54,8 +64,9 @@ def front_rows(run: Run) -> list[FrontRow]:
                 accuracy=percent(record.accuracy, validation),
                 accuracy_note=", ".join(filter(None, notes)),
                 test=percent(tested, test),
-                test_note=interval(tested, test),
-                size=show("size", record.costs.get("size")),
+                test_note=", ".join(filter(None, test_notes)),
+                size=show("size", measured_or_predicted(record, "size")),
+                memory=show("memory", memory) if (memory := measured_or_predicted(record, "memory")) else "",
                 latency=latency_text,
                 latency_note=latency_note,
                 macs=show("macs", record.costs.get("macs")),
@@ -100,14 +111,18 @@ def _extremes(run: Run, front: Sequence[Record]) -> str:
     best = front[0]
     lightest = min(front, key=lambda record: record.costs.get("size", 0))
     test = best.confirmed.get("test_accuracy")
-    on_test = f" ({percent(test, run.data.get('test'))} of the test images)" if test is not None else ""
+    fp32_test = best.confirmed.get("fp32_test_accuracy")
+    tested = int8_percent(test, fp32_test, run.data.get("test"))
+    on_test = f" ({tested} of the test images)" if test is not None else ""
     images = run.data.get("validation")
+    accuracy = int8_percent(best.accuracy, best.fp32_accuracy, images)
     sentence = (
-        f"The most accurate gets {percent(best.accuracy, images)} of the validation images right{on_test} "
-        f"at {show('size', best.costs.get('size'))}"
+        f"The most accurate gets {accuracy} of the validation images right{on_test} "
+        f"at {show('size', measured_or_predicted(best, 'size'))}"
     )
     if lightest is not best:
-        sentence += f", the smallest {percent(lightest.accuracy, images)} at {show('size', lightest.costs.get('size'))}"
+        smallest = show("size", measured_or_predicted(lightest, "size"))
+        sentence += f", the smallest {percent(lightest.accuracy, images)} at {smallest}"
     return f"{sentence}."
 
 
@@ -188,6 +203,16 @@ def repeated_accuracy(record: Record, images: int | None = None) -> str:
     epochs = record.confirmed.get("epochs")
     longer = f" of {counted(epochs, 'epoch')}" if epochs not in (None, len(record.curve)) else ""
     return f"again: {shown}, {counted(len(accuracies), 'seed')}{longer}"
+
+
+def measured_or_predicted(record: Record, name: str) -> float | None:
+    """Return a cost as it was measured at the end, else as it was predicted; None where it is not known."""
+    return record.measured.get(name, record.costs.get(name))
+
+
+def fp32_note(accuracy: float | None, images: int | None) -> str:
+    """Return what stands under an int8 network's accuracy; empty where the accuracy is that of fp32 itself."""
+    return "" if accuracy is None else f"fp32 {percent(accuracy, images)}"
 
 
 def interval(accuracy: float | None, images: int | None) -> str:

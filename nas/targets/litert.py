@@ -6,9 +6,14 @@ from nas.targets.target import Target
 from nas.targets.tflite import file_bytes
 from nas.targets.torch import peak_fp32, peak_int8
 
+MODULES = ("litert_torch", "ai_edge_quantizer", "ai_edge_litert", "tflite_micro")
+
 LITERT = Target(
     name="litert",
     ending=".tflite",
+    form="litert",
+    modules=MODULES,
+    extra="litert",
     engine="litert",
     size=partial(file_bytes, int8=False),
     memory=peak_fp32,
@@ -18,6 +23,9 @@ LITERT = Target(
 LITERT_INT8 = Target(
     name="litert-int8",
     ending="-int8.tflite",
+    form="litert",
+    modules=MODULES,
+    extra="litert",
     engine="litert-int8",
     size=partial(file_bytes, int8=True),
     memory=peak_int8,

@@ -6,9 +6,14 @@ from nas.targets.onnx import file_bytes
 from nas.targets.target import Target
 from nas.targets.torch import peak_fp32, peak_int8
 
+_MODULES = ("onnx", "onnxscript", "onnxruntime")
+
 ONNXRUNTIME = Target(
     name="onnxruntime",
     ending=".onnx",
+    form="onnx",
+    modules=_MODULES,
+    extra="export",
     engine="onnxruntime",
     size=partial(file_bytes, int8=False),
     memory=peak_fp32,
@@ -17,6 +22,9 @@ ONNXRUNTIME = Target(
 ONNXRUNTIME_INT8 = Target(
     name="onnxruntime-int8",
     ending="-int8.onnx",
+    form="onnx",
+    modules=_MODULES,
+    extra="export",
     engine="onnxruntime-int8",
     size=partial(file_bytes, int8=True),
     memory=peak_int8,

@@ -3,6 +3,7 @@
 from functools import partial
 
 from nas.architecture.document import Architecture
+from nas.targets.litert import MODULES
 from nas.targets.target import Target
 from nas.targets.tflite import arena_head, arena_tail, file_bytes
 
@@ -14,6 +15,9 @@ def _arena(architecture: Architecture, num_classes: int) -> int:
 TFLITE_MICRO = Target(
     name="tflite-micro",
     ending="-tflite-micro",
+    form="tflite-micro",
+    modules=MODULES,
+    extra="litert",
     engine=None,
     size=partial(file_bytes, int8=True, card=False),
     memory=_arena,

@@ -22,6 +22,7 @@ def peak_int8(architecture: Architecture, num_classes: int) -> int:
 TORCH = Target(
     name="torch",
     ending=".safetensors",
+    form=None,
     engine="eager",
     size=_size,
     memory=peak_fp32,

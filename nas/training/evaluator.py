@@ -1,6 +1,6 @@
 """Training as a search knows it: architecture in, a stream of epochs out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -53,28 +53,44 @@ class TrainingEvaluator:
             keep_freed_memory()
         self._inputs: dict[tuple[int, int], Dataset] = {}
 
-    def run(self, architecture: Architecture, *, seed: int, checkpoint: Path | None = None) -> Iterator[Epoch]:
+    def run(
+        self,
+        architecture: Architecture,
+        *,
+        seed: int,
+        checkpoint: Path | None = None,
+        on_end: Callable[[Checkpoint, Dataset], None] | None = None,
+    ) -> Iterator[Epoch]:
         """Train a network to the full budget; yield every epoch, those behind a checkpoint included.
 
         Args:
             architecture: the network.
             seed: of weights, order of images and augmentation, and with `resplit` of the validation images.
             checkpoint: a file that holds the state after every epoch; where it exists already, go on from it.
+            on_end: given the trained network, and the data in its format, before the last epoch is yielded.
 
         Raises what :meth:`nas.training.loop.Trainer.run_epoch` raises.
         """
         # An error of the last network may have kept its tensors alive until it was dealt with: begin clean as well.
         self._give_back_memory()
-        trainer, history = self._begun(architecture, seed, checkpoint)
+        trainer, history, saved = self._begun(architecture, seed, checkpoint)
         try:
             # Whoever asked before may have died before it heard of the last ones.
-            yield from history
+            for epoch in history:
+                if on_end is not None and saved is not None and epoch.epoch == self.recipe.epochs:
+                    on_end(saved, trainer.dataset)
+                yield epoch
             while len(history) < self.recipe.epochs:
                 epoch = trainer.run_epoch()
                 history.append(epoch)
-                if checkpoint is not None:
+                judge = on_end if trainer.done else None
+                if checkpoint is not None or judge is not None:
                     epochs = [asdict(item) for item in history]
-                    save_checkpoint(checkpoint, self.checkpoint(architecture, trainer, seed=seed, epochs=epochs))
+                    saved = self.checkpoint(architecture, trainer, seed=seed, epochs=epochs)
+                    if checkpoint is not None:
+                        save_checkpoint(checkpoint, saved)
+                    if judge is not None:
+                        judge(saved, trainer.dataset)
                 yield epoch
         finally:  # also when the network fails, or whoever asks wants no more
             del trainer
@@ -108,8 +124,8 @@ class TrainingEvaluator:
             teacher=None if teacher is None else Teacher(teacher, data),
         )
 
-    def test(self, checkpoint: Path) -> tuple[Scores, Dataset]:
-        """Let the weights of a checkpoint judge the test images; return the data set in its format too.
+    def test(self, checkpoint: Path) -> tuple[Scores, Checkpoint, Dataset]:
+        """Let the weights of a checkpoint judge the test images; return them, and the data set in their format, too.
 
         Raises:
             UserError: the checkpoint cannot be read.
@@ -117,30 +133,33 @@ class TrainingEvaluator:
         saved = load_checkpoint(checkpoint)
         network = restored(saved, str(checkpoint))
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as it was trained
-        images = self._input(Architecture.from_dict(saved.architecture, str(checkpoint)))
+        divided = resplit(self.dataset, saved.split["seed"]) if self.resplit else None
+        images = self._input(Architecture.from_dict(saved.architecture, str(checkpoint)), divided)
         images = replace(images, mean=saved.mean, std=saved.std)  # of the images that it was trained on
-        return evaluate(network, images, "test"), images
+        return evaluate(network, images, "test"), saved, images
 
-    def _begun(self, architecture: Architecture, seed: int, file: Path | None) -> tuple[Trainer, list[Epoch]]:
-        """The trainer where a checkpoint left off, and the epochs behind it.
+    def _begun(
+        self, architecture: Architecture, seed: int, file: Path | None
+    ) -> tuple[Trainer, list[Epoch], Checkpoint | None]:
+        """The trainer where a checkpoint left off, the epochs behind it, and the checkpoint.
 
         At the start without one, and where it is another training's or was left damaged by a crash.
         """
         trainer = self.trainer(architecture, seed)
         if file is None or not file.exists():
-            return trainer, []
+            return trainer, [], None
         try:
             saved = load_checkpoint(file)
             if saved.architecture != architecture.to_dict() or saved.extra["seed"] != seed:
-                return trainer, []
+                return trainer, [], None
             history = [Epoch(**item) for item in saved.extra["epochs"]]
             if saved.trainer is not None:
                 trainer.load_state_dict(saved.trainer)
             if len(history) == (self.recipe.epochs if saved.trainer is None else trainer.epoch):
-                return trainer, history
+                return trainer, history, saved
         except (UserError, KeyError, TypeError):
             pass
-        return self.trainer(architecture, seed), []
+        return self.trainer(architecture, seed), [], None
 
     def checkpoint(self, architecture: Architecture, trainer: Trainer, **extra: Any) -> Checkpoint:
         """Build the checkpoint of a training; at its end it holds the weights alone, a third of the size.

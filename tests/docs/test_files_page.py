@@ -10,7 +10,8 @@ from pages import FILES, ROOT, named, plain_default, section, table, written_def
 
 import nas
 from nas.architecture.document import SCHEMA as DOCUMENT_SCHEMA
-from nas.driver.run import COLUMNS, STATES, Run
+from nas.driver.record import COLUMNS, STATES
+from nas.driver.run import Run
 from nas.driver.run_file import read_run_file
 from nas.driver.settings import SCHEMA, Settings
 from nas.export import Card

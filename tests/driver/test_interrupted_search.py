@@ -20,7 +20,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import nas
-from nas.driver.run import COLUMNS, Run
+from nas.driver.record import COLUMNS
+from nas.driver.run import Run
 
 OPTIONS = ("--objectives", "accuracy,size", "--published", "none", "--epochs", 3)
 

@@ -15,7 +15,7 @@ from commands import SPACE
 
 import nas
 from nas.driver.prepare import load
-from nas.driver.run import COLUMNS
+from nas.driver.record import COLUMNS
 from nas.driver.run_file import write_run_file
 from nas.driver.scheduler import Candidate
 from nas.driver.trial_scheduler import training_seed

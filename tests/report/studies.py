@@ -20,7 +20,8 @@ from nas.architecture import catalogue
 from nas.architecture.document import Architecture
 from nas.costs.analytic import cost
 from nas.driver.prepare import cost_function, queued
-from nas.driver.run import Record, Run
+from nas.driver.record import Record
+from nas.driver.run import Run
 from nas.driver.run_file import describe_data, describe_environment
 from nas.driver.settings import Settings
 from nas.driver.stopping import DominanceStopping, rungs

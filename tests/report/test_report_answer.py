@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from studies import invented_run
 
-from nas.driver.run import Record, Run
+from nas.driver.record import Record
+from nas.driver.run import Run
 from nas.report.distance import Distance, distance
 from nas.report.distance import test_difference as compare_on_test
 from nas.report.significance import Difference

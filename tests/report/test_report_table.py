@@ -12,7 +12,8 @@ from studies import SMALL, invented_run
 
 from nas import pareto
 from nas.architecture.space import Space
-from nas.driver.run import COLUMNS, Run
+from nas.driver.record import COLUMNS
+from nas.driver.run import Run
 from nas.driver.run_file import describe_data, read_run_file, write_run_file
 from nas.errors import UserError
 from nas.latency import calibrate

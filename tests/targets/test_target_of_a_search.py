@@ -1,14 +1,13 @@
 """A search's target: what its figures are, and what is refused before anything is read or written."""
 
-import logging
-
 import pytest
 
 import nas
 from nas.driver.objectives import parse_limit, parse_objectives
-from nas.driver.prepare import cost_function, objectives_for, queued
+from nas.driver.prepare import cost_function, objectives_for, prepare, queued
 from nas.driver.settings import Settings
 from nas.errors import UserError
+from nas.export.command import export
 from nas.latency import ENGINES
 from nas.targets import TARGETS, target
 from nas.training.data import load_dataset
@@ -69,10 +68,9 @@ def test_every_target_but_a_microcontroller_has_an_engine():
 
 
 def test_latency_without_an_engine_is_refused(tmp_path):
-    given = {"target": "tflite-micro", "dataset": "digits", "out": tmp_path / "run", "published": "none"}
     for asked in ({"objectives": ("accuracy", "latency")}, {"limits": ("latency<=1ms",)}):
         with pytest.raises(UserError, match="target tflite-micro: its latency cannot be measured here") as caught:
-            nas.search("micro", **{"objectives": ("accuracy", "size"), **given, **asked})
+            prepare(settings(**asked), run=tmp_path / "run", dataset=load_dataset("digits"))
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "run" / "run.yaml").exists()
 
@@ -112,21 +110,26 @@ def test_a_profile_says_what_a_network_costs_there():
 
 
 @pytest.mark.slow
-def test_a_search_keeps_the_limits_of_its_target(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+def test_a_search_in_int8_is_judged_by_what_ships(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
     run = nas.search(
-        nas.Space(SPACE),
-        target="tflite-micro",
+        nas.Space({**SPACE, "stages": [{**SPACE["stages"][0], "experts": 1}]}),
+        target="onnxruntime-int8",
         dataset="digits",
-        limits=("flash<=30kB", "memory<=64kB"),
-        trials=2,
-        epochs=1,
+        objectives=("accuracy", "size"),
+        limits=("size<=30kB",),
+        trials=1,
+        epochs=2,
         published="none",
         out=tmp_path / "run",
     )
-    assert "the space loses them (stages[0].experts)" in caplog.text
-    assert [objective.name for objective in run.objectives] == ["accuracy", "size", "memory"]
-    assert run.settings.target == "tflite-micro"
-    for record in run.front_records:
-        assert record.costs["size"] == MICRO.size(record.architecture, 10) <= 30_000
-        assert record.costs["memory"] == MICRO.memory(record.architecture, 10) <= 64_000
+    (record,) = run.front_records
+    file = export(run.checkpoint(record), target="onnxruntime-int8", out=tmp_path / "net.onnx").quantised.path
+    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+    data = load_dataset("digits")
+    for part, accuracy in ((data.validation, record.accuracy), (data.test, record.confirmed["test_accuracy"])):
+        (logits,) = session.run(None, {"images": (part.images.float() / 255).numpy()})
+        assert (logits.argmax(1) == part.labels.numpy()).mean() == pytest.approx(accuracy, abs=1e-6)
+    assert record.fp32_accuracy == pytest.approx(nas.evaluate(run.checkpoint(record))["validation_accuracy"], abs=1e-6)
+    assert record.measured == {"size": file.stat().st_size}
+    assert record.costs["size"] == pytest.approx(file.stat().st_size, rel=0.02)
