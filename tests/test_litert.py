@@ -3,6 +3,7 @@
 Most need the extra `litert`, which CI installs in an environment of its own.
 """
 
+import logging
 import re
 import sys
 from pathlib import Path
@@ -214,3 +215,28 @@ def test_a_missing_extra_is_named(form, trained, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"needs litert_torch, which is not installed: pip install 'nas\[litert\]'"):
         export(trained.checkpoint, form=form, out=tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_search_for_a_microcontroller_is_judged_and_measured_by_what_ships(tmp_path, caplog):
+    skip_without_extra()
+    caplog.set_level(logging.INFO)
+    stage = {"block": "inverted_residual", "channels": {"choice": [8, 16]}, "experts": {"choice": [1, 4]}}
+    space = {"name": "tiny", "input": {"channels": 1, "resolution": 8}, "stem": {"channels": 8}, "stages": [stage]}
+    given = {"target": "tflite-micro", "limits": ("flash<=30kB", "memory<=64kB"), "published": "none"}
+    run = nas.search(nas.Space(space), dataset="digits", trials=1, epochs=2, out=tmp_path / "run", **given)
+    assert "the space loses them (stages[0].experts)" in caplog.text
+    assert [objective.name for objective in run.objectives] == ["accuracy", "size", "memory"]
+    (record,) = run.front_records
+    shipped = export(run.checkpoint(record), target="tflite-micro", out=tmp_path / "board")
+    assert [record.accuracy, record.confirmed["test_accuracy"]] == pytest.approx(
+        [shipped.accuracies[1].validation, shipped.accuracies[1].test], abs=1e-6
+    )
+    assert record.fp32_accuracy == pytest.approx(shipped.accuracies[0].validation, abs=1e-6)
+    readme = (tmp_path / "board" / "README.md").read_text()
+    flash, arena = (
+        int(re.search(rf"{name}: ([\d,]+) bytes", readme)[1].replace(",", "")) for name in ("Flash", "Arena")
+    )
+    assert record.measured == {"size": flash, "memory": arena}
+    assert record.costs["size"] == pytest.approx(flash, rel=0.02) and flash <= 30_000
+    assert record.costs["memory"] == pytest.approx(arena, rel=0.05) and arena <= 64_000
