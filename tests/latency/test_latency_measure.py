@@ -232,7 +232,7 @@ def test_agrees_with_torch_benchmark() -> None:
             theirs.append(timer.timeit(2).mean * 1e9)  # warms up by itself
             run()
             ours.append(np.mean([sum(run()) for _ in range(2)]))
-    assert np.quantile(ours, 0.05) == pytest.approx(np.quantile(theirs, 0.05), rel=0.05)
+    assert np.quantile(ours, 0.05) == pytest.approx(np.quantile(theirs, 0.05), rel=0.1)
 
 
 @pytest.mark.slow
