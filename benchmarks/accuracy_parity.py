@@ -33,9 +33,10 @@ from plain_loop import PlainLoop
 from torch import nn
 
 import nas
+from nas.blocks.layers import channels_last_
 from nas.training.data import Dataset, Images, load_dataset
 from nas.training.evaluate import evaluate
-from nas.training.loop import Trainer, channels_last_
+from nas.training.loop import Trainer
 from nas.training.recipe import Recipe, load_recipe
 
 PLAIN = Recipe(schedule="one_cycle", warmup_epochs=2, epochs=9, batch_size=64, pad_mode="reflect", precision="fp32")

@@ -38,12 +38,12 @@ from torch import Tensor, multiprocessing, nn
 from usual_layers import usual
 
 import nas
-from nas.blocks.layers import CondConv2d, use_training_variants
+from nas.blocks.layers import CondConv2d, channels_last_, use_training_variants
 from nas.training import loop
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.cpu import keep_freed_memory
 from nas.training.data import Dataset, Images, load_dataset
-from nas.training.loop import Trainer, channels_last_
+from nas.training.loop import Trainer
 from nas.training.optimizer import build_optimizer
 from nas.training.precision import autocast_dtype, disable_inplace_relu, mixed_precision
 from nas.training.recipe import RECIPES, Recipe

@@ -141,7 +141,7 @@ def train(options: TrainOptions) -> Trained:
     """
     began = time.monotonic()
     network = load(options.architecture)
-    fixed = (options.epochs, options.flip, options.class_weights, options.augment)
+    fixed = (options.epochs, options.flip, options.class_weights, options.augment, options.qat)
     begun = begun_training(Path(str(options.out)), *fixed) if options.resume else None
     origin = begun or searched(options.architecture, network, options.run) or Origin(reading={"fit": DEFAULT_FIT})
     name = absolute(options.dataset or origin.dataset)
@@ -161,6 +161,7 @@ def train(options: TrainOptions) -> Trained:
             recipe.with_flip(options.flip)
             .with_augment(options.augment)
             .with_class_weights(options.class_weights)
+            .with_qat(options.qat)
             .for_images(len(data.train), epochs=options.epochs)
         )
         if begun and begun.recipe:

@@ -69,6 +69,18 @@ def use_training_variants(network: nn.Module) -> None:
             module.has_training_variant = True
 
 
+def channels_last_(network: nn.Module) -> nn.Module:
+    """Store the convolutions' weights in channels_last, in place, and return the network.
+
+    `Module.to(memory_format=...)` would also try parameters of five dimensions (the experts of a conditional
+    convolution), and fail.
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
 def spatial_mean(x: Tensor) -> Tensor:
     """Compute means over H and W: (N, C, H, W) -> (N, C).
 

@@ -24,11 +24,9 @@ from nas.training.checkpoint import Checkpoint
 from nas.training.data import Dataset, PartName
 from nas.training.evaluate import Scores, scores
 from nas.training.mapped import chunks
-from nas.training.split import stratified_order
+from nas.training.split import calibration_part
 from nas.training.weights import card
 
-CALIBRATION_IMAGES = 512
-"""Bounds the time that calibration takes on large data sets."""
 _BATCH = 64
 
 
@@ -99,10 +97,9 @@ def calibration_images(data: Dataset) -> Tensor:
     """Choose the training images that ranges of int8 are taken from, the classes in their proportions.
 
     Returns:
-        uint8 (N, C, R, R) on the CPU, at most :data:`CALIBRATION_IMAGES`. Whatever is judged later has played no part.
+        uint8 (N, C, R, R) on the CPU, at most 512. Whatever is judged later has played no part.
     """
-    chosen = stratified_order(data.train.labels.cpu(), seed=0)[:CALIBRATION_IMAGES]
-    return data.train.images[chosen.to(data.train.images.device)].cpu()
+    return data.train.images[calibration_part(data.train.labels)].cpu()
 
 
 def judge_images(run: Callable[[Tensor], Tensor], data: Dataset, part: PartName) -> Scores:

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.blocks.layers import use_training_variants
+from nas.blocks.layers import channels_last_, use_training_variants
 from nas.errors import UserError
+from nas.network.fake_quantise import FakeQuantised
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.batch_norm import recalibrate_batch_norm, share_batch_norm
 from nas.training.compiling import Compiled
@@ -27,6 +28,7 @@ from nas.training.optimizer import WeightAverage, build_optimizer, load_optimize
 from nas.training.per_class import balanced_weights
 from nas.training.precision import autocast_dtype, disable_inplace_relu, mixed_precision
 from nas.training.recipe import Recipe, steps_per_epoch
+from nas.training.split import calibration_part
 
 _FEWEST_RECALIBRATING, _STEPS_PER_RECALIBRATING = 4, 32
 """BatchNorm is recalibrated on at least 4 batches, and on one of 32 (1% of the time)."""
@@ -77,7 +79,7 @@ class Trainer:
     where that pays. `ranks`: processes that share every batch; all of them call the same methods.
     `epoch_timeout`: seconds, checked after each step. `teacher`: its judgement is a target beside the labels.
 
-    Raises `UserError` for a training part of fewer than 2 images, or batches of fewer than 2 images per process.
+    Raises `UserError` for fewer than 2 images, in all or per process and batch, and for `qat` with a single epoch.
     """
 
     def __init__(
@@ -95,6 +97,8 @@ class Trainer:
     ) -> None:
         if len(dataset.train) < 2:
             raise UserError(f"data set {dataset.name!r}: {len(dataset.train)} training images; at least 2 are needed")
+        if recipe.qat and recipe.qat_from == recipe.epochs:
+            raise UserError("--qat takes the last of at least 2 epochs; give --epochs 2 or more")
         self.recipe = recipe
         self.dataset = dataset
         self.device = dataset.device
@@ -106,8 +110,8 @@ class Trainer:
         self.network = channels_last_(network.to(self.device))
         use_training_variants(self.network)
         self._ranks = ranks
-        shared = ranks.share_gradients(self.network, self.device)
-        self._forward: Callable[[Tensor], Tensor] = Compiled(shared) if compile else shared
+        self._shared = ranks.share_gradients(self.network, self.device)
+        self._forward: Callable[[Tensor], Tensor] = Compiled(self._shared) if compile else self._shared
         self._average = WeightAverage(self.network, recipe.ema) if recipe.ema else None
         params = sum(parameter.numel() for parameter in network.parameters())
         self._augmentation = recipe.augmentation(
@@ -252,11 +256,11 @@ class Trainer:
         self.accuracy = accuracy
         better = accuracy > self.best_accuracy
         self.best_accuracy = max(accuracy, self.best_accuracy)
-        if not self.recipe.restart_from_best:
+        if not self.recipe.restart_from_best or self.epoch > self.recipe.qat_from:
             return False
         if better:
             self._best = copy.deepcopy(self.evaluated_network.state_dict())
-        if (self.done or self.epoch in self.recipe.milestones) and self._best is not None:
+        if self.epoch in (*self.recipe.milestones, self.recipe.qat_from) and self._best is not None:
             self.network.load_state_dict(self._best)
             if self._average is not None:
                 self._average.network.load_state_dict(self._best)
@@ -290,6 +294,8 @@ class Trainer:
         limit = math.inf if self._epoch_timeout is None else time.monotonic() + self._epoch_timeout
         self._sums.zero_()
         self.network.train()
+        if self.epoch >= self.recipe.qat_from:
+            self._simulate_int8()
         # Dropout and the like draw from the global state: give them a state of their own, and the caller's back.
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda), kernels_chosen_by_time():
@@ -360,6 +366,15 @@ class Trainer:
             torch.cuda.empty_cache()
         return self._step(draws)
 
+    def _simulate_int8(self) -> None:
+        """Let an epoch compute as int8 will: kernel by kernel, in float32, in ranges that are observed beforehand."""
+        if self._average is not None and self.epoch == self.recipe.qat_from:
+            self.network.load_state_dict(self._average.network.state_dict())  # what is to be shipped
+        simulated, train = FakeQuantised(self.network, self._shared), self.dataset.train
+        chosen = train.images[calibration_part(train.labels)]
+        simulated.observe(self._normalise(some) for some in torch.split(chosen, self._batch))
+        self._forward, self._dtype, self._graph = simulated, None, None
+
     def _recalibrate(self, draws: Draws) -> None:
         """Recalibrate BatchNorm on the epoch's last batches, with the weights as they are now.
 
@@ -375,18 +390,6 @@ class Trainer:
         with mixed_precision(self.device, self._dtype):
             parts = (part for batch in batches for part in batch.chunk(self._parts))
             recalibrate_batch_norm(self.evaluated_network, parts)
-
-
-def channels_last_(network: nn.Module) -> nn.Module:
-    """Store the convolutions' weights in channels_last, in place, and return the network.
-
-    `Module.to(memory_format=...)` would also try parameters of five dimensions (the experts of a conditional
-    convolution), and fail.
-    """
-    for tensor in (*network.parameters(), *network.buffers()):
-        if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-    return network
 
 
 def _mix(seed: int, stream: int) -> int:

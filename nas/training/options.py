@@ -69,6 +69,7 @@ class TrainOptions:
     flip: Flip = None
     augment: Augment = None
     class_weights: ClassWeights = None
+    qat: Annotated[bool, "Train the last 5% of the epochs as int8 computes (quantisation-aware training)."] = False
     device: Annotated[str | None, "cpu or cuda (default: cuda where there is one)."] = None
     compile: Annotated[bool | None, "Compile the network first (default: where a long training pays it back)."] = None
     threads: Annotated[int | None, "CPU threads (default: as many as make it faster)."] = None

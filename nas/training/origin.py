@@ -58,16 +58,17 @@ def begun_training(
     flip: str | None,
     class_weights: str | None = None,
     augment: str | None = None,
+    qat: bool = False,
 ) -> Origin | None:
     """The training that was begun in a folder; None where there is none.
 
     Args:
         folder: of the training.
-        epochs, flip, class_weights, augment: as asked for; None: those that it has.
+        epochs, flip, class_weights, augment, qat: as asked for; None or False: those that it has.
 
     Raises:
-        UserError: its files are damaged, or it has another number of epochs, mirrors or augments its images or weighs
-            its classes otherwise.
+        UserError: its files are damaged, or it has another number of epochs, mirrors or augments its images, weighs
+            its classes or ends otherwise.
     """
     file = folder / "train.yaml"
     if not file.exists():
@@ -106,6 +107,8 @@ def begun_training(
         raise UserError(f"{folder}: its training has {has}; resume it without --class-weights")
     if recipe.with_augment(augment) != recipe:
         raise UserError(f"{folder}: its training has augment {recipe.augment}; resume it without --augment")
+    if recipe.with_qat(qat) != recipe:
+        raise UserError(f"{folder}: its training does not end as int8 computes; resume it without --qat")
     return Origin(cast(str, begun["dataset"]), reading, resolution, recipe, images, str(file))
 
 

@@ -32,6 +32,8 @@ classes, 16x16, 40 epochs, 2 seeds, test accuracy in %: batch 128 55.6; batch 32
 on digits at batch 32 at 0.1: E 67 and MobileNetV2-CIFAR 65, where batch 64 reaches 98 (validation)."""
 PHOTO_SIDE = 96
 """Smallest input, in pixels, that is augmented as a photograph where a recipe leaves that open."""
+QAT_PART = 0.05
+"""Part of the epochs that `with_qat` takes."""
 _FEW_STEPS = 8
 FLIPS = ("none", "horizontal")
 _WARMUP_START = 1 / 25  # OneCycleLR's default start
@@ -78,6 +80,8 @@ class Recipe:
     # of a training with a teacher: the share of its judgement in the loss, and what softens it
     distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     distill_temperature: Annotated[float, Field(ge=0.1, le=100)] = 4.0
+    # part of the epochs, the last ones, that train as int8 computes (quantisation-aware); 1: all, of trained weights
+    qat: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self, "recipe")
@@ -167,6 +171,17 @@ class Recipe:
         if augment not in (None, *get_args(Augment)):
             raise UserError(f"augment {augment!r}: allowed are {', '.join(get_args(Augment))}")
         return self if augment is None else replace(self, augment=cast(Augment, augment))
+
+    def with_qat(self, asked: bool) -> Recipe:
+        """Train the last epochs as int8 computes, where that is asked for: the recipe's own part of them, else 5%."""
+        return replace(self, qat=self.qat or QAT_PART) if asked else self
+
+    @property
+    def qat_from(self) -> int:
+        """The first epoch, from 0, that trains as int8 computes; `epochs` where none does."""
+        if self.qat == 1:
+            return 0
+        return max(1, self.epochs - math.ceil(self.qat * self.epochs))  # fresh weights have no ranges worth keeping
 
     def for_images(self, images: int, *, epochs: int | None = None) -> Recipe:
         """Fit the recipe to a number of training images: one with `steps` gets its batch and epochs from it.

@@ -17,6 +17,8 @@ from torch import Tensor
 from nas.training.images import Images, mixed, name_hashes
 
 TEST_SHARE = 0.2
+CALIBRATION_IMAGES = 512
+"""Bounds the time that the ranges of int8 take on large data sets."""
 
 
 def stratified_order(labels: Tensor, *, seed: int, places: NDArray[np.float64] | None = None) -> Tensor:
@@ -42,6 +44,11 @@ def stratified_order(labels: Tensor, *, seed: int, places: NDArray[np.float64] |
         turn[members] = class_turn[index]
     by_turn = turn.argsort(stable=True)
     return shuffled[by_turn[position[by_turn].argsort(stable=True)]]
+
+
+def calibration_part(labels: Tensor) -> Tensor:
+    """Choose the training images on which ranges of int8 are observed, of all classes: indices, at most 512."""
+    return stratified_order(labels.cpu(), seed=0)[:CALIBRATION_IMAGES].to(labels.device)
 
 
 def fixed_test_part(labels: Tensor, fraction: float = TEST_SHARE) -> tuple[Tensor, Tensor]:

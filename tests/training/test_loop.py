@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from training_networks import small_network
 
+from nas.blocks.layers import channels_last_
 from nas.errors import UserError
 from nas.training.augment import Draws
 from nas.training.data import Dataset, PartName
 from nas.training.evaluate import evaluate
-from nas.training.loop import DivergedError, Epoch, EpochTimeoutError, Trainer, channels_last_
+from nas.training.loop import DivergedError, Epoch, EpochTimeoutError, Trainer
 from nas.training.optimizer import build_optimizer, xavier_
 from nas.training.precision import autocast_dtype
 from nas.training.recipe import RECIPES, Recipe, steps_per_epoch
@@ -97,7 +98,10 @@ def recalibrate(network: nn.Module, batches: list[Tensor]) -> None:
         norm.num_batches_tracked = torch.tensor(len(given))
 
 
-@pytest.mark.parametrize("recipe", [PLAIN, EVERYTHING, replace(PLAIN, optimizer="adamw", lr=0.003)])
+QAT = replace(PLAIN, qat=0.5, ema=0.9)
+
+
+@pytest.mark.parametrize("recipe", [PLAIN, EVERYTHING, QAT, replace(PLAIN, optimizer="adamw", lr=0.003)])
 @pytest.mark.parametrize("stop", [1, 3])
 def test_going_on_equals_never_having_stopped(digits: Dataset, recipe: Recipe, stop: int) -> None:
     recipe = replace(recipe, schedule="step", milestones=(2,)) if recipe.restart_from_best else recipe
@@ -176,6 +180,17 @@ def test_han_restarts_each_step_from_the_best(digits: Dataset, network: nn.Modul
             assert trainer.accuracy == trainer.best_accuracy == max(accuracies)
             assert trainer.evaluate("validation").accuracy == max(accuracies)
     assert trainer.done
+
+
+def test_only_the_last_epochs_compute_as_int8(digits: Dataset) -> None:
+    plain = curve(list(Trainer(small_network(), digits, PLAIN).epochs()))
+    rounded = curve(list(Trainer(small_network(), digits, replace(PLAIN, qat=0.3)).epochs()))
+    assert [ours == theirs for ours, theirs in zip(rounded, plain, strict=True)] == [True, True, False, False]
+    assert rounded[-1][2] > 0.95
+    from_the_start = Trainer(small_network(), digits, replace(PLAIN, qat=1)).run_epoch()
+    assert (from_the_start.loss,) != plain[0][:1]
+    with pytest.raises(UserError, match="at least 2 epochs"):
+        Trainer(small_network(), digits, replace(PLAIN, warmup_epochs=0, epochs=1, qat=0.3))
 
 
 def test_divergence_is_told(digits: Dataset, network: nn.Module) -> None:
