@@ -9,7 +9,7 @@ from nas.files import parse_yaml, read_yaml, shipped_folder
 
 ROOT = shipped_folder("search_spaces")
 
-PAPERS = ("Han and Kwon", "Hoang and Jo", "Kuo", "lecture")
+PAPERS = ("Han and Kwon", "Hoang and Jo", "Kuo", "lecture", "EfficientNet-Lite")
 """The papers, as sources and printed tables name them."""
 
 

@@ -1,11 +1,11 @@
 """The parts of an architecture document around its stages: input, stem and head."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nas.blocks.document import Channels, Kernel, Part, Stride
-from nas.blocks.geometry import Padding, convolved, least_convolved, least_pooled, pooled
+from nas.blocks.geometry import Padding, check_upper, convolved, least_convolved, least_pooled, pooled
 
 
 class Input(Part):
@@ -18,8 +18,9 @@ class Input(Part):
 class Stem(Part):
     """The first convolution, with norm and activation; then, with `pool: max`, a 3x3 maximum over steps of 2.
 
-    `padding: same` keeps the size up to the strides. `padding: valid` pads neither the convolution nor the pooling,
-    and the pooling rounds its size up (Caffe's rule, with which SqueezeNet was trained).
+    `padding: same` and `same_upper` (TensorFlow's SAME) keep the size up to the strides. `padding: valid` pads neither
+    the convolution nor the pooling, and the pooling rounds its size up (Caffe's rule, with which SqueezeNet was
+    trained).
     """
 
     channels: Channels
@@ -27,6 +28,13 @@ class Stem(Part):
     stride: Stride = 1
     padding: Padding = "same"
     pool: Literal["none", "max"] = "none"
+
+    @model_validator(mode="after")
+    def _reaches(self) -> Self:
+        check_upper(self.padding, self.kernel, self.stride)
+        if self.padding == "same_upper" and self.pool == "max":
+            raise ValueError("padding same_upper has no pooling here; give same or valid")
+        return self
 
     @property
     def pool_stride(self) -> int:
@@ -45,7 +53,7 @@ class Stem(Part):
 
     def canonical(self, channels: int) -> dict[str, Any]:
         document = self.without_defaults() | {"channels": channels}
-        if self.kernel == 1 and self.pool == "none":
+        if (self.kernel == 1 and self.pool == "none") or (self.padding == "same_upper" and self.stride == 1):
             document.pop("padding", None)
         return document
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from nas.blocks.complexity import Recorder
 from nas.blocks.document import Ratio
+from nas.blocks.inheritance import Wire
 from nas.blocks.layers import norm_act
 from nas.blocks.pyramid import PyramidStage
 from nas.blocks.stage import Block, Shortcut, inner_channels
@@ -29,14 +30,19 @@ class Bottleneck(PyramidStage):
 
     def body(self, block: Block) -> nn.Sequential:
         hidden = inner_channels(self.expansion, block.out_channels)
-        pyramid = self.pyramid(block, hidden)
+        pyramid, wide = self.pyramid(block, hidden)
         return nn.Sequential(
             *([nn.BatchNorm2d(block.in_channels)] if block.norm == "batch" else []),
             self.pointwise(block, block.in_channels, hidden, block.activation),
-            norm_act(pyramid, pyramid.out_channels, block.activation, block.norm),
-            *self.squeeze(pyramid.out_channels),
-            self.pointwise(block, pyramid.out_channels, block.out_channels, None),
+            norm_act(pyramid, wide, block.activation, block.norm),
+            *self.squeeze(wide),
+            self.pointwise(block, wide, block.out_channels, None),
         )
+
+    def wires(self, block: Block) -> tuple[Wire, ...]:
+        norm = (Wire("norm", "body.0", "in", "in"),) if block.norm == "batch" else ()
+        reduce = Wire("reduce", f"body.{len(norm)}", "in", "hidden")
+        return (*norm, reduce, *self.wires_around("hidden", first=len(norm) + 1))
 
     def record_body(self, block: Block, recorder: Recorder) -> None:
         recorder.norm()

@@ -142,7 +142,14 @@ class Recorder:
         self._write(kind, out_channels, size, *shape, params, macs)
 
     def pyramid(
-        self, kernels: tuple[int, ...], combine: str, *, stride: int, experts: int = 1, depthwise: bool = True
+        self,
+        kernels: tuple[int, ...],
+        combine: str,
+        *,
+        stride: int,
+        padding: Padding = "same",
+        experts: int = 1,
+        depthwise: bool = True,
     ) -> None:
         """Parallel convolutions of one input, added or concatenated (:class:`nas.blocks.layers.Pyramid`)."""
         start = self.here
@@ -150,7 +157,7 @@ class Recorder:
         for kernel in sorted(kernels):
             self.here = start
             groups = start.channels if depthwise else 1
-            self.conv(start.channels, kernel, stride=stride, groups=groups, experts=experts)
+            self.conv(start.channels, kernel, stride=stride, groups=groups, padding=padding, experts=experts)
             if branches and combine == "add":  # one by one, so that no more than two outputs are alive
                 self._join("sum", (branches.pop(), self.here), start.channels)
             branches.append(self.here)

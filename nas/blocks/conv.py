@@ -1,12 +1,14 @@
 """A plain convolution as a block."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from pydantic import model_validator
 from torch import nn
 
 from nas.blocks.complexity import Recorder
 from nas.blocks.document import Count, Kernel
-from nas.blocks.geometry import Padding, convolved, least_convolved
+from nas.blocks.geometry import Padding, check_upper, convolved, least_convolved
+from nas.blocks.inheritance import Wire
 from nas.blocks.layers import conv_norm_act
 from nas.blocks.stage import Block, BlockShortcut, ResidualStage, Shortcut
 
@@ -19,9 +21,14 @@ class Conv(ResidualStage):
     padding: Padding = "same"
     experts: Count = 1
 
+    @model_validator(mode="after")
+    def _reaches(self) -> Self:
+        check_upper(self.padding, self.kernel, self.stride)
+        return self
+
     def canonical(self, in_channels: int, channels: int) -> dict[str, Any]:
         document = super().canonical(in_channels, channels)
-        if self.kernel == 1:
+        if self.kernel == 1 or (self.padding == "same_upper" and self.stride == 1):
             document.pop("padding", None)
         return document
 
@@ -48,10 +55,14 @@ class Conv(ResidualStage):
             self.kernel,
             stride=block.stride,
             padding=self.padding,
+            size=block.resolution,
             experts=self.experts,
             activation=block.activation,
             norm=block.norm,
         )
+
+    def wires(self, block: Block) -> tuple[Wire, ...]:
+        return (Wire("conv", "body", "in", "out"),)
 
     def record_body(self, block: Block, recorder: Recorder) -> None:
         recorder.conv(block.out_channels, self.kernel, stride=block.stride, padding=self.padding, experts=self.experts)

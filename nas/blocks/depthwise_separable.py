@@ -5,6 +5,7 @@ from typing import Literal
 from torch import nn
 
 from nas.blocks.complexity import Recorder
+from nas.blocks.inheritance import Wire
 from nas.blocks.layers import norm_act
 from nas.blocks.pyramid import PyramidStage
 from nas.blocks.stage import Block
@@ -20,13 +21,16 @@ class DepthwiseSeparable(PyramidStage):
     intermediate: bool = True
 
     def body(self, block: Block) -> nn.Sequential:
-        pyramid = self.pyramid(block, block.in_channels)
-        first = norm_act(pyramid, pyramid.out_channels, block.activation, block.norm) if self.intermediate else pyramid
+        pyramid, wide = self.pyramid(block, block.in_channels)
+        first = norm_act(pyramid, wide, block.activation, block.norm) if self.intermediate else pyramid
         return nn.Sequential(
             first,
-            *self.squeeze(pyramid.out_channels),
-            self.pointwise(block, pyramid.out_channels, block.out_channels, block.activation),
+            *self.squeeze(wide),
+            self.pointwise(block, wide, block.out_channels, block.activation),
         )
+
+    def wires(self, block: Block) -> tuple[Wire, ...]:
+        return self.wires_around("in", first=0)
 
     def record_body(self, block: Block, recorder: Recorder) -> None:
         self.record_pyramid(block, recorder)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from nas.blocks.complexity import Recorder
 from nas.blocks.document import Ratio
 from nas.blocks.geometry import least_pooled, pooled
+from nas.blocks.inheritance import Wire, best
 from nas.blocks.layers import conv_norm_act, max_pool
-from nas.blocks.stage import Block, ResidualBlock, Stage, inner_channels
+from nas.blocks.stage import Block, Ends, ResidualBlock, Stage, inner_channels
 
 
 class Fire(Stage):
@@ -39,6 +40,20 @@ class Fire(Stage):
     def body(self, block: Block) -> nn.Sequential:
         squeeze = conv_norm_act(block.in_channels, self._widths(block)[0], activation=block.activation, norm=block.norm)
         return nn.Sequential(max_pool(block.stride, "valid"), squeeze) if block.stride > 1 else nn.Sequential(squeeze)
+
+    def wires(self, block: Block) -> tuple[Wire, ...]:
+        return (
+            Wire("squeeze", "body.1" if block.stride > 1 else "body.0", "in", "hidden"),
+            Wire("expand1", "expand1", "hidden", "out"),
+            Wire("expand3", "expand3", "hidden", "out", begins=self._widths(block)[1]),
+        )
+
+    def keep(self, group: str, scores: Tensor, count: int, ends: Ends) -> Tensor:
+        """Keep as many of each side's channels as the smaller block has."""
+        if group != "out":
+            return best(scores, count)
+        half, theirs = self._widths(ends.block)[1], self._widths(ends.larger)[1]
+        return torch.cat([best(scores[:theirs], half), best(scores[theirs:], count - half) + theirs])
 
     def record_body(self, block: Block, recorder: Recorder) -> None:
         squeeze, half = self._widths(block)

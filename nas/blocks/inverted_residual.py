@@ -6,6 +6,7 @@ from torch import nn
 
 from nas.blocks.complexity import Recorder
 from nas.blocks.document import Ratio
+from nas.blocks.inheritance import Wire
 from nas.blocks.layers import norm_act
 from nas.blocks.pyramid import PyramidStage
 from nas.blocks.stage import Block, Shortcut, inner_channels
@@ -34,14 +35,19 @@ class InvertedResidual(PyramidStage):
 
     def body(self, block: Block) -> nn.Sequential:
         hidden = inner_channels(self.expansion, block.in_channels)
-        pyramid = self.pyramid(block, hidden)
+        pyramid, wide = self.pyramid(block, hidden)
         expand = [self.pointwise(block, block.in_channels, hidden, block.activation)] if self.expands else []
         return nn.Sequential(
             *expand,
-            norm_act(pyramid, pyramid.out_channels, block.activation, block.norm),
-            *self.squeeze(pyramid.out_channels),
-            self.pointwise(block, pyramid.out_channels, block.out_channels, None),
+            norm_act(pyramid, wide, block.activation, block.norm),
+            *self.squeeze(wide),
+            self.pointwise(block, wide, block.out_channels, None),
         )
+
+    def wires(self, block: Block) -> tuple[Wire, ...]:
+        if not self.expands:
+            return self.wires_around("in", first=0)
+        return (Wire("expand", "body.0", "in", "hidden"), *self.wires_around("hidden", first=1))
 
     def record_body(self, block: Block, recorder: Recorder) -> None:
         if self.expands:

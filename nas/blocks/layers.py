@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.blocks.document import Norm
-from nas.blocks.geometry import POOL_KERNEL, Padding
+from nas.blocks.geometry import POOL_KERNEL, Padding, upper_padding
 from nas.blocks.kernel_variants import add_kernels, convolve_each, depthwise, pointwise_each
 
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
@@ -199,12 +199,12 @@ def conv2d(
     stride: int = 1,
     groups: int = 1,
     *,
-    padding: Padding = "same",
+    pad: int | None = None,
     bias: bool = False,
     experts: int = 1,
 ) -> nn.Module:
-    """Make a convolution, conditional for several experts; `same` padding keeps the size up to the stride."""
-    pad = kernel_size // 2 if padding == "same" else 0
+    """Make a convolution, conditional for several experts; `pad` zeros on each side, by default k // 2."""
+    pad = kernel_size // 2 if pad is None else pad
     if experts > 1:
         return CondConv2d(
             in_channels, out_channels, kernel_size, stride, groups, padding=pad, bias=bias, experts=experts
@@ -230,15 +230,17 @@ class Pyramid(VariantLayer):
         depthwise: bool = True,
         experts: int = 1,
         bias: bool = False,
+        less: int = 0,
     ) -> None:
+        """Make one branch per kernel; each is padded by k // 2, `less` this."""
         super().__init__()
         self.combine = combine
         self.out_channels = channels * len(kernels) if combine == "concat" else channels
         self.stride = stride
-        self.padding = max(kernels) // 2
+        self.padding = max(kernels) // 2 - less
         self.groups = channels if depthwise else 1
         self.branches = nn.ModuleList(
-            conv2d(channels, channels, kernel, stride, self.groups, bias=bias, experts=experts)
+            conv2d(channels, channels, kernel, stride, self.groups, pad=kernel // 2 - less, bias=bias, experts=experts)
             for kernel in sorted(kernels)
         )
 
@@ -298,25 +300,35 @@ def conv_norm_act(
     stride: int = 1,
     groups: int = 1,
     padding: Padding = "same",
+    size: int = 1,
     experts: int = 1,
     activation: str | None,
     norm: Norm = "batch",
 ) -> nn.Sequential:
-    """Make a convolution, BatchNorm (or, where norm is `none`, a bias) and, unless None, activation."""
+    """Make a convolution, BatchNorm (or, where norm is `none`, a bias) and, unless None, activation.
+
+    `size` is the input's side, which `same_upper` padding depends on.
+    """
+    less, behind = upper_padding(size, stride) if padding == "same_upper" and kernel_size > 1 else (0, 0)
     conv = conv2d(
         in_channels,
         out_channels,
         kernel_size,
         stride,
         groups,
-        padding=padding,
+        pad=0 if padding == "valid" else kernel_size // 2 - less,
         bias=norm == "none",
         experts=experts,
     )
-    return norm_act(conv, out_channels, activation, norm)
+    return norm_act(pad_behind(conv, behind), out_channels, activation, norm)
+
+
+def pad_behind(layer: nn.Module, zeros: int) -> nn.Module:
+    """Give a layer so many rows and columns of zeros behind its input."""
+    return nn.Sequential(nn.ZeroPad2d((0, zeros, 0, zeros)), layer) if zeros else layer
 
 
 def max_pool(stride: int, padding: Padding) -> nn.MaxPool2d:
     """Make a 3x3 maximum: padded, or unpadded with its size rounded up."""
-    pad = POOL_KERNEL // 2 if padding == "same" else 0
+    pad = 0 if padding == "valid" else POOL_KERNEL // 2
     return nn.MaxPool2d(POOL_KERNEL, stride, pad, ceil_mode=padding == "valid")

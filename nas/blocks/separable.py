@@ -1,5 +1,6 @@
 """Xception's block."""
 
+import itertools
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -7,6 +8,7 @@ from torch import nn
 
 from nas.blocks.complexity import Recorder
 from nas.blocks.document import Kernel, Ratio
+from nas.blocks.inheritance import Wire
 from nas.blocks.layers import ACTIVATIONS, conv2d, conv_norm_act, max_pool
 from nas.blocks.stage import Block, ResidualStage, Shortcut, inner_channels
 
@@ -41,6 +43,15 @@ class Separable(ResidualStage):
         if block.stride > 1:
             layers.append(max_pool(block.stride, "same"))
         return nn.Sequential(*layers)
+
+    def wires(self, block: Block) -> tuple[Wire, ...]:
+        groups = ["in", *(f"hidden{number}" for number in range(1, self.depth)), "out"]
+        wires = []
+        for number, (group, following) in enumerate(itertools.pairwise(groups)):
+            role = "last" if following == "out" else f"{number + 1}"
+            wires.append(Wire(f"depthwise {role}", f"body.{3 * number + 1}", group, group))
+            wires.append(Wire(f"pointwise {role}", f"body.{3 * number + 2}", group, following))
+        return tuple(wires)
 
     def record_body(self, block: Block, recorder: Recorder) -> None:
         for width in self._widths(block):

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from nas.blocks.complexity import Recorder
 from nas.blocks.document import Kernel, Ratio
 from nas.blocks.geometry import POOL_KERNEL
+from nas.blocks.inheritance import DoesNotFitError, Wire, best
 from nas.blocks.layers import ACTIVATIONS, conv2d, conv_norm_act, norm_act
-from nas.blocks.stage import Block, BlockShortcut, ResidualBlock, Stage, inner_channels, make_shortcut
+from nas.blocks.stage import Block, BlockShortcut, Ends, ResidualBlock, Stage, inner_channels, make_shortcut
 
 
 class Shuffle(Stage):
@@ -52,6 +53,29 @@ class Shuffle(Stage):
             norm_act(depthwise, hidden, None, block.norm),
             conv_norm_act(hidden, branch, groups=last, activation=None, norm=block.norm),
         )
+
+    def wires(self, block: Block) -> tuple[Wire, ...]:
+        return (
+            Wire("first", "body.0", "in", "hidden"),
+            Wire("shuffle", "body.1", "hidden", "hidden"),
+            Wire("depthwise", "body.2", "hidden", "hidden"),
+            Wire("last", "body.3", "hidden", "out", begins=block.in_channels if _concatenates(block) else 0),
+        )
+
+    def keep(self, group: str, scores: Tensor, count: int, ends: Ends) -> Tensor:
+        """Keep the same number in each group of channels, and the concatenated input's as they are kept there."""
+        block, larger, reads = ends
+        concatenated = group == "out" and _concatenates(larger)
+        if concatenated != (group == "out" and _concatenates(block)):
+            raise DoesNotFitError("channels", "the parent's block concatenates its input where this one does not")
+        kept, start = (reads, larger.in_channels) if concatenated else (reads[:0], 0)
+        rest = best(scores[start:], count - len(kept)) + start
+        groups = math.gcd(self.groups, count, len(scores))
+        for end in range(1, groups + 1):
+            stop = max(start, len(scores) * end // groups)
+            more = max(0, min(count * end // groups - len(kept), stop - start))
+            kept, start = torch.cat([kept, best(scores[start:stop], more) + start]), stop
+        return kept if len(kept) == count else torch.cat([reads, rest])
 
     def record(self, block: Block, recorder: Recorder) -> None:
         start = recorder.here

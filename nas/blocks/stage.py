@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas.blocks.complexity import Recorder
 from nas.blocks.document import Activation, Channels, Count, Norm, Part, Stride
 from nas.blocks.geometry import least_convolved, strided
+from nas.blocks.inheritance import Wire, best
 from nas.blocks.layers import conv_norm_act
 
 Shortcut = Literal["none", "identity", "conv", "conv_strided"]
@@ -52,6 +53,30 @@ class Stage(Part):
     def record_body(self, block: "Block", recorder: Recorder) -> None:
         """Record the layers that :meth:`body` makes."""
         raise NotImplementedError
+
+    def wires(self, block: "Block") -> tuple[Wire, ...]:
+        """List the layers of :meth:`build` with the groups of channels that they read and write, in order."""
+        raise NotImplementedError
+
+    def all_wires(self, block: "Block") -> tuple[Wire, ...]:
+        """List the wires of :meth:`wires`, then that of a shortcut's convolution, which reads the block's input."""
+        beside = (Wire("shortcut", "shortcut", "stream", "out"),) if block.shortcut == "conv" else ()
+        return (*self.wires(block), *beside)
+
+    def keep(self, group: str, scores: Tensor, count: int, ends: "Ends") -> Tensor:
+        """Choose which of a larger block's channels to keep.
+
+        Args:
+            group: as the wires name it.
+            scores: importance of each of the larger block's channels.
+            count: of the smaller block's.
+            ends: both blocks, and what is kept of their input.
+
+        Returns:
+            The places of those kept, in the order of the smaller block's channels.
+        """
+        del group, ends
+        return best(scores, count)
 
     def build(self, block: "Block") -> nn.Module:
         """Make a block with fresh weights."""
@@ -121,6 +146,14 @@ class Block(NamedTuple):
     @property
     def out_resolution(self) -> int:
         return self.spec.out_size(self.resolution, self.stride)
+
+
+class Ends(NamedTuple):
+    """A block, the larger one that it inherits from, and the places of that one's input channels which it keeps."""
+
+    block: Block
+    larger: Block
+    reads: Tensor
 
 
 class ResidualBlock(nn.Module):

@@ -22,6 +22,7 @@ class Network(nn.Module):
             stem.kernel,
             stride=stem.stride,
             padding=stem.padding,
+            size=architecture.input.resolution,
             activation=activation,
             norm=norm,
         )

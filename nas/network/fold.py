@@ -73,8 +73,19 @@ def _merge(layers: list[nn.Module]) -> list[nn.Module]:
         elif isinstance(previous, nn.BatchNorm2d) and isinstance(layer, nn.Conv2d) and _is_pointwise(layer):
             merged[-1] = _norm_before(layer, *_affine(previous))
         else:
+            if isinstance(previous, nn.ZeroPad2d) and isinstance(layer, nn.Conv2d):
+                merged[-1] = _padding_before(previous, layer)
             merged.append(layer)
     return merged
+
+
+def _padding_before(pad: nn.ZeroPad2d, conv: nn.Conv2d) -> nn.ZeroPad2d:
+    """Take the convolution's own zeros into the layer before it: one node, or none where a runtime pads unevenly."""
+    assert isinstance(conv.padding, tuple)
+    down, across = conv.padding
+    conv.padding = (0, 0)
+    left, right, top, bottom = pad.padding
+    return nn.ZeroPad2d((left + across, right + across, top + down, bottom + down))
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

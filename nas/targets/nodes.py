@@ -85,7 +85,7 @@ class _Lowering:
         (number,), read, out = self._reads(operator), operator.reads[0], operator.writes
         torch_pads = 2 * (operator.kernel // 2)
         same_pads = max((out.size - 1) * operator.stride + operator.kernel - read.size, 0)
-        if operator.padding == "valid" or operator.kernel == 1 or torch_pads == same_pads:
+        if operator.padding != "same" or operator.kernel == 1 or torch_pads == same_pads:
             return number
         side = read.size + torch_pads
         return self._write(kind, (number,), (1, side, side, read.channels), constant=(4, 2, operator.kernel // 2))

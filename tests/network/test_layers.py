@@ -8,7 +8,8 @@ from checks import EVERYTHING
 from torch import Tensor, nn
 
 import nas
-from nas.blocks.layers import CondConv2d, Pyramid
+from nas.blocks.layers import CondConv2d, Pyramid, conv_norm_act
+from nas.network.fold import fold
 
 
 def image_by_image(layer: CondConv2d, x: Tensor) -> Tensor:
@@ -180,3 +181,25 @@ def test_channel_shuffle_deals_the_groups_out() -> None:
     (shuffle,) = [module for module in network.modules() if isinstance(module, nn.ChannelShuffle)]
     order = shuffle(torch.arange(12.0).view(1, 12, 1, 1)).flatten().int().tolist()
     assert order == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]  # Zhang et al., Figure 1 (c)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"), [(8, 3, 2), (8, 5, 2), (7, 3, 2), (9, 5, 3), (8, 5, 4), (6, 3, 1)]
+)
+def test_same_upper_pads_as_tensorflow_does(size: int, kernel: int, stride: int) -> None:
+    """TensorFlow's rule: (ceil(size / stride) - 1) * stride + kernel - size zeros in all, the odd one behind."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    before = total // 2
+    x = torch.randn(2, 4, size, size)
+    layer = conv_norm_act(4, 6, kernel, stride=stride, padding="same_upper", size=size, activation=None, norm="none")
+    (weight, bias) = layer.parameters()
+    expected = F.conv2d(F.pad(x, (before, total - before) * 2), weight, bias, stride)
+    torch.testing.assert_close(layer(x), expected)
+    stage = {"block": "inverted_residual", "channels": 4, "expansion": 1, "stride": stride, "kernels": [kernel]}
+    document = {"name": "net", "input": {"channels": 3, "resolution": size}, "stem": {"channels": 4}}
+    net = nas.build(nas.Architecture.from_dict({**document, "stages": [{**stage, "padding": "same_upper"}]}), 2)
+    depthwise, _ = net.blocks[0].body[0][:2]
+    (weight,) = depthwise.parameters()
+    expected = F.conv2d(F.pad(x, (before, total - before) * 2), weight, None, stride, groups=4)
+    torch.testing.assert_close(depthwise(x), expected)
+    torch.testing.assert_close(fold(depthwise)(x), expected)

