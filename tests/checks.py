@@ -50,6 +50,7 @@ IN_PLACE = (
     nn.SiLU,
     nn.Dropout,
     nn.Identity,
+    nn.ZeroPad2d,  # a runtime pads while it convolves
     SqueezeExcitation,
 )
 

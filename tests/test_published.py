@@ -193,7 +193,7 @@ def test_every_table_reads() -> None:
 
 
 def test_an_unknown_table_is_named() -> None:
-    with pytest.raises(nas.UserError, match="unknown table 'han-table9'; one of: han-table3"):
+    with pytest.raises(nas.UserError, match="unknown table 'han-table9'; one of: efficientnet-lite, han-table3"):
         read_table("han-table9")
 
 

@@ -9,7 +9,7 @@ of conditional convolution's experts included; normalisation, activation, poolin
 
 Peak activation memory is that of an inference runtime, in fp32 for one image: a tensor lives from the operator that
 writes it to the last one that reads it; normalisation, activation, SE's scaling, addition and concatenation happen in
-place; the vectors of pooled channels beside the image tensors count nothing.
+place; padding and the vectors of pooled channels beside the image tensors count nothing.
 """
 
 import itertools
