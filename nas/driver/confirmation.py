@@ -1,4 +1,8 @@
-"""Training the front again: how much of an accuracy is the network's, and how much the luck of one seed.
+"""Training the front again: how much of an accuracy is the network's, and how much the luck of one seed and split.
+
+With each seed the validation images are drawn again too, the same for all networks, so that an accuracy is not that of
+the images by which the front was chosen (X. Bouthillier et al., "Accounting for Variance in Machine Learning
+Benchmarks", MLSys 2021). A validation part of the data set's own stays.
 
 Every network of the front, and the published networks trained beside it, is trained with several seeds, for longer if
 asked, and none is stopped early. The accuracies stand in the study's attribute ``confirmed``, by trial number, as
@@ -30,6 +34,7 @@ class Confirmation:
         records: the networks.
         seeds: number of trainings of each.
         epochs: of each training.
+        resplits: whether the validation images can be drawn again.
         max_failures: after so many failures in a row the fault is not the networks', and the confirmation ends; those
             failures are not written down, so that a resume trains these networks again.
         on_change: called with the progress after every change.
@@ -42,11 +47,13 @@ class Confirmation:
         *,
         seeds: int,
         epochs: int,
+        resplits: bool = False,
         max_failures: int = 5,
         on_change: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self.study = study
         self.epochs = epochs
+        self.resplits = resplits
         self.max_failures = max_failures
         self.on_change = on_change
         self.broken: str | None = None
@@ -73,8 +80,14 @@ class Confirmation:
         self._time_left.start(number, record.costs["macs"], asked=True)
         self.progress.running += 1
         self._changed()
+        purpose = f"confirmation {seed}"
         return Candidate(
-            number, record.architecture, seed_of=f"confirmation {seed}", checkpointed=False, epochs=self.epochs
+            number,
+            record.architecture,
+            seed_of=purpose,
+            split_of=purpose if self.resplits else "",
+            checkpointed=False,
+            epochs=self.epochs,
         )
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:

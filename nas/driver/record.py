@@ -185,5 +185,5 @@ CELLS: Mapping[str, Callable[[Record], Any]] = {
     "memory_measured_bytes": lambda record: record.measured.get("memory"),
 }
 
-COLUMNS = tuple(CELLS)
+COLUMNS = (*CELLS, "accuracy_low", "accuracy_high", "accuracy_expected", "front_probability")
 """Columns of ``trials.csv``."""

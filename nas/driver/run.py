@@ -13,6 +13,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import optuna
 import pandas as pd
 
 from nas.architecture.document import Architecture
+from nas.driver.belief import Belief, believe
 from nas.driver.objectives import OBJECTIVES, Objective, parse_limit, trained_for
 from nas.driver.prepare import LATENCY_FILE, cost_function
 from nas.driver.record import CELLS, COLUMNS, Record, read_records
@@ -115,7 +117,18 @@ class Run:
     @property
     def trials(self) -> pd.DataFrame:
         """One row per trial, in the columns of ``trials.csv``."""
-        return pd.DataFrame([[cell(record) for cell in CELLS.values()] for record in self.records], columns=COLUMNS)
+        images = self.data.get("validation")
+        rows = [
+            [*(cell(record) for cell in CELLS.values()), *self.belief.cells(record, images)] for record in self.records
+        ]
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    @cached_property
+    def belief(self) -> Belief:
+        """What can be believed of the accuracies, beyond what was observed."""
+        return believe(
+            self.records, self.settings.open_space(), self.objectives, self.data.get("validation"), self.settings.seed
+        )
 
     @property
     def front(self) -> pd.DataFrame:

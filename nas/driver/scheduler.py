@@ -14,6 +14,7 @@ class Candidate:
 
     number       of the trial, or of the training where it is none of the search's
     seed_of      tells trainings of one network apart
+    split_of     tells draws of validation images apart; empty: those of the search
     checkpointed whether its state is kept
     tested       whether it is trained already, and its weights are to judge the test images
     epochs       of the training; None: the search's
@@ -22,6 +23,7 @@ class Candidate:
     number: int
     architecture: Architecture
     seed_of: str = ""
+    split_of: str = ""
     checkpointed: bool = True
     tested: bool = False
     epochs: int | None = None

@@ -117,6 +117,7 @@ def search(
                         to_evaluate(Run.open(out)),
                         seeds=settings.confirm,
                         epochs=settings.confirm_epochs or recipe.epochs,
+                        resplits=prepared.dataset.can_be_resplit,
                         max_failures=resources.max_failures,
                         on_change=on_change,
                     )

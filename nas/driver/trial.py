@@ -33,8 +33,8 @@ class NetworkTrainable(tune.Trainable):
     once. A network that cannot be trained is a result like any other, since an exception costs the process: Tune ends
     it and starts another. That is right for an error after which the device is of no more use.
 
-    Configuration: ``number``, ``document``, ``seed``, ``checkpoint`` (path or None), ``tested``, ``epochs`` (None:
-    those of the recipe).
+    Configuration: ``number``, ``document``, ``seed``, ``split`` (seed, or None: as the data set is), ``checkpoint``
+    (path or None), ``tested``, ``epochs`` (None: those of the recipe).
     """
 
     def setup(  # type: ignore[override]  # tune.with_parameters adds what follows the configuration
@@ -46,7 +46,6 @@ class NetworkTrainable(tune.Trainable):
         gpu_share: float,
         threads: int,
         epoch_timeout: float | None,
-        resplit: bool,
         target: str,
     ) -> None:
         set_threads(threads)
@@ -61,9 +60,7 @@ class NetworkTrainable(tune.Trainable):
         self._target = target_named(target)
         self._int8: dict[str, float] = {}
         self._recipe = Recipe.from_dict(recipe)
-        self._evaluator = TrainingEvaluator(
-            dataset, self._recipe, device=device, epoch_timeout=epoch_timeout, resplit=resplit
-        )
+        self._evaluator = TrainingEvaluator(dataset, self._recipe, device=device, epoch_timeout=epoch_timeout)
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -97,6 +94,7 @@ class NetworkTrainable(tune.Trainable):
         self._pin()
         checkpoint, epochs = config["checkpoint"], config["epochs"]
         self._evaluator.recipe = self._recipe if epochs is None else self._recipe.with_epochs(epochs)
+        self._evaluator.split = config["split"]
         self._tested = Path(checkpoint) if config["tested"] else None
         self._epochs = self._train(config["document"], config["seed"], Path(checkpoint) if checkpoint else None)
 

@@ -218,8 +218,12 @@ class TrialScheduler:
 
 def training_seed(seed: int, candidate: Candidate) -> int:
     """The seed of one training: the same in every run with the same seed, in whatever order it comes."""
-    text = f"{seed}:{candidate.architecture.id}:{candidate.seed_of}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    return seed_of(seed, f"{candidate.architecture.id}:{candidate.seed_of}")
+
+
+def seed_of(seed: int, purpose: str) -> int:
+    """Derive the seed of one purpose from a run's."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{purpose}".encode()).digest()[:4], "big")
 
 
 def _metrics(epoch: Mapping[str, Any]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from nas.driver.checkpoints import Checkpoints
 from nas.driver.cluster import Workers
 from nas.driver.scheduler import Candidate, Scheduler
 from nas.driver.trial import NetworkTrainable, explain
-from nas.driver.trial_scheduler import training_seed
+from nas.driver.trial_scheduler import seed_of, training_seed
 from nas.training.data import Dataset
 from nas.training.recipe import Recipe
 
@@ -59,7 +59,7 @@ def run_trials(
     Returns:
         The last scheduler that was begun; where it broke, those after it were not.
     """
-    searcher = _Searcher(schedulers, seed, checkpoints, epoch_timeout)
+    searcher = _Searcher(schedulers, seed, checkpoints, epoch_timeout, resplit)
     # Travels through Ray's object store: once to each node, not once to each trial.
     trainable = tune.with_parameters(
         NetworkTrainable,
@@ -69,7 +69,6 @@ def run_trials(
         gpu_share=workers.gpus,
         threads=workers.cpus,
         epoch_timeout=epoch_timeout or None,
-        resplit=resplit,
         target=target,
     )
     bundle = tune.PlacementGroupFactory([{"CPU": workers.cpus, "GPU": workers.gpus}])
@@ -111,7 +110,7 @@ class _Searcher(Searcher):
     """Tune's view of the schedulers."""
 
     def __init__(
-        self, schedulers: Iterator[Scheduler], seed: int, checkpoints: Checkpoints, epoch_timeout: float
+        self, schedulers: Iterator[Scheduler], seed: int, checkpoints: Checkpoints, epoch_timeout: float, resplit: bool
     ) -> None:
         super().__init__(metric="training_iteration", mode="max")
         self.schedulers = schedulers
@@ -119,6 +118,7 @@ class _Searcher(Searcher):
         self.seed = seed
         self.checkpoints = checkpoints
         self.epoch_timeout = epoch_timeout
+        self.resplit = resplit
         self.trainings: dict[str, _Training] = {}
         self.to_restart: list[Candidate] = []
         self.restarts: Counter[int] = Counter()
@@ -129,10 +129,13 @@ class _Searcher(Searcher):
             # Nothing now, but the end only when nothing that runs can come back.
             return None if self.trainings else Searcher.FINISHED
         self.trainings[trial_id] = _Training(candidate)
+        seed = training_seed(self.seed, candidate)
+        own_split = seed if self.resplit else None
         return {
             "number": candidate.number,
             "document": candidate.architecture.to_dict(),
-            "seed": training_seed(self.seed, candidate),
+            "seed": seed,
+            "split": seed_of(self.seed, candidate.split_of) if candidate.split_of else own_split,
             "checkpoint": str(self.checkpoints.path(candidate.number)) if candidate.checkpointed else None,
             "tested": candidate.tested,
             "epochs": candidate.epochs,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from nas.driver.record import Record
 from nas.driver.run import Run
-from nas.report.significance import Difference, over_seeds, paired, unpaired
+from nas.significance import Difference, over_seeds, paired, unpaired
 
 LEAST_SEEDS = 3
 """With two seeds each, the interval of a difference is as wide as 20 points: their spread is hardly known."""

@@ -12,7 +12,7 @@ from nas.errors import UserError
 from nas.latency import load_table
 from nas.report.points import Point, shown_name
 from nas.report.scatter import Figure
-from nas.report.significance import agreement, holm, welch
+from nas.significance import agreement, holm, welch
 from nas.units import counted, listed
 
 SYMBOLS = {"found": "circle", "own": "square", "published": "diamond"}
@@ -109,9 +109,16 @@ def _trained_again(run: Run) -> str:
     spearman = "" if correlation is None else f" Rank correlation between the two (Spearman): {correlation:.2f}."
     return (
         f"{counted(len(confirmed), 'network')} were trained again, {counted(confirmed[0].epochs, 'epoch')} each with "
-        f"other seeds: on average they get {_lead(fmean(c.mean - (c.record.accuracy or 0) for c in confirmed))} of the "
-        f"validation images right than in the search.{spearman}{_not_told_apart(run, confirmed)}"
+        f"other seeds{_and_splits(run)}: on average they get "
+        f"{_lead(fmean(c.mean - (c.record.accuracy or 0) for c in confirmed))} of the validation images right than in "
+        f"the search.{spearman}{_not_told_apart(run, confirmed)}"
     )
+
+
+def _and_splits(run: Run) -> str:
+    """Say that a confirmation draws its own validation images; see :func:`nas.training.data.resplit`."""
+    stays = run.data.get("own_validation") or run.settings.train_size is not None
+    return "" if stays else " and draws of validation images"
 
 
 def _latencies(run: Run) -> list[str]:

@@ -11,7 +11,7 @@ from nas.driver.record import Record
 from nas.driver.run import Run
 from nas.report.distance import WORDS, difference_in_words, distance, test_difference
 from nas.report.points import shown_name, train_command
-from nas.report.significance import wilson
+from nas.significance import wilson
 from nas.units import accuracy_decimals, counted, decimals, int8_percent, listed, percent, show, three_digits
 
 ENDED = {"complete": "to the end", "stopped": "stopped early", "failed": "failed"}

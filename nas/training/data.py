@@ -83,6 +83,11 @@ class Dataset:
     facts: Facts | None = None
     places: Tensor | None = None
 
+    @property
+    def can_be_resplit(self) -> bool:
+        """Return whether validation images can be drawn again; see :func:`resplit`."""
+        return self.places is not None and not self.own_validation
+
     @functools.cached_property
     def fingerprint(self) -> Fingerprint | None:
         """The identity of a folder's images; None for other data sets."""

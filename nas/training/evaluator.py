@@ -31,8 +31,10 @@ class TrainingEvaluator:
         recipe: its epochs are the budget.
         device: where the networks train.
         epoch_timeout: seconds after which an epoch is given up, or None.
-        resplit: each network's validation images are drawn for itself, by its seed (:func:`nas.training.data.resplit`);
-            else they are the data set's.
+
+    Attributes:
+        split: seed by which the validation images of the trainings to come are drawn
+            (:func:`nas.training.data.resplit`); None: they are the data set's.
     """
 
     def __init__(
@@ -42,13 +44,12 @@ class TrainingEvaluator:
         *,
         device: str = "cpu",
         epoch_timeout: float | None = None,
-        resplit: bool = False,
     ) -> None:
         self.dataset = dataset
         self.recipe = recipe
         self.device = device
         self.epoch_timeout = epoch_timeout
-        self.resplit = resplit
+        self.split: int | None = None
         if device == "cpu":
             keep_freed_memory()
         self._inputs: dict[tuple[int, int], Dataset] = {}
@@ -65,7 +66,7 @@ class TrainingEvaluator:
 
         Args:
             architecture: the network.
-            seed: of weights, order of images and augmentation, and with `resplit` of the validation images.
+            seed: of weights, order of images and augmentation.
             checkpoint: a file that holds the state after every epoch; where it exists already, go on from it.
             on_end: given the trained network, and the data in its format, before the last epoch is yielded.
 
@@ -112,7 +113,7 @@ class TrainingEvaluator:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = build(architecture, len(self.dataset.classes))
-        data = self._input(architecture, resplit(self.dataset, seed) if self.resplit else None)
+        data = self._input(architecture, None if self.split is None else resplit(self.dataset, self.split))
         return Trainer(
             network,
             data,
@@ -133,7 +134,8 @@ class TrainingEvaluator:
         saved = load_checkpoint(checkpoint)
         network = restored(saved, str(checkpoint))
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as it was trained
-        divided = resplit(self.dataset, saved.split["seed"]) if self.resplit else None
+        seed = saved.split["seed"]
+        divided = resplit(self.dataset, seed) if seed != self.dataset.split.seed else None
         images = self._input(Architecture.from_dict(saved.architecture, str(checkpoint)), divided)
         images = replace(images, mean=saved.mean, std=saved.std)  # of the images that it was trained on
         return evaluate(network, images, "test"), saved, images

@@ -45,6 +45,19 @@ def confirm(folder, study, fails, **options):
         trained += 1
 
 
+def test_each_seed_draws_its_own_validation_images_for_all_networks(tmp_path, study):
+    records = Run.open(tmp_path).records
+    for resplits in (True, False):
+        leader = Confirmation(study, records, seeds=3, epochs=2, resplits=resplits)
+        jobs = iter(leader.next_candidate, None)
+        splits = {}
+        for candidate in jobs:
+            splits.setdefault(candidate.seed_of, []).append(candidate.split_of)
+        assert len(splits) == 3 and {len(same) for same in splits.values()} == {len(records)}
+        assert [len(set(same)) for same in splits.values()] == [1, 1, 1]
+        assert len({same[0] for same in splits.values()}) == (3 if resplits else 1)
+
+
 def test_failures_in_a_row_end_it_and_a_resume_trains_those_again(tmp_path, study):
     before = study.user_attrs["confirmed"]
     leader, trained = confirm(tmp_path, study, fails=lambda place: True, max_failures=2)

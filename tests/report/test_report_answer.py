@@ -12,8 +12,8 @@ from nas.driver.record import Record
 from nas.driver.run import Run
 from nas.report.distance import Distance, distance
 from nas.report.distance import test_difference as compare_on_test
-from nas.report.significance import Difference
 from nas.report.summary import front_rows, latency, repeated_accuracy, summary
+from nas.significance import Difference
 
 
 def test_the_front_s_rows_say_what_the_records_hold(run: Run) -> None:

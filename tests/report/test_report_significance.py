@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nas.report.significance import agreement, holm, over_seeds, paired, unpaired, welch, wilson
+from nas.significance import agreement, holm, over_seeds, paired, unpaired, welch, wilson
 
 
 def test_wilson_is_newcombe_s_worked_example() -> None:

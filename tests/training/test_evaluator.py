@@ -62,10 +62,11 @@ def test_a_damaged_file_means_from_the_start(evaluator, tmp_path: Path):
 
 def test_validation_images_drawn_for_each_network_are_found_again_from_its_checkpoint(tmp_path: Path):
     """No image that a network was trained on judges it, then or later."""
-    drawn = TrainingEvaluator(load_dataset("digits"), load_recipe("search").with_epochs(2), resplit=True)
+    drawn = TrainingEvaluator(load_dataset("digits"), load_recipe("search").with_epochs(2))
     images = []
     for seed in (5, 6):
         file = tmp_path / f"{seed}.pt"
+        drawn.split = seed
         told = list(drawn.run(TINY, seed=seed, checkpoint=file))[-1]
         saved = load_checkpoint(file)
         data = load_again("digits", split=saved.split, preprocessing=Preprocessing(1, (8,)))

@@ -221,6 +221,21 @@ class GaussianProcess:
         variance -= np.einsum("ij,ij->j", solved, solved)
         return mean, np.sqrt(np.maximum(variance, 1e-10))
 
+    @property
+    def noise(self) -> float:
+        """Standard deviation of one observation, in units of the targets."""
+        return float(np.sqrt(self._strengths[_NOISE]))
+
+    def sample(self, features: Features, draws: int, rng: np.random.Generator) -> Array:
+        """Draw the noise-free function at some points together, shape (draws, points)."""
+        projected = self._projected(features)
+        cross = self._kernel(self._features, projected)
+        solved = solve_triangular(self._lower, cross, lower=True, check_finite=False)
+        covariance = self._kernel(projected, projected) - solved.T @ solved
+        values, vectors = np.linalg.eigh(covariance)  # it is singular where points are equal
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        return np.asarray(self._alpha @ cross + rng.standard_normal((draws, len(features))) @ root.T)
+
     def _projected(self, features: Features) -> Features:
         return Features(features.embedding * self._scale, features.costs)
 

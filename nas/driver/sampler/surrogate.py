@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.linalg import block_diag
 from scipy.special import log_ndtr
 
 from nas.driver.sampler import ehvi
@@ -40,28 +41,25 @@ class Observations:
         features: Of n points.
         values: One objective, minimised, shape (n,).
         lags: Halvings before the end, shape (n,); 0 for trials that ran to their end.
+        variances: Of the values, as far as they are known beforehand, shape (n,); what is not is fitted.
     """
 
     features: Features
     values: Array
     lags: Array
+    variances: Array | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def take(self, index: IntArray) -> Observations:
-        return Observations(self.features.take(index), self.values[index], self.lags[index])
+        variances = None if self.variances is None else self.variances[index]
+        return Observations(self.features.take(index), self.values[index], self.lags[index], variances)
 
-    def joined(self, other: Observations) -> Observations:
-        return Observations(
-            self.features.joined(other.features),
-            np.concatenate([self.values, other.values]),
-            np.concatenate([self.lags, other.lags]),
-        )
-
-    @property
-    def covariance_of_lags(self) -> Array:
-        return _SHARED_LAG * np.outer(self.lags, self.lags) + np.diag(_OWN_LAG * self.lags)
+    def covariance(self, scale: Scale) -> Array:
+        """Compute what is known of the errors' covariance: that of lags and of measuring, in units of the scale."""
+        lags = _SHARED_LAG * np.outer(self.lags, self.lags) + np.diag(_OWN_LAG * self.lags)
+        return lags if self.variances is None else lags + np.diag(self.variances / scale.slope(self.values) ** 2)
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,14 @@ class Scale:
     def forward(self, values: Array) -> Array:
         raw = values if self.shift is None else np.log(values - self.shift)
         return np.asarray((raw - self.mean) / self.std)
+
+    def backward(self, scaled: Array) -> Array:
+        raw = self.mean + self.std * scaled
+        return np.asarray(raw if self.shift is None else self.shift + np.exp(np.minimum(raw, 700.0)))
+
+    def slope(self, values: Array) -> Array:
+        """Return how much the objective changes per unit of this scale."""
+        return self.std * (np.ones(len(values)) if self.shift is None else values - self.shift)
 
     def log_slope(self, values: Array) -> float:
         """Sum the logarithms of the map's derivative: makes likelihoods on different scales comparable."""
@@ -143,6 +149,14 @@ class Surrogate:
         mean, std = self.process.predict(self.fit.standardised(features))
         return Posterior(self.scale.mean + self.scale.std * mean, self.scale.std * std, self.scale.shift)
 
+    def sample(self, features: Features, draws: int, rng: np.random.Generator) -> Array:
+        """Draw the noise-free objective at some points together, shape (draws, points)."""
+        return self.scale.backward(self.process.sample(self.fit.standardised(features), draws, rng))
+
+    def noise_at(self, values: Array) -> Array:
+        """Return the fitted standard deviation of one observation where the objective has these values."""
+        return self.process.noise * np.abs(self.scale.slope(values))
+
 
 class SurrogateFitter:
     """Fits surrogates.
@@ -169,19 +183,19 @@ class SurrogateFitter:
         fit = self._fitted(seen.take(thin(fit_size(len(seen)), _FIT_POINTS)), warps)
         used = seen.take(thin(len(seen), _MODEL_POINTS))
         scale = Scale.of(used.values, fit.strength)
-        used = Observations(fit.standardised(used.features), scale.forward(used.values), used.lags)
-        process = self._conditioned(fit, used)
+        features, targets, extra = fit.standardised(used.features), scale.forward(used.values), used.covariance(scale)
+        process = GaussianProcess(fit.theta, self._group, features, targets, extra)
         if len(pending):
             pending = fit.standardised(pending)
             believed, _ = process.predict(pending)
-            process = self._conditioned(fit, used.joined(Observations(pending, believed, np.zeros(len(pending)))))
+            features, targets = features.joined(pending), np.concatenate([targets, believed])
+            extra = block_diag(extra, np.zeros((len(pending), len(pending))))
+            process = GaussianProcess(fit.theta, self._group, features, targets, extra)
         return Surrogate(scale, fit, process)
 
-    def _conditioned(self, fit: Hyperparameters, seen: Observations) -> GaussianProcess:
-        return GaussianProcess(fit.theta, self._group, seen.features, seen.values, seen.covariance_of_lags)
-
     def _fitted(self, seen: Observations, warps: tuple[float, ...]) -> Hyperparameters:
-        parts = (seen.features.embedding, seen.features.costs, seen.values, seen.lags, np.array(warps))
+        known = np.zeros(0) if seen.variances is None else seen.variances
+        parts = (seen.features.embedding, seen.features.costs, seen.values, seen.lags, known, np.array(warps))
         key = tuple(part.tobytes() for part in parts)
         if key not in self._fits:
             if len(self._fits) >= _REMEMBERED:
@@ -194,7 +208,7 @@ def _fit(seen: Observations, warps: tuple[float, ...], group: IntArray) -> Hyper
     width = seen.features.costs.std(axis=0)
     width[width == 0.0] = 1.0
     plain = Hyperparameters(np.inf, np.zeros(0), seen.features.costs.mean(axis=0), width)
-    seen = Observations(plain.standardised(seen.features), seen.values, seen.lags)
+    seen = replace(seen, features=plain.standardised(seen.features))
     # The scale shows in fewer observations than the weights of many parameters, and n^3 is dear three times over.
     some = seen.take(thin(len(seen), _SCALE_POINTS))
     fits = [_fit_on_scale(some, strength, group) for strength in (warps if len(seen) >= _FEW else warps[:1])]
@@ -210,7 +224,7 @@ def _fit_on_scale(
     """Fit on one scale; return the evidence on the scale of the objective itself, and what reaches it."""
     scale = Scale.of(seen.values, strength)
     targets = scale.forward(seen.values)
-    theta, evidence = fit_hyperparameters(seen.features, targets, seen.covariance_of_lags, group, start, iterations)
+    theta, evidence = fit_hyperparameters(seen.features, targets, seen.covariance(scale), group, start, iterations)
     return evidence + scale.log_slope(seen.values), (strength, theta)
 
 

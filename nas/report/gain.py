@@ -1,0 +1,225 @@
+"""Compare a search with the line of its references: what it gained over published networks that are just made thinner.
+
+Both ways of reading a distance between two trade-off curves, as Bjøntegaard's deltas are for codecs (VCEG-M33, 2001):
+in accuracy at equal cost and in cost at equal accuracy, here as means over the networks that the search found.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from nas import pareto
+from nas.driver.objectives import trained_for
+from nas.driver.record import Record
+from nas.driver.run import Run
+from nas.report.distance import LEAST_SEEDS, WORDS
+from nas.units import counted
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, draws: Numbers) -> "Estimate":
+        low, value, high = np.percentile(draws, [2.5, 50, 97.5])
+        return cls(float(value), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A search beside the line of its references.
+
+    Attributes:
+        key: the cost that is compared.
+        points: accuracy beyond the line's at equal cost; None where no network costs as much as the line's first.
+        times: the line's cost at equal accuracy over a network's, geometric mean.
+        networks: how many found networks the means are over.
+        seeds: trainings of each network in its confirmation; 0 where accuracies are the search's.
+        test: `points` on test images; None where not all of these networks have judged them.
+    """
+
+    key: str
+    points: Estimate | None
+    times: Estimate
+    networks: int
+    seeds: int
+    test: float | None
+
+
+class Line:
+    """The best accuracy that the references give at a cost, straight between them on a logarithmic scale of costs.
+
+    Args:
+        logs: of their costs, ascending, shape (references,).
+        accuracies: shape (draws, references).
+    """
+
+    def __init__(self, logs: Numbers, accuracies: Numbers) -> None:
+        self.logs = logs
+        self.best = np.maximum.accumulate(accuracies, axis=1)
+
+    def accuracy(self, log: float) -> Numbers:
+        """Return the line's height at a cost, shape (draws,); flat beyond its ends."""
+        return np.array([np.interp(log, self.logs, best) for best in self.best])
+
+    def log(self, accuracies: Numbers) -> Numbers:
+        """Return the logarithm of the cost at which the line reaches each draw's accuracy, kept within its ends."""
+        reached = self.best >= accuracies[:, None]
+        after = np.where(reached.any(axis=1), reached.argmax(axis=1), len(self.logs) - 1)
+        before, rows = np.maximum(after - 1, 0), np.arange(len(accuracies))
+        low, high = self.best[rows, before], self.best[rows, after]
+        share = np.clip((accuracies - low) / np.where(high > low, high - low, np.inf), 0, 1)
+        share = np.where(reached.any(axis=1), share, 1.0)
+        return np.asarray(self.logs[before] + share * (self.logs[after] - self.logs[before]))
+
+
+def references(run: Run) -> list[Record]:
+    """Return the published networks that were trained to the end, the cheapest first: the line's points."""
+    key = cost_key(run)
+    ended = [r for r in run.records if r.published and r.state == "complete" and r.twin is None and r.costs.get(key)]
+    return sorted(ended, key=lambda record: record.costs[key])
+
+
+def cost_key(run: Run) -> str:
+    """Return the first objective beside accuracy, or the size."""
+    return next((objective.name for objective in run.objectives if objective.known), "size")
+
+
+def found_networks(run: Run) -> list[Record]:
+    """Return the networks that the search found which none of them dominates in accuracy and the compared cost."""
+    key, judged = cost_key(run), trained_for(run.objectives)
+    found = [record for record in run.front_records if not record.origin and record.costs.get(key)]
+    mask = pareto.front_mask(
+        np.reshape([[record.costs[key], -(record.value(judged) or 0)] for record in found], (-1, 2))
+    )
+    return [record for record, is_best in zip(found, mask, strict=True) if is_best]
+
+
+def gain(run: Run) -> Gain | None:
+    """Measure what a search gained; None where there is nothing to compare."""
+    line, found = references(run), found_networks(run)
+    if not (line and found):
+        return None
+    again = _confirmed([*line, *found])
+    if again is None:
+        drawn = [run.belief.of(record) for record in (*line, *found)]
+        draws, seeds = np.array([own for own in drawn if own is not None]).T, 0
+    else:
+        draws, seeds = again
+    key = cost_key(run)
+    logs = np.log([record.costs[key] for record in (*line, *found)])
+    compared = partial(_compare, logs, len(line))
+    points, times, networks = compared(draws)
+    if times is None:
+        return None
+    test = [record.confirmed.get("test_accuracy") for record in (*line, *found)]
+    read = [value for value in test if value is not None]
+    on_test = compared(np.array([read]))[0] if len(read) == len(test) else None
+    return Gain(
+        key,
+        None if points is None else Estimate.of(points),
+        Estimate.of(times),
+        networks,
+        seeds,
+        None if on_test is None else float(on_test[0]),
+    )
+
+
+def _compare(logs: Numbers, references: int, draws: Numbers) -> tuple[Numbers | None, Numbers | None, int]:
+    """Mean points and geometric mean of times, by draw, over the networks after the references; and their number.
+
+    A network that costs less than the cheapest reference and is less accurate cannot be compared with it.
+    """
+    line = Line(logs[:references], draws[:, :references])
+    least = float(draws[:, 0].mean())
+    points, times = [], []
+    for place in range(references, len(logs)):
+        own, log = draws[:, place], float(logs[place])
+        if log >= logs[0]:
+            points.append(own - line.accuracy(log))
+        if log >= logs[0] or own.mean() >= least:
+            times.append(line.log(own) - log)
+    mean_points = np.mean(points, axis=0) if points else None
+    return mean_points, np.exp(np.mean(times, axis=0)) if times else None, len(times)
+
+
+def _confirmed(records: Sequence[Record], draws: int = 2_000) -> tuple[Numbers, int] | None:
+    """Draw mean accuracies over the seeds of a confirmation, shape (draws, networks), with the number of seeds.
+
+    Each seed has its own validation images, the same for all networks: what a seed adds to all of them is left out of
+    the noise (two-way analysis of variance). None where not every network has enough of the same seeds.
+    """
+    epochs = {record.confirmed.get("epochs") for record in records}
+    if len(epochs) != 1 or None in epochs or len(records) < 2:
+        return None
+    by_seed = [record.confirmed["repeats"][str(*epochs)] for record in records]
+    seeds = set(by_seed[0]).intersection(*by_seed)
+    if len(seeds) < LEAST_SEEDS:
+        return None
+    table = np.array([[own[seed] for seed in sorted(seeds)] for own in by_seed])
+    means = table.mean(axis=1)
+    rest = table - means[:, None] - table.mean(axis=0) + table.mean()
+    freedom = (len(records) - 1) * (len(seeds) - 1)
+    deviation = math.sqrt(float((rest**2).sum()) / freedom / len(seeds))
+    noise = stats.t.rvs(freedom, size=(draws, len(records)), random_state=0)
+    return means + deviation * noise, len(seeds)
+
+
+def sentences(run: Run) -> list[str]:
+    """Say what the search gained over the line of its references; empty where it had none or found nothing."""
+    line = references(run)
+    if not (line and found_networks(run)):
+        return []
+    named = f"the published networks trained here, some of them thinner ({counted(len(line), 'network')})"
+    found = gain(run)
+    if found is None:
+        return [
+            f"No network found is as dear or as accurate as the cheapest of {named}: nothing can be said of a gain."
+        ]
+    words = WORDS[found.key]
+    lows = [e.low for e in (found.points,) if e] + [math.log(found.times.low)]
+    highs = [e.high for e in (found.points,) if e] + [math.log(found.times.high)]
+    at_equal = _points(found.points, words.equal)
+    times = (
+        f"{found.times.value:.1f} times {words.better} at equal accuracy ({found.times.low:.1f} to "
+        f"{found.times.high:.1f})"
+    )
+    both = " and ".join(filter(None, [at_equal, times]))
+    if min(lows) > 0 or (max(lows) > 0 and min(highs) > 0):
+        said = f"The search gained over {named}: its networks are {both}"
+    elif max(highs) < 0:
+        said = f"The search fell short of {named}: its networks are {both}"
+    else:
+        said = f"The search gained nothing over {named} that chance does not explain: its networks are {both}"
+    basis = (
+        f"trained again with {found.seeds} seeds"
+        if found.seeds
+        else "by validation accuracy, corrected for having been chosen by it"
+    )
+    test = "" if found.test is None else f" On test images, which chose nothing: {_signed(found.test)} points."
+    return [f"{said}; means over {counted(found.networks, 'network')}, 95 % intervals, {basis}.{test}"]
+
+
+def _points(points: Estimate | None, equal: str) -> str:
+    if points is None:
+        return ""
+    return (
+        f"{100 * abs(points.value):.1f} points {'more' if points.value >= 0 else 'less'} accurate when {equal} "
+        f"({_signed(points.low)} to {_signed(points.high)})"
+    )
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
