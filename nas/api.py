@@ -1,9 +1,7 @@
 """The commands as functions; the command line is a thin layer over these."""
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from nas.costs.analytic import cost
 from nas.costs.compare import compare as compare_networks
 from nas.costs.profile import profile as profile_network
 from nas.driver.compared import networks_of
-from nas.driver.display import Display
+from nas.driver.display import shown
 from nas.driver.memory import memory_bytes, too_large
 from nas.driver.options import CHANGEABLE, ReproduceOptions, Resources, SearchOptions
 from nas.driver.prepare import fit_space, for_target, objectives_for
@@ -32,7 +30,7 @@ from nas.driver.settings import Settings, check_published
 from nas.driver.stopping import first_rung
 from nas.errors import UserError
 from nas.export.command import export as export
-from nas.export.judging import judge_file
+from nas.export.judging import figures_of, judge_file, judge_shipped
 from nas.export.opening import ENDINGS
 from nas.export.predict import predict as predict
 from nas.files import fresh_folder as fresh_folder
@@ -42,7 +40,7 @@ from nas.preprocessing import checked_fit
 from nas.report.page import write_data_page, write_judgement_page, write_report
 from nas.targets import on_target
 from nas.targets import target as target_named
-from nas.training.data import Dataset, absolute, decoded_resolution, load_dataset
+from nas.training.data import absolute, decoded_resolution, load_dataset
 from nas.training.distributed import joined
 from nas.training.facts import describe
 from nas.training.loop import Epoch
@@ -113,7 +111,7 @@ def search(options: SearchOptions) -> Run:
         }
     )
     folder = Path(options.out) if options.out is not None else fresh_folder(fitted.name, options.dataset)
-    with _shown(options.progress, options.on_change) as tell:
+    with shown(options.progress, options.on_change) as tell:
         return run_search(
             settings,
             out=folder,
@@ -144,6 +142,9 @@ def train(options: TrainOptions) -> Trained:
     fixed = (options.epochs, options.flip, options.class_weights, options.augment, options.qat)
     begun = begun_training(Path(str(options.out)), *fixed) if options.resume else None
     origin = begun or searched(options.architecture, network, options.run) or Origin(reading={"fit": DEFAULT_FIT})
+    if options.target is not None:
+        target_named(options.target).check([network])
+        target_named(options.target).require()
     name = absolute(options.dataset or origin.dataset)
     asked = {key: getattr(options, key) for key in ("data_dir", "train_size", "seed")}
     reading = origin.reading_as(name, options.resolution, **asked, fit=options.fit and checked_fit(options.fit))
@@ -167,11 +168,13 @@ def train(options: TrainOptions) -> Trained:
         if begun and begun.recipe:
             check_same(begun, data, str(options.out))
             recipe = begun.recipe
-        network = fit_architecture(network, data, side)
+        # A resolution no larger than the images' unless one is asked for.
+        side = side or min(network.input.resolution, data.resolution)
+        network = network.with_input(channels=data.channels, resolution=side)
         reason = too_large(cost(network, len(data.classes)), recipe.batch_size // ranks.count, memory_bytes(device))
         if reason is not None:
             raise UserError(f"{network.name}: {reason}")
-        return train_network(
+        trained = train_network(
             network,
             data,
             recipe,
@@ -187,6 +190,11 @@ def train(options: TrainOptions) -> Trained:
             deadline=None if options.hours is None else began + 3600 * options.hours,
             on_epoch=options.on_epoch,
         )
+        target = options.target or (origin.target if origin.target != "torch" else None)
+        if target is not None and ranks.leads:
+            images = data.for_network(network.input.channels, network.input.resolution)
+            trained = replace(trained, shipped=figures_of(target_named(target), trained.model, images))
+        return trained
 
 
 @keywords(DataOptions, Recipe)
@@ -227,6 +235,7 @@ def evaluate(
     dataset: str | None = None,
     data_dir: str | Path | None = None,
     device: str | None = None,
+    target: str | None = None,
     out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Judgement of the validation and the test images by a trained network; `nas evaluate --json` in Python.
@@ -234,24 +243,36 @@ def evaluate(
     Args:
         checkpoint: written by a training or a search, or an ONNX or LiteRT model that `nas export` wrote.
         dataset: default the one that it was trained on, split as it was then.
+        target: judge what is shipped there in the place of the checkpoint's network, and measure its file.
         out: a page to write, with the confusion matrix and the surest mistakes as pictures.
 
     Returns:
-        Accuracies, and of each part under its name recall and precision per class, the confusion matrix (a row per
+        Accuracies, with a target also its figures (``target``) and the accuracies of the network as it was trained
+        (``fp32``), and of each part under its name recall and precision per class, the confusion matrix (a row per
         class) and the surest mistakes: :class:`nas.training.per_class.Judgement`.
     """
     path = Path(checkpoint)
     if path.suffix in ENDINGS and device not in (None, "cpu"):
         raise UserError(f"{path}: exported models are judged on the CPU; leave --device {device} out")
+    if path.suffix in ENDINGS and target is not None:
+        raise UserError(f"{path}: is what ships already; leave --target {target} out, or give the checkpoint")
+    wanted = target_named(target) if target is not None else None
+    if wanted is not None:
+        wanted.require()
     place = "cpu" if path.suffix in ENDINGS else choose_device(device)
     architecture, images, found = judge_file(path, dataset=dataset, data_dir=data_dir, device=place)
+    there: dict[str, Any] = {}
+    if wanted is not None:
+        figures, shipped = judge_shipped(wanted, path, images)
+        there = {"target": figures, "fp32": {f"{part}_accuracy": found[part].accuracy for part in found}}
+        found |= shipped
     parts = {part: judge(images.part(part), scores, images.classes) for part, scores in found.items()}
     if out is not None:
         write_judgement_page(Path(out), architecture.name, images, parts)
     result: dict[str, Any] = {"name": architecture.name, "id": architecture.id, "dataset": images.name}
     for part, judgement in parts.items():
         result |= {f"{part}_{name}": judgement[name] for name in ("accuracy", "balanced_accuracy", "images")}
-    return result | {str(part): judgement for part, judgement in parts.items()}
+    return result | there | {str(part): judgement for part, judgement in parts.items()}
 
 
 def resume(
@@ -276,27 +297,9 @@ def resume(
         if name not in CHANGEABLE:
             raise UserError(f"{name} of a run cannot be changed; allowed: {', '.join(CHANGEABLE)}")
     settings = replace(Run.open(path).settings, **changes)
-    with _shown(progress, on_change) as tell:
+    with shown(progress, on_change) as tell:
         tell = _reporting(Path(path), report_every, tell)
         return run_search(settings, out=Path(path), resources=resources, on_change=tell)
-
-
-@contextmanager
-def _shown(progress: bool | None, on_change: Callable[[Progress], None] | None) -> Iterator[Callable[[Progress], None]]:
-    """Whom the progress is told to: the caller, else the screen where it is wanted, with the log above it."""
-    if progress is None:  # somebody types at a prompt or in a notebook
-        progress = on_change is None and (hasattr(sys, "ps1") or "ipykernel" in sys.modules)
-    if not progress:
-        yield on_change or (lambda progress: None)
-        return
-    with Display() as display:
-
-        def tell(state: Progress) -> None:
-            display(state)
-            if on_change is not None:
-                on_change(state)
-
-        yield tell
 
 
 def _reporting(folder: Path, every: float, on_change: Callable[[Progress], None]) -> Callable[[Progress], None]:
@@ -388,9 +391,3 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
 def open_run(path: str | Path) -> Run:
     """A run on disk; see :class:`nas.driver.run.Run`."""
     return Run.open(path)
-
-
-def fit_architecture(architecture: Architecture, dataset: Dataset, resolution: int | None) -> Architecture:
-    """A network for a data set: its channels, and a resolution no larger than its images unless one is asked for."""
-    side = resolution or min(architecture.input.resolution, dataset.resolution)
-    return architecture.with_input(channels=dataset.channels, resolution=side)

@@ -15,7 +15,7 @@ from nas.latency_cli import AsJson, console, latency_app
 from nas.options import TARGETS
 from nas.terminal import log_to
 from nas.training.options import DATASETS, DataOptions, TrainOptions
-from nas.units import percent
+from nas.units import int8_percent, percent
 
 app = typer.Typer(
     name="nas",
@@ -182,7 +182,7 @@ def train(
     wait_asleep()
     from nas import api
     from nas.architecture.catalogue import load
-    from nas.console import print_epoch
+    from nas.console import print_epoch, shipped_line
     from nas.driver.run_file import searched
     from nas.training.distributed import launched_rank
     from nas.training.origin import Origin
@@ -205,7 +205,8 @@ def train(
     console.print(
         f"validation accuracy {percent(result.validation_accuracy, result.validation_images)} · "
         f"test accuracy {percent(result.test_accuracy, result.test_images)}\n"
-        f"Weights:  {result.model}\n"
+        + (f"{shipped_line(result.shipped)}\n" if result.shipped else "")
+        + f"Weights:  {result.model}\n"
         f"Judge it, or ship it:\n  nas evaluate {result.model}\n  nas export {result.model}",
     )
 
@@ -225,6 +226,9 @@ def evaluate(
     ] = None,
     data_dir: DataDir = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
+    target: Annotated[
+        str | None, typer.Option(help=f"Judge what ships there, and measure it: {TARGETS}.", show_default=False)
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Write a page: confusion matrix, mistakes as pictures.", show_default=False),
@@ -233,18 +237,22 @@ def evaluate(
 ) -> None:
     """Accuracy of a trained network on validation and test images, class by class, and its mistakes."""
     from nas import api
-    from nas.console import print_judgement
+    from nas.console import print_judgement, shipped_line
 
     with log_to(errors):  # the result may be read by a program
-        result = api.evaluate(checkpoint, dataset=dataset, data_dir=data_dir, device=device, out=out)
+        result = api.evaluate(checkpoint, dataset=dataset, data_dir=data_dir, device=device, target=target, out=out)
     if as_json:
         console.print_json(data=result)
         return
-    console.print(
-        f"{result['name']} on {result['dataset']}: "
-        f"validation accuracy {percent(result['validation_accuracy'], result['validation_images'])}, "
-        f"test accuracy {percent(result['test_accuracy'], result['test_images'])}"
+    fp32 = result["fp32"] if result.get("target", {}).get("int8") else {}
+    accuracies = (
+        f"{part} accuracy "
+        + int8_percent(result[f"{part}_accuracy"], fp32.get(f"{part}_accuracy"), result[f"{part}_images"])
+        for part in ("validation", "test")
     )
+    console.print(f"{result['name']} on {result['dataset']}: {', '.join(accuracies)}")
+    if "target" in result:
+        console.print(shipped_line(result["target"]))
     print_judgement(console, result["test"], "test")
     console.print(f"Page:  {out}" if out else "Look at the mistakes: --out PAGE.html")
 

@@ -310,6 +310,15 @@ def print_exported(console: Terminal, exported: Exported) -> None:
         )
 
 
+def shipped_line(figures: Mapping[str, Any]) -> str:
+    """Say in one line what ships on a target, from the figures of :func:`nas.export.judging.judge_shipped`."""
+    said = [show("size", figures["file_bytes"]), f"memory {show('memory', figures['memory_bytes'])}"]
+    if figures["int8"]:
+        for part in ("validation", "test"):
+            said.append(f"int8 {part} accuracy {percent(figures[f'{part}_accuracy'], figures[f'{part}_images'])}")
+    return f"On {figures['name']}: {', '.join(said)}"
+
+
 def print_predictions(console: Terminal, predictions: Sequence[Prediction]) -> None:
     """Print each image with its likeliest classes."""
     for prediction in predictions:

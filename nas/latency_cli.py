@@ -1,5 +1,6 @@
 """The `nas latency` commands."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nas.errors import UserError
+from nas.options import TARGETS
 from nas.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -41,9 +44,14 @@ Resolution = Annotated[
 ]
 Classes = Annotated[int, typer.Option(help="Number of classes.")]
 EngineOption = Annotated[
-    str,
-    typer.Option(help="eager, compiled, onnxruntime, onnxruntime-int8, litert, litert-int8, or graph (CUDA)."),
+    str | None,
+    typer.Option(
+        help="eager, compiled, onnxruntime, onnxruntime-int8, litert, litert-int8, or graph (CUDA) (default: the "
+        "target's, else eager).",
+        show_default=False,
+    ),
 ]
+TargetOption = Annotated[str | None, typer.Option(help=f"Time what ships there: {TARGETS}.", show_default=False)]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int, typer.Option(help="Threads per run.")]
 Batch = Annotated[int, typer.Option(help="Images per run.")]
@@ -55,7 +63,8 @@ def latency_measure(
         list[str], typer.Argument(help="Published networks or YAML files.", metavar="NETWORK", show_default=False)
     ],
     num_classes: Classes = 10,
-    engine: EngineOption = "eager",
+    engine: EngineOption = None,
+    target: TargetOption = None,
     device: DeviceOption = "cpu",
     threads: Threads = 1,
     batch: Batch = 1,
@@ -68,9 +77,10 @@ def latency_measure(
     from nas.console import print_latencies
     from nas.latency import Runtime, measure
 
+    networks = [load(reference) for reference in architectures]
     found = measure(
-        [load(reference) for reference in architectures],
-        Runtime(engine, device, threads, batch),
+        networks,
+        Runtime(_engine(engine, target, networks), device, threads, batch),
         num_classes=num_classes,
         resolution=resolution,
         max_seconds=max_seconds,
@@ -88,7 +98,8 @@ def latency_calibrate(
     channels: Channels = None,
     resolution: Resolution = None,
     num_classes: Classes = 10,
-    engine: EngineOption = "eager",
+    engine: EngineOption = None,
+    target: TargetOption = None,
     device: DeviceOption = "cpu",
     threads: Threads = 1,
     batch: Batch = 1,
@@ -100,7 +111,7 @@ def latency_calibrate(
 
     table = calibrate(
         _fitted(space, channels, resolution),
-        Runtime(engine, device, threads, batch),
+        Runtime(_engine(engine, target), device, threads, batch),
         num_classes=num_classes,
         networks=networks,
         partial=out.with_suffix(".partial"),  # where a calibration that was interrupted goes on
@@ -156,6 +167,19 @@ def latency_import_timings(
     )
     table.save(out)
     print_table_quality(console, table, out)
+
+
+def _engine(engine: str | None, target: str | None, networks: "Sequence[nas.Architecture]" = ()) -> str:
+    """Return the engine asked for, or the target's, which has to run the networks."""
+    from nas.targets import target as target_named
+
+    if target is None:
+        return engine or "eager"
+    wanted = target_named(target)
+    wanted.check(networks)
+    if engine not in (None, wanted.timing_engine()):
+        raise UserError(f"--target {target} is timed by --engine {wanted.engine}; leave one of the two out")
+    return wanted.timing_engine()
 
 
 def _fitted(reference: str, channels: int | None, resolution: int | None) -> "nas.Space":

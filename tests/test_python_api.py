@@ -14,7 +14,6 @@ import runs
 
 import nas
 from nas import api
-from nas.api import _shown
 from nas.console import print_comparison
 from nas.driver.run import Run
 from nas.driver.scheduler import Progress
@@ -143,7 +142,7 @@ def test_a_run_that_goes_on_keeps_its_search(tmp_path: Path) -> None:
 def test_a_script_is_told_nothing_unless_it_asks(capsys: pytest.CaptureFixture[str]) -> None:
     told: list[Progress] = []
     for progress, on_change, printed in ((None, None, False), (True, None, True), (True, told.append, True)):
-        with _shown(progress, on_change) as tell:
+        with told(progress, on_change) as tell:
             logging.getLogger("nas.driver").info("beginning")
             tell(Progress(budget=3))
         said = capsys.readouterr().out

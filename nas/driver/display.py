@@ -1,7 +1,9 @@
 """The search's progress on the screen: a live line on a terminal, else a line now and then."""
 
+import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 from rich.live import Live
@@ -53,6 +55,24 @@ class Display:
         grid = Table.grid(padding=(0, 1))
         grid.add_row(ProgressBar(total=progress.budget, completed=progress.closed, width=20), describe(progress))
         return grid
+
+
+@contextmanager
+def shown(progress: bool | None, on_change: Callable[[Progress], None] | None) -> Iterator[Callable[[Progress], None]]:
+    """Yield whom the progress is told to: the caller, else the screen where it is wanted, with the log above it."""
+    if progress is None:  # somebody types at a prompt or in a notebook
+        progress = on_change is None and (hasattr(sys, "ps1") or "ipykernel" in sys.modules)
+    if not progress:
+        yield on_change or (lambda progress: None)
+        return
+    with Display() as display:
+
+        def tell(state: Progress) -> None:
+            display(state)
+            if on_change is not None:
+                on_change(state)
+
+        yield tell
 
 
 def describe(progress: Progress) -> str:

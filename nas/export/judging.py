@@ -5,14 +5,17 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nas.architecture.document import Architecture
 from nas.errors import UserError
+from nas.export.check import ExportError
 from nas.export.opening import ENDINGS, open_exported
-from nas.export.shipping import judge_images
+from nas.export.shipping import judge_images, ship
+from nas.targets import Target
 from nas.training.card import Card
 from nas.training.checkpoint import load_trained
 from nas.training.data import Dataset, PartName, load_again
@@ -58,6 +61,49 @@ def judge_file(
     data = replace(data.for_network(data.channels, data.resolution, device), mean=saved.mean, std=saved.std)
     network = restored(saved, str(path)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return architecture, data, {part: evaluate(network, data, part) for part in JUDGED}
+
+
+def judge_shipped(target: Target, path: Path, data: Dataset) -> tuple[dict[str, Any], dict[PartName, Scores]]:
+    """Make the file of a trained network for a target, measure it, and let it judge validation and test images.
+
+    Args:
+        target: where it will run.
+        path: a checkpoint or a training's ``.safetensors``.
+        data: what it was trained on, in its format.
+
+    Returns:
+        Plain values: ``name`` of the target, ``int8``, ``file_bytes``, ``memory_bytes`` (where it cannot be measured,
+        as predicted) and, of int8, ``validation_accuracy`` and ``test_accuracy``, with the images that these were
+        counted on; and the scores by part, none on ``torch``, where the network itself ships.
+
+    Raises:
+        UserError: the target does not run the network, an extra is missing, or the file is damaged.
+        nas.export.ExportError: a library cannot convert or quantise it.
+    """
+    saved = load_trained(path)
+    architecture = Architecture.from_dict(saved.architecture, str(path))
+    classes = len(saved.classes)
+    figures = {"name": target.name, "int8": target.int8, "memory_bytes": target.memory(architecture, classes)}
+    if target.form is None:
+        return figures | {"file_bytes": target.size(architecture, classes)}, {}
+    shipment = ship(target, saved, data, str(path))
+    figures |= {"file_bytes": shipment.file_bytes}
+    if (measured := shipment.memory_bytes()) is not None:
+        figures |= {"memory_bytes": measured}
+    found = {part: shipment.judge(data, part) for part in JUDGED}
+    if target.int8:
+        figures |= {f"{part}_accuracy": scores.accuracy for part, scores in found.items()}
+        figures |= {f"{part}_images": len(scores.hits) for part, scores in found.items()}
+    return figures, found
+
+
+def figures_of(target: Target, path: Path, data: Dataset) -> dict[str, Any] | None:
+    """Return the figures of :func:`judge_shipped`; where they cannot be had a line is logged, and it is None."""
+    try:
+        return judge_shipped(target, path, data)[0]
+    except (UserError, ExportError) as error:
+        log.warning("what ships on %s is not known: %s", target.name, error)
+        return None
 
 
 def load_for(description: Card, dataset: str, data_dir: str | Path | None, where: str) -> Dataset:

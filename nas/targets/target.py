@@ -60,6 +60,12 @@ class Target:
             if objection := self.objection(network):
                 raise UserError(f"{option} {network.name}: {objection}".lstrip())
 
+    def timing_engine(self) -> str:
+        """Return the latency engine; raises UserError where there is none."""
+        if self.engine is None:
+            raise UserError(f"target {self.name}: its latency cannot be measured here (macs tells much of it)")
+        return self.engine
+
     def require(self) -> None:
         """Raise UserError unless the libraries that make and run the target's file are installed."""
         require(f"--target {self.name}", *self.modules, extra=self.extra)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
-from nas.options import Augment, ClassWeights, DataDir, Epochs, Flip, Seed, TrainSize, check_hours
+from nas.options import TARGETS, Augment, ClassWeights, DataDir, Epochs, Flip, Seed, TrainSize, check_hours
 
 if TYPE_CHECKING:
     from nas.architecture.document import Architecture
@@ -80,6 +80,9 @@ class TrainOptions:
         Path | str | None, "Trained network to learn from beside the labels: a checkpoint or .safetensors."
     ] = None
     hours: Annotated[float | None, "End within this time: fewer epochs where the recipe's do not fit."] = None
+    target: Annotated[
+        str | None, f"Where it will run: its file is made and judged at the end: {TARGETS} (default: the search's)."
+    ] = None
     run: Annotated[Path | str | None, "The search's folder (default: the one whose front NETWORK is of)."] = None
     resume: Annotated[bool, "Resume the training in --out."] = False
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None

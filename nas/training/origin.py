@@ -28,6 +28,7 @@ class Origin:
     resolution  of the network's input; None: the network's, at most the images'
     recipe      what it trains by, whatever a recipe's name stands for by now; None: `train`
     images      the identity of a folder's images, where it is known
+    target      of the search
     file        that says all this
     """
 
@@ -36,6 +37,7 @@ class Origin:
     resolution: int | None = None
     recipe: Recipe | None = None
     images: Fingerprint | None = None
+    target: str | None = None
     file: str = ""
 
     def reading_as(self, dataset: str, resolution: int | None, **asked: Any) -> dict[str, Any]:

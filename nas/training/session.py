@@ -23,7 +23,7 @@ again, with the same values, when it goes on.
 import csv
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -69,6 +69,8 @@ class Trained:
     test_images: int
     epochs: int
     initialised: Initialised | None = None
+    shipped: Mapping[str, Any] | None = None
+    """Figures of what ships on a target, of :func:`nas.export.judging.judge_shipped`; `nas train` adds them."""
 
 
 def train(

@@ -133,3 +133,10 @@ def test_a_search_in_int8_is_judged_by_what_ships(tmp_path):
     assert record.fp32_accuracy == pytest.approx(nas.evaluate(run.checkpoint(record))["validation_accuracy"], abs=1e-6)
     assert record.measured == {"size": file.stat().st_size}
     assert record.costs["size"] == pytest.approx(file.stat().st_size, rel=0.02)
+    judged = nas.evaluate(run.checkpoint(record), target="onnxruntime-int8")
+    assert [judged["validation_accuracy"], judged["target"]["file_bytes"]] == [record.accuracy, file.stat().st_size]
+    assert judged["fp32"]["validation_accuracy"] == pytest.approx(record.fp32_accuracy, abs=1e-6)
+    trained = nas.train(run.front_file(1, record), epochs=1, out=tmp_path / "trained")  # for the search's target
+    file = export(trained.model, target="onnxruntime-int8").quantised.path
+    assert trained.shipped["file_bytes"] == file.stat().st_size
+    assert trained.shipped["test_accuracy"] == nas.evaluate(file)["test_accuracy"]
