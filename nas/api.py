@@ -16,7 +16,7 @@ from nas.costs.analytic import cost
 from nas.costs.compare import compare as compare_networks
 from nas.costs.profile import profile as profile_network
 from nas.driver.compared import networks_of
-from nas.driver.display import shown
+from nas.driver.display import progress_to
 from nas.driver.memory import memory_bytes, too_large
 from nas.driver.options import CHANGEABLE, ReproduceOptions, Resources, SearchOptions
 from nas.driver.prepare import fit_space, for_target, objectives_for
@@ -111,7 +111,7 @@ def search(options: SearchOptions) -> Run:
         }
     )
     folder = Path(options.out) if options.out is not None else fresh_folder(fitted.name, options.dataset)
-    with shown(options.progress, options.on_change) as tell:
+    with progress_to(options.progress, options.on_change) as tell:
         return run_search(
             settings,
             out=folder,
@@ -297,7 +297,7 @@ def resume(
         if name not in CHANGEABLE:
             raise UserError(f"{name} of a run cannot be changed; allowed: {', '.join(CHANGEABLE)}")
     settings = replace(Run.open(path).settings, **changes)
-    with shown(progress, on_change) as tell:
+    with progress_to(progress, on_change) as tell:
         tell = _reporting(Path(path), report_every, tell)
         return run_search(settings, out=Path(path), resources=resources, on_change=tell)
 

@@ -142,7 +142,7 @@ def test_a_run_that_goes_on_keeps_its_search(tmp_path: Path) -> None:
 def test_a_script_is_told_nothing_unless_it_asks(capsys: pytest.CaptureFixture[str]) -> None:
     told: list[Progress] = []
     for progress, on_change, printed in ((None, None, False), (True, None, True), (True, told.append, True)):
-        with told(progress, on_change) as tell:
+        with progress_to(progress, on_change) as tell:
             logging.getLogger("nas.driver").info("beginning")
             tell(Progress(budget=3))
         said = capsys.readouterr().out

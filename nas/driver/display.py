@@ -58,7 +58,9 @@ class Display:
 
 
 @contextmanager
-def shown(progress: bool | None, on_change: Callable[[Progress], None] | None) -> Iterator[Callable[[Progress], None]]:
+def progress_to(
+    progress: bool | None, on_change: Callable[[Progress], None] | None
+) -> Iterator[Callable[[Progress], None]]:
     """Yield whom the progress is told to: the caller, else the screen where it is wanted, with the log above it."""
     if progress is None:  # somebody types at a prompt or in a notebook
         progress = on_change is None and (hasattr(sys, "ps1") or "ipykernel" in sys.modules)
