@@ -15,6 +15,7 @@ import runs
 import nas
 from nas import api
 from nas.console import print_comparison
+from nas.driver.display import progress_to
 from nas.driver.run import Run
 from nas.driver.scheduler import Progress
 from nas.driver.settings import Settings
