@@ -30,12 +30,13 @@ from nas.driver.settings import Settings, check_published
 from nas.driver.stopping import first_rung
 from nas.errors import UserError
 from nas.export.command import export as export
+from nas.export.fine_tuning import keep_int8_accuracy
 from nas.export.judging import figures_of, judge_file, judge_shipped
 from nas.export.opening import ENDINGS
 from nas.export.predict import predict as predict
 from nas.files import fresh_folder as fresh_folder
 from nas.hardware import choose_device as choose_device
-from nas.options import deadline_of, keywords
+from nas.options import keywords
 from nas.preprocessing import checked_fit
 from nas.report.page import write_data_page, write_judgement_page, write_report
 from nas.targets import on_target
@@ -61,7 +62,6 @@ def search(options: SearchOptions) -> Run:
         resources: What may be used, and how many failures are put up with.
         progress: Print how far the search is; default: in an interactive session, unless `on_change` is given.
         on_change: Told the progress after every change.
-        began: Since when the hours count, on the clock of :func:`time.monotonic`; default: now.
 
     Returns:
         The finished run; ``run.front`` is a table, ``run.front_records`` hold the architectures.
@@ -70,7 +70,6 @@ def search(options: SearchOptions) -> Run:
         UserError: something given does not fit; nothing was written.
         nas.driver.search.SearchFailedError: trial after trial failed.
     """
-    deadline = deadline_of(options.hours, options.began)
     target = target_named(options.target)
     space = for_target(load_space(options.space), target)
     own = [load(item) for item in options.enqueue]
@@ -88,7 +87,12 @@ def search(options: SearchOptions) -> Run:
     )
     fitted = fit_space(space, data, options.resolution)
     recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
-    recipe = _as_asked(recipe, options).for_images(len(data.train), epochs=options.epochs)
+    recipe = (
+        recipe.with_flip(options.flip)
+        .with_augment(options.augment)
+        .with_class_weights(options.class_weights)
+        .for_images(len(data.train), epochs=options.epochs)
+    )
     known = {name: value for name, value in vars(options).items() if name in Settings.__dataclass_fields__}
     paths = {name: str(value) for name, value in known.items() if isinstance(value, Path)}
     settings = Settings(
@@ -103,7 +107,6 @@ def search(options: SearchOptions) -> Run:
             "objectives": objectives_for(target, options.objectives, options.latency_table is not None),
             "limits": tuple(options.limits),
             "recipe": recipe.to_dict(),
-            **options.budget,
             "first_rung": first_rung(steps_per_epoch(len(data.train), recipe.batch_size)[0]),
             "enqueue": tuple(network.to_dict() for network in own),
         }
@@ -117,7 +120,6 @@ def search(options: SearchOptions) -> Run:
             resources=options.resources,
             storage=options.storage,
             on_change=_reporting(folder, options.report_every, tell),
-            deadline=deadline,
         )
 
 
@@ -131,13 +133,12 @@ def train(options: TrainOptions) -> Trained:
     Args:
         architecture: A name, a file or a document.
         on_epoch: Called after every epoch with it and the number of all.
-        began: Since when the hours count, on the clock of :func:`time.monotonic`; default: now.
 
     Raises:
         UserError: something given does not fit; nothing was written.
         nas.training.loop.TrainingError: the training cannot go on.
     """
-    deadline = deadline_of(options.hours, options.began)
+    began = time.monotonic()
     network = load(options.architecture)
     fixed = (options.epochs, options.flip, options.class_weights, options.augment, options.qat)
     begun = begun_training(Path(str(options.out)), *fixed) if options.resume else None
@@ -158,8 +159,13 @@ def train(options: TrainOptions) -> Trained:
                 data = load_dataset(name, **reading, at_most=at_most, strict=options.strict)
             except UserError as error:
                 raise error.at(origin.file) if origin.file and options.dataset is None else error from None
-        recipe = _as_asked(recipe, options).with_qat(options.qat)
-        recipe = recipe.for_images(len(data.train), epochs=options.epochs)
+        recipe = (
+            recipe.with_flip(options.flip)
+            .with_augment(options.augment)
+            .with_class_weights(options.class_weights)
+            .with_qat(options.qat)
+            .for_images(len(data.train), epochs=options.epochs)
+        )
         if begun and begun.recipe:
             check_same(begun, data, str(options.out))
             recipe = begun.recipe
@@ -182,19 +188,15 @@ def train(options: TrainOptions) -> Trained:
             resume=options.resume,
             init=Path(options.init) if options.init is not None else None,
             teacher=Path(options.teacher) if options.teacher is not None else None,
-            deadline=deadline,
+            deadline=None if options.hours is None else began + 3600 * options.hours,
             on_epoch=options.on_epoch,
         )
         target = options.target or (origin.target if origin.target != "torch" else None)
         if target is not None and ranks.leads:
             images = data.for_network(network.input.channels, network.input.resolution)
+            trained = keep_int8_accuracy(trained, target_named(target), images, device=device)
             trained = replace(trained, shipped=figures_of(target_named(target), trained.model, images))
         return trained
-
-
-def _as_asked(recipe: Recipe, options: SearchOptions | TrainOptions) -> Recipe:
-    recipe = recipe.with_flip(options.flip).with_augment(options.augment)
-    return recipe.with_class_weights(options.class_weights)
 
 
 @keywords(DataOptions, Recipe)
@@ -279,8 +281,6 @@ def resume(
     path: str | Path,
     *,
     resources: Resources | None = None,
-    hours: float | None = None,
-    began: float | None = None,
     report_every: float = 0,
     progress: bool | None = None,
     on_change: Callable[[Progress], None] | None = None,
@@ -290,7 +290,6 @@ def resume(
 
     Args:
         path: The run's folder.
-        hours: The time in which it ends, from `began` (of :func:`time.monotonic`) on; default: from now on.
         changes: ``trials``, ``confirm``, ``confirm_epochs`` and ``keep`` as of :func:`search`; default the run's own.
 
     Raises:
@@ -299,11 +298,10 @@ def resume(
     for name in changes:
         if name not in CHANGEABLE:
             raise UserError(f"{name} of a run cannot be changed; allowed: {', '.join(CHANGEABLE)}")
-    deadline = deadline_of(hours, began)
-    settings = Run.open(path).settings.going_on(changes, hours=hours)
+    settings = replace(Run.open(path).settings, **changes)
     with progress_to(progress, on_change) as tell:
         tell = _reporting(Path(path), report_every, tell)
-        return run_search(settings, out=Path(path), resources=resources, on_change=tell, deadline=deadline)
+        return run_search(settings, out=Path(path), resources=resources, on_change=tell)
 
 
 def _reporting(folder: Path, every: float, on_change: Callable[[Progress], None]) -> Callable[[Progress], None]:

@@ -24,9 +24,10 @@ from nas.training.data import load_dataset
 from nas.training.session import Trained
 
 NETWORKS = {
-    "relu": small(
+    "relu6": small(
         [stage for kind in ("inverted_residual", "bottleneck", "depthwise_separable", "conv") for stage in KINDS[kind]],
         input={"resolution": 48},
+        activation="relu6",
     ),
     "hard_swish": small(
         [stage for kind in ("separable", "shuffle", "fire") for stage in KINDS[kind]],

@@ -3,6 +3,7 @@
 The extra ``litert`` must be installed; what its libraries raise is passed on.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -11,13 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.architecture.document import Architecture
+from nas.blocks.layers import Pyramid
 from nas.errors import UserError
 from nas.extras import muted
-from nas.network.tflite_file import INPUT, pack, paddings
+from nas.network.tflite_file import INPUT, largest_buffer, pack, paddings
+
+_MOST_WEIGHTS = 32 * 2**20
+"""Bytes of a layer's weights in fp32: ai-edge-quantizer 0.10 cuts larger ones into pieces, and then fails on them."""
 
 
 class ChannelsLast(nn.Module):
-    """A network as it is converted: images (N, R, R, C) in [0, 1] -> logits (N, classes)."""
+    """A network as it is converted: images (N, R, R, C) in [0, 1] -> logits (N, classes).
+
+    Args:
+        network: folded; changed in place.
+        mean, std: of the normalisation.
+    """
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -26,10 +36,24 @@ class ChannelsLast(nn.Module):
         self.normalise = nn.Conv2d(channels, channels, 1, groups=channels)
         self.normalise.weight = nn.Parameter((1 / scale).view(-1, 1, 1, 1), requires_grad=False)
         self.normalise.bias = nn.Parameter(-shift / scale, requires_grad=False)
-        self.network = network
+        self.network = _activating_branches(network)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(self.normalise(images.permute(0, 3, 1, 2)))
+
+
+def _activating_branches(network: nn.Module) -> nn.Module:
+    """Move a ReLU or ReLU6 behind a concatenation into the convolutions before it, in place: the same function.
+
+    They compute it at no cost, where a node of its own would read and write the whole tensor, and a ReLU6 would do so
+    in float: ai-edge-quantizer 0.10 does not know it.
+    """
+    for sequence in [module for module in network.modules() if type(module) is nn.Sequential]:
+        for index, (layer, activation) in enumerate(itertools.pairwise(list(sequence))):
+            if isinstance(layer, Pyramid) and isinstance(activation, nn.ReLU | nn.ReLU6):
+                layer.branches = nn.ModuleList(nn.Sequential(branch, activation) for branch in layer.branches)
+                sequence[index + 1] = nn.Identity()
+    return network
 
 
 def check_operators(architecture: Architecture, advice: str) -> None:
@@ -63,7 +87,14 @@ def quantise_tflite(model: bytes, parts: Iterable[Sequence[NDArray[np.float32]]]
     Args:
         model: that :func:`nas.network.tflite_file.pack` wrote.
         parts: inputs of the model to calibrate with, part by part, since all of them may not fit into memory.
+
+    Raises:
+        ValueError: a layer has more weights than the quantiser takes.
     """
+    if (largest := largest_buffer(model)) > _MOST_WEIGHTS:
+        raise ValueError(
+            f"a layer has {largest / 1e6:.1f} MB of weights in fp32, it takes {_MOST_WEIGHTS / 1e6:.1f} MB"
+        )
     named = pack(model, named=True)  # the quantiser tells tensors apart by their names
     with muted():
         from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager

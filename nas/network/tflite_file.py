@@ -99,6 +99,14 @@ def operators(model: bytes) -> list[str]:
     return [names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())] for code in codes]
 
 
+def largest_buffer(model: bytes) -> int:
+    """Return the bytes of a packed model's largest constant."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    tree = schema.Model.GetRootAs(model, 0)
+    return max(tree.Buffers(index).DataLength() for index in range(tree.BuffersLength()))
+
+
 def paddings(model: bytes) -> list[tuple[str, str]]:
     """Name the tensors before and after each padding with a value (``PADV2``), of a model whose tensors have names."""
     from ai_edge_litert import schema_py_generated as schema

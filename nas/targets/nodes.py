@@ -128,8 +128,14 @@ class _Lowering:
     def _relu(self, operator: Operator) -> None:
         (number,) = self._reads(operator)
         writer = self.nodes[number - 1] if number else None
-        if writer is None or writer.kind not in _FUSING or writer is not self.nodes[-1]:
+        if writer is None or writer is not self.nodes[-1] or not self._fuses(writer):
             self._plain(operator)
+
+    def _fuses(self, node: Node) -> bool:
+        """Return whether a node applies a ReLU itself, or convolutions do whose outputs it concatenates."""
+        if node.kind != "CONCATENATION":
+            return node.kind in _FUSING
+        return all(number and self.nodes[number - 1].kind in WEIGHTED for number in node.reads)
 
     def _silu(self, operator: Operator) -> None:
         (number,), out = self._reads(operator), operator.writes
