@@ -36,7 +36,7 @@ from nas.export.opening import ENDINGS
 from nas.export.predict import predict as predict
 from nas.files import fresh_folder as fresh_folder
 from nas.hardware import choose_device as choose_device
-from nas.options import keywords
+from nas.options import deadline_of, keywords
 from nas.preprocessing import checked_fit
 from nas.report.page import write_data_page, write_judgement_page, write_report
 from nas.targets import on_target
@@ -62,6 +62,7 @@ def search(options: SearchOptions) -> Run:
         resources: What may be used, and how many failures are put up with.
         progress: Print how far the search is; default: in an interactive session, unless `on_change` is given.
         on_change: Told the progress after every change.
+        began: Since when the hours count, on the clock of :func:`time.monotonic`; default: now.
 
     Returns:
         The finished run; ``run.front`` is a table, ``run.front_records`` hold the architectures.
@@ -70,6 +71,7 @@ def search(options: SearchOptions) -> Run:
         UserError: something given does not fit; nothing was written.
         nas.driver.search.SearchFailedError: trial after trial failed.
     """
+    deadline = deadline_of(options.hours, options.began)
     target = target_named(options.target)
     space = for_target(load_space(options.space), target)
     own = [load(item) for item in options.enqueue]
@@ -87,12 +89,7 @@ def search(options: SearchOptions) -> Run:
     )
     fitted = fit_space(space, data, options.resolution)
     recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
-    recipe = (
-        recipe.with_flip(options.flip)
-        .with_augment(options.augment)
-        .with_class_weights(options.class_weights)
-        .for_images(len(data.train), epochs=options.epochs)
-    )
+    recipe = _as_asked(recipe, options).for_images(len(data.train), epochs=options.epochs)
     known = {name: value for name, value in vars(options).items() if name in Settings.__dataclass_fields__}
     paths = {name: str(value) for name, value in known.items() if isinstance(value, Path)}
     settings = Settings(
@@ -107,6 +104,7 @@ def search(options: SearchOptions) -> Run:
             "objectives": objectives_for(target, options.objectives, options.latency_table is not None),
             "limits": tuple(options.limits),
             "recipe": recipe.to_dict(),
+            **options.budget,
             "first_rung": first_rung(steps_per_epoch(len(data.train), recipe.batch_size)[0]),
             "enqueue": tuple(network.to_dict() for network in own),
         }
@@ -120,6 +118,7 @@ def search(options: SearchOptions) -> Run:
             resources=options.resources,
             storage=options.storage,
             on_change=_reporting(folder, options.report_every, tell),
+            deadline=deadline,
         )
 
 
@@ -133,12 +132,13 @@ def train(options: TrainOptions) -> Trained:
     Args:
         architecture: A name, a file or a document.
         on_epoch: Called after every epoch with it and the number of all.
+        began: Since when the hours count, on the clock of :func:`time.monotonic`; default: now.
 
     Raises:
         UserError: something given does not fit; nothing was written.
         nas.training.loop.TrainingError: the training cannot go on.
     """
-    began = time.monotonic()
+    deadline = deadline_of(options.hours, options.began)
     network = load(options.architecture)
     fixed = (options.epochs, options.flip, options.class_weights, options.augment, options.qat)
     begun = begun_training(Path(str(options.out)), *fixed) if options.resume else None
@@ -159,13 +159,8 @@ def train(options: TrainOptions) -> Trained:
                 data = load_dataset(name, **reading, at_most=at_most, strict=options.strict)
             except UserError as error:
                 raise error.at(origin.file) if origin.file and options.dataset is None else error from None
-        recipe = (
-            recipe.with_flip(options.flip)
-            .with_augment(options.augment)
-            .with_class_weights(options.class_weights)
-            .with_qat(options.qat)
-            .for_images(len(data.train), epochs=options.epochs)
-        )
+        recipe = _as_asked(recipe, options).with_qat(options.qat)
+        recipe = recipe.for_images(len(data.train), epochs=options.epochs)
         if begun and begun.recipe:
             check_same(begun, data, str(options.out))
             recipe = begun.recipe
@@ -188,7 +183,7 @@ def train(options: TrainOptions) -> Trained:
             resume=options.resume,
             init=Path(options.init) if options.init is not None else None,
             teacher=Path(options.teacher) if options.teacher is not None else None,
-            deadline=None if options.hours is None else began + 3600 * options.hours,
+            deadline=deadline,
             on_epoch=options.on_epoch,
         )
         target = options.target or (origin.target if origin.target != "torch" else None)
@@ -197,6 +192,11 @@ def train(options: TrainOptions) -> Trained:
             trained = keep_int8_accuracy(trained, target_named(target), images, device=device)
             trained = replace(trained, shipped=figures_of(target_named(target), trained.model, images))
         return trained
+
+
+def _as_asked(recipe: Recipe, options: SearchOptions | TrainOptions) -> Recipe:
+    recipe = recipe.with_flip(options.flip).with_augment(options.augment)
+    return recipe.with_class_weights(options.class_weights)
 
 
 @keywords(DataOptions, Recipe)
@@ -281,6 +281,8 @@ def resume(
     path: str | Path,
     *,
     resources: Resources | None = None,
+    hours: float | None = None,
+    began: float | None = None,
     report_every: float = 0,
     progress: bool | None = None,
     on_change: Callable[[Progress], None] | None = None,
@@ -290,6 +292,7 @@ def resume(
 
     Args:
         path: The run's folder.
+        hours: The time in which it ends, from `began` (of :func:`time.monotonic`) on; default: from now on.
         changes: ``trials``, ``confirm``, ``confirm_epochs`` and ``keep`` as of :func:`search`; default the run's own.
 
     Raises:
@@ -298,10 +301,11 @@ def resume(
     for name in changes:
         if name not in CHANGEABLE:
             raise UserError(f"{name} of a run cannot be changed; allowed: {', '.join(CHANGEABLE)}")
-    settings = replace(Run.open(path).settings, **changes)
+    deadline = deadline_of(hours, began)
+    settings = Run.open(path).settings.going_on(changes, hours=hours)
     with progress_to(progress, on_change) as tell:
         tell = _reporting(Path(path), report_every, tell)
-        return run_search(settings, out=Path(path), resources=resources, on_change=tell)
+        return run_search(settings, out=Path(path), resources=resources, on_change=tell, deadline=deadline)
 
 
 def _reporting(folder: Path, every: float, on_change: Callable[[Progress], None]) -> Callable[[Progress], None]:

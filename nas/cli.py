@@ -1,6 +1,7 @@
 """The `nas` command: options and output. What it does is in :mod:`nas.api`, how it ends in :mod:`nas.exit`."""
 
 import shlex
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,12 +44,13 @@ def search(
     asked: dict[str, Any],
     resume: Annotated[
         Path | None,
-        typer.Option(help="Resume this run; only --trials, --confirm, --keep and how it is run may change."),
+        typer.Option(help="Resume this run; only --trials, --hours, --confirm, --keep and how it is run may change."),
     ] = None,
     *,
     resources: dict[str, Any],
 ) -> None:
     """Search a space: train its networks, keep the front, write a report."""
+    began = time.monotonic()
     from nas import api
     from nas.console import print_run
     from nas.driver.display import Display
@@ -61,9 +63,9 @@ def search(
         return shlex.join(["nas", "search", "--resume", str(folder)]) if begun else same_command(folder, out or resume)
 
     with resumable(again), Display(console) as display:
-        how: dict[str, Any] = {"resources": Resources(**resources), "on_change": display}
+        how: dict[str, Any] = {"resources": Resources(**resources), "on_change": display, "began": began}
         if resume is not None:
-            changes = (*CHANGEABLE, "report_every")
+            changes = (*CHANGEABLE, "hours", "report_every")
             run = api.resume(resume, **{name: asked[name] for name in changes if name in asked}, **how)
         else:
             run = api.search(**asked | {"out": folder}, **how)
@@ -177,6 +179,7 @@ def train(
     asked: dict[str, Any],
 ) -> None:
     """Train one network in full: checkpoint, metrics and config go to a folder."""
+    began = time.monotonic()
     from nas.training.cpu import wait_asleep
 
     wait_asleep()
@@ -199,7 +202,7 @@ def train(
     with resumable(again), log_to(console):
         result = api.train(
             architecture,
-            **asked | {"out": out if resume else folder},
+            **asked | {"out": out if resume else folder, "began": began},
             on_epoch=lambda epoch, epochs: print_epoch(console, epoch, epochs),
         )
     console.print(

@@ -8,6 +8,7 @@ an option to be repeated, one with entries a comma-separated option.
 import functools
 import inspect
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,16 @@ def check_hours(hours: float | None) -> None:
     """
     if hours is not None and not 0 < hours < math.inf:
         raise UserError(f"hours {hours:g}: more than 0 are needed")
+
+
+def deadline_of(hours: float | None, began: float | None) -> float | None:
+    """Return when a time ends that began then, or begins now, on the clock of :func:`time.monotonic`.
+
+    Raises:
+        UserError: it is no time.
+    """
+    check_hours(hours)
+    return None if hours is None else (time.monotonic() if began is None else began) + 3600 * hours
 
 
 def is_option(hint: Any) -> bool:

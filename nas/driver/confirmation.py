@@ -21,6 +21,7 @@ from scipy import stats
 
 from nas.driver.record import Record
 from nas.driver.scheduler import Candidate, Progress
+from nas.driver.time_budget import TimeBudget
 from nas.driver.time_left import TimeLeft
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Confirmation:
         max_failures: after so many failures in a row the fault is not the networks', and the confirmation ends; those
             failures are not written down, so that a resume trains these networks again.
         on_change: called with the progress after every change.
+        time: when all has to be done, if ever: what cannot end until then is left out.
+        times: of the trials.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class Confirmation:
         resplits: bool = False,
         max_failures: int = 5,
         on_change: Callable[[Progress], None] = lambda progress: None,
+        time: TimeBudget | None = None,
+        times: TimeLeft | None = None,
     ) -> None:
         self.study = study
         self.epochs = epochs
@@ -57,6 +62,7 @@ class Confirmation:
         self.max_failures = max_failures
         self.on_change = on_change
         self.broken: str | None = None
+        self._time, self._times, self._networks = time, times, len(records)
         self._jobs = [
             (record, seed)
             for seed in range(seeds)
@@ -72,6 +78,10 @@ class Confirmation:
 
     def next_candidate(self) -> Candidate | None:
         """The next training, or None when all are handed out, or the confirmation is broken."""
+        while self._next < len(self._jobs) and not self._can_end(self._jobs[self._next][0], self.epochs):
+            self._next += 1
+            self.progress.budget -= 1
+            self.progress.note = "no time for all of them"
         if self.broken or self._next >= len(self._jobs):
             return None
         number, (record, seed) = self._next, self._jobs[self._next]
@@ -97,9 +107,14 @@ class Confirmation:
             return True
         epoch = result["epoch"]
         self._time_left.epoch(number, epoch["seconds"])
-        if int(epoch["epoch"]) < self.epochs:
+        done = int(epoch["epoch"])
+        if done < self.epochs and self._can_end(self._jobs[number][0], self.epochs - done):
             self._changed()
             return False
+        if done < self.epochs:
+            self.progress.budget -= 1
+            self._closed(number)
+            return True
         self._write_failures()
         self._write(number, "repeats", round(float(epoch.get("int8_accuracy", epoch["validation_accuracy"])), 6))
         self.progress.done += 1
@@ -118,6 +133,12 @@ class Confirmation:
         elif self._next >= len(self._jobs) and self._running == {number}:
             self._write_failures()
         self._closed(number)
+
+    def _can_end(self, record: Record, epochs: int) -> bool:
+        if self._time is None or self._times is None:
+            return True
+        seconds = self._times.training(record.costs["macs"], epochs) or 0.0
+        return seconds <= self._time.for_confirmation(self._networks)
 
     def _write_failures(self) -> None:
         """Write down the failures that turned out to be the networks' own; they are none in a row any more."""

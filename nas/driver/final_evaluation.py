@@ -84,17 +84,17 @@ def note(study: optuna.Study, found: Mapping[int, Mapping[str, Any]]) -> None:
     study.set_user_attr("confirmed", confirmed)
 
 
-def measure_latencies(run: Run, study: optuna.Study, num_classes: int) -> None:
+def measure_latencies(run: Run, study: optuna.Study, num_classes: int, *, max_seconds: float = MEASURE_SECONDS) -> None:
     """Measure the evaluated networks that were not yet, on this machine's CPU, by the engine of the run's target.
 
-    The search itself uses the CPU no more.
+    The search itself uses the CPU no more. `max_seconds`: how long to wait for a machine that is too busy.
     """
     records = [record for record in to_evaluate(run) if "latency_ms" not in record.confirmed]
     if not records:
         return
     log.info("measuring the latency of %d networks on this machine", len(records))
     networks, runtime = [record.architecture for record in records], runtime_of(run.settings.parsed_target)
-    figures = measure(networks, runtime, num_classes=num_classes, max_seconds=MEASURE_SECONDS)
+    figures = measure(networks, runtime, num_classes=num_classes, max_seconds=max_seconds)
     noisy = [figure.reason for figure in figures if figure.noisy]
     if noisy:
         advice = "nas latency measures a network again"

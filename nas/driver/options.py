@@ -18,6 +18,7 @@ from nas.options import (
     OnCommandLine,
     Seed,
     TrainSize,
+    check_hours,
     resumable_options,
 )
 from nas.training.options import DATASETS, DEFAULT_FIT
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from nas.training.recipe import Recipe
 else:  # they load torch; the command line gives names
     Architecture = Space = Progress = Recipe = Any
+
+DEFAULT_TRIALS = 32
+MOST_TRIALS = 10_000
+"""Trials of a search that is limited by its time alone, until it ends."""
 
 ON_RESUME = OnCommandLine(default=None, resumes=True)
 """An option that a resumed search may change; where it is not given, the run's own value holds."""
@@ -91,7 +96,14 @@ class SearchOptions:
         "latency",
     )
     limits: Annotated[Sequence[str], "Limit such as 'size<=4MB' or 'latency<=5ms'.", OnCommandLine(name="limit")] = ()
-    trials: Annotated[int, "Networks to train, stopped ones included.", ON_RESUME] = 32
+    trials: Annotated[
+        int | None,
+        f"Networks to train, stopped ones included (default: {DEFAULT_TRIALS}; with --hours as many as fit).",
+        ON_RESUME,
+    ] = None
+    hours: Annotated[
+        float | None, "End within this time: trials, confirmation of the front by one seed or more, report."
+    ] = None
     recipe: Annotated[str | Recipe, "How networks are trained: search, train, han, hoang, kuo."] = "search"
     epochs: Epochs = None
     flip: Flip = None
@@ -114,7 +126,11 @@ class SearchOptions:
     latency_table: Annotated[
         Path | str | None, "Latency table of the device to search for, made there by nas latency calibrate."
     ] = None
-    confirm: Annotated[int, "Number of further seeds to train the front with.", ON_RESUME] = 0
+    confirm: Annotated[
+        int | None,
+        "Number of further seeds to train the front with (default: 0; with --hours 1, as far as there is time).",
+        ON_RESUME,
+    ] = None
     confirm_epochs: Annotated[int | None, "Epochs of each of these trainings (default: the recipe's).", ON_RESUME] = (
         None
     )
@@ -128,6 +144,19 @@ class SearchOptions:
     resources: Resources | None = None
     progress: bool | None = None
     on_change: Callable[[Progress], None] | None = None
+    began: float | None = None
+
+    def __post_init__(self) -> None:
+        check_hours(self.hours)
+
+    @property
+    def budget(self) -> dict[str, int]:
+        """The trials, and the seeds that the front is confirmed with, in numbers."""
+        limited = self.hours is not None
+        return {
+            "trials": (MOST_TRIALS if limited else DEFAULT_TRIALS) if self.trials is None else self.trials,
+            "confirm": int(limited) if self.confirm is None else self.confirm,
+        }
 
 
 CHANGEABLE = resumable_options(SearchOptions)

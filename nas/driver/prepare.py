@@ -13,7 +13,7 @@ from nas.architecture.space import Space
 from nas.costs.analytic import cost
 from nas.driver import references
 from nas.driver.limits import check_limits
-from nas.driver.options import SearchOptions
+from nas.driver.options import DEFAULT_TRIALS, MOST_TRIALS, SearchOptions
 from nas.driver.settings import PUBLISHED, Settings
 from nas.driver.study import CostFunction
 from nas.errors import UserError
@@ -233,7 +233,8 @@ def queued(settings: Settings, space: Space, dataset: Dataset) -> list[Queued]:
         settings.published,
         published,
         thinner=settings.references,
-        trials=settings.trials,
+        # of a search that its time limits, nobody knows how many fit
+        trials=DEFAULT_TRIALS if settings.trials == MOST_TRIALS else settings.trials,
         space=space,
         limits=settings.parsed_limits,
         costs=cost_function(len(dataset.classes), target=target),

@@ -16,11 +16,11 @@ from nas.costs.analytic import cost as count
 from nas.driver.checkpoints import Checkpoints
 from nas.driver.cluster import Workers, card_of, ray_started
 from nas.driver.confirmation import Confirmation
-from nas.driver.final_evaluation import FinalTest, measure_latencies, to_evaluate
+from nas.driver.final_evaluation import MEASURE_SECONDS, FinalTest, measure_latencies, to_evaluate
 from nas.driver.journal import RunJournal
 from nas.driver.locking import StudyLease, locked_folder
 from nas.driver.memory import too_large
-from nas.driver.options import Resources
+from nas.driver.options import MOST_TRIALS, Resources
 from nas.driver.prepare import LATENCY_FILE, Prepared, prepare
 from nas.driver.run import Run
 from nas.driver.run_file import DATA_FILE, describe_data, describe_environment, read_run_file, write_run_file
@@ -30,6 +30,7 @@ from nas.driver.settings import Settings
 from nas.driver.stopping import DominanceStopping
 from nas.driver.storage import STUDY_FILE, open_storage
 from nas.driver.study import SearchStudy
+from nas.driver.time_budget import TimeBudget
 from nas.driver.trial_scheduler import TrialScheduler
 from nas.driver.warm_start import earlier_run, import_networks
 from nas.errors import UserError
@@ -56,6 +57,7 @@ def search(
     storage: str | None = None,
     on_change: Callable[[Progress], None] = lambda progress: None,
     measure_latency: bool = False,
+    deadline: float | None = None,
 ) -> Run:
     """Search, and leave a run in a folder; where the folder holds this very search, unfinished, go on with it.
 
@@ -67,6 +69,7 @@ def search(
         storage: an Optuna URL for the study instead of the journal file in `out`.
         on_change: told the progress after every change.
         measure_latency: measure it at the end even where it is neither an objective nor a limit.
+        deadline: on the clock of :func:`time.monotonic`: until then all is done that a search does.
 
     Raises:
         UserError: something given does not fit, or `out` holds another run; nothing was written.
@@ -74,6 +77,7 @@ def search(
         nas.driver.ray_watchdog.RayLostError: Ray died.
     """
     resources, recipe = resources or Resources(), settings.parsed_recipe
+    measure_latency = measure_latency or (settings.needs_latency and settings.latency_table is None)
     checkpoints = Checkpoints((out / "checkpoints").resolve(), settings.keep)
     with locked_folder(out), ExitStack() as held:
         lease = None
@@ -95,6 +99,17 @@ def search(
             _enqueue(study, prepared, earlier, out)
             log.info(recipe.budget(len(prepared.dataset.train)))
             log.info("%d workers on %s, %d threads each", workers.count, workers.device, workers.cpus)
+            images = prepared.dataset
+            budget = None
+            if deadline is not None:
+                budget = TimeBudget(
+                    deadline,
+                    workers=workers.count,
+                    seeds=settings.confirm,
+                    confirm_epochs=settings.confirm_epochs or recipe.epochs,
+                    tested=len(images.test) / len(images.validation),
+                    measured=measure_latency,
+                )
             scheduler = TrialScheduler(
                 study,
                 stopping=DominanceStopping(settings.rungs, settings.reduction),
@@ -104,6 +119,7 @@ def search(
                 max_failures=resources.max_failures,
                 on_change=on_change,
                 discard=checkpoints.discard,
+                time=budget,
             )
             checkpoints.sweep(scheduler.needs_weights)
 
@@ -120,6 +136,8 @@ def search(
                         resplits=prepared.dataset.can_be_resplit,
                         max_failures=resources.max_failures,
                         on_change=on_change,
+                        time=budget,
+                        times=scheduler.time_left,
                     )
 
             try:
@@ -139,8 +157,12 @@ def search(
             if last.broken:
                 raise SearchFailedError(f"{last.broken} ({last.progress.counts}; they are in {out})")
 
-        if measure_latency or (settings.needs_latency and settings.latency_table is None):
-            measure_latencies(Run.open(out), study.study, prepared.num_classes)
+        left = MEASURE_SECONDS if budget is None else min(MEASURE_SECONDS, budget.left() / 2)
+        if measure_latency and left > 0:
+            measure_latencies(Run.open(out), study.study, prepared.num_classes, max_seconds=left)
+        if settings.trials == MOST_TRIALS:  # from now on it is a search of as many as there was time for
+            trained = sum(record.was_trained for record in Run.open(out).records)
+            _write_beginning(out, replace(settings, trials=max(1, trained)), prepared, workers, storage)
     checkpoints.finish()
     run = Run.open(out)
     run.write_tables()

@@ -10,7 +10,7 @@ from nas.architecture.catalogue import network_names
 from nas.architecture.space import Space
 from nas.driver.checkpoints import Keep
 from nas.driver.objectives import Limit, Objective, parse_limit, parse_objectives
-from nas.driver.options import CHANGEABLE, SearchOptions
+from nas.driver.options import CHANGEABLE, DEFAULT_TRIALS, MOST_TRIALS, SearchOptions
 from nas.driver.stopping import rungs
 from nas.errors import UserError
 from nas.options import check_fields
@@ -68,7 +68,7 @@ class Settings:
     objectives: tuple[str, ...] = tuple(SearchOptions.objectives)
     limits: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
-    trials: Annotated[int, Field(ge=1)] = SearchOptions.trials
+    trials: Annotated[int, Field(ge=1)] = DEFAULT_TRIALS
     sampler: Sampler = SearchOptions.sampler  # type: ignore[assignment]  # checked below
     reduction: Annotated[int, Field(ge=1)] = SearchOptions.reduction
     first_rung: Annotated[int, Field(ge=1)] = 1
@@ -77,7 +77,7 @@ class Settings:
     enqueue: tuple[dict[str, Any], ...] = ()
     warm_start: str | None = None
     latency_table: str | None = None
-    confirm: Annotated[int, Field(ge=0)] = SearchOptions.confirm
+    confirm: Annotated[int, Field(ge=0)] = 0
     confirm_epochs: int | None = None
     keep: Keep = SearchOptions.keep  # type: ignore[assignment]  # checked below
     seed: Annotated[int, Field(ge=0)] = SearchOptions.seed
@@ -94,6 +94,22 @@ class Settings:
             free["dataset"] = other.dataset
         # a run of an older version says nothing of what recipes did not have then
         return self.parsed_recipe == other.parsed_recipe and replace(self, **free, recipe=other.recipe) == other
+
+    def going_on(self, changes: Mapping[str, Any], *, hours: float | None = None) -> "Settings":
+        """Return the settings of a search that is resumed.
+
+        Args:
+            changes: of :data:`nas.driver.options.CHANGEABLE`.
+            hours: in which it ends; without trials among the changes, as many are trained as fit.
+
+        Raises:
+            UserError: nothing limits it.
+        """
+        limit = {} if hours is None else {"trials": MOST_TRIALS}
+        settings = replace(self, **limit | dict(changes))
+        if settings.trials == MOST_TRIALS and hours is None:
+            raise UserError("its time limited this search, not a number of trials; give --hours or --trials")
+        return settings
 
     @property
     def parsed_target(self) -> Target:

@@ -254,6 +254,11 @@ class SearchStudy:
             self._open[number].set_user_attr("partial", partial)
             self._close(number, TrialState.PRUNED, reason)
 
+    def pass_over(self, number: int, reason: str) -> None:
+        """Close a proposal that is not begun."""
+        self._curves.pop(number)
+        self._pass_over(self._open.pop(number), TrialState.PRUNED, reason)
+
     def fail(self, number: int, reason: str) -> None:
         """Close a trial that broke."""
         self._close(number, TrialState.FAIL, reason)

@@ -82,6 +82,10 @@ class TimeLeft:
         total = sum(work) + proposals * self._per_proposal(left, queue)
         return max([total / rate, *work])
 
+    def training(self, macs: float, epochs: int | None = None) -> float | None:
+        """Return the seconds of a network's training, in full or of so many epochs; None before the first epoch."""
+        return None if not self._sums[0] else (self.epochs if epochs is None else epochs) * self._per_epoch(macs)
+
     def _per_epoch(self, macs: float) -> float:
         n, sx, sxx, sy, sxy = self._sums
         spread = sxx - sx * sx / n

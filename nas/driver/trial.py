@@ -59,6 +59,7 @@ class NetworkTrainable(tune.Trainable):
         self._tested: Path | None = None
         self._target = target_named(target)
         self._int8: dict[str, float] = {}
+        self._int8_seconds = 0.0
         self._recipe = Recipe.from_dict(recipe)
         self._evaluator = TrainingEvaluator(dataset, self._recipe, device=device, epoch_timeout=epoch_timeout)
         self._start(config)
@@ -81,7 +82,9 @@ class NetworkTrainable(tune.Trainable):
         if epoch is None:
             return {"failure": "trained to the end already", "done": True}
         done = epoch.epoch >= self._evaluator.recipe.epochs
-        figures = asdict(epoch) | (self._int8 if done else {})
+        figures = asdict(epoch)
+        if done and self._target.int8:
+            figures |= self._int8 | {"seconds_eval": epoch.seconds_eval + self._int8_seconds}
         return {"epoch": {**figures, "seconds": time.perf_counter() - started}, "done": done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -112,7 +115,9 @@ class NetworkTrainable(tune.Trainable):
         yield from self._evaluator.run(architecture, seed=seed, checkpoint=checkpoint, on_end=on_end)
 
     def _judge_int8(self, trained: Checkpoint, dataset: Dataset) -> None:
+        started = time.perf_counter()
         scores = ship(self._target, trained, dataset).judge(dataset, "validation")
+        self._int8_seconds = time.perf_counter() - started
         self._int8 = {"int8_accuracy": scores.accuracy, "int8_balanced_accuracy": scores.balanced_accuracy}
 
     def _test(self, checkpoint: Path) -> dict[str, Any]:

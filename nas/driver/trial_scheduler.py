@@ -17,7 +17,11 @@ from nas.driver.objectives import losses
 from nas.driver.scheduler import Candidate, Progress
 from nas.driver.stopping import DominanceStopping
 from nas.driver.study import SearchStudy, curve_of, may_stand_on_front
+from nas.driver.time_budget import TimeBudget
 from nas.driver.time_left import TimeLeft
+
+PASSED_OVER = 5
+"""So many proposals that would not end in time are passed over, in the hope of a smaller one."""
 
 
 class TrialScheduler:
@@ -32,6 +36,7 @@ class TrialScheduler:
         max_failures: after so many failures in a row the fault is not the networks', and the search ends.
         on_change: called with the progress after every change.
         discard: told the number of a trial whose weights are of no more use.
+        time: when all has to be done, if ever.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class TrialScheduler:
         max_failures: int = 5,
         on_change: Callable[[Progress], None] = lambda progress: None,
         discard: Callable[[int], None] = lambda number: None,
+        time: TimeBudget | None = None,
     ) -> None:
         self.study = study
         self.stopping = stopping
@@ -55,10 +61,16 @@ class TrialScheduler:
         self.progress = Progress(budget=trials, images=images)
         self.broken: str | None = None
         """Why the search cannot go on, if so."""
+        self.time = time
+        self.time_left = TimeLeft(epochs)
+        self._trials = trials
+        self._macs: dict[int, float] = {}
+        self._asked: set[int] = set()
+        self._passed_over = 0
+        self._ended = False
         self._failures_in_a_row = 0
         self._losses: dict[int, list[float]] = {}
         self._front: set[int] = set()
-        self._time_left = TimeLeft(epochs)
         waiting = study.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         queue = {t.number: Architecture.from_dict(t.user_attrs["document"], f"trial {t.number}") for t in waiting}
         self._queue_macs = {number: study.costs(architecture)["macs"] for number, architecture in queue.items()}
@@ -74,17 +86,23 @@ class TrialScheduler:
         if self._reopened:
             candidate = self._reopened.pop(0)
         else:
-            if progress.closed + progress.running >= progress.budget:
+            if progress.closed + progress.running >= self._trials or self._is_late():
                 return None
-            proposed = self.study.propose()
+            proposed = self._proposed_in_time()
+            if proposed is None and self._ended:
+                return None
             if proposed is None:
                 self.study.study.set_user_attr("exhausted", True)
                 within = " that keep the limits" if self.study.limits else ""
                 progress.note = f"the space holds no more networks{within}"
-                progress.budget = progress.closed + progress.running
+                progress.budget = self._trials = progress.closed + progress.running
                 return None
             candidate, macs = proposed, self.study.costs(proposed.architecture)["macs"]
-            self._time_left.start(candidate.number, macs, asked=candidate.number in self._queue_macs)
+            asked = candidate.number in self._queue_macs
+            if asked:
+                self._asked.add(candidate.number)
+            self.time_left.start(candidate.number, macs, asked=asked)
+            self._macs[candidate.number] = macs
             # What came before it in the queue and was not worth training has been passed over.
             self._queue_macs = {number: macs for number, macs in self._queue_macs.items() if number > candidate.number}
         progress.running += 1
@@ -104,7 +122,9 @@ class TrialScheduler:
             # Else it is from the worker's checkpoint, for a driver that may not have heard of it.
             if epoch["epoch"] > self.study.epochs_done(number):
                 self.study.record_epoch(number, epoch)
-                self._time_left.epoch(number, epoch["seconds"])
+                self.time_left.epoch(number, epoch["seconds"])
+                if self.time is not None:
+                    self.time.validated(epoch["seconds_eval"])
                 ends = self._close_if_ended(number)
         if ends:
             self._closed(number)
@@ -130,11 +150,61 @@ class TrialScheduler:
         """Tell whether a trial's weights are needed: it runs, is queued, or stands on the front."""
         return number in self.study.running() or number in self._front or self.study.is_queued(number)
 
+    def _is_late(self) -> bool:
+        """Tell whether no training can be begun any more: the next one in the queue, or one as proposals are."""
+        if self.time is None or self._ended:
+            return self._ended
+        proposals = [macs for number, macs in self._macs.items() if number not in self._asked]
+        usual = [sum(proposals) / len(proposals)] if proposals else []
+        next_ones = list(self._queue_macs.values())[:1] or usual
+        if all(self._can_end(macs) for macs in next_ones):
+            return False
+        self._end()
+        return True
+
+    def _end(self) -> None:
+        self._ended = True
+        self.progress.note = "no time for more"
+        self._changed()
+
+    def _can_end(self, macs: float, epochs: int | None = None, confirming: float = 1.0) -> bool:
+        """Tell whether a training, or the last epochs of one, ends before the time that is kept for the end."""
+        if self.time is None:
+            return True
+        seconds = self.time_left.training(macs, epochs)
+        return seconds is None or seconds <= self._seconds_for_trials(confirming)
+
+    def _seconds_for_trials(self, confirming: float = 1.0) -> float:
+        assert self.time is not None
+        evaluated = [macs for number, macs in self._macs.items() if number in self._front or number in self._asked]
+        return self.time.for_trials(evaluated, self.time_left, confirming=confirming)
+
+    def _proposed_in_time(self) -> Candidate | None:
+        """Propose a network that can be trained in time; some that cannot are passed over."""
+        while (proposed := self.study.propose()) is not None:
+            asked = proposed.number in self._queue_macs
+            if asked or self._can_end(self.study.costs(proposed.architecture)["macs"]):
+                return proposed
+            self.study.pass_over(proposed.number, "not begun: its training would not have ended in time")
+            self._passed_over += 1
+            if self._passed_over >= PASSED_OVER:
+                self._end()
+                return None
+        return None
+
     def _changed(self) -> None:
         progress = self.progress
+        if self.time is not None:
+            left = max(0.0, self._seconds_for_trials())
+            rate = progress.closed / max(self.time.spent(), 1e-9)
+            more = 0 if self._ended else min(self._trials - progress.closed - progress.running, int(left * rate))
+            progress.budget = progress.closed + progress.running + max(0, more)
+            progress.expect(left)
+            self.on_change(progress)
+            return
         to_come = max(0, progress.budget - progress.closed - progress.running)
         queue = list(self._queue_macs.values())[:to_come]
-        progress.expect(self._time_left.seconds(queue, to_come - len(queue)))
+        progress.expect(self.time_left.seconds(queue, to_come - len(queue)))
         self.on_change(progress)
 
     def _ended_before(self, number: int) -> bool:
@@ -145,7 +215,7 @@ class TrialScheduler:
         with self.study.batch():
             ended = self._close_if_ended(number)
         if ended:
-            self._time_left.close(number)
+            self.time_left.close(number)
         return ended
 
     def _close_if_ended(self, number: int) -> bool:
@@ -158,6 +228,9 @@ class TrialScheduler:
                 self._update_front(number, values)
         elif self._stops(number, done, losses(self.study.objectives, values)):
             self.study.stop(number, f"dominated at epoch {done} of {self.epochs}", self.epochs)
+            self.progress.stopped += 1
+        elif number in self._macs and not self._can_end(self._macs[number], self.epochs - done, confirming=0.5):
+            self.study.stop(number, f"out of time at epoch {done} of {self.epochs}", self.epochs)
             self.progress.stopped += 1
         else:
             return False
@@ -175,7 +248,7 @@ class TrialScheduler:
 
     def _closed(self, number: int) -> None:
         self.progress.running -= 1
-        self._time_left.close(number)
+        self.time_left.close(number)
 
     def _discard_unneeded(self, numbers: set[int]) -> None:
         """Called when the record knows why, so that a driver that dies here has not lost what it still needs."""
@@ -209,11 +282,14 @@ class TrialScheduler:
 
     def _recall_time(self, trial: FrozenTrial) -> None:
         if "costs" in trial.user_attrs:
-            self._time_left.start(trial.number, trial.user_attrs["costs"]["macs"], asked="origin" in trial.user_attrs)
+            self._macs[trial.number] = trial.user_attrs["costs"]["macs"]
+            if "origin" in trial.user_attrs:
+                self._asked.add(trial.number)
+            self.time_left.start(trial.number, self._macs[trial.number], asked="origin" in trial.user_attrs)
             for epoch in curve_of(trial.user_attrs):
-                self._time_left.epoch(trial.number, epoch["seconds"], here=False)
+                self.time_left.epoch(trial.number, epoch["seconds"], here=False)
             if trial.state.is_finished():
-                self._time_left.close(trial.number)
+                self.time_left.close(trial.number)
 
 
 def training_seed(seed: int, candidate: Candidate) -> int:

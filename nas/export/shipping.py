@@ -3,8 +3,7 @@
 Searches, `nas train`, `nas evaluate` and `nas export` make the file of the same checkpoint, training images and target
 alike, so that its bytes and accuracies agree whoever asks.
 
-Time, on one core: ONNX about 3 s a network and as much again for int8; LiteRT 3 s and 2 s, and 8 s once per process for
-the import of litert-torch.
+A conversion takes seconds of a core; LiteRT's begins with 8 s in each process, for the import of litert-torch.
 """
 
 from collections.abc import Callable

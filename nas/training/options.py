@@ -86,6 +86,7 @@ class TrainOptions:
     run: Annotated[Path | str | None, "The search's folder (default: the one whose front NETWORK is of)."] = None
     resume: Annotated[bool, "Resume the training in --out."] = False
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None
+    began: float | None = None
 
     def __post_init__(self) -> None:
         check_hours(self.hours)

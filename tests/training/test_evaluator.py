@@ -47,6 +47,29 @@ def test_a_stream_that_was_cut_off_gives_every_epoch_again(evaluator, tmp_path: 
     assert curve(evaluator.run(TINY, seed=5, checkpoint=file)) == whole
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_trained_network_is_handed_over_before_its_last_epoch_is_told(evaluator, tmp_path: Path, kept: bool):
+    """Also to one who asks again since the first died then; and what that one does may fail."""
+    file = tmp_path / "0.pt" if kept else None
+    got = []
+
+    def judge(trained, dataset):
+        network = restored(trained, "it")
+        images = dataset.for_network(1, 8)
+        got.append((evaluate(network, replace(images, mean=trained.mean, std=trained.std)).accuracy, len(told)))
+        if len(got) == 1:
+            raise RuntimeError("cannot be converted")
+
+    for _ in range(2):
+        told = []
+        try:
+            for epoch in evaluator.run(TINY, seed=5, checkpoint=file, on_end=judge):
+                told.append(epoch.validation_accuracy)
+        except RuntimeError:
+            assert len(told) == 3
+    assert got == [(told[-1], 3)] * 2
+
+
 def test_a_file_of_another_training_is_not_gone_on_with(evaluator, tmp_path: Path):
     file = tmp_path / "0.pt"
     list(itertools.islice(evaluator.run(TINY, seed=6, checkpoint=file), 2))
