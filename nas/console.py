@@ -18,9 +18,10 @@ from nas.export.command import Exported
 from nas.export.predict import Prediction
 from nas.latency import Measurement
 from nas.latency import Table as LatencyTable
+from nas.report import gain
 from nas.report.points import record_values, shown_name, train_command
 from nas.report.reliability import over_limits
-from nas.report.summary import measured_or_predicted, origin_mark, references
+from nas.report.summary import measured_or_predicted, origin_mark, probability, references, with_interval
 from nas.terminal import Terminal
 from nas.training.facts import fact_rows
 from nas.training.loop import Epoch
@@ -47,17 +48,18 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
     judged = [f"{part}, int8" if int8 else part for part in ("Validation", "Test")]
     memory = ["Memory"] if any("memory" in record.costs for record in front) else []
     titles = (*balanced, judged[0], *int8, judged[1], *int8, "Size", *memory, "MACs", *columns)
-    table = _table("", "Network", *titles, "")
+    table = _table("", "Network", *titles, "Belongs", "")
+    validation, tests = run.data.get("validation"), run.data.get("test")
     for rank, record in enumerate(front, 1):
         test = record.confirmed.get("test_accuracy")
         table.add_row(
             str(rank),
             shown_name(run, record),
-            *(percent(record.balanced_accuracy, run.data.get("validation")) for _ in balanced),
-            percent(record.accuracy, run.data.get("validation")),
-            *(percent(record.fp32_accuracy, run.data.get("validation")) for _ in int8),
-            percent(test, run.data.get("test")),
-            *(percent(record.confirmed.get("fp32_test_accuracy"), run.data.get("test")) for _ in int8),
+            *(percent(record.balanced_accuracy, validation) for _ in balanced),
+            with_interval(record.accuracy, validation),
+            *(percent(record.fp32_accuracy, validation) for _ in int8),
+            with_interval(test, tests),
+            *(percent(record.confirmed.get("fp32_test_accuracy"), tests) for _ in int8),
             show("size", measured_or_predicted(record, "size")),
             *(show("memory", measured_or_predicted(record, "memory")) for _ in memory),
             show("macs", record.costs["macs"]),
@@ -65,13 +67,15 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
                 three_digits(value) if (value := latencies[record.number].get(key)) is not None else "-"
                 for key in columns.values()
             ),
+            probability(run.belief.belongs.get(record.number)),
             origin_mark(record) or "found",
         )
     found = sum(not origin_mark(record) for record in front)
     networks = f"{counted(len(front), 'network')} {'is' if len(front) == 1 else 'are'}"
     console.print(f"\n{networks} on the front, {found} of them found by the search:")
     console.print(table)
-    for sentence in (*over_limits(run), *references(run)):
+    console.print("In brackets 95 % intervals, as counts of images; last, how likely it is to belong on the front.")
+    for sentence in (*over_limits(run), *references(run), *gain.sentences(run)):
         console.print(sentence)
     console.print(f"Report:  {report}")
     console.print(f"Trials:  {run.path / 'trials.csv'}")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
@@ -16,16 +15,11 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """An accuracy less another, and its 95 % interval; in [-1, 1].
-
-    Attributes:
-        basis: what it was counted on, such as ``269 validation images``.
-    """
+    """An accuracy less another, and its 95 % interval; in [-1, 1]."""
 
     gap: float
     low: float
     high: float
-    basis: str = ""
 
     @property
     def is_distinguishable(self) -> bool:
@@ -49,21 +43,6 @@ def unpaired(first: float, second: float, images: int) -> Difference:
     below = math.hypot(first - low_a, high_b - second)
     above = math.hypot(high_a - first, second - low_b)
     return Difference(gap, gap - below, gap + above)
-
-
-def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
-    """Compare two networks on the same images, from those that one alone judged right; (images,) each.
-
-    The exact interval of the share that the first won of these, scaled to all images. It leaves 0 out just where
-    McNemar's exact test rejects at 5 %.
-    """
-    wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
-    discordant = wins + losses
-    if not discordant:
-        return Difference(0.0, 0.0, 0.0)
-    share = stats.binomtest(wins, discordant).proportion_ci(CONFIDENCE, method="exact")
-    low, high = ((2 * float(end) - 1) * discordant / len(first) for end in (share.low, share.high))
-    return Difference((wins - losses) / len(first), low, high)
 
 
 def over_seeds(first: Sequence[float], second: Sequence[float]) -> Difference:

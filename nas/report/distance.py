@@ -1,14 +1,10 @@
 """Compare a network with the nearest published one: its costs, and whether their accuracies can be told apart."""
 
-import math
-from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
 
 from nas.driver.record import Record
 from nas.driver.run import Run
-from nas.significance import Difference, over_seeds, paired, unpaired
+from nas.significance import Difference, over_seeds, unpaired
 
 LEAST_SEEDS = 3
 """With two seeds each, the interval of a difference is as wide as 20 points: their spread is hardly known."""
@@ -54,11 +50,6 @@ class Distance:
     gap: float
     difference: Difference | None
 
-    @property
-    def is_win(self) -> bool:
-        """Return whether it costs less and is not distinguishably less accurate."""
-        return self.ratio < 1 / 1.05 and self.difference is not None and self.difference.high >= 0
-
     def __str__(self) -> str:
         """Say it, such as ``2.1× smaller than han-e, 1.0 points less accurate (0.2 to 1.8)``."""
         name, words, factor = self.rival.architecture.name, WORDS[self.key], max(self.ratio, 1 / self.ratio)
@@ -101,24 +92,11 @@ def validation_difference(run: Run, record: Record, other: Record) -> Difference
     again, others = (item.confirmed.get("accuracies") or () for item in (record, other))
     epochs = record.confirmed.get("epochs")
     if min(len(again), len(others)) >= LEAST_SEEDS and epochs == other.confirmed.get("epochs"):
-        basis = f"trained again with {min(len(again), len(others))} seeds"
-        return replace(over_seeds(again, others), basis=basis)
+        return over_seeds(again, others)
     images = run.data.get("validation")
     if images is None or record.accuracy is None or other.accuracy is None:
         return None
-    return replace(unpaired(record.accuracy, other.accuracy, images), basis=f"{images:,} images")
-
-
-def test_difference(run: Run, record: Record, other: Record) -> Difference | None:
-    """Return `record`'s lead in test accuracy, image by image where that is known; None where it is not."""
-    images = run.data.get("test")
-    own, others = record.confirmed.get("test_accuracy"), other.confirmed.get("test_accuracy")
-    if images is None or own is None or others is None:
-        return None
-    hits, other_hits = (_test_hits(item, images) for item in (record, other))
-    if hits is None or other_hits is None:
-        return replace(unpaired(own, others, images), basis=f"{images:,} images")
-    return replace(paired(hits, other_hits), basis=f"{images:,} images, compared image by image")
+    return unpaired(record.accuracy, other.accuracy, images)
 
 
 def difference_in_words(difference: Difference | float) -> str:
@@ -132,11 +110,3 @@ def difference_in_words(difference: Difference | float) -> str:
         return f"not distinguishable in accuracy ({ends})"
     low, high = sorted(100 * abs(end) for end in (difference.low, difference.high))
     return f"{more} ({low:.1f} to {high:.1f})"
-
-
-def _test_hits(record: Record, images: int) -> NDArray[np.bool_] | None:
-    """Unpack, per test image, whether the network judges it right; None where that was not kept."""
-    packed = bytes.fromhex(record.confirmed.get("test_hits", ""))
-    if len(packed) != math.ceil(images / 8):
-        return None
-    return np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=images).astype(bool)

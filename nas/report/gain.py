@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from nas import pareto
-from nas.driver.objectives import trained_for
+from nas.driver.objectives import OBJECTIVES, trained_for
 from nas.driver.record import Record
 from nas.driver.run import Run
-from nas.report.distance import LEAST_SEEDS, WORDS
+from nas.report.distance import LEAST_SEEDS, WORDS, Words
 from nas.units import counted
 
 Numbers = NDArray[np.float64]
@@ -44,7 +44,7 @@ class Gain:
     Attributes:
         key: the cost that is compared.
         points: accuracy beyond the line's at equal cost; None where no network costs as much as the line's first.
-        times: the line's cost at equal accuracy over a network's, geometric mean.
+        times: the line's cost at equal accuracy over a network's, geometric mean; None where none has an equal there.
         networks: how many found networks the means are over.
         seeds: trainings of each network in its confirmation; 0 where accuracies are the search's.
         test: `points` on test images; None where not all of these networks have judged them.
@@ -52,7 +52,7 @@ class Gain:
 
     key: str
     points: Estimate | None
-    times: Estimate
+    times: Estimate | None
     networks: int
     seeds: int
     test: float | None
@@ -122,7 +122,7 @@ def gain(run: Run) -> Gain | None:
     logs = np.log([record.costs[key] for record in (*line, *found)])
     compared = partial(_compare, logs, len(line))
     points, times, networks = compared(draws)
-    if times is None:
+    if points is None and times is None:
         return None
     test = [record.confirmed.get("test_accuracy") for record in (*line, *found)]
     read = [value for value in test if value is not None]
@@ -130,7 +130,7 @@ def gain(run: Run) -> Gain | None:
     return Gain(
         key,
         None if points is None else Estimate.of(points),
-        Estimate.of(times),
+        None if times is None else Estimate.of(times),
         networks,
         seeds,
         None if on_test is None else float(on_test[0]),
@@ -140,19 +140,22 @@ def gain(run: Run) -> Gain | None:
 def _compare(logs: Numbers, references: int, draws: Numbers) -> tuple[Numbers | None, Numbers | None, int]:
     """Mean points and geometric mean of times, by draw, over the networks after the references; and their number.
 
-    A network that costs less than the cheapest reference and is less accurate cannot be compared with it.
+    A network that is both cheaper and less accurate than the line's beginning has no equal on it, nor has one that is
+    both dearer and more accurate than its end; at equal cost the line is flat beyond its end.
     """
     line = Line(logs[:references], draws[:, :references])
-    least = float(draws[:, 0].mean())
+    least, most = float(draws[:, 0].mean()), float(line.best[:, -1].mean())
     points, times = [], []
     for place in range(references, len(logs)):
         own, log = draws[:, place], float(logs[place])
+        mean = float(own.mean())
         if log >= logs[0]:
             points.append(own - line.accuracy(log))
-        if log >= logs[0] or own.mean() >= least:
+        if (log >= logs[0] or mean >= least) and (log <= logs[references - 1] or mean <= most):
             times.append(line.log(own) - log)
     mean_points = np.mean(points, axis=0) if points else None
-    return mean_points, np.exp(np.mean(times, axis=0)) if times else None, len(times)
+    mean_times = np.exp(np.mean(times, axis=0)) if times else None
+    return mean_points, mean_times, max(len(points), len(times))
 
 
 def _confirmed(records: Sequence[Record], draws: int = 2_000) -> tuple[Numbers, int] | None:
@@ -182,43 +185,51 @@ def sentences(run: Run) -> list[str]:
     line = references(run)
     if not (line and found_networks(run)):
         return []
-    named = f"the published networks trained here, some of them thinner ({counted(len(line), 'network')})"
+    named = f"the line of the {counted(len(line), 'published network')} trained here"
+    if len(line) == 1:
+        named = f"{line[0].architecture.name}, the one published network trained here"
     found = gain(run)
     if found is None:
         return [
-            f"No network found is as dear or as accurate as the cheapest of {named}: nothing can be said of a gain."
+            f"No network found is as dear or as accurate as the cheapest of {named.removeprefix('the line of ')}: "
+            "what the search gained over them cannot be said."
         ]
-    words = WORDS[found.key]
-    lows = [e.low for e in (found.points,) if e] + [math.log(found.times.low)]
-    highs = [e.high for e in (found.points,) if e] + [math.log(found.times.high)]
-    at_equal = _points(found.points, words.equal)
-    times = (
-        f"{found.times.value:.1f} times {words.better} at equal accuracy ({found.times.low:.1f} to "
-        f"{found.times.high:.1f})"
-    )
-    both = " and ".join(filter(None, [at_equal, times]))
-    if min(lows) > 0 or (max(lows) > 0 and min(highs) > 0):
-        said = f"The search gained over {named}: its networks are {both}"
-    elif max(highs) < 0:
-        said = f"The search fell short of {named}: its networks are {both}"
-    else:
-        said = f"The search gained nothing over {named} that chance does not explain: its networks are {both}"
+    noun = OBJECTIVES[found.key].title
+    figures, lows, highs = [], [], []
+    if found.points is not None:
+        shown = [_signed(share) for share in (found.points.value, found.points.low, found.points.high)]
+        equal = noun if noun.isupper() or noun == "MACs" else noun.lower()
+        figures.append(f"{shown[0]} points of accuracy at equal {equal} ({shown[1]} to {shown[2]})")
+        lows.append(found.points.low)
+        highs.append(found.points.high)
+    if found.times is not None:
+        figures.append(_times(found.times, WORDS[found.key]))
+        lows.append(math.log(found.times.low))
+        highs.append(math.log(found.times.high))
+    verdict = "gained nothing that chance does not explain"
+    if max(lows) > 0 and min(highs) > 0:
+        verdict = "gained"
+    elif min(highs) < 0 and max(lows) <= 0:
+        verdict = "fell short"
     basis = (
         f"trained again with {found.seeds} seeds"
         if found.seeds
         else "by validation accuracy, corrected for having been chosen by it"
     )
     test = "" if found.test is None else f" On test images, which chose nothing: {_signed(found.test)} points."
-    return [f"{said}; means over {counted(found.networks, 'network')}, 95 % intervals, {basis}.{test}"]
+    return [
+        f"Against {named} the search {verdict}: {', '.join(figures)}; means over "
+        f"{counted(found.networks, 'network')} of the front, 95 % intervals, {basis}.{test}"
+    ]
 
 
-def _points(points: Estimate | None, equal: str) -> str:
-    if points is None:
-        return ""
-    return (
-        f"{100 * abs(points.value):.1f} points {'more' if points.value >= 0 else 'less'} accurate when {equal} "
-        f"({_signed(points.low)} to {_signed(points.high)})"
-    )
+def _times(times: Estimate, words: Words) -> str:
+    """Say ``2.1 times smaller at equal accuracy (1.5 to 3.0)``, or the other way round where it is larger."""
+    if times.value < 1:
+        times, word = Estimate(1 / times.value, 1 / times.high, 1 / times.low), words.worse
+    else:
+        word = words.better
+    return f"{times.value:.1f} times {word} at equal accuracy ({times.low:.1f} to {times.high:.1f})"
 
 
 def _signed(share: float) -> str:

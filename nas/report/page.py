@@ -16,7 +16,7 @@ from nas.driver.run import Run
 from nas.driver.search import is_finished
 from nas.errors import UserError
 from nas.files import write_atomic
-from nas.report import effort, importance, reliability, schedules
+from nas.report import effort, gain, importance, reliability, schedules
 from nas.report.figures import Sources, run_figures
 from nas.report.images import confusion_figure, judgement_section, run_sections
 from nas.report.points import Point, command, points_data, shorten
@@ -132,6 +132,7 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
             filter(None, ("Architecture search", started, reliability.images_line(run), str(run.path)))
         ),
         status=status(run),
+        gained=[together(sentence) for sentence in gain.sentences(run)],
         summary=together(summary(run)),
         any_memory=any("memory" in record.costs for record in run.front_records),
         int8=settings.target if settings.parsed_target.int8 else "",

@@ -193,6 +193,7 @@ function draw(place) {
   const data = colours(figure.data);
   if (isMap) for (const trace of data) {
     if (trace.meta && trace.meta.points) trace.hoverinfo = "none";
+    if (Array.isArray(trace.text)) trace.text = trace.text.map((text) => text.replace(/^<br>/, ""));
   }
   return Plotly.react(place, data, layout(figure.layout, place), settings).then(() => {
     if (isMap && !place.dataset.listens) listen(place);
@@ -200,22 +201,46 @@ function draw(place) {
   });
 }
 
-// A name that lies on another can be read no more than that one; hovering still tells it. Ranks, drawn last, stay.
-function thinNames(place) {
-  const shown = [];
+// A name stands beside its marker where neither another name nor a marker is; one that finds no such place is left out,
+// since it can be read no more than what it lies on, and hovering still tells it. Ranks, drawn last, choose first.
+function placeNames(place) {
+  const paths = [...place.querySelectorAll(".points path.point")].filter((path) => path.style.display !== "none");
+  const markers = paths.map((path) => ({ path, box: path.getBoundingClientRect() }));
+  const { xaxis, yaxis } = place._fullLayout;
+  const frame = place.getBoundingClientRect();
+  const bounds = { left: frame.left + xaxis._offset, right: frame.right, bottom: frame.top + yaxis._offset + yaxis._length };
+  const taken = [];
+  const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
   for (const text of [...place.querySelectorAll(".textpoint text")].reverse()) {
+    text.style.transform = "";
     const box = text.getBoundingClientRect();
-    const isFree = shown.every((other) => box.right <= other.left || other.right <= box.left
-      || box.bottom <= other.top || other.bottom <= box.top);
-    text.style.visibility = isFree ? "visible" : "hidden";
-    if (isFree) shown.push(box);
+    const trace = text.closest(".trace");
+    const own = markers.find(({ path }) => path.closest(".trace") === trace && path.__data__ === text.parentNode.__data__);
+    if (!own) continue;
+    const { left, right, top, bottom } = own.box;
+    const [middle, beside] = [(left + right - box.width) / 2, (top + bottom - box.height) / 2];
+    const rows = [bottom + 1, top - box.height - 1, bottom + box.height, top - 2 * box.height];
+    const spots = [
+      [middle, rows[0]], [middle, rows[1]], [right + 2, beside], [left - box.width - 2, beside],
+      ...rows.flatMap((y) => [[right - 4, y], [left + 4 - box.width, y]]), [middle, rows[2]], [middle, rows[3]],
+    ];
+    const isRank = /^\d+$/.test(text.textContent);
+    if (isRank) [spots[0], spots[1]] = [spots[1], spots[0]];
+    const boxes = spots.map(([x, y]) => ({ left: x, right: x + box.width, top: y, bottom: y + box.height }))
+      .filter((spot) => spot.left >= bounds.left && spot.right <= bounds.right && spot.bottom <= bounds.bottom
+        && !taken.some((other) => meet(spot, other)));
+    const free = boxes.find((spot) => !markers.some((marker) => meet(spot, marker.box))) || (isRank && boxes[0]);
+    text.style.visibility = free ? "visible" : "hidden";
+    if (!free) continue;
+    text.style.transform = `translate(${free.left - box.left}px, ${free.top - box.top}px)`;
+    taken.push(free);
   }
 }
 
 function listen(place) {
   place.dataset.listens = "yes";
-  thinNames(place);
-  place.on("plotly_afterplot", () => thinNames(place));
+  placeNames(place);
+  place.on("plotly_afterplot", () => placeNames(place));
   const index = (event) => {
     const trace = event.points[0].data;
     return trace.meta && trace.meta.points ? trace.meta.points[event.points[0].pointIndex] : undefined;
@@ -263,6 +288,15 @@ function chooseAxes() {
       const shaded = colour && !String(trace.marker.symbol).includes("open");
       Object.assign(trace.marker, shaded ? { color: values(shown, colour), coloraxis: "coloraxis" }
         : { color: trace.meta.colour, coloraxis: null });
+    }
+    if (role === "line") {
+      // The best accuracy up to a cost: of no use where accuracy is not what stands up, and a cost across.
+      const isUseful = y.endsWith("accuracy") && !x.endsWith("accuracy");
+      const [xs, ys] = [values(shown, x), values(shown, y)];
+      const known = shown.map((_, i) => i).filter((i) => isUseful && xs[i] !== null && ys[i] !== null);
+      known.sort((a, b) => xs[a] - xs[b] || ys[a] - ys[b]);
+      trace.x = known.map((i) => xs[i]);
+      trace.y = known.map((_, k) => Math.max(...known.slice(0, k + 1).map((i) => ys[i])));
     }
     if (role === "joins") {
       const pairs = (list) => list.flatMap((value, i) => (i % 2 ? [value, null] : [value]));

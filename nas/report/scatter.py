@@ -5,6 +5,7 @@ chosen: a trace's ``meta.points`` says which points it shows, and its ``meta.rol
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -42,6 +43,7 @@ def pareto(points: Sequence[Point], x: str, y: str, colour: str | None = None) -
     traces = [
         *plane.region("var(--found)"),
         plane.joins(),
+        plane.line(),
         *(plane.trace(name, keep, marker, label) for name, keep, marker, label in _groups()),
         plane.row("Stopped early", "stopped", "var(--stopped)", "line-ns-open"),
         plane.row("Failed", "failed", "var(--failed)", "x-thin-open"),
@@ -215,6 +217,22 @@ class Plane:
         stairs = {"x": xs[:-2], "y": ys[:-2], "line": {"color": colour, "width": 1}}
         traces = [{"meta": {"role": "stairs", "run": run}, **stairs, **quiet}]
         return [{"meta": {"role": "region", "run": run}, **shade, **quiet}, *traces] if shaded else traces
+
+    def line(self) -> Figure:
+        """Draw the best accuracy that published networks trained here reach up to a cost; what a search has to beat."""
+        shown = [i for i, p in enumerate(self.points) if p.kind == "published" and p.state == "complete"]
+        is_useful = self.y.endswith("accuracy") and not self.x.endswith("accuracy")
+        pairs = zip(self.values(shown, self.x), self.values(shown, self.y), strict=True)
+        known = sorted((x, y) for x, y in pairs if is_useful and x is not None and y is not None)
+        return {
+            "meta": {"role": "line", "points": shown},
+            "name": "Line of published networks",
+            "x": [x for x, _ in known],
+            "y": list(itertools.accumulate((y for _, y in known), max)),
+            "mode": "lines",
+            "line": {"color": "var(--published)", "width": 1.5, "dash": "dot"},
+            "hoverinfo": "skip",
+        }
 
     def joins(self) -> Figure:
         """Draw thin lines from a published network as printed to the same one as trained here."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from nas.architecture import catalogue
+from nas.driver.objectives import trained_for
 from nas.driver.record import Record
 from nas.driver.run import Run
-from nas.report.distance import WORDS, difference_in_words, distance, test_difference
+from nas.report.distance import WORDS, distance
 from nas.report.points import shown_name, train_command
 from nas.significance import wilson
 from nas.units import accuracy_decimals, counted, decimals, int8_percent, listed, percent, show, three_digits
@@ -22,6 +23,7 @@ class FrontRow:
     """One row of the front's table; all texts. `mark` says where a network comes from that was not found here.
 
     Size and memory are those measured at the end, else the predicted ones; memory is empty where it is not known.
+    Networks of one level cannot be told from its first one in accuracy.
     """
 
     rank: int
@@ -37,6 +39,8 @@ class FrontRow:
     latency: str
     latency_note: str
     macs: str
+    level: int
+    belongs: str
     distance: str
     command: str
 
@@ -45,13 +49,16 @@ def front_rows(run: Run) -> list[FrontRow]:
     """Describe the front as texts, most accurate first."""
     names = catalogue.network_names()
     validation, test = run.data.get("validation"), run.data.get("test")
+    judged = "balanced: expected" if trained_for(run.objectives).name == "balanced_accuracy" else "expected"
+    levels = run.belief.levels(run.front_records)
     rows = []
-    for rank, record in enumerate(run.front_records, 1):
+    for rank, (record, level) in enumerate(zip(run.front_records, levels, strict=True), 1):
         tested = record.confirmed.get("test_accuracy")
         latency_text, latency_note = latency(record)
         notes = (
             fp32_note(record.fp32_accuracy, validation),
             interval(record.accuracy, validation),
+            f"{judged} {percent(run.belief.expected(record), validation)}",
             repeated_accuracy(record, validation),
         )
         test_notes = (fp32_note(record.confirmed.get("fp32_test_accuracy"), test), interval(tested, test))
@@ -70,6 +77,8 @@ def front_rows(run: Run) -> list[FrontRow]:
                 latency=latency_text,
                 latency_note=latency_note,
                 macs=show("macs", record.costs.get("macs")),
+                level=level,
+                belongs=probability(run.belief.belongs.get(record.number)),
                 distance=str(distance(run, record) or ""),
                 command=train_command(run, record, rank, names),
             )
@@ -78,7 +87,7 @@ def front_rows(run: Run) -> list[FrontRow]:
 
 
 def summary(run: Run) -> str:
-    """Summarise the run in one paragraph."""
+    """Summarise the run in one paragraph, to stand below what it gained (:mod:`nas.report.gain`)."""
     trained = [record for record in run.records if record.was_trained]
     if not trained:
         return "No network has been trained yet."
@@ -91,7 +100,7 @@ def summary(run: Run) -> str:
     sentences = [
         f"{counted(len(trained), 'network')} of the space {run.settings.space.get('name', '')} "
         f"{'was' if len(trained) == 1 else 'were'} trained on {run.settings.dataset}"
-        f"{f' ({listed(queued)})' if queued else ''}: {', '.join(parts)}."
+        f"{f' ({listed(queued)})' if queued else ''}: {', '.join(parts)}.",
     ]
     front = run.front_records
     if not front:
@@ -104,7 +113,7 @@ def summary(run: Run) -> str:
             "" if all_found else f", {'all' if found == len(front) else found or 'none'} of them found by this search"
         )
         sentences.append(f"{counted(len(front), 'network')} make the front{origin}: no other is at once as {better}.")
-    return " ".join([*sentences, _extremes(run, front), *references(run), *_headline(run, front)])
+    return " ".join([*sentences, _extremes(run, front), *references(run)])
 
 
 def _extremes(run: Run, front: Sequence[Record]) -> str:
@@ -124,26 +133,6 @@ def _extremes(run: Run, front: Sequence[Record]) -> str:
         smallest = show("size", measured_or_predicted(lightest, "size"))
         sentence += f", the smallest {percent(lightest.accuracy, images)} at {smallest}"
     return f"{sentence}."
-
-
-def _headline(run: Run, front: Sequence[Record]) -> list[str]:
-    """Name the found network that costs least beside a published one that it is no less accurate than in validation.
-
-    It is chosen by validation accuracy alone, so that what the test images say of it is not flattered by the choice.
-    """
-    steps = [(record, distance(run, record)) for record in front if not record.origin]
-    wins = [(record, step) for record, step in steps if step and step.is_win]
-    if not wins:
-        return []
-    record, step = min(wins, key=lambda win: win[1].ratio)
-    if step.difference is None:
-        return []
-    name, tested = shown_name(run, record), test_difference(run, record, step.rival)
-    on_test = f"; on it {name} is {difference_in_words(tested)} ({tested.basis})" if tested else ""
-    return [
-        f"{name} is {step}, by validation accuracy (95 % interval, {step.difference.basis}).",
-        f"The test set had no part in this choice{on_test}.",
-    ]
 
 
 def references(run: Run) -> list[str]:
@@ -213,6 +202,19 @@ def measured_or_predicted(record: Record, name: str) -> float | None:
 def fp32_note(accuracy: float | None, images: int | None) -> str:
     """Return what stands under an int8 network's accuracy; empty where the accuracy is that of fp32 itself."""
     return "" if accuracy is None else f"fp32 {percent(accuracy, images)}"
+
+
+def probability(share: float | None) -> str:
+    """Format a probability, such as ``80 %``; next to none or all of it is not said to be none or all."""
+    if share is None:
+        return "–"
+    return "> 99 %" if share > 0.99 else "< 1 %" if share < 0.01 else f"{100 * share:.0f} %"
+
+
+def with_interval(accuracy: float | None, images: int | None) -> str:
+    """Format an accuracy with Wilson's 95 % interval, such as ``85 % (81-88)``."""
+    shown = interval(accuracy, images).removesuffix(" %").replace(" to ", "-")
+    return f"{percent(accuracy, images)} ({shown})" if shown else percent(accuracy, images)
 
 
 def interval(accuracy: float | None, images: int | None) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from nas.driver.run import Run
 from nas.errors import UserError
+from nas.report import gain
 from nas.report.summary import FrontRow, front_rows, summary
 
 FORMATS = ("csv", "json", "md")
@@ -43,7 +44,8 @@ def _json(run: Run, rows: list[FrontRow]) -> str:
 
 
 def _markdown(run: Run, rows: list[FrontRow]) -> str:
-    lines = [f"# {run.settings.space.get('name', 'space')} on {run.settings.dataset}", "", summary(run)]
+    title = f"# {run.settings.space.get('name', 'space')} on {run.settings.dataset}"
+    lines = [title, "", " ".join([*gain.sentences(run), summary(run)])]
     if rows:
         nearest = "Nearest published, by validation accuracy"
         titles = ("", "Network", "Validation accuracy", "Test accuracy", "Size", "Latency", "MACs", nearest)
@@ -51,7 +53,8 @@ def _markdown(run: Run, rows: list[FrontRow]) -> str:
         for row in rows:
             noted = ((row.accuracy, row.accuracy_note), (row.test, row.test_note), (row.latency, row.latency_note))
             validation, test, latency = (f"{text} ({note})" if note else text for text, note in noted)
-            lines.append(_line(str(row.rank), row.name, validation, test, row.size, latency, row.macs, row.distance))
+            costs = (row.size, latency, row.macs)
+            lines.append(_line(str(row.rank), row.name, validation, test, *costs, row.belongs, row.distance))
         lines += ["", "Train them:", "", "```", *(row.command for row in rows), "```"]
     return "\n".join(lines) + "\n"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nas.significance import agreement, holm, over_seeds, paired, unpaired, welch, wilson
+from nas.significance import agreement, holm, over_seeds, unpaired, welch, wilson
 
 
 def test_wilson_is_newcombe_s_worked_example() -> None:
@@ -25,27 +25,6 @@ def test_two_proportions_cover_the_truth() -> None:
     counts = rng.binomial(359, (0.84, 0.80), (2_000, 2)) / 359
     covered = [found.low <= 0.04 <= found.high for found in (unpaired(a, b, 359) for a, b in counts)]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
-
-
-@pytest.mark.parametrize(("wins", "losses"), [(9, 1), (8, 2), (10, 2), (30, 14), (5, 0), (6, 0), (1, 9)])
-def test_a_paired_difference_is_distinguishable_where_mcnemar_s_exact_test_rejects(wins: int, losses: int) -> None:
-    first = np.array([True] * wins + [False] * losses + [True] * 40 + [False] * 10)
-    second = np.array([False] * wins + [True] * losses + [True] * 40 + [False] * 10)
-    found = paired(first, second)
-    assert found.gap == pytest.approx(first.mean() - second.mean())
-    assert found.low <= found.gap <= found.high
-    # The exact test by its definition: twice the smaller tail of a coin.
-    tail = stats.binom.cdf(min(wins, losses), wins + losses, 0.5)
-    assert found.is_distinguishable == (min(1.0, 2 * tail) < 0.05)
-
-
-def test_pairs_tell_apart_what_counts_alone_do_not() -> None:
-    first = np.array([True] * 310 + [False] * 50)
-    second = first.copy()
-    second[:8] = False  # the second errs where the first does, and on eight more
-    assert paired(first, second).is_distinguishable
-    assert not unpaired(first.mean(), second.mean(), 360).is_distinguishable
-    assert not paired(first, first).is_distinguishable
 
 
 def test_seeds_are_compared_by_welch_s_interval() -> None:
