@@ -18,8 +18,8 @@ from nas.costs.profile import profile as profile_network
 from nas.driver.compared import networks_of
 from nas.driver.display import progress_to
 from nas.driver.memory import memory_bytes, too_large
-from nas.driver.options import CHANGEABLE, ReproduceOptions, Resources, SearchOptions
-from nas.driver.prepare import fit_space, for_target, objectives_for
+from nas.driver.options import CHANGEABLE, SMALL_SPACE, ReproduceOptions, Resources, SearchOptions
+from nas.driver.prepare import default_space, fit_space, for_target, objectives_for, parent_for
 from nas.driver.reproduce import Reproduction
 from nas.driver.reproduce import reproduce as reproduce_table
 from nas.driver.run import Run
@@ -47,6 +47,7 @@ from nas.training.facts import describe
 from nas.training.loop import Epoch
 from nas.training.options import DEFAULT_FIT, DataOptions, TrainOptions
 from nas.training.origin import Origin, begun_training, check_same
+from nas.training.parents import first_parent
 from nas.training.per_class import judge
 from nas.training.pictures import MOST_ON_PAGE, samples
 from nas.training.recipe import Recipe, load_recipe, steps_per_epoch
@@ -73,7 +74,7 @@ def search(options: SearchOptions) -> Run:
     """
     deadline = deadline_of(options.hours, options.began)
     target = target_named(options.target)
-    space = for_target(load_space(options.space), target)
+    space = for_target(load_space(options.space or default_space(options.dataset)), target)
     own = [load(item) for item in options.enqueue]
     target.check(own, "--enqueue")
     target.require()
@@ -97,6 +98,7 @@ def search(options: SearchOptions) -> Run:
         | paths
         | {
             "space": dict(fitted.document),
+            "init": parent_for(options.init, fitted),
             "dataset": data.name,
             "fit": data.fit,
             "split_by": data.split.by,
@@ -181,7 +183,7 @@ def train(options: TrainOptions) -> Trained:
             compile=options.compile,
             threads=options.threads,
             resume=options.resume,
-            init=Path(options.init) if options.init is not None else None,
+            init=first_parent(options.init, origin.init, network),
             teacher=Path(options.teacher) if options.teacher is not None else None,
             deadline=deadline,
             on_epoch=options.on_epoch,
@@ -220,7 +222,7 @@ def data(options: DataOptions) -> dict[str, Any]:
         train_size=options.train_size,
         seed=options.seed,
         resolution=options.resolution,
-        at_most=max(load_space(SearchOptions.space).resolutions),
+        at_most=max(load_space(SMALL_SPACE).resolutions),
         fit=checked_fit(options.fit),
         strict=options.strict,
     )

@@ -54,9 +54,11 @@ def search(
     from nas import api
     from nas.console import print_run
     from nas.driver.display import Display
+    from nas.driver.prepare import default_space
 
     out = asked.get("out")
-    folder = resume or out or api.fresh_folder(Path(asked["space"]).stem, asked["dataset"])
+    space = asked.get("space")  # without one, the kind of images says which
+    folder = resume or out or api.fresh_folder(Path(space or default_space(asked["dataset"])).stem, asked["dataset"])
 
     def again() -> str:
         begun = (folder / "run.yaml").exists()

@@ -15,6 +15,8 @@ from nas.costs.compare import Trained, compare
 from nas.files import parse_yaml
 
 CONTAINED = {
+    "efficientnet_lite": lambda name: name == "efficientnet-lite0",
+    "mobilenet_v2": lambda name: name == "mobilenetv2",
     "inverted_residual": lambda name: name.startswith("han-") or name == "mobilenetv2-cifar",
     "pydmobilenet": lambda name: name.startswith(("resnet-", "mobilenet-", "pydmobilenet-")),
     "se_condconv": lambda name: name.startswith("kuo-"),

@@ -71,11 +71,19 @@ class Resources:
             raise UserError(f"gpus-per-trial {share:g}: a network trains on one GPU; 0 or 0.01 to 1 is needed")
 
 
+SMALL_SPACE, PHOTO_SPACE = "inverted_residual", "efficientnet_lite"
+"""Spaces that a search takes where none is given."""
+
+
 @dataclass(frozen=True)
 class SearchOptions:
     """A search as asked for; what a run records of it is :class:`nas.driver.settings.Settings`."""
 
-    space: Annotated[str | Path | Space, "A shipped space (see nas list) or a YAML file."] = "inverted_residual"
+    space: Annotated[
+        str | Path | Space | None,
+        "A shipped space (see nas list) or a YAML file (default: inverted_residual; efficientnet_lite for a folder of "
+        "photographs).",
+    ] = None
     _: KW_ONLY
     dataset: Annotated[str, f"{DATASETS}."] = "digits"
     data_dir: DataDir = None
@@ -109,6 +117,11 @@ class SearchOptions:
     flip: Flip = None
     augment: Augment = None
     class_weights: ClassWeights = None
+    init: Annotated[
+        Path | str | None,
+        "Parent whose weights trials begin with: efficientnet-lite0, mobilenetv2, a checkpoint, auto or none (default: "
+        "auto for spaces of photographs).",
+    ] = None
     sampler: Annotated[str, "known-cost, tpe, nsga2, gp or random."] = "known-cost"
     reduction: Annotated[int, "Successive-halving reduction factor; 1 disables early stopping."] = 3
     published: Annotated[

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from nas.architecture.catalogue import load as load_network
 from nas.architecture.document import Architecture
-from nas.architecture.space import Space
+from nas.architecture.space import Space, Value
 from nas.costs.analytic import cost
 from nas.driver import references
 from nas.driver.limits import check_limits
-from nas.driver.options import DEFAULT_TRIALS, MOST_TRIALS, SearchOptions
+from nas.driver.options import DEFAULT_TRIALS, MOST_TRIALS, PHOTO_SPACE, SMALL_SPACE, SearchOptions
 from nas.driver.settings import PUBLISHED, Settings
 from nas.driver.study import CostFunction
 from nas.errors import UserError
@@ -21,7 +21,10 @@ from nas.latency import Prediction, Runtime, Table, load_table, measure, table_f
 from nas.latency.layers import segments
 from nas.targets import TARGETS, Target
 from nas.targets.restrict import restricted
-from nas.training.data import Dataset, load_dataset, resplit
+from nas.training.data import FOLDER_PREFIX, Dataset, load_dataset, resplit
+from nas.training.folder import typical_side
+from nas.training.parents import fitting_parent
+from nas.training.recipe import PHOTO_SIDE
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +118,38 @@ def for_target(space: Space, target: Target) -> Space:
     if lost:
         log.info(lost)
     return smaller
+
+
+def default_space(dataset: str) -> str:
+    """Name the space of a search that is given none: that of photographs for a folder of them."""
+    if not dataset.startswith(FOLDER_PREFIX):
+        return SMALL_SPACE
+    try:
+        side = typical_side(Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser())
+    except (UserError, OSError):  # whoever reads the images says so
+        return SMALL_SPACE
+    name = PHOTO_SPACE if side >= PHOTO_SIDE else SMALL_SPACE
+    log.info("images of about %d pixels: --space %s", side, name)
+    return name
+
+
+def parent_for(asked: Path | str | None, space: Space) -> str | None:
+    """Choose the parent that a space's networks begin with, as :func:`nas.training.parents.fitting_parent` does.
+
+    Raises:
+        UserError: the one that was asked for cannot be read, or the space's largest network does not fit it.
+    """
+    if str(asked) == "none":
+        return None
+    names = space.parameters_by_name
+    smallest = {name: parameter.values[0] for name, parameter in names.items()}
+
+    def params(name: str, value: Value) -> float:
+        return cost(space.architecture({**smallest, name: value}), 10).params
+
+    largest = {name: max(parameter.values, key=functools.partial(params, name)) for name, parameter in names.items()}
+    photos = max(space.resolutions) >= PHOTO_SIDE
+    return fitting_parent(None if asked is None else str(asked), space.architecture(largest), photos=photos)
 
 
 def fit_space(space: Space, dataset: Dataset, resolution: int | None = None) -> Space:

@@ -100,6 +100,7 @@ def searched(architecture: str | Path | Architecture, network: Architecture, run
         resolution=network.input.resolution if network.input.resolution in sides else sides[-1],
         recipe=full_recipe(settings.parsed_recipe, document.get("data", {}).get("train")),
         target=settings.target,
+        init=settings.init,
         file=str(Path(run) / "run.yaml"),
     )
 

@@ -151,6 +151,7 @@ def search(
                     epoch_timeout=resources.epoch_timeout,
                     resplit=settings.resplit,
                     target=settings.target,
+                    init=settings.init,
                 )
             finally:
                 Run.open(out).write_tables()

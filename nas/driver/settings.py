@@ -52,6 +52,7 @@ class Settings:
     split_by         how images of a folder are divided: by their names, or in older runs in a shuffled order
     recipe           :meth:`nas.training.recipe.Recipe.to_dict`, epochs included
     first_rung       no trial is stopped before this epoch
+    init             parent whose weights the trials of its family begin with: a published name or a path
     enqueue          documents of the user's own networks to train first
     """
 
@@ -81,6 +82,7 @@ class Settings:
     confirm_epochs: int | None = None
     keep: Keep = SearchOptions.keep  # type: ignore[assignment]  # checked below
     seed: Annotated[int, Field(ge=0)] = SearchOptions.seed
+    init: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -19,6 +19,7 @@ from nas.training.data import Dataset
 from nas.training.evaluate import pack_hits
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch
+from nas.training.parents import load_parent
 from nas.training.per_class import judge, with_pictures
 from nas.training.recipe import Recipe
 
@@ -47,6 +48,7 @@ class NetworkTrainable(tune.Trainable):
         threads: int,
         epoch_timeout: float | None,
         target: str,
+        init: str | None,
     ) -> None:
         set_threads(threads)
         if device == "cuda" and gpu_share < 1:
@@ -61,7 +63,13 @@ class NetworkTrainable(tune.Trainable):
         self._int8: dict[str, float] = {}
         self._int8_seconds = 0.0
         self._recipe = Recipe.from_dict(recipe)
-        self._evaluator = TrainingEvaluator(dataset, self._recipe, device=device, epoch_timeout=epoch_timeout)
+        self._evaluator = TrainingEvaluator(
+            dataset,
+            self._recipe,
+            device=device,
+            epoch_timeout=epoch_timeout,
+            parent=None if init is None else load_parent(init),
+        )
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

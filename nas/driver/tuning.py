@@ -46,6 +46,7 @@ def run_trials(
     epoch_timeout: float = 0.0,
     resplit: bool = False,
     target: str = "torch",
+    init: str | None = None,
 ) -> Scheduler:
     """Train what the schedulers ask for, one scheduler after the other, on the same workers. Ray must run.
 
@@ -55,6 +56,7 @@ def run_trials(
         epoch_timeout: seconds after which an epoch is given up; 0: never.
         resplit: every training draws its own validation images.
         target: whose networks are judged, in int8 where it is int8.
+        init: the parent whose weights the networks of its family begin with.
 
     Returns:
         The last scheduler that was begun; where it broke, those after it were not.
@@ -70,6 +72,7 @@ def run_trials(
         threads=workers.cpus,
         epoch_timeout=epoch_timeout or None,
         target=target,
+        init=init,
     )
     bundle = tune.PlacementGroupFactory([{"CPU": workers.cpus, "GPU": workers.gpus}])
     with tempfile.TemporaryDirectory(prefix="nas-ray-") as folder:

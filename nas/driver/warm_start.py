@@ -19,6 +19,7 @@ SAME = (
     "resplit",
     "parsed_recipe",
     "seed",
+    "init",
     "judged_as",
 )
 """Settings in which two runs must agree for their accuracies to be comparable (the seed splits the data)."""

@@ -74,6 +74,17 @@ def inherit(
     return _Inheritance((parent, large), (child, small), weights, scores).run(classifier)
 
 
+def check_fits(parent: Architecture, child: Architecture) -> None:
+    """Check that a child could inherit from a parent, whatever its weights.
+
+    Raises:
+        UserError: one line that names the stage and the field.
+    """
+    with torch.device("meta"):
+        tensors = build(parent, 2).state_dict()
+    inherit(parent, {name: torch.zeros(tensor.shape) for name, tensor in tensors.items()}, child)
+
+
 def check_family(parent: Architecture, child: Architecture) -> None:
     """Check what no slice can change: the layers' kinds, and how many stages and blocks there are.
 

@@ -1,5 +1,6 @@
 """Training as a search knows it: architecture in, a stream of epochs out."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,12 +18,15 @@ from nas.training.distillation import Teacher
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate
 from nas.training.loop import Epoch, Trainer
+from nas.training.parents import Parent, begin
 from nas.training.recipe import Recipe
 from nas.training.weights import restored
 
+log = logging.getLogger(__name__)
+
 
 class TrainingEvaluator:
-    """Trains every network from fresh weights.
+    """Trains every network, from fresh weights or from those of a parent.
 
     On the CPU, the process that makes one keeps the memory that it frees, until a network is done.
 
@@ -31,6 +35,7 @@ class TrainingEvaluator:
         recipe: its epochs are the budget.
         device: where the networks train.
         epoch_timeout: seconds after which an epoch is given up, or None.
+        parent: whose weights networks of its family begin with.
 
     Attributes:
         split: seed by which the validation images of the trainings to come are drawn
@@ -44,11 +49,13 @@ class TrainingEvaluator:
         *,
         device: str = "cpu",
         epoch_timeout: float | None = None,
+        parent: Parent | None = None,
     ) -> None:
         self.dataset = dataset
         self.recipe = recipe
         self.device = device
         self.epoch_timeout = epoch_timeout
+        self.parent = parent
         self.split: int | None = None
         if device == "cpu":
             keep_freed_memory()
@@ -114,7 +121,7 @@ class TrainingEvaluator:
             torch.manual_seed(seed)
             network = build(architecture, len(self.dataset.classes))
         data = self._input(architecture, None if self.split is None else resplit(self.dataset, self.split))
-        return Trainer(
+        trainer = Trainer(
             network,
             data,
             self.recipe,
@@ -124,6 +131,12 @@ class TrainingEvaluator:
             epoch_timeout=self.epoch_timeout,
             teacher=None if teacher is None else Teacher(teacher, data),
         )
+        if self.parent is not None:
+            try:
+                begin(trainer, self.parent, architecture, seed)
+            except UserError as error:  # a published network beside the search, of another family
+                log.info("fresh weights: %s", error)
+        return trainer
 
     def test(self, checkpoint: Path) -> tuple[Scores, Checkpoint, Dataset]:
         """Let the weights of a checkpoint judge the test images; return them, and the data set in their format, too.
@@ -180,9 +193,14 @@ class TrainingEvaluator:
             epoch=trainer.epoch,
             accuracy=trainer.accuracy,
             weights=trainer.evaluated_network.state_dict(),
-            extra={"source_resolution": self.dataset.resolution, **_described(trainer.dataset), **extra},
+            extra={"source_resolution": self.dataset.resolution, **_described(trainer.dataset), **self._began, **extra},
             trainer=None if trainer.done else trainer.state_dict(),
         )
+
+    @property
+    def _began(self) -> dict[str, str]:
+        """What a checkpoint says of where its network's weights came from."""
+        return {} if self.parent is None else {"parent": self.parent.name}
 
     def _give_back_memory(self) -> None:
         """Release cached device memory for other processes and for networks of other sizes."""

@@ -87,6 +87,19 @@ def read_folder(path: Path, *, name: str, reading: Reading) -> Source:
         raise UserError(f"image folder {path}: cannot be read ({error})") from error
 
 
+def typical_side(path: Path) -> int:
+    """Return the median of the shorter sides of a folder's training images in pixels, of at most 200 of them.
+
+    Raises:
+        UserError: as :func:`read_folder`.
+    """
+    if not path.is_dir():
+        raise UserError(f"image folder {path}: no such folder")
+    _, listed = list_folder(path, Facts())
+    items = listed["train"][:: max(1, len(listed["train"]) // 200)]
+    return int(np.median([min(width, height) for width, height, _, _ in _in_threads(_header, items)]))
+
+
 def _read_folder(path: Path, name: str, reading: Reading) -> Source:
     facts = Facts()
     classes, listed = list_folder(path, facts)

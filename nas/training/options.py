@@ -75,7 +75,10 @@ class TrainOptions:
     threads: Annotated[int | None, "CPU threads (default: as many as make it faster)."] = None
     seed: Annotated[int | None, "Random seed (default: the search's, else 0)."] = None
     out: Annotated[Path | str | None, "The folder (default: fresh, under results/)."] = None
-    init: Annotated[Path | str | None, "Initial weights: a checkpoint or .safetensors."] = None
+    init: Annotated[
+        Path | str | None,
+        "Initial weights: efficientnet-lite0, mobilenetv2, a checkpoint or .safetensors, auto or none.",
+    ] = None
     teacher: Annotated[
         Path | str | None, "Trained network to learn from beside the labels: a checkpoint or .safetensors."
     ] = None

@@ -29,6 +29,7 @@ class Origin:
     recipe      what it trains by, whatever a recipe's name stands for by now; None: `train`
     images      the identity of a folder's images, where it is known
     target      of the search
+    init        the parent whose weights its networks began with
     file        that says all this
     """
 
@@ -38,6 +39,7 @@ class Origin:
     recipe: Recipe | None = None
     images: Fingerprint | None = None
     target: str | None = None
+    init: str | None = None
     file: str = ""
 
     def reading_as(self, dataset: str, resolution: int | None, **asked: Any) -> dict[str, Any]:

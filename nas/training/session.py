@@ -43,6 +43,7 @@ from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch, Trainer
 from nas.training.pace import Pace
+from nas.training.parents import inherited
 from nas.training.recipe import Recipe, steps_per_epoch
 from nas.training.scalars import scalars
 from nas.training.weights import Initialised, initialise
@@ -84,7 +85,7 @@ def train(
     ranks: Ranks = ALONE,
     compile: bool | None = None,
     threads: int | None = None,
-    init: Path | None = None,
+    init: Path | str | None = None,
     teacher: Path | None = None,
     resume: bool = False,
     deadline: float | None = None,
@@ -101,7 +102,8 @@ def train(
         ranks: processes that train it together, each of them here; the first one writes.
         compile: compile the network first; None: where the training is long enough to pay that back.
         threads: of the CPU; None: as many as make steps faster, at most torch's; a resumed training has those it had.
-        init: a checkpoint or safetensors; tensors of its that have the name and shape of ours are where ours start.
+        init: a published network with public weights, or a checkpoint or safetensors: a larger network of the family,
+            whose slices ours start from; else tensors of its that have the name and shape of ours.
         teacher: a checkpoint or safetensors of a trained network whose judgement is a target beside the labels; a
             resumed training has the one that it had.
         resume: go on with the training in `out`; where it was killed before its first epoch's end, begin it again.
@@ -131,7 +133,7 @@ def train(
     elif resume:
         if not begun:
             raise UserError(f"{out}: holds no training to go on with")
-        init = Path(begun["init"]) if isinstance(begun.get("init"), str) else None
+        init = begun["init"] if isinstance(begun.get("init"), str) else None
     if isinstance(begun.get("teacher"), str):
         teacher = Path(begun["teacher"])
     log.info(recipe.budget(len(dataset.train)))
@@ -155,7 +157,7 @@ def train(
         rows = _read_metrics(out / "metrics.csv", trainer.epoch)
     else:
         if init is not None:
-            initialised = initialise(trainer.network, init)
+            initialised = inherited(trainer, init, architecture, seed) or initialise(trainer.network, Path(init))
             if trainer.evaluated_network is not trainer.network:  # the average of its weights begins there too
                 trainer.evaluated_network.load_state_dict(trainer.network.state_dict())
             log.info(str(initialised))
