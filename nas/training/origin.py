@@ -113,7 +113,7 @@ def begun_training(
         raise UserError(f"{folder}: its training has augment {recipe.augment}; resume it without --augment")
     if recipe.with_qat(qat) != recipe:
         raise UserError(f"{folder}: its training does not end as int8 computes; resume it without --qat")
-    return Origin(cast(str, begun["dataset"]), reading, resolution, recipe, images, str(file))
+    return Origin(cast(str, begun["dataset"]), reading, resolution, recipe, images, file=str(file))
 
 
 def check_same(then: Origin, data: Dataset, where: str) -> None:
