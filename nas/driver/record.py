@@ -187,3 +187,5 @@ CELLS: Mapping[str, Callable[[Record], Any]] = {
 
 COLUMNS = (*CELLS, "accuracy_low", "accuracy_high", "accuracy_expected", "front_probability")
 """Columns of ``trials.csv``."""
+WHOLE = ("size_measured_bytes", "memory_predicted_bytes", "memory_measured_bytes")
+"""Columns of whole numbers that are not known of every trial; pandas would make floats of them."""

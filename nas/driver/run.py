@@ -25,7 +25,7 @@ from nas.architecture.document import Architecture
 from nas.driver.belief import Belief, believe
 from nas.driver.objectives import OBJECTIVES, Objective, parse_limit, trained_for
 from nas.driver.prepare import LATENCY_FILE, cost_function
-from nas.driver.record import CELLS, COLUMNS, Record, read_records
+from nas.driver.record import CELLS, COLUMNS, WHOLE, Record, read_records
 from nas.driver.run_file import read_run_file
 from nas.driver.settings import Settings
 from nas.driver.storage import STUDY_FILE, open_storage
@@ -121,7 +121,7 @@ class Run:
         rows = [
             [*(cell(record) for cell in CELLS.values()), *self.belief.cells(record, images)] for record in self.records
         ]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE, "Int64"))
 
     @cached_property
     def belief(self) -> Belief:

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pandas as pd
+
 from nas.driver.run import Run
 from nas.errors import UserError
 from nas.report import gain
@@ -64,7 +66,7 @@ def _line(*cells: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Make a cell plain for JSON: None for what pandas calls NaN."""
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and value != value else value
+    """Make a cell plain for JSON: None for what pandas calls NaN or NA."""
+    if pd.isna(value):
+        return None
+    return value.item() if hasattr(value, "item") else value

@@ -50,6 +50,7 @@ def test_accuracy_is_that_of_int8_with_fp32_beside_it(run):
     assert (row.accuracy, row.fp32_accuracy, row.test_accuracy, row.fp32_test_accuracy) == (0.6, 0.625, 0.6, 0.625)
     assert (row.size_measured_bytes, row.size_bytes) == (2_000_000, better.costs["size"])
     run.write_tables()
+    assert ",2000000," in (run.path / "trials.csv").read_text()
     file = run.front_file(1, better).read_text()
     assert "accuracy int8 60.0 %, fp32 62.5 %, size" in file.splitlines()[0]
     assert file.splitlines()[0].endswith("; size measured: 2 MB")
