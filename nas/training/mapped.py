@@ -31,8 +31,11 @@ from nas.preprocessing import convert
 
 log = logging.getLogger(__name__)
 
-MOST_IN_MEMORY = 500_000_000
-"""Bytes of decoded pixels that every worker holds in its memory; more are mapped."""
+MOST_IN_MEMORY = 250_000_000
+"""Bytes of decoded pixels that every worker holds in its memory; more are mapped. With the other resolutions of a
+space and with torch, a worker stays below 1 GB."""
+MOST_CONVERTED = 50_000_000
+"""Bytes of mapped images in another resolution that go to memory: a space may have several."""
 
 _CHECKED = 64  # images of a file that are compared with what is known of them, whenever it is opened
 _CHUNK = 256  # images converted or moved at once
@@ -100,7 +103,7 @@ Pixels = Tensor | MappedPixels
 """Images, uint8 (N, C, H, W), in memory or mapped."""
 
 
-def in_format(pixels: Pixels, channels: int, resolution: int, most: int = MOST_IN_MEMORY) -> Pixels:
+def in_format(pixels: Pixels, channels: int, resolution: int, most: int = MOST_CONVERTED) -> Pixels:
     """Convert images to another channel count and size (:func:`nas.preprocessing.convert`); mapped ones stay so where
     they are many.
 
