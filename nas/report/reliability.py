@@ -20,6 +20,9 @@ SYMBOLS = {"found": "circle", "own": "square", "published": "diamond"}
 LEAST_NETWORKS = 4
 """With fewer networks the order of two lists agrees or not by chance."""
 
+WORTH_TRAINING = 0.005
+"""A loss of accuracy by int8 that is worth a training for int8."""
+
 MOST_PAIRS = 6
 """A longer list of pairs is cut: nobody reads it."""
 
@@ -75,19 +78,21 @@ def _tested(run: Run) -> str:
 def _shipped(run: Run) -> list[str]:
     """Say what int8 costs in accuracy, and how the files that ship compare with what was predicted of them."""
     said = []
-    losses = [r.fp32_accuracy - r.accuracy for r in run.records if r.fp32_accuracy is not None and r.accuracy]
+    losses = [r.fp32_accuracy - (r.accuracy or 0.0) for r in run.records if r.fp32_accuracy is not None]
     if losses:
+        worst = f", the worst {100 * max(losses):.1f} less" if max(losses) > 0 else ""
+        advice = "; nas train --qat trains for int8" if max(losses) > WORTH_TRAINING else ""
         said.append(
-            f"Accuracies are those of the int8 networks, of all that were trained to the end: on average they get "
-            f"{_lead(-fmean(losses))} of the validation images right than before, in fp32 (at worst "
-            f"{100 * max(losses):.1f} less). Networks that were stopped were judged in fp32."
+            "Networks that were trained to the end are judged in int8, those that were stopped in fp32. In int8 "
+            f"{counted(len(losses), 'network')} get on average {_lead(-fmean(losses))} of the validation images right "
+            f"than in fp32{worst}{advice}."
         )
     for name, title in (("size", "sizes"), ("memory", "memory needs")):
         pairs = [(r.costs[name], r.measured[name]) for r in run.records if name in r.costs and name in r.measured]
         if pairs:
-            worst = max(abs(predicted / measured - 1) for predicted, measured in pairs)
+            error = max(abs(predicted / measured - 1) for predicted, measured in pairs)
             files = counted(len(pairs), "file")
-            said.append(f"Predicted {title} are at most {100 * worst:.2g} % off those measured of {files}.")
+            said.append(f"Predicted {title} are at most {100 * error:.2g} % off those measured of {files}.")
     return said
 
 

@@ -66,7 +66,10 @@ def test_page_and_screen_show_both_and_name_what_is_over_a_limit(run, tmp_path):
     assert over in screen and over in page.replace("&lt;", "<").replace("\u00a0", " ")
     row = next(line for line in screen.splitlines() if line.startswith("1  "))
     assert row.replace(" %", "%").split()[2:6] == ["60.0%", "62.5%", "60.0%", "62.5%"]
-    assert "int8 60.0 %, fp32 62.5 % of the test images" in page.replace("\u00a0", " ")
+    text = page.replace("\u00a0", " ")
+    assert "int8 60.0 %, fp32 62.5 % of the test images" in text
+    assert "2 networks get on average 13.8 points less of the validation images right than in fp32, the worst" in text
+    assert "the worst 25.0 less; nas train --qat" in text
 
 
 def test_runs_that_are_judged_otherwise_are_not_compared(run, tmp_path):
