@@ -4,7 +4,8 @@
 
 For every shipped space: random networks with random weights, exported as `nas export` does it. Errors are relative, in
 per cent; the LiteRT targets see the space without conditional convolutions. Needs the extras `export` and `litert`, of
-which what is missing is left out. `--record FILE` keeps what was measured, as tests/targets/recorded.json.
+which what is missing is left out. `--record FILE` keeps what was measured, as tests/targets/recorded.json, and goes on
+from what is in it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from machine import Output, parser
@@ -83,6 +85,12 @@ def predict(architecture: nas.Architecture, figure: str) -> int:
     return TARGETS[figure].size(architecture, CLASSES)
 
 
+def keep(rows: list[dict[str, Any]], record: Path | None) -> None:
+    """Write what was measured so far, a network per line."""
+    if record is not None:
+        record.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+
+
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--networks", type=int, default=3, help="random networks per space")
@@ -92,6 +100,7 @@ def main() -> None:
     out = Output(given.out)
     out(f"ONNX {'measured' if HAS_ONNX else 'left out'}, LiteRT {'measured' if HAS_LITERT else 'left out'}")
     rows = json.loads(given.record.read_text()) if given.record and given.record.exists() else []
+    known = {nas.Architecture.from_dict(row["document"]).id: row["measured"] for row in rows}
     for name in given.space or space_names():
         errors: dict[str, list[float]] = {}
         for seed in range(given.networks):
@@ -100,16 +109,16 @@ def main() -> None:
                 item.id: item for item in (whole.sample(seed), restricted(whole, TARGETS["litert"])[0].sample(seed))
             }
             for architecture in networks.values():
-                measured = measure(architecture)
-                rows.append({"document": architecture.to_dict(), "measured": measured})
+                measured = known.get(architecture.id) or measure(architecture)
+                if architecture.id not in known:
+                    rows.append({"document": architecture.to_dict(), "measured": measured})
+                    keep(rows, given.record)
                 for figure, value in measured.items():
                     errors.setdefault(figure, []).append(100 * (predict(architecture, figure) / value - 1))
         for figure, values in errors.items():
             worst = max(values, key=abs)
             middle = statistics.median(map(abs, values))
             out(f"{name:18} {figure:17} n = {len(values):3}   median {middle:5.2f} %   worst {worst:+6.2f} %")
-    if given.record:
-        given.record.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
 
 
 if __name__ == "__main__":
