@@ -4,15 +4,30 @@ from dataclasses import replace
 
 import pytest
 import torch
-from shipping import train_tiny
+from shipping import TINY, train_tiny
 
+import nas
+from nas.errors import UserError
 from nas.export.fine_tuning import MOST_LOST, keep_int8_accuracy
 from nas.export.shipping import ship
 from nas.targets import target
 from nas.training.checkpoint import load_checkpoint, load_trained, save_checkpoint
 from nas.training.data import load_dataset
+from nas.training.recipe import Recipe
 
 TARGET = target("onnxruntime-int8")
+
+
+def test_a_resumed_training_ends_as_it_was_begun(tmp_path):
+    begun = {"train_size": 60, "epochs": 1, "recipe": "search", "resolution": 8, "out": tmp_path / "out"}
+    nas.train(nas.Architecture.from_dict(TINY), **begun)
+    with pytest.raises(UserError, match="does not end as int8 computes; resume it without --qat"):
+        nas.train(nas.Architecture.from_dict(TINY), qat=True, resume=True, **begun)
+    with pytest.raises(UserError, match=r"qat 1\.5"):
+        Recipe(qat=1.5)
+    with pytest.raises(UserError, match="at least 2 epochs"):
+        nas.train(nas.Architecture.from_dict(TINY), **begun | {"qat": True, "out": tmp_path / "other"})
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow

@@ -16,8 +16,9 @@ from shipping import KINDS, card_of, expected_logits, lived_in, small, train_tin
 
 import nas
 from nas.errors import UserError
+from nas.export.check import ExportError
 from nas.export.command import Exported, export
-from nas.export.litert import Session, litert_int8_bytes, to_litert
+from nas.export.litert import Session, litert_bytes, litert_int8_bytes, to_litert
 from nas.export.opening import open_exported
 from nas.export.predict import predict
 from nas.training.data import load_dataset
@@ -208,6 +209,15 @@ def test_conditional_convolutions_are_refused_at_once(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"small: conditional convolutions .* do not run in LiteRT"):
         to_litert(card_of(architecture), {}, tmp_path / "a.tflite")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_layer_that_the_quantiser_cannot_take_is_refused_in_one_line(runtime):
+    del runtime
+    architecture = small([{"block": "conv", "channels": 1024, "stride": 4, "repeats": 2}], stem={"channels": 4})
+    network, card = lived_in(architecture), card_of(architecture)
+    with pytest.raises(ExportError, match=r"cannot quantise this model: a layer has 37\.7 MB of weights") as caught:
+        litert_int8_bytes(litert_bytes(card, network.state_dict()), torch.zeros(1, *card.shape, dtype=torch.uint8))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("form", ["litert", "tflite-micro"])
