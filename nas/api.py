@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,8 @@ from nas.driver.settings import Settings, check_published
 from nas.driver.stopping import first_rung
 from nas.errors import UserError
 from nas.export.command import export as export
-from nas.export.fine_tuning import keep_int8_accuracy
-from nas.export.judging import figures_of, judge_file, judge_shipped
+from nas.export.fine_tuning import with_shipped
+from nas.export.judging import judge_file, judge_shipped
 from nas.export.opening import ENDINGS
 from nas.export.predict import predict as predict
 from nas.files import fresh_folder as fresh_folder
@@ -191,8 +190,7 @@ def train(options: TrainOptions) -> Trained:
         target = options.target or (origin.target if origin.target != "torch" else None)
         if target is not None and ranks.leads:
             images = data.for_network(network.input.channels, network.input.resolution)
-            trained = keep_int8_accuracy(trained, target_named(target), images, device=device)
-            trained = replace(trained, shipped=figures_of(target_named(target), trained.model, images))
+            trained = with_shipped(trained, target_named(target), images, device=device)
         return trained
 
 

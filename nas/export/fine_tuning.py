@@ -6,6 +6,7 @@ from dataclasses import replace
 from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.export.check import ExportError
+from nas.export.judging import figures_of
 from nas.export.shipping import ship
 from nas.targets import Target
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_weights
@@ -19,6 +20,12 @@ log = logging.getLogger(__name__)
 
 MOST_LOST = 0.005
 """Validation accuracy that int8 may lose; above it, a training is fine-tuned."""
+
+
+def with_shipped(trained: Trained, target: Target, data: Dataset, *, device: str = "cpu") -> Trained:
+    """Add the figures of what ships on a target, after :func:`keep_int8_accuracy`."""
+    kept = keep_int8_accuracy(trained, target, data, device=device)
+    return replace(kept, shipped=figures_of(target, kept.model, data))
 
 
 def keep_int8_accuracy(trained: Trained, target: Target, data: Dataset, *, device: str = "cpu") -> Trained:
