@@ -130,6 +130,8 @@ def train(
             raise UserError(f"{path}: this training is done; begin another one with another --out")
         if begun.get("limited") is True:  # its recipe was cut to its time
             recipe = Recipe.from_dict(state["recipe"])
+        elif deadline is not None and begun and ranks.leads:  # from now on
+            _begin(out, architecture.to_yaml(), _as_yaml(begun | {"limited": True}))
     elif resume:
         if not begun:
             raise UserError(f"{out}: holds no training to go on with")
@@ -176,7 +178,7 @@ def train(
                 "threads": threads,
                 "recipe": recipe.to_dict(),
             }
-            _begin(out, architecture.to_yaml(), yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
+            _begin(out, architecture.to_yaml(), _as_yaml(description))
     with (
         own_threads(threads) if device == "cpu" and ranks.count == 1 else nullcontext(),
         scalars(out / "tensorboard", first_epoch=trainer.epoch + 1) if ranks.leads else nullcontext() as draw,
@@ -229,6 +231,10 @@ def _fast_threads(trainer: Trainer, steps: int) -> int:
         epoch = seconds * steps / trainer.recipe.epochs
         log.info("%d of %d threads (--threads N: others), about %d s an epoch", threads, most, max(1, round(epoch)))
     return threads
+
+
+def _as_yaml(training: dict[str, Any]) -> str:
+    return yaml.safe_dump(training, sort_keys=False, allow_unicode=True)
 
 
 def _begin(out: Path, architecture: str, description: str) -> None:

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_session import TINY
 from training_networks import small_network
 
 from nas.errors import UserError
+from nas.training.checkpoint import load_checkpoint
 from nas.training.data import Dataset
 from nas.training.loop import Trainer
 from nas.training.options import TrainOptions
 from nas.training.pace import END_SECONDS, Pace
 from nas.training.recipe import Recipe
+from nas.training.session import train
 
 WHOLE = Recipe(lr=0.05, epochs=1000, batch_size=64, warmup_epochs=200)
 
@@ -96,6 +99,17 @@ def test_a_time_without_a_step_is_refused(trainer: Slow) -> None:
         Pace(103.0, WHOLE).begin(trainer)
     with pytest.raises(UserError, match="hours 0: more than 0"):
         TrainOptions("han-e", hours=0)
+
+
+def test_a_resumed_training_may_be_limited_from_then_on(digits: Dataset, tmp_path: Path) -> None:
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for how in ({}, {"resume": True, "deadline": time.monotonic() + 60}, {"resume": True}):
+        with pytest.raises(KeyboardInterrupt):
+            train(TINY, digits, replace(WHOLE, epochs=100_000), out=tmp_path / "out", on_epoch=kill, **how)
+    saved = load_checkpoint(tmp_path / "out/checkpoint.pt")
+    assert saved.epoch == 3 and saved.recipe["epochs"] < 100_000
 
 
 @pytest.mark.slow
