@@ -108,6 +108,7 @@ def search(options: SearchOptions) -> Run:
             **options.budget,
             "first_rung": first_rung(steps_per_epoch(len(data.train), recipe.batch_size)[0]),
             "enqueue": tuple(network.to_dict() for network in own),
+            "evaluator": "supernet" if options.supernet is not None else options.evaluator,
         }
     )
     folder = Path(options.out) if options.out is not None else fresh_folder(fitted.name, options.dataset)

@@ -52,6 +52,7 @@ QUANTITIES: Mapping[str, Quantity] = {
         Quantity("peak_memory", "Peak memory", _BYTES),
         Quantity("test_accuracy", "Test accuracy", _PERCENT, maximise=True, log=False),
         Quantity("measured_latency", "Latency (measured)", _MILLISECONDS),
+        Quantity("supernet_accuracy", "Accuracy in the supernet", _PERCENT, maximise=True, log=False),
     )
 }
 

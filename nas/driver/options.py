@@ -123,6 +123,10 @@ class SearchOptions:
         "auto for spaces of photographs).",
     ] = None
     sampler: Annotated[str, "known-cost, tpe, nsga2, gp or random."] = "known-cost"
+    evaluator: Annotated[
+        str, "training: each network from fresh weights; supernet: one training judges all, the best are trained."
+    ] = "training"
+    supernet: Annotated[Path | str | None, "Supernet of an earlier search (default: train one)."] = None
     reduction: Annotated[int, "Successive-halving reduction factor; 1 disables early stopping."] = 3
     published: Annotated[
         str,

@@ -13,7 +13,7 @@ from nas import pareto
 from nas.architecture.document import Architecture
 from nas.driver.objectives import Objective, losses
 from nas.driver.settings import Settings
-from nas.driver.study import curve_of, may_stand_on_front, of_what_ships
+from nas.driver.study import SUPERNET_ACCURACY, curve_of, may_stand_on_front, of_what_ships
 from nas.driver.validation import check_confirmed, check_trial
 
 STATES: Mapping[TrialState, str] = {
@@ -33,6 +33,7 @@ class Record:
                target that of the int8 network once the trial is trained to the end
     balanced_accuracy  likewise, the mean over the classes; None also in runs of earlier versions
     fp32_accuracy  of the network as it was trained, where `accuracy` is that of int8; else None
+    supernet_accuracy  what the supernet said of it before it was trained; None where none judged it
     reached    accuracies as the study has them, by name
     costs      known figures by objective name; ``latency`` is predicted, in ms
     curve      one mapping per epoch: epoch, accuracy, train_accuracy, loss, seconds, seconds_train, seconds_eval
@@ -53,6 +54,7 @@ class Record:
     accuracy: float | None
     balanced_accuracy: float | None
     fp32_accuracy: float | None
+    supernet_accuracy: float | None
     reached: Mapping[str, float]
     costs: Mapping[str, float]
     curve: Sequence[Mapping[str, float]]
@@ -146,6 +148,7 @@ def _record(trial: FrozenTrial, confirmed: Mapping[str, Any], on_front: bool, wh
         accuracy=shipped.get("accuracy"),
         balanced_accuracy=shipped.get("balanced_accuracy"),
         fp32_accuracy=reached["accuracy"] if "int8_accuracy" in reached else None,
+        supernet_accuracy=attributes.get(SUPERNET_ACCURACY),
         reached=reached,
         costs=attributes.get("costs", {}),
         curve=curve,

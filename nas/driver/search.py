@@ -30,6 +30,7 @@ from nas.driver.settings import Settings
 from nas.driver.stopping import DominanceStopping
 from nas.driver.storage import STUDY_FILE, open_storage
 from nas.driver.study import SearchStudy
+from nas.driver.supernet import check_supernet, enqueue_best, enqueue_probe, judged_by_supernet, supernet_file
 from nas.driver.time_budget import TimeBudget
 from nas.driver.trial_scheduler import TrialScheduler
 from nas.driver.warm_start import earlier_run, import_networks
@@ -89,6 +90,8 @@ def search(
         prepared = prepare(settings, run=out, dataset=dataset)
         if (out / "run.yaml").exists():
             _check_images(prepared.dataset, out)
+        if settings.evaluator == "supernet":
+            check_supernet(settings, prepared)
 
         with ray_started(resources) as workers:
             from nas.driver.tuning import run_trials  # imports Ray, which nothing but a search needs
@@ -110,20 +113,27 @@ def search(
                     tested=len(images.test) / len(images.validation),
                     measured=measure_latency,
                 )
-            scheduler = TrialScheduler(
-                study,
-                stopping=DominanceStopping(settings.rungs, settings.reduction),
-                epochs=recipe.epochs,
-                trials=settings.trials,
-                images=len(prepared.dataset.validation),
-                max_failures=resources.max_failures,
-                on_change=on_change,
-                discard=checkpoints.discard,
-                time=budget,
-            )
-            checkpoints.sweep(scheduler.needs_weights)
+            judged = judged_by_supernet(settings, prepared, study, out) if settings.evaluator == "supernet" else []
+
+            def trials(count: int) -> TrialScheduler:
+                return TrialScheduler(
+                    study,
+                    stopping=DominanceStopping(settings.rungs, settings.reduction),
+                    epochs=recipe.epochs,
+                    trials=count,
+                    images=len(images.validation),
+                    max_failures=resources.max_failures,
+                    on_change=on_change,
+                    discard=checkpoints.discard,
+                    time=budget,
+                )
 
             def schedulers() -> Iterator[Scheduler]:
+                if judged:
+                    yield trials(enqueue_probe(study, judged, settings.trials))
+                    enqueue_best(study, judged, settings.trials)
+                scheduler = trials(settings.trials)
+                checkpoints.sweep(scheduler.needs_weights)
                 yield scheduler
                 Run.open(out).write_tables()
                 yield FinalTest(study.study, Run.open(out))
@@ -151,7 +161,7 @@ def search(
                     epoch_timeout=resources.epoch_timeout,
                     resplit=settings.resplit,
                     target=settings.target,
-                    init=settings.init,
+                    init=str(supernet_file(settings, out).absolute()) if judged else settings.init,
                 )
             finally:
                 Run.open(out).write_tables()

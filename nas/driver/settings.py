@@ -25,6 +25,7 @@ SCHEMA = 1
 """Version of ``run.yaml``; a file of a newer version is refused, older ones load."""
 
 Sampler = Literal["known-cost", "tpe", "nsga2", "gp", "random"]
+Evaluator = Literal["training", "supernet"]
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
 PUBLISHED = ("references", "contained", "all", "none")
 """Words for which published networks are trained; names of theirs, comma-separated, say it too."""
@@ -71,6 +72,8 @@ class Settings:
     recipe: dict[str, Any] = field(default_factory=dict)
     trials: Annotated[int, Field(ge=1)] = DEFAULT_TRIALS
     sampler: Sampler = SearchOptions.sampler  # type: ignore[assignment]  # checked below
+    evaluator: Evaluator = SearchOptions.evaluator  # type: ignore[assignment]  # checked below
+    supernet: str | None = None
     reduction: Annotated[int, Field(ge=1)] = SearchOptions.reduction
     first_rung: Annotated[int, Field(ge=1)] = 1
     published: str = SearchOptions.published

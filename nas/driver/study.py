@@ -32,6 +32,8 @@ from nas.driver.objectives import Limit, Objective, over_limits
 from nas.driver.scheduler import Candidate
 
 EPOCH = "epoch:"
+SUPERNET_ACCURACY = "supernet_accuracy"
+"""A trial's attribute: what the supernet said of the network before it was trained."""
 MAX_UNTRAINED_IN_A_ROW = 300
 
 Costs = Mapping[str, float]
@@ -111,8 +113,10 @@ class SearchStudy:
             if "id" in trial.user_attrs and trial.state != TrialState.WAITING:
                 self._by_id.setdefault(trial.user_attrs["id"], trial.number)
 
-    def enqueue(self, architecture: Architecture, origin: str = "published") -> None:
+    def enqueue(self, architecture: Architecture, origin: str = "published", **attributes: Any) -> None:
         """Queue a network (``published`` or ``own``) to be trained before any proposal, unless it is known already.
+
+        One of no origin is the search's own; `attributes` are kept with its trial.
 
         One outside the space or over a limit is trained beside the search: it never stands on the front, and no
         sampler takes it for a point of the front.
@@ -120,7 +124,8 @@ class SearchStudy:
         if any(t.user_attrs.get("id") == architecture.id for t in self.study.get_trials(deepcopy=False)):
             return
         parameters = self.space.parameters(architecture) if self.space.contains(architecture) else {}
-        self.study.enqueue_trial(parameters, user_attrs={**_described(architecture), "origin": origin})
+        attributes = {**_described(architecture), **attributes, **({"origin": origin} if origin else {})}
+        self.study.enqueue_trial(parameters, user_attrs=attributes)
 
     def import_trial(
         self, architecture: Architecture, figures: Mapping[str, float], source: str, origin: str = ""

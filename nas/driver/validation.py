@@ -50,6 +50,7 @@ class _Trial(TypedDict):
     balanced_accuracy: NotRequired[_Share]
     int8_accuracy: NotRequired[_Share]
     int8_balanced_accuracy: NotRequired[_Share]
+    supernet_accuracy: NotRequired[_Share]
 
 
 @with_config(_STRICT)

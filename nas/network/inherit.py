@@ -30,9 +30,11 @@ from nas.blocks.inheritance import (
 )
 from nas.blocks.stage import Ends
 from nas.errors import UserError
-from nas.network.build import Network, build
+from nas.network.build import Network, skeleton
 from nas.network.importance import Scores, importance, placed_blocks
 
+HEADLESS = "headless"
+"""A supernet's classifier for members without a head."""
 _FIELDS = {"hidden": "expansion", "se": "se_ratio", "out": "channels", "expand": "keep_expansion"}
 """The document's fields that groups of channels and layers come from."""
 
@@ -67,8 +69,7 @@ def inherit(
     """
     check_family(parent, child)
     classes = _classes(parent, weights)
-    with torch.device("meta"):
-        large, small = build(parent, classes), build(child, classes)
+    large, small = skeleton(parent, classes), skeleton(child, classes)
     _check_weights(parent, large, weights)
     scores = importance(parent, large, weights) if scores is None else scores
     return _Inheritance((parent, large), (child, small), weights, scores).run(classifier)
@@ -80,8 +81,7 @@ def check_fits(parent: Architecture, child: Architecture) -> None:
     Raises:
         UserError: one line that names the stage and the field.
     """
-    with torch.device("meta"):
-        tensors = build(parent, 2).state_dict()
+    tensors = skeleton(parent, 2).state_dict()
     inherit(parent, {name: torch.zeros(tensor.shape) for name, tensor in tensors.items()}, child)
 
 
@@ -215,13 +215,14 @@ class _Inheritance:
             head = Channels(self._keep("head", "out", self.child.head_channels))
             self._take(_Layer("head", self.small.head), _Layer("head", self.large.head), stream, head)
             stream = head
-        elif self.parent.head_channels:
-            return  # nothing of the parent's reads these channels
         if not classifier:
             return
-        name = "classifier" if isinstance(self.small.classifier, nn.Linear) else "classifier.0"
-        self.slices.found[f"{name}.weight"] = self.slices.weights[f"{name}.weight"][:, stream.index]
-        self.slices.found[f"{name}.bias"] = self.slices.weights[f"{name}.bias"]
+        name = source = "classifier" if isinstance(self.small.classifier, nn.Linear) else "classifier.0"
+        if self.parent.head_channels and not self.child.head_channels:
+            source = HEADLESS  # nothing else of the parent's reads these channels
+        if f"{source}.weight" in self.slices.weights:
+            self.slices.found[f"{name}.weight"] = self.slices.weights[f"{source}.weight"][:, stream.index]
+            self.slices.found[f"{name}.bias"] = self.slices.weights[f"{source}.bias"]
 
     def _keep(self, group: str, name: str, count: int, ends: Ends | None = None) -> Tensor:
         """Choose the channels of a group that the child keeps."""

@@ -59,6 +59,7 @@ FIGURES: Mapping[str, Callable[[Sources], Figure | None]] = {
     "confirmed": lambda s: reliability.confirmed_figure(s.run, s.points),
     "accuracy": lambda s: reliability.accuracy_figure(s.points),
     "latency": lambda s: reliability.latency_figure(s.points),
+    "supernet": lambda s: reliability.supernet_figure(s.points),
 }
 
 

@@ -114,6 +114,7 @@ def record_values(record: Record) -> dict[str, float]:
         "balanced_accuracy": record.balanced_accuracy,
         "test_accuracy": record.confirmed.get("test_accuracy"),
         "measured_latency": record.confirmed.get("latency_ms"),
+        "supernet_accuracy": record.supernet_accuracy if record.state == "complete" else None,
     }
     return {key: value for key, value in values.items() if key in QUANTITIES and value is not None}
 

@@ -54,9 +54,14 @@ def latency_figure(points: Sequence[Point]) -> Figure | None:
     return _against(points, "latency", "measured_latency", 1, "Predicted latency (ms)", "Measured latency (ms)")
 
 
+def supernet_figure(points: Sequence[Point]) -> Figure | None:
+    """Draw the supernet's accuracy of the networks that it judged and that were trained to the end after that."""
+    return _against(points, "supernet_accuracy", "accuracy", 100, "In the supernet (%)", "Validation accuracy (%)")
+
+
 def sentences(run: Run) -> list[str]:
     """Say how the search's figures compare with confirmed ones."""
-    said = (_tested(run), *_shipped(run), _trained_again(run), *_latencies(run))
+    said = (_tested(run), *_shipped(run), _trained_again(run), *_latencies(run), _supernet(run))
     return [sentence for sentence in said if sentence]
 
 
@@ -141,6 +146,21 @@ def _latencies(run: Run) -> list[str]:
         count = counted(len(measured), "measured latency", "measured latencies")
         said.append(f"Of {count} {len(noisy)} are noisy: {noisy[0]}.")
     return said
+
+
+def _supernet(run: Run) -> str:
+    pairs = [
+        (record.supernet_accuracy, record.accuracy)
+        for record in run.records
+        if record.supernet_accuracy is not None and record.accuracy is not None and record.state == "complete"
+    ]
+    if not pairs:
+        return ""
+    trusted = run.study.user_attrs.get("supernet_trusted")
+    verdict = " It was not to be trusted, and the search went on without it." if trusted is False else ""
+    return (
+        f"A supernet judged {counted(len(pairs), 'network')} that were trained after that.{_agreement(pairs)}{verdict}"
+    )
 
 
 def _lead(share: float) -> str:

@@ -22,6 +22,7 @@ from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.extras import require
 from nas.network.build import build
+from nas.network.importance import Scores
 from nas.network.inherit import check_fits, inherit
 from nas.training.augment import Normaliser
 from nas.training.batch_norm import recalibrate_batch_norm
@@ -46,7 +47,7 @@ class Parent:
     """A trained network to inherit from.
 
     `name`: as it was asked for. `weights`: its state dict, on the CPU. `classes`: one name per logit. `mean`, `std`: of
-    inputs in [0, 1], per channel.
+    inputs in [0, 1], per channel. `scores`: of a supernet, which channels its members keep.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Parent:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    scores: Scores | None = None
 
     def begin(
         self, child: Architecture, classes: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...]
@@ -70,7 +72,8 @@ class Parent:
             UserError: one line: the child is larger than the parent, or of another family.
         """
         try:
-            found = inherit(self.architecture, self.weights, child, classifier=tuple(classes) == self.classes)
+            same = tuple(classes) == self.classes
+            found = inherit(self.architecture, self.weights, child, classifier=same, scores=self.scores)
         except UserError as error:
             raise UserError(f"--init {self.name}: {error}") from None
         return _renormalised(found, (self.mean, self.std), (mean, std))
@@ -91,7 +94,10 @@ def load_parent(reference: str | Path) -> Parent:
         )
     saved = load_trained(path)
     architecture = Architecture.from_dict(saved.architecture, str(path))
-    return Parent(str(reference), architecture, saved.weights, tuple(saved.classes), saved.mean, saved.std)
+    scores = {name: torch.tensor(values) for name, values in saved.extra.get("supernet", {}).get("scores", {}).items()}
+    return Parent(
+        str(reference), architecture, saved.weights, tuple(saved.classes), saved.mean, saved.std, scores or None
+    )
 
 
 def begin(trainer: Trainer, parent: Parent, architecture: Architecture, seed: int) -> Initialised:

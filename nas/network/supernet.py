@@ -1,0 +1,93 @@
+"""One network that holds smaller ones of its family: a member runs on slices of its weights.
+
+A member has no layers of its own. Its document is built without weights, and called with those that it inherits
+(:func:`nas.network.inherit.inherit`), which are differentiable in the supernet's; so what a member computes in the
+supernet is what the built member with inherited weights computes.
+
+Sources: Cai et al., "Once-for-All: Train One Network and Specialize it for Efficient Deployment", 2020; Yu et al.,
+"BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models", 2020.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nas.architecture.document import Architecture
+from nas.errors import UserError
+from nas.network.build import Network, build, skeleton
+from nas.network.importance import Scores, importance
+from nas.network.inherit import HEADLESS, inherit
+
+
+def build_largest(architecture: Architecture, num_classes: int) -> Network:
+    """Build a supernet's network with fresh weights, with a second classifier for members that have no head."""
+    network = build(architecture, num_classes)
+    if architecture.head_channels:
+        *_, last = architecture.blocks()
+        classifier = nn.Linear(last.out_channels, num_classes)
+        nn.init.normal_(classifier.weight, std=0.01)
+        nn.init.zeros_(classifier.bias)
+        network.add_module(HEADLESS, classifier)
+    return network
+
+
+class Supernet(nn.Module):
+    """The largest network of a family, which runs any member.
+
+    Shapes: (N, C, R, R) images -> (N, num_classes) logits; images of another side than the member's are resized.
+
+    Args:
+        architecture: the largest network's document.
+        network: as :func:`build_largest` makes it.
+        num_classes: outputs of the last layer.
+        scores: which channels of each group members keep, the highest first; by default those that matter most by the
+            weights as they are now. They stay as they are while the weights change, so that a member stays a member.
+    """
+
+    def __init__(
+        self, architecture: Architecture, network: Network, num_classes: int, *, scores: Scores | None = None
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.num_classes = num_classes
+        self.network = network
+        self.scores = scores or importance(architecture, network, network.state_dict())
+
+    def weights_of(self, member: Architecture) -> dict[str, Tensor]:
+        """Slice a member's state dict, differentiable in the supernet's parameters.
+
+        Raises:
+            UserError: it is no member; the line names the stage and the field.
+        """
+        return self._slice(member, {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())})
+
+    def forward(self, x: Tensor, member: Architecture) -> Tensor:
+        side = member.input.resolution
+        if x.shape[-1] != side:
+            x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
+        layers = skeleton(member, self.num_classes).train(self.training)
+        return functional_call(layers, self.weights_of(member), (x,), strict=True)
+
+    def built(self, member: Architecture) -> nn.Module:
+        """Build a member with inherited weights, on the CPU; its BatchNorm needs recalibration."""
+        with torch.random.fork_rng(devices=[]):  # its fresh weights are drawn for nothing
+            network = build(member, self.num_classes)
+        network.load_state_dict({name: tensor.detach().cpu() for name, tensor in self.weights_of(member).items()})
+        return network
+
+    def check(self, member: Architecture) -> None:
+        """Check that a network is a member, at little cost.
+
+        Raises:
+            UserError: it is none; the line names the stage and the field.
+        """
+        self._slice(member, {name: tensor.to("meta") for name, tensor in self.network.state_dict().items()})
+
+    def _slice(self, member: Architecture, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        sliced = inherit(self.architecture, weights, member, scores=self.scores)
+        if missing := skeleton(member, self.num_classes).state_dict().keys() - sliced.keys():
+            raise UserError(f"{member.name}: its {min(missing)} is no slice of {self.architecture.name}")
+        return sliced

@@ -1,0 +1,103 @@
+"""A space's supernet: members on slices of its weights, their training, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import nas
+from nas.architecture.space import Space
+from nas.errors import UserError
+from nas.network.build import build
+from nas.training.data import load_dataset
+from nas.training.members import largest, smallest
+from nas.training.recipe import RECIPES
+from nas.training.supernet import SupernetTrainer, TrainedSupernet, new_supernet
+
+STAGES = {
+    "inverted_residual": "expansion: {choice: [1, 3]}, kernels: {choice: [[3], [3, 5]]}, se_ratio: {choice: [0, 0.25]}",
+    "bottleneck": "expansion: {choice: [0.25, 0.5]}, kernels: {choice: [[3], [5]]}, experts: {choice: [1, 2]}",
+    "depthwise_separable": "kernels: {choice: [[3], [3, 5]]}, combine: {choice: [add, concat]}",
+    "conv": "kernel: {choice: [1, 3]}",
+    "fire": "",
+}
+
+
+def space_of(block: str, options: str) -> Space:
+    more = f", {options}" if options else ""
+    return Space(
+        yaml.safe_load(f"""
+name: tiny
+input: {{channels: 1, resolution: 8}}
+width: {{choice: [0.5, 1.0]}}
+stem: {{channels: 16}}
+stages:
+  - {{block: {block}, channels: 16, repeats: {{choice: [1, 2]}}{more}}}
+  - {{block: {block}, channels: 32, stride: 2{more}}}
+head: {{channels: {{choice: [0, 24]}}}}
+""")
+    )
+
+
+TINY = space_of("inverted_residual", STAGES["inverted_residual"])
+
+
+@pytest.mark.parametrize("block", STAGES)
+def test_a_member_computes_what_the_built_network_with_its_weights_does(block):
+    space = space_of(block, STAGES[block])
+    torch.manual_seed(0)
+    supernet = new_supernet(space, 3).eval()
+    images, rng = torch.randn(4, 1, 8, 8), np.random.default_rng(0)
+    for _ in range(6):
+        member = space.sample(rng)
+        built = build(member, 3)
+        built.load_state_dict(supernet.weights_of(member))
+        assert torch.allclose(supernet(images, member), built.eval()(images), atol=1e-5)
+    whole = supernet.network(images)
+    assert torch.allclose(supernet(images, largest(space)), whole, atol=1e-5)
+
+
+def test_a_member_trains_the_channels_that_it_has_and_no_others():
+    torch.manual_seed(0)
+    supernet = new_supernet(TINY, 3).train()
+    member = smallest(TINY)
+    supernet(torch.randn(8, 1, 8, 8), member).square().sum().backward()
+    gradient = supernet.network.stem[0].weight.grad
+    trained = gradient.flatten(1).abs().sum(1) > 0
+    assert int(trained.sum()) == member.stem_channels == 8
+    assert supernet.network.head[0].weight.grad is None  # the smallest has no head
+
+
+def test_the_largest_and_the_smallest_are_extreme_in_every_choice():
+    params = [nas.cost(TINY.sample(seed), 3).params for seed in range(50)]
+    assert nas.cost(largest(TINY), 3).params >= max(params)
+    assert nas.cost(smallest(TINY), 3).params <= min(params)
+
+
+@pytest.mark.slow
+def test_training_teaches_large_and_small_members_and_goes_on_bit_for_bit():
+    data = load_dataset("digits", train_size=400)
+    recipe = RECIPES["search"].for_images(len(data.train), epochs=2)
+    images = data.for_network(1, 8, "cpu")
+    trainer = SupernetTrainer(TINY, images, recipe, seed=1)
+    trainer.run_epoch()
+    state = trainer.state_dict()
+    *_, last = trainer.epochs()
+    again = SupernetTrainer(TINY, images, recipe, seed=1)
+    again.load_state_dict(state)
+    *_, repeated = again.epochs()
+    assert repeated.validation_accuracy == last.validation_accuracy > 0.3
+    pairs = zip(again.network.parameters(), trainer.network.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+    trained = TrainedSupernet(trainer.supernet, data)
+    assert trained.judge(smallest(TINY)).accuracy > 0.2  # ten classes
+
+
+def test_what_is_no_member_is_refused_in_one_line():
+    supernet = new_supernet(TINY, 3)
+    wide = nas.Architecture.from_dict({**largest(TINY).to_dict(), "width": 2.0})
+    with pytest.raises(UserError, match=r"stem\.channels: 32 channels, the parent has 16"):
+        supernet.weights_of(wide)
+    other = space_of("conv", STAGES["conv"]).sample(0)
+    with pytest.raises(UserError, match=r"stages\[0\]\.block"):
+        supernet.weights_of(other)
