@@ -73,6 +73,7 @@ def test_a_search_trains_what_the_supernet_judged_and_another_takes_its_supernet
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_a_supernet_that_cannot_be_is_refused_before_anything_is_written(space: Path, tmp_path: Path) -> None:
     trained = nas.train("han-e", dataset="digits", epochs=1, train_size=100, resolution=8, out=tmp_path / "alone")
     assert trained is not None
