@@ -30,7 +30,7 @@ from nas.driver.stopping import first_rung
 from nas.errors import UserError
 from nas.export.command import export as export
 from nas.export.fine_tuning import with_shipped
-from nas.export.judging import judge_file, judge_shipped
+from nas.export.judging import check_ships, judge_file, judge_shipped
 from nas.export.opening import ENDINGS
 from nas.export.predict import predict as predict
 from nas.files import fresh_folder as fresh_folder
@@ -261,7 +261,7 @@ def evaluate(
         raise UserError(f"{path}: is what ships already; leave --target {target} out, or give the checkpoint")
     wanted = target_named(target) if target is not None else None
     if wanted is not None:
-        wanted.require()
+        check_ships(wanted, path)
     place = "cpu" if path.suffix in ENDINGS else choose_device(device)
     architecture, images, found = judge_file(path, dataset=dataset, data_dir=data_dir, device=place)
     there: dict[str, Any] = {}

@@ -39,6 +39,14 @@ def test_a_network_that_cannot_ship_is_refused_at_once(tmp_path):
     with pytest.raises(UserError, match=rf"^kuo-se-condconv: {EXPERTS}"):
         nas.train("kuo-se-condconv", target="litert-int8", out=tmp_path / "out")
     assert not list(tmp_path.iterdir())
+    stage = {"block": "inverted_residual", "channels": 8, "experts": 2}
+    network = nas.Architecture.from_dict(
+        {"name": "mixed", "input": {"channels": 1, "resolution": 8}, "stem": {"channels": 8}, "stages": [stage]}
+    )
+    model = nas.train(network, epochs=1, train_size=200, out=tmp_path / "mixed").model
+    for command in (nas.evaluate, export):
+        with pytest.raises(UserError, match=rf"^mixed: {EXPERTS}"):
+            command(model, target="litert-int8", dataset="stl10", data_dir=tmp_path / "none")  # not even looked for
 
 
 def test_a_missing_extra_is_named_before_anything_begins(trained, tmp_path, monkeypatch):
