@@ -77,7 +77,7 @@ def test_a_part_that_lacks_a_package_leaves_the_others_alone(tmp_path):
     assert "precision auto" in printed
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 def test_the_dry_run_goes_through_every_part(tmp_path):
     printed = dry_run(tmp_path, "--minutes", "12")
     found = {part: figures(tmp_path, part) for part in PARTS}
