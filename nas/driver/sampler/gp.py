@@ -125,6 +125,12 @@ def square_distance(a: Array, b: Array) -> Array:
     return np.asarray(np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2.0 * a @ b.T, 0.0))
 
 
+def _same(a: Features, b: Features) -> Array:
+    """Return 1 where two points are one, shape (len(a), len(b)); else 0."""
+    distance = square_distance(a.embedding, b.embedding) + square_distance(a.costs, b.costs)
+    return (distance < 1e-9).astype(np.float64)
+
+
 def fit_hyperparameters(
     features: Features, targets: Array, extra: Array, group: IntArray, start: Array | None = None, iterations: int = 30
 ) -> tuple[Array, float]:
@@ -226,12 +232,17 @@ class GaussianProcess:
         """Standard deviation of one observation, in units of the targets."""
         return float(np.sqrt(self._strengths[_NOISE]))
 
-    def sample(self, features: Features, draws: int, rng: np.random.Generator) -> Array:
-        """Draw the noise-free function at some points together, shape (draws, points)."""
-        projected = self._projected(features)
-        cross = self._kernel(self._features, projected)
+    def sample(self, features: Features, draws: int, rng: np.random.Generator, own: float = 0.0) -> Array:
+        """Draw the noise-free function at some points together, shape (draws, points).
+
+        Args:
+            own: Share of the noise's variance that is no noise, but a point's own deviation from the model.
+        """
+        projected, own_variance = self._projected(features), own * self._strengths[_NOISE]
+        cross = self._kernel(self._features, projected) + own_variance * _same(self._features, projected)
         solved = solve_triangular(self._lower, cross, lower=True, check_finite=False)
-        covariance = self._kernel(projected, projected) - solved.T @ solved
+        prior = self._kernel(projected, projected) + own_variance * _same(projected, projected)
+        covariance = prior - solved.T @ solved
         values, vectors = np.linalg.eigh(covariance)  # it is singular where points are equal
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         return np.asarray(self._alpha @ cross + rng.standard_normal((draws, len(features))) @ root.T)

@@ -62,7 +62,7 @@ _LEAST_POOL = 16
 
 
 @functools.cache
-def _blas() -> ThreadpoolController:
+def blas() -> ThreadpoolController:
     """Find the process's linear algebra libraries; that takes milliseconds, limiting them microseconds."""
     return ThreadpoolController()
 
@@ -197,7 +197,7 @@ class KnownCostSampler(BaseSampler):
         rng = np.random.default_rng([self._seed, trial.number])
         # The matrices are small: with a second thread a proposal takes four times as long (83 against 19 ms per trial
         # over 1,000 trials of 29 parameters on two cores), and the cores belong to the trainings.
-        with _blas().limit(limits=1, user_api="blas"):
+        with blas().limit(limits=1, user_api="blas"):
             try:
                 row = propose(problem, trials, rng)
                 self._is_exhausted = False

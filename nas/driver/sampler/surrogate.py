@@ -149,9 +149,9 @@ class Surrogate:
         mean, std = self.process.predict(self.fit.standardised(features))
         return Posterior(self.scale.mean + self.scale.std * mean, self.scale.std * std, self.scale.shift)
 
-    def sample(self, features: Features, draws: int, rng: np.random.Generator) -> Array:
-        """Draw the noise-free objective at some points together, shape (draws, points)."""
-        return self.scale.backward(self.process.sample(self.fit.standardised(features), draws, rng))
+    def sample(self, features: Features, draws: int, rng: np.random.Generator, own: float = 0.0) -> Array:
+        """Draw the noise-free objective at some points together, shape (draws, points); `own` as of the process."""
+        return self.scale.backward(self.process.sample(self.fit.standardised(features), draws, rng, own))
 
     def noise_at(self, values: Array) -> Array:
         """Return the fitted standard deviation of one observation where the objective has these values."""
