@@ -16,6 +16,7 @@ import argparse
 import itertools
 import sys
 import warnings
+from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -51,18 +52,14 @@ def searched(table: Table, seed: int, trials: int, images: int) -> tuple[list[Re
         true.append([error - 1, log_params])
         study.tell(trial, [1 - told[-1][0], float(log_params)])
     seen = np.array(told) * [-1, 1]
-    empty = dict.fromkeys(("architecture", "balanced_accuracy", "fp32_accuracy", "twin", "started", "finished"))
-    empty |= {"state": "complete", "reason": "", "reached": {}, "curve": [{}], "untrained": False, "confirmed": {}}
+    empty = dict.fromkeys(item.name for item in fields(Record)) | {"state": "complete", "curve": [{}], "confirmed": {}}
     empty |= {"origin": "", "beside": ""}
     places = zip(study.trials, told, pareto.front_mask(seen), strict=True)
     records = [
         Record(
-            number=trial.number,
-            accuracy=accuracy,
-            costs={"params": params},
-            params=trial.params,
-            on_front=bool(on_front),
-            **cast(dict[str, Any], empty),
+            **cast(dict[str, Any], empty)
+            | {"number": trial.number, "params": trial.params, "on_front": bool(on_front)}
+            | {"accuracy": accuracy, "costs": {"params": params}}
         )
         for trial, (accuracy, params), on_front in places
     ]

@@ -1,6 +1,7 @@
 """What a search believes of its accuracies, against a truth that it does not see."""
 
 import itertools
+from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,9 +20,8 @@ OBJECTIVES = parse_objectives("accuracy,params")
 
 
 def record(number, params, accuracy, cost, on_front, **changed):
-    known = dict.fromkeys(("architecture", "balanced_accuracy", "twin", "started", "finished"))
+    known = dict.fromkeys(item.name for item in fields(Record) if item.name != "number")
     known |= {"state": "complete", "reason": "", "curve": [{}], "untrained": False, "confirmed": {}, "origin": ""}
-    known |= {"fp32_accuracy": None, "reached": {}}
     known |= {"beside": "", "params": params, "costs": {"params": cost}, "accuracy": accuracy, "on_front": on_front}
     return Record(number=number, **known | changed)
 
