@@ -165,6 +165,8 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         check_hours(self.hours)
+        if self.hours is not None and self.evaluator == "supernet":
+            raise UserError("hours: not with the evaluator supernet, whose training takes its own time; give trials")
 
     @property
     def budget(self) -> dict[str, int]:
