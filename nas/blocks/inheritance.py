@@ -312,7 +312,7 @@ def _dense(kernels: Tensor, groups: int) -> Tensor:
     experts, outs, ins, *sides = kernels.shape
     dense = kernels.new_zeros(experts, groups, outs // groups, groups, ins, *sides)
     place = torch.arange(groups)
-    dense[:, place, :, place] = kernels.view(experts, groups, outs // groups, ins, *sides).movedim(1, 0)
+    dense[:, place, :, place] = kernels.reshape(experts, groups, outs // groups, ins, *sides).movedim(1, 0)
     return dense.view(experts, outs, groups * ins, *sides)
 
 
@@ -322,5 +322,5 @@ def _grouped(kernels: Tensor, groups: int) -> Tensor:
         return kernels
     experts, outs, ins, *sides = kernels.shape
     place = torch.arange(groups)
-    blocks = kernels.view(experts, groups, outs // groups, groups, ins // groups, *sides)[:, place, :, place]
+    blocks = kernels.reshape(experts, groups, outs // groups, groups, ins // groups, *sides)[:, place, :, place]
     return blocks.movedim(0, 1).reshape(experts, outs, ins // groups, *sides)
