@@ -21,6 +21,7 @@ from nas.export.command import Exported, export
 from nas.export.litert import Session, litert_bytes, litert_int8_bytes, to_litert
 from nas.export.opening import open_exported
 from nas.export.predict import predict
+from nas.network.tflite_file import operators
 from nas.training.data import load_dataset
 from nas.training.session import Trained
 
@@ -36,6 +37,13 @@ NETWORKS = {
         activation="hard_swish",
         stem={"channels": 8, "kernel": 5, "pool": "max"},
         head={"channels": 24, "classifier": "conv"},
+    ),
+    "same_upper": nas.Architecture.from_dict(
+        {
+            **nas.load("efficientnet-lite0").to_dict(),
+            "width": 0.25,
+            "input": {"channels": 3, "resolution": 32},
+        }
     ),
 }
 """Every block kind but conditional convolutions; each conversion takes seconds."""
@@ -103,6 +111,8 @@ def test_tflite_gives_the_networks_logits(name, runtime, tmp_path):
     logits = run(runtime(str(tmp_path / "a.tflite")), images.permute(0, 2, 3, 1).contiguous().numpy())
     torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
     assert shipped.difference < 1e-4
+    if name == "same_upper":  # which is the runtime's own: no node of its own
+        assert "PAD" not in operators((tmp_path / "a.tflite").read_bytes())
     assert shipped.size == (tmp_path / "a.tflite").stat().st_size
     model, read = open_exported(tmp_path / "a.tflite")
     assert (read.architecture.id, read.classes, read.mean) == (architecture.id, card.classes, card.mean)
