@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.training.mapped import MappedPixels, Pixels, joined_pixels
+from nas.training.mapped import Pixels, joined_pixels, taken
 
 FILE = np.dtype(
     [
@@ -46,10 +46,7 @@ class Images:
     def take(self, indices: Tensor) -> Images:
         """The images at `indices` (int64, 1-D), or where they (bool, (N,)) are true; as a copy of those in memory."""
         files = None if self.files is None else self.files[indices.numpy()]
-        images = self.images
-        return Images(
-            images.take(indices) if isinstance(images, MappedPixels) else images[indices], self.labels[indices], files
-        )
+        return Images(taken(self.images, indices), self.labels[indices], files)
 
     def to(self, device: torch.device | str) -> Images:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))

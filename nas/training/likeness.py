@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.training.mapped import Pixels
+from nas.training.mapped import Pixels, taken
 
-_CHUNK = 256  # images at once: bounds the memory for intermediate results
+_CHUNK = 64  # images at once: bounds the memory for intermediate results
 _BITS, _LEVELS, _FLAT = 3, 4.0, 8.0
 _WINDOW = 6
 _SAMPLE, _SIDE = 1500, 16
@@ -89,7 +89,7 @@ def mirrored_classes(images: Pixels, labels: Tensor) -> tuple[int, int] | None:
     """
     if len(labels) > _SAMPLE:
         chosen = torch.linspace(0, len(labels) - 1, _SAMPLE).long()
-        images, labels = images[chosen], labels[chosen]
+        images, labels = taken(images, chosen), labels[chosen]
     thumbnails = gray_thumbnails(images, _SIDE, _SIDE)
     plain = _standardised(thumbnails)
     turned = _standardised(thumbnails.flip(2))

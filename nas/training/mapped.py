@@ -139,6 +139,11 @@ def in_format(pixels: Pixels, channels: int, resolution: int, most: int = MOST_C
     return MappedPixels(file, pixels.rows)
 
 
+def taken(pixels: Pixels, indices: Tensor) -> Pixels:
+    """Return the images at `indices` (int64), or where they (bool, (N,)) are true; of those in memory a copy."""
+    return pixels.take(indices) if isinstance(pixels, MappedPixels) else pixels[indices]
+
+
 def joined_pixels(parts: Sequence[Pixels]) -> Pixels:
     """Return the images of several parts of one data set, one part after the other."""
     first = parts[0]

@@ -43,7 +43,8 @@ def photo_strength(params: int | None) -> float:
     """Return the strength of the augmentation for a network of so many parameters; None: full.
 
     A small network has no weights to spare for what its augmentation made up. So it grows with the logarithm of the
-    parameters, from `WEAKEST` at 25,000 (100 kB) and fewer to 1 at a million (4 MB) and more.
+    parameters, from `WEAKEST` at 25,000 (100 kB) and fewer to 1 at a million (4 MB) and more. Chosen, not measured:
+    `benchmarks/augmentation.py` compares strengths.
     """
     if params is None:
         return 1.0

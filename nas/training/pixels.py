@@ -8,7 +8,7 @@ import torch
 
 from nas.training.mapped import Pixels, chunks
 
-_CHUNK = 256  # images counted at once: bounds the memory for intermediate results
+_CHUNK = 64  # images counted at once: bounds the memory for intermediate results
 
 
 def channel_statistics(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
