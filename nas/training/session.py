@@ -146,6 +146,8 @@ def train(
     evaluator = TrainingEvaluator(dataset, recipe, device=device)
     trainer = evaluator.trainer(architecture, seed, compile=compile, ranks=ranks, teacher=teacher)
     taught = {} if trainer.teacher is None else {"teacher": trainer.teacher.name}
+    if trainer.teacher is not None:
+        log.info("learning from %s beside the labels", trainer.teacher.name)
     if device != "cpu" or ranks.count > 1:
         threads = torch.get_num_threads()
     elif threads is None and resume:  # another number than it began with would round differently

@@ -124,6 +124,7 @@ def test_changed_images_are_decoded_again(photos: Path) -> None:
 
 
 def _load_counting(photos: Path, decoded: multiprocessing.Queue[int]) -> None:
+    torch.set_num_threads(1)  # threads do not survive a fork
     count = 0
     plain = reading_folders.decode_file
 
@@ -141,7 +142,7 @@ def _load_counting(photos: Path, decoded: multiprocessing.Queue[int]) -> None:
 def test_of_two_processes_one_decodes(photos: Path) -> None:
     context = multiprocessing.get_context("fork")
     decoded: multiprocessing.Queue[int] = context.Queue()
-    processes = [context.Process(target=_load_counting, args=(photos, decoded)) for _ in range(2)]
+    processes = [context.Process(target=_load_counting, args=(photos, decoded), daemon=True) for _ in range(2)]
     for process in processes:
         process.start()
     assert sorted(decoded.get(timeout=60) for _ in processes) == [0, 60]
