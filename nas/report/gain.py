@@ -191,7 +191,7 @@ def sentences(run: Run) -> list[str]:
     found = gain(run)
     if found is None:
         return [
-            f"No network found is as dear or as accurate as the cheapest of {named.removeprefix('the line of ')}: "
+            f"No network found is as costly or as accurate as the cheapest of {named.removeprefix('the line of ')}: "
             "what the search gained over them cannot be said."
         ]
     noun = OBJECTIVES[found.key].title

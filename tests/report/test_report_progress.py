@@ -172,7 +172,7 @@ def test_confirmed_accuracies_stand_against_those_of_the_search(run: Run) -> Non
     )
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", sorted(FIGURES.keys() - {"supernet"}))  # this run's networks were trained one by one
 def test_figures_for_notebooks(run: Run, name: str) -> None:
     made = figure(run, name)
     assert isinstance(made, go.Figure)
