@@ -139,7 +139,7 @@ def parent_for(asked: Path | str | None, space: Space) -> str | None:
     Raises:
         UserError: the one that was asked for cannot be read, or the space's largest network does not fit it.
     """
-    if str(asked) == "none":
+    if str(asked) == "none" or (asked is None and max(space.resolutions) < PHOTO_SIDE):
         return None
     names = space.parameters_by_name
     smallest = {name: parameter.values[0] for name, parameter in names.items()}
@@ -148,8 +148,7 @@ def parent_for(asked: Path | str | None, space: Space) -> str | None:
         return cost(space.architecture({**smallest, name: value}), 10).params
 
     largest = {name: max(parameter.values, key=functools.partial(params, name)) for name, parameter in names.items()}
-    photos = max(space.resolutions) >= PHOTO_SIDE
-    return fitting_parent(None if asked is None else str(asked), space.architecture(largest), photos=photos)
+    return fitting_parent(None if asked is None else str(asked), space.architecture(largest))
 
 
 def fit_space(space: Space, dataset: Dataset, resolution: int | None = None) -> Space:

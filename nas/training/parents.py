@@ -159,14 +159,13 @@ def first_parent(asked: Path | str | None, searched: str | None, architecture: A
         return None
 
 
-def fitting_parent(asked: str | None, largest: Architecture, *, photos: bool = True) -> str | None:
+def fitting_parent(asked: str | None, largest: Architecture) -> str | None:
     """Choose the parent that networks begin with.
 
     Args:
         asked: a parent, which is checked; ``none``; or ``auto``, a published one whose weights are at hand and of whose
-            family the networks are. None: ``auto`` for photos, else ``none``.
+            family the networks are. None: ``auto``, but silent where there is none.
         largest: the largest of the networks.
-        photos: the networks are for photos.
 
     Returns:
         The parent's name or absolute path; None: fresh weights.
@@ -174,8 +173,6 @@ def fitting_parent(asked: str | None, largest: Architecture, *, photos: bool = T
     Raises:
         UserError: the parent cannot be read, or the largest network does not fit it.
     """
-    if asked == "none" or (asked is None and not photos):
-        return None
     if asked not in (None, "auto"):
         parent = load_parent(asked)
         parent.begin(largest, parent.classes, parent.mean, parent.std)
