@@ -163,7 +163,7 @@ def fitting_parent(asked: str | None, largest: Architecture) -> str | None:
     """Choose the parent that networks begin with.
 
     Args:
-        asked: a parent, which is checked; ``none``; or ``auto``, a published one whose weights are at hand and of whose
+        asked: a parent, which is checked; or ``auto``, a published one whose weights are at hand and of whose
             family the networks are. None: ``auto``, but silent where there is none.
         largest: the largest of the networks.
 
