@@ -225,6 +225,8 @@ def sentences(run: Run) -> list[str]:
 
 def _times(times: Estimate, words: Words) -> str:
     """Say ``2.1 times smaller at equal accuracy (1.5 to 3.0)``, or the other way round where it is larger."""
+    if times.value < 1 and times.low == times.high:  # in every draw less accurate than where the line begins
+        return f"at least {1 / times.value:.1f} times {words.worse} at equal accuracy"
     if times.value < 1:
         times, word = Estimate(1 / times.value, 1 / times.high, 1 / times.low), words.worse
     else:

@@ -73,7 +73,7 @@ def test_what_chance_explains_is_called_nothing_and_a_loss_a_loss(run: Run) -> N
     spread = np.sqrt(errors[0] ** 2 + (errors[1] ** 2 + errors[2] ** 2) / 4)
     assert found.points.high - found.points.low == pytest.approx(2 * 1.96 * spread, rel=0.15)
     worse = sentences(made(run, *line, ("", 0.60, 2e6, {})))
-    assert "the search fell short: −" in worse[0] and "times larger at equal accuracy" in worse[0]
+    assert "the search fell short: −" in worse[0] and "at least 2.0 times larger at equal accuracy;" in worse[0]
 
 
 def test_what_the_line_does_not_reach_is_not_compared(run: Run) -> None:
