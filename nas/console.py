@@ -47,8 +47,11 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
     int8 = ["fp32"] if run.settings.parsed_target.int8 else []
     judged = [f"{part}, int8" if int8 else part for part in ("Validation", "Test")]
     memory = ["Memory"] if any("memory" in record.costs for record in front) else []
-    titles = (*balanced, judged[0], *int8, judged[1], *int8, "Size", *memory, "MACs", *columns)
+    macs = [] if columns else ["MACs"]
+    titles = (*balanced, judged[0], *int8, judged[1], *int8, "Size", *memory, *macs, *columns)
     table = _table("", "Network", *titles, "Belongs", "")
+    # Accuracy, size and latency with their intervals fit into 80 columns, names whole.
+    table.padding, table.columns[1].no_wrap = (0, 1, 0, 0), True
     validation, tests = run.data.get("validation"), run.data.get("test")
     for rank, record in enumerate(front, 1):
         test = record.confirmed.get("test_accuracy")
@@ -62,7 +65,7 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
             *(percent(record.confirmed.get("fp32_test_accuracy"), tests) for _ in int8),
             show("size", measured_or_predicted(record, "size")),
             *(show("memory", measured_or_predicted(record, "memory")) for _ in memory),
-            show("macs", record.costs["macs"]),
+            *(show("macs", record.costs["macs"]) for _ in macs),
             *(
                 three_digits(value) if (value := latencies[record.number].get(key)) is not None else "-"
                 for key in columns.values()

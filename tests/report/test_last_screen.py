@@ -9,12 +9,13 @@ from studies import invented_run
 
 from nas.console import print_run
 from nas.driver.run import Run
+from nas.report.points import shown_name
 from nas.terminal import Terminal
 
 
-def screen_of(run: Run) -> str:
+def screen_of(run: Run, width: int = 200) -> str:
     text = io.StringIO()
-    print_run(Terminal(file=text, width=200), run, Path("report.html"))
+    print_run(Terminal(file=text, width=width), run, Path("report.html"))
     return text.getvalue()
 
 
@@ -44,6 +45,14 @@ def test_latencies_are_called_measured_or_predicted(run: Run) -> None:
     none.records = [replace(record, confirmed={}) for record in run.records]
     assert column(none, "ms, predicted") == predicted
     assert "measured" not in screen_of(none)
+
+
+def test_names_and_titles_are_whole_in_80_columns(run: Run) -> None:
+    text = screen_of(run, width=80)
+    table = text[text.index("found by the search") :]
+    assert {"Network", "Validation", "Test", "Size", "measured", "Belongs"} <= set(table.split())
+    for record in run.front_records:
+        assert shown_name(run, record) in table.split()
 
 
 def test_no_column_for_latencies_that_nobody_asked_for() -> None:
