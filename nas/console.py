@@ -45,10 +45,9 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
     # The front is in its order where it is what was searched for.
     balanced = ["Balanced"] if any(objective.name == "balanced_accuracy" for objective in run.objectives) else []
     int8 = ["fp32"] if run.settings.parsed_target.int8 else []
-    judged = [f"{part}, int8" if int8 else part for part in ("Validation", "Test")]
     memory = ["Memory"] if any("memory" in record.costs for record in front) else []
-    macs = [] if columns else ["MACs"]
-    titles = (*balanced, judged[0], *int8, judged[1], *int8, "Size", *memory, *macs, *columns)
+    macs = [] if columns or memory else ["MACs"]
+    titles = (*balanced, "Validation", *int8, "Test", *int8, "Size", *memory, *macs, *columns)
     table = _table("", "Network", *titles, "Belongs", "")
     # Accuracy, size and latency with their intervals fit into 80 columns, names whole.
     table.padding, table.columns[1].no_wrap = (0, 1, 0, 0), True
@@ -77,6 +76,8 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
     networks = f"{counted(len(front), 'network')} {'is' if len(front) == 1 else 'are'}"
     console.print(f"\n{networks} on the front, {found} of them found by the search:")
     console.print(table)
+    if int8:
+        console.print("Accuracies are those of the int8 network, beside them the fp32 one's.")
     console.print("In brackets 95 % intervals, as counts of images; last, how likely it is to belong on the front.")
     for sentence in (*over_limits(run), *references(run), *gain.sentences(run)):
         console.print(sentence)
