@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from optuna.samplers import BaseSampler
+
 from nas.architecture.catalogue import load as load_network
 from nas.architecture.document import Architecture
-from nas.architecture.space import Space, Value
+from nas.architecture.space import Space
 from nas.costs.analytic import cost
 from nas.driver import references
 from nas.driver.limits import check_limits
 from nas.driver.options import DEFAULT_TRIALS, MOST_TRIALS, PHOTO_SPACE, SMALL_SPACE, SearchOptions
+from nas.driver.sampler.registry import make_sampler
 from nas.driver.settings import PUBLISHED, Settings
 from nas.driver.study import CostFunction
 from nas.errors import UserError
@@ -23,6 +26,7 @@ from nas.targets import TARGETS, Target
 from nas.targets.restrict import restricted
 from nas.training.data import FOLDER_PREFIX, Dataset, load_dataset, resplit
 from nas.training.folder import typical_side
+from nas.training.members import largest
 from nas.training.parents import fitting_parent
 from nas.training.recipe import PHOTO_SIDE
 
@@ -75,6 +79,18 @@ def prepare(settings: Settings, *, run: Path, dataset: Dataset | None) -> Prepar
     costs = cost_function(num_classes, predict, target)
     check_limits(space, limits, costs)
     return Prepared(dataset, space, costs, queue, table)
+
+
+def sampler_for(settings: Settings, prepared: Prepared) -> BaseSampler:
+    """Make the sampler that a search asks."""
+    return make_sampler(
+        settings.sampler,
+        space=prepared.space,
+        objectives=settings.parsed_objectives,
+        limits=settings.parsed_limits,
+        costs=prepared.costs,
+        seed=settings.seed,
+    )
 
 
 def check_latency(target: Target, settings: Settings) -> None:
@@ -141,14 +157,7 @@ def parent_for(asked: Path | str | None, space: Space) -> str | None:
     """
     if str(asked) == "none" or (asked is None and max(space.resolutions) < PHOTO_SIDE):
         return None
-    names = space.parameters_by_name
-    smallest = {name: parameter.values[0] for name, parameter in names.items()}
-
-    def params(name: str, value: Value) -> float:
-        return cost(space.architecture({**smallest, name: value}), 10).params
-
-    largest = {name: max(parameter.values, key=functools.partial(params, name)) for name, parameter in names.items()}
-    return fitting_parent(None if asked is None else str(asked), space.architecture(largest))
+    return fitting_parent(None if asked is None else str(asked), largest(space))
 
 
 def fit_space(space: Space, dataset: Dataset, resolution: int | None = None) -> Space:

@@ -21,10 +21,9 @@ from nas.driver.journal import RunJournal
 from nas.driver.locking import StudyLease, locked_folder
 from nas.driver.memory import too_large
 from nas.driver.options import MOST_TRIALS, Resources
-from nas.driver.prepare import LATENCY_FILE, Prepared, prepare
+from nas.driver.prepare import LATENCY_FILE, Prepared, prepare, sampler_for
 from nas.driver.run import Run
 from nas.driver.run_file import DATA_FILE, describe_data, describe_environment, read_run_file, write_run_file
-from nas.driver.sampler.registry import make_sampler
 from nas.driver.scheduler import Progress, Scheduler
 from nas.driver.settings import Settings
 from nas.driver.stopping import DominanceStopping
@@ -262,14 +261,7 @@ def _open_study(
         study = optuna.create_study(
             study_name=read_run_file(out)["study"],
             storage=open_storage(out, storage, journal=journal),
-            sampler=make_sampler(
-                settings.sampler,
-                space=prepared.space,
-                objectives=objectives,
-                limits=settings.parsed_limits,
-                costs=prepared.costs,
-                seed=settings.seed,
-            ),
+            sampler=sampler_for(settings, prepared),
             directions=["maximize" if objective.maximise else "minimize" for objective in objectives],
             load_if_exists=True,
         )

@@ -22,8 +22,7 @@ from nas import pareto
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
 from nas.driver.objectives import losses
-from nas.driver.prepare import Prepared
-from nas.driver.sampler.registry import make_sampler
+from nas.driver.prepare import Prepared, sampler_for
 from nas.driver.settings import Settings
 from nas.driver.study import SUPERNET_ACCURACY, SearchStudy, Spendable, curve_of, may_stand_on_front
 from nas.errors import UserError
@@ -109,14 +108,15 @@ def check_members(supernet: Space, space: Space, where: str) -> None:
 
 def train_supernet(settings: Settings, prepared: Prepared, file: Path) -> Iterator[Epoch]:
     """Train the space's supernet, or go on from its checkpoint; one item per epoch that was missing."""
+    state = load_checkpoint(file).trainer if file.exists() else {}
+    if state is None:  # trained to the end
+        return
     recipe = settings.parsed_recipe
     side, device = max(prepared.space.resolutions), "cuda" if torch.cuda.is_available() else "cpu"
     data = prepared.dataset.for_network(prepared.dataset.channels, side, device)
     trainer = SupernetTrainer(prepared.space, data, recipe, seed=settings.seed)
-    if file.exists() and (state := load_checkpoint(file).trainer) is not None:
+    if state:
         trainer.load_state_dict(state)
-    elif file.exists():
-        return
     describe = TrainingEvaluator(prepared.dataset, recipe)
     while not trainer.done:
         epoch = trainer.run_epoch()
@@ -183,16 +183,8 @@ def best_of(judged: Sequence[Judged], count: int) -> list[Judged]:
 def judged_by_supernet(settings: Settings, prepared: Prepared, study: SearchStudy, out: Path) -> list[Judged]:
     """Train the supernet, or take the user's, and let it judge members of the space."""
     trained = open_supernet(settings, prepared, out)
-    sampler = make_sampler(
-        settings.sampler,
-        space=prepared.space,
-        objectives=settings.parsed_objectives,
-        limits=settings.parsed_limits,
-        costs=prepared.costs,
-        seed=settings.seed,
-    )
     count = JUDGED_PER_TRIAL * settings.trials
-    return judge_members(study, trained, sampler, count, len(prepared.dataset.validation))
+    return judge_members(study, trained, sampler_for(settings, prepared), count, len(prepared.dataset.validation))
 
 
 def enqueue_probe(study: SearchStudy, judged: Sequence[Judged], trials: int) -> int:

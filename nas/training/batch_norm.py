@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,17 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> Non
         mean = weights @ torch.stack(means)
         variance = weights @ (torch.stack(variances) + (torch.stack(means) - mean).square())
         _set(norm, mean, variance * (values / (values - 1)))
+
+
+def recalibrate_on_images(
+    network: nn.Module, images: Tensor, normalise: Callable[[Tensor], Tensor], *, batch: int
+) -> None:
+    """Recalibrate on images (N, C, H, W) as they are stored, `batch` at a time; one that is left over is left out.
+
+    A single image has no statistics where its features have one pixel.
+    """
+    parts = torch.split(images, batch)
+    recalibrate_batch_norm(network, (normalise(part) for part in parts if len(part) > 1))
 
 
 @torch.no_grad()

@@ -327,12 +327,18 @@ class Trainer:
 
         Nothing here reads a value from the device, so that a CUDA graph can capture it.
         """
-        labels = self.dataset.train.labels[draws.order]
         images = prepare(self.dataset.train.images[draws.order], self._augmentation, draws, self._normalise)
+        self._sums += self._add_gradients(self._forward, images, draws)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _add_gradients(self, forward: Callable[[Tensor], Tensor], images: Tensor, draws: Draws) -> Tensor:
+        """Let a network judge a prepared batch, add the gradients of its loss, and return summed loss and hits."""
+        labels = self.dataset.train.labels[draws.order]
         sums = torch.zeros_like(self._sums)
         for part, own, other in zip(*(t.chunk(self._parts) for t in (images, labels, labels.flip(0))), strict=True):
             with mixed_precision(self.device, self._dtype):
-                logits = self._forward(part)
+                logits = forward(part)
                 taught = None if self.teacher is None else self.teacher(part)
             logits = logits.float()
             loss = self._loss(logits, own)
@@ -343,9 +349,7 @@ class Trainer:
                 loss = loss.lerp(soft, self.recipe.distill_weight)
             (loss / len(labels)).backward()  # type: ignore[no-untyped-call]
             sums += torch.stack((loss.detach(), (logits.detach().argmax(1) == own).sum()))
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._sums += sums
+        return sums
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         smoothing = self.recipe.label_smoothing

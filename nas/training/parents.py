@@ -21,11 +21,11 @@ from nas.architecture.catalogue import load
 from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.extras import require
-from nas.network.build import build
+from nas.network.build import skeleton
 from nas.network.importance import Scores
 from nas.network.inherit import check_fits, inherit
 from nas.training.augment import Normaliser
-from nas.training.batch_norm import recalibrate_batch_norm
+from nas.training.batch_norm import recalibrate_on_images
 from nas.training.checkpoint import load_trained
 from nas.training.loop import Trainer
 from nas.training.weights import Initialised
@@ -115,8 +115,7 @@ def begin(trainer: Trainer, parent: Parent, architecture: Architecture, seed: in
     normalise = Normaliser(data.mean, data.std, trainer.device)
     with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
         torch.manual_seed(seed)  # dropout draws from the global generator
-        parts = [order[start : start + _RECALIBRATING_BATCH] for start in range(0, len(order), _RECALIBRATING_BATCH)]
-        recalibrate_batch_norm(network, [normalise(data.train.images[part]) for part in parts if len(part) > 1])
+        recalibrate_on_images(network, data.train.images[order], normalise, batch=_RECALIBRATING_BATCH)
     trainer.evaluated_network.load_state_dict(network.state_dict())  # the average of the weights begins there too
     fresh = tuple(name for name in network.state_dict() if name not in given)
     return Initialised(Path(parent.name), loaded=tuple(given), fresh=fresh, unused=())
@@ -239,8 +238,7 @@ def _download_path() -> Path:
 
 def _in_order(architecture: Architecture, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Give another program's tensors our names: both have the same ones in the same order."""
-    with torch.device("meta"):
-        own = build(architecture, len(IMAGENET_CLASSES)).state_dict()
+    own = skeleton(architecture, len(IMAGENET_CLASSES)).state_dict()
     if [tensor.shape for tensor in own.values()] != [tensor.shape for tensor in tensors.values()]:
         raise UserError(f"{where}: its tensors are not those of {architecture.name}")
     return dict(zip(own, tensors.values(), strict=True))
