@@ -9,6 +9,7 @@ from nas.driver.confirmation import Confirmed, confirmed_networks, rank_correlat
 from nas.driver.prepare import LATENCY_FILE
 from nas.driver.run import Run
 from nas.errors import UserError
+from nas.export.fine_tuning import MOST_LOST
 from nas.latency import load_table
 from nas.report.points import Point, shown_name
 from nas.report.scatter import Figure
@@ -20,8 +21,6 @@ SYMBOLS = {"found": "circle", "own": "square", "published": "diamond"}
 LEAST_NETWORKS = 4
 """With fewer networks the order of two lists agrees or not by chance."""
 
-WORTH_TRAINING = 0.005
-"""A loss of accuracy by int8 that is worth a training for int8."""
 
 MOST_PAIRS = 6
 """A longer list of pairs is cut: nobody reads it."""
@@ -86,7 +85,7 @@ def _shipped(run: Run) -> list[str]:
     losses = [r.fp32_accuracy - (r.accuracy or 0.0) for r in run.records if r.fp32_accuracy is not None]
     if losses:
         worst = f", the worst {100 * max(losses):.1f} less" if max(losses) > 0 else ""
-        advice = "; nas train --qat trains for int8" if max(losses) > WORTH_TRAINING else ""
+        advice = "; nas train --qat trains for int8" if max(losses) > MOST_LOST else ""
         said.append(
             "Networks that were trained to the end are judged in int8, those that were stopped in fp32. In int8 "
             f"{counted(len(losses), 'network')} get on average {_lead(-fmean(losses))} of the validation images right "

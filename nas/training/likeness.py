@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.training.mapped import Pixels, taken
+from nas.training.mapped import Pixels, chunks, taken
 
 _CHUNK = 64  # images at once: bounds the memory for intermediate results
 _BITS, _LEVELS, _FLAT = 3, 4.0, 8.0
@@ -35,8 +35,7 @@ def pixel_hash(image: NDArray[np.uint8], size: NDArray[np.int32]) -> int:
 
 def gray_thumbnails(images: Pixels, height: int, width: int) -> Tensor:
     """Mean levels of the cells of a grid: uint8 (N, C, H, W) -> float32 (N, height, width)."""
-    parts = (images[first : first + _CHUNK] for first in range(0, len(images), _CHUNK))
-    cells = [F.adaptive_avg_pool2d(part.float().mean(1), (height, width)) for part in parts]
+    cells = [F.adaptive_avg_pool2d(part.float().mean(1), (height, width)) for part in chunks(images, _CHUNK)]
     return torch.cat(cells) if cells else torch.empty(0, height, width)
 
 

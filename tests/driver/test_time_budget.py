@@ -96,10 +96,7 @@ def test_what_became_slow_is_stopped(make_scheduler, tmp_path, small_space):  # 
 def test_a_front_is_confirmed_as_far_as_there_is_time(tmp_path):
     settings = Settings(space=SPACE, objectives=("accuracy", "size"), trials=3, confirm=3, confirm_epochs=2)
     search = runs.begin(tmp_path, settings)
-    for _ in range(3):
-        number = search.propose().number
-        search.record_epoch(number, runs.epoch(1, 0.5))
-        search.complete(number)
+    runs.complete(search, 3)
     records = to_evaluate(Run.open(tmp_path))
     clock, times = Clock(), TimeLeft(2)
     times.start(0, records[0].costs["macs"], asked=False)
