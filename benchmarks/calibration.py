@@ -23,7 +23,8 @@ from typing import Any, cast
 import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution
-from search_quality import TOPOLOGIES, Table, describe_machine, synthetic
+from search_quality import describe_machine
+from search_tables import TOPOLOGIES, Table, synthetic
 
 from nas import pareto
 from nas.architecture.space import Space

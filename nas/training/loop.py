@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.blocks.layers import channels_last_, use_training_variants
-from nas.errors import UserError
+from nas.errors import UserError, first_line
 from nas.network.fake_quantise import FakeQuantised
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.batch_norm import recalibrate_batch_norm, share_batch_norm
@@ -248,8 +248,7 @@ class Trainer:
             self._begin_steps()
             load_optimizer_state(self._optimizer, state["optimizer"])
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:  # UserError is a ValueError
-            reason = (str(error).splitlines() or [""])[0]
-            raise UserError(f"the saved training does not fit this one: {reason}") from error
+            raise UserError(f"the saved training does not fit this one: {first_line(error)}") from error
 
     def _keep_best(self, accuracy: float) -> bool:
         """Record the best epoch; with `restart_from_best`, go back to it at milestones and at the end: returns True."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -149,8 +149,7 @@ class Recipe:
         """
         if flip is None:
             return self
-        if flip not in FLIPS:
-            raise UserError(f"flip {flip!r}: allowed are {', '.join(FLIPS)}")
+        _check_word("flip", flip, FLIPS)
         mirrored: FlipMode = "random" if self.flip == "random" else "alternating"
         return replace(self, flip=mirrored if flip == "horizontal" else "none")
 
@@ -159,18 +158,20 @@ class Recipe:
 
         Raises `UserError` for another word.
         """
-        if weights not in (None, *get_args(ClassWeights)):
-            raise UserError(f"class weights {weights!r}: allowed are {', '.join(get_args(ClassWeights))}")
-        return self if weights is None else replace(self, class_weights=cast(ClassWeights, weights))
+        if weights is None:
+            return self
+        _check_word("class weights", weights, get_args(ClassWeights))
+        return replace(self, class_weights=cast(ClassWeights, weights))
 
     def with_augment(self, augment: str | None) -> Recipe:
         """Augment training images as ``small`` ones or as a ``photo``; None: as the recipe says.
 
         Raises `UserError` for another word.
         """
-        if augment not in (None, *get_args(Augment)):
-            raise UserError(f"augment {augment!r}: allowed are {', '.join(get_args(Augment))}")
-        return self if augment is None else replace(self, augment=cast(Augment, augment))
+        if augment is None:
+            return self
+        _check_word("augment", augment, get_args(Augment))
+        return replace(self, augment=cast(Augment, augment))
 
     def with_qat(self, asked: bool) -> Recipe:
         """Train the last epochs as int8 computes, where that is asked for: the recipe's own part of them, else 5%."""
@@ -274,6 +275,11 @@ class Recipe:
             mixup=self.mixup,
             photo=photo_strength(params) if augment == "photo" else 0.0,
         )
+
+
+def _check_word(option: str, word: str, allowed: Sequence[str]) -> None:
+    if word not in allowed:
+        raise UserError(f"{option} {word!r}: allowed are {', '.join(allowed)}")
 
 
 _SHORT = Recipe(optimizer="nag", lr=0.1, schedule="one_cycle", weight_decay=5e-4, batch_size=64, pad_mode="reflect")
