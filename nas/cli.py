@@ -57,8 +57,10 @@ def search(
     from nas.driver.prepare import default_space
 
     out = asked.get("out")
-    space = asked.get("space")  # without one, the kind of images says which
-    folder = resume or out or api.fresh_folder(Path(space or default_space(asked["dataset"])).stem, asked["dataset"])
+    if resume is None and "space" not in asked:
+        with log_to(console):
+            asked["space"] = default_space(asked["dataset"])
+    folder = resume or out or api.fresh_folder(Path(asked["space"]).stem, asked["dataset"])
 
     def again() -> str:
         begun = (folder / "run.yaml").exists()
