@@ -122,17 +122,24 @@ def begin(trainer: Trainer, parent: Parent, architecture: Architecture, seed: in
 
 
 def inherited(trainer: Trainer, init: Path | str, architecture: Architecture, seed: int) -> Initialised | None:
-    """Let a training begin with slices of a parent, as :func:`begin` does; None where a file holds no larger network.
+    """Let a training begin with slices of a parent, as :func:`begin` does; None where a file holds no larger network,
+    which one line says.
 
     Raises:
         UserError: a published parent does not fit, or cannot be had.
     """
     try:
-        return begin(trainer, load_parent(init), architecture, seed)
+        parent = load_parent(init)
+    except UserError:
+        if str(init) in PRETRAINED:
+            raise
+        return None  # another program's tensors may have the names of ours
+    try:
+        return begin(trainer, parent, architecture, seed)
     except UserError as error:
         if str(init) in PRETRAINED:
             raise
-        log.debug("%s", error)  # tensors of its may have the names of ours
+        log.info("no slices: %s; tensors of equal names and shapes are taken", error)
         return None
 
 
