@@ -14,19 +14,19 @@ from nas.architecture.space import Space
 from nas.costs.analytic import cost
 from nas.costs.compare import compare as compare_networks
 from nas.costs.profile import profile as profile_network
+from nas.driver.asked import settings_of
 from nas.driver.compared import networks_of
+from nas.driver.devices import search_devices as run_devices
 from nas.driver.display import progress_to
 from nas.driver.memory import memory_bytes, too_large
 from nas.driver.options import CHANGEABLE, SMALL_SPACE, ReproduceOptions, Resources, SearchOptions
-from nas.driver.prepare import default_space, fit_space, for_target, objectives_for, parent_for
 from nas.driver.reproduce import Reproduction
 from nas.driver.reproduce import reproduce as reproduce_table
 from nas.driver.run import Run
 from nas.driver.run_file import searched
 from nas.driver.scheduler import Progress
 from nas.driver.search import search as run_search
-from nas.driver.settings import Settings, check_published
-from nas.driver.stopping import first_rung
+from nas.driver.settings import check_published
 from nas.errors import UserError
 from nas.export.command import export as export
 from nas.export.fine_tuning import with_shipped
@@ -40,7 +40,7 @@ from nas.preprocessing import checked_fit
 from nas.report.page import write_data_page, write_judgement_page, write_report
 from nas.targets import on_target
 from nas.targets import target as target_named
-from nas.training.data import absolute, decoded_resolution, load_dataset
+from nas.training.data import absolute, load_dataset
 from nas.training.distributed import joined
 from nas.training.facts import describe
 from nas.training.loop import Epoch
@@ -49,7 +49,7 @@ from nas.training.origin import Origin, begun_training, check_same
 from nas.training.parents import first_parent
 from nas.training.per_class import judge
 from nas.training.pictures import MOST_ON_PAGE, samples
-from nas.training.recipe import Recipe, load_recipe, steps_per_epoch
+from nas.training.recipe import Recipe, load_recipe
 from nas.training.session import Trained
 from nas.training.session import train as train_network
 
@@ -71,55 +71,46 @@ def search(options: SearchOptions) -> Run:
         UserError: something given does not fit; nothing was written.
         nas.driver.search.SearchFailedError: trial after trial failed.
     """
+    if len(options.latency_tables) > 1:
+        raise UserError("several latency tables make a run each, which nas.api.search_devices returns")
+    (run,) = _search(options)
+    return run
+
+
+@keywords(SearchOptions, Architecture, Progress, Recipe, Space)
+def search_devices(options: SearchOptions) -> list[Run]:
+    """Search for several devices, one after the other; see :func:`nas.driver.devices.search_devices`.
+
+    Args:
+        resources: As of :func:`search`, like all options but `latency_table`: a sequence, a table per device.
+        progress: As of :func:`search`.
+        on_change: As of :func:`search`.
+        began: As of :func:`search`.
+
+    Returns:
+        A finished run per device, in the folder `out`.
+    """
+    return _search(options)
+
+
+def _search(options: SearchOptions) -> list[Run]:
+    """Search for the device that is asked for, or for each of several."""
     deadline = deadline_of(options.hours, options.began)
-    target = target_named(options.target)
-    space = for_target(load_space(options.space or default_space(options.dataset)), target)
-    own = [load(item) for item in options.enqueue]
-    target.check(own, "--enqueue")
-    target.require()
-    data = load_dataset(
-        options.dataset,
-        data_dir=options.data_dir,
-        train_size=options.train_size,
-        seed=options.seed,
-        resolution=decoded_resolution(options.dataset, options.resolution),
-        at_most=max(space.resolutions),
-        fit=checked_fit(options.fit),
-        strict=options.strict,
+    settings, data = settings_of(options)
+    folder = (
+        Path(options.out)
+        if options.out is not None
+        else fresh_folder(settings.space.get("name", "space"), options.dataset)
     )
-    fitted = fit_space(space, data, options.resolution)
-    recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
-    recipe = _as_asked(recipe, options).for_images(len(data.train), epochs=options.epochs)
-    known = {name: value for name, value in vars(options).items() if name in Settings.__dataclass_fields__}
-    paths = {name: str(value) for name, value in known.items() if isinstance(value, Path)}
-    settings = Settings(
-        **known
-        | paths
-        | {
-            "space": dict(fitted.document),
-            "init": parent_for(options.init, fitted),
-            "dataset": data.name,
-            "fit": data.fit,
-            "split_by": data.split.by,
-            "image_resolution": decoded_resolution(options.dataset, data.resolution),
-            "objectives": objectives_for(target, options.objectives, options.latency_table is not None),
-            "limits": tuple(options.limits),
-            "recipe": recipe.to_dict(),
-            **options.budget,
-            "first_rung": first_rung(steps_per_epoch(len(data.train), recipe.batch_size)[0]),
-            "enqueue": tuple(network.to_dict() for network in own),
-            "evaluator": "supernet" if options.supernet is not None else options.evaluator,
-        }
-    )
-    folder = Path(options.out) if options.out is not None else fresh_folder(fitted.name, options.dataset)
     with progress_to(options.progress, options.on_change) as tell:
-        return run_search(
+        return run_devices(
             settings,
+            options.latency_tables,
             out=folder,
             dataset=data,
             resources=options.resources,
             storage=options.storage,
-            on_change=_reporting(folder, options.report_every, tell),
+            telling=lambda place: _reporting(place, options.report_every, tell),
             deadline=deadline,
         )
 
@@ -161,7 +152,8 @@ def train(options: TrainOptions) -> Trained:
                 data = load_dataset(name, **reading, at_most=at_most, strict=options.strict)
             except UserError as error:
                 raise error.at(origin.file) if origin.file and options.dataset is None else error from None
-        recipe = _as_asked(recipe, options).with_qat(options.qat)
+        recipe = recipe.with_flip(options.flip).with_augment(options.augment).with_qat(options.qat)
+        recipe = recipe.with_class_weights(options.class_weights)
         recipe = recipe.for_images(len(data.train), epochs=options.epochs)
         if begun and begun.recipe:
             check_same(begun, data, str(options.out))
@@ -193,11 +185,6 @@ def train(options: TrainOptions) -> Trained:
             images = data.for_network(network.input.channels, network.input.resolution)
             trained = with_shipped(trained, target_named(target), images, device=device)
         return trained
-
-
-def _as_asked(recipe: Recipe, options: SearchOptions | TrainOptions) -> Recipe:
-    recipe = recipe.with_flip(options.flip).with_augment(options.augment)
-    return recipe.with_class_weights(options.class_weights)
 
 
 @keywords(DataOptions, Recipe)

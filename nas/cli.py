@@ -55,6 +55,7 @@ def search(
     from nas.console import print_run
     from nas.driver.display import Display
     from nas.driver.prepare import default_space
+    from nas.report.comparison import write_comparison
 
     out = asked.get("out")
     if resume is None and "space" not in asked:
@@ -70,10 +71,13 @@ def search(
         how: dict[str, Any] = {"resources": Resources(**resources), "on_change": display, "began": began}
         if resume is not None:
             changes = (*CHANGEABLE, "hours", "report_every")
-            run = api.resume(resume, **{name: asked[name] for name in changes if name in asked}, **how)
+            runs = [api.resume(resume, **{name: asked[name] for name in changes if name in asked}, **how)]
         else:
-            run = api.search(**asked | {"out": folder}, **how)
-    print_run(console, run, api.report(run.path))
+            runs = api.search_devices(**asked | {"out": folder}, **how)
+    for run in runs:
+        print_run(console, run, api.report(run.path))
+    if len(runs) > 1:
+        console.print(f"A front per device: {write_comparison(runs, folder / 'devices.html')}")
 
 
 @app.command(epilog="Example: nas report results/RUN; nas report results/ONE results/TWO --out both.html")

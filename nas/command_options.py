@@ -29,7 +29,7 @@ def options(model: type, parameter: str) -> Callable[[Callable[..., None]], Call
         def run(**given: Any) -> None:
             values = {name: given.pop(option.name) for name, option in made.items()}
             for name, value in values.items():
-                if isinstance(value, str | list) and _is_sequence(hints[name]):
+                if isinstance(value, list) or (isinstance(value, str) and _is_sequence(hints[name])):
                     values[name] = tuple(value.split(",") if isinstance(value, str) else value)
             command(**given, **{parameter: {name: value for name, value in values.items() if value is not None}})
 
@@ -55,8 +55,9 @@ def _option(item: Field[Any], hint: Any) -> inspect.Parameter:
     first: Any = get_args(kind)[0] if get_origin(kind) in (Union, UnionType) else kind
     if _is_sequence(hint) and item.default:
         first, default, text = str, ",".join(default), f"Comma-separated: {text}"
-    elif _is_sequence(hint):
-        first, default, text = list[str], None, f"{text.removesuffix('.')}; may be repeated."
+    elif _is_sequence(hint) or own.repeats:
+        each: Any = first if own.repeats else str
+        first, default, text = list[each], None, f"{text.removesuffix('.')}; may be repeated."
     if default is None:
         first = first | None
     # A flag that is off by default needs no --no-FLAG; of a choice left open, both sides are options.

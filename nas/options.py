@@ -45,11 +45,13 @@ class OnCommandLine:
     name     of the option
     default  of the option; None where the command has to know whether it was given
     resumes  a resumed run may change it
+    repeats  it may be given several times; the command gets a tuple of its values
     """
 
     name: str | None = None
     default: Any = ...
     resumes: bool = False
+    repeats: bool = False
 
 
 def keywords(model: Callable[P, M], *types: type) -> Callable[[Callable[[M], R]], Callable[P, R]]:

@@ -149,7 +149,7 @@ def test_every_option_of_a_search_reaches_it(monkeypatch, tmp_path):
         given.update(options)
         raise nas.UserError("enough")
 
-    monkeypatch.setattr(api, "search", search)
+    monkeypatch.setattr(api, "search_devices", search)
     monkeypatch.setattr(sys, "argv", argv)
     with pytest.raises(SystemExit):
         main()

@@ -126,7 +126,9 @@ class SearchOptions:
     evaluator: Annotated[
         str, "training: each network from fresh weights; supernet: one training judges all, the best are trained."
     ] = "training"
-    supernet: Annotated[Path | str | None, "Supernet of an earlier search (default: train one)."] = None
+    supernet: Annotated[
+        Path | str | None, "Run, or its supernet.pt, whose supernet and judgements to take (default: train one)."
+    ] = None
     reduction: Annotated[int, "Successive-halving reduction factor; 1 disables early stopping."] = 3
     published: Annotated[
         str,
@@ -141,7 +143,9 @@ class SearchOptions:
     enqueue: Annotated[Sequence[str | Path | Architecture], "Own networks to train first, whatever the limits."] = ()
     warm_start: Annotated[Path | str | None, "Earlier run whose finished networks are imported."] = None
     latency_table: Annotated[
-        Path | str | None, "Latency table of the device to search for, made there by nas latency calibrate."
+        Path | str | Sequence[Path | str] | None,
+        "Latency table of a device to search for, made there by nas latency calibrate.",
+        OnCommandLine(repeats=True),
     ] = None
     confirm: Annotated[
         int | None,
@@ -165,8 +169,12 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         check_hours(self.hours)
-        if self.hours is not None and self.evaluator == "supernet":
-            raise UserError("hours: not with the evaluator supernet, whose training takes its own time; give trials")
+
+    @property
+    def latency_tables(self) -> tuple[str, ...]:
+        """The devices' tables; none where latencies are measured here, or not asked for."""
+        given = self.latency_table
+        return () if given is None else (str(given),) if isinstance(given, str | Path) else tuple(map(str, given))
 
     @property
     def budget(self) -> dict[str, int]:

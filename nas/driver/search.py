@@ -16,6 +16,7 @@ from nas.costs.analytic import cost as count
 from nas.driver.checkpoints import Checkpoints
 from nas.driver.cluster import Workers, card_of, ray_started
 from nas.driver.confirmation import Confirmation
+from nas.driver.earlier_supernet import TRUSTED, supernet_search, take_over
 from nas.driver.final_evaluation import MEASURE_SECONDS, FinalTest, measure_latencies, to_evaluate
 from nas.driver.journal import RunJournal
 from nas.driver.locking import StudyLease, locked_folder
@@ -29,7 +30,14 @@ from nas.driver.settings import Settings
 from nas.driver.stopping import DominanceStopping
 from nas.driver.storage import STUDY_FILE, open_storage
 from nas.driver.study import SearchStudy
-from nas.driver.supernet import check_supernet, enqueue_best, enqueue_probe, judged_by_supernet, supernet_file
+from nas.driver.supernet import (
+    check_supernet,
+    enqueue_best,
+    enqueue_probe,
+    file_of,
+    judged_by_supernet,
+    teach_sampler,
+)
 from nas.driver.time_budget import TimeBudget
 from nas.driver.trial_scheduler import TrialScheduler
 from nas.driver.warm_start import earlier_run, import_networks
@@ -85,7 +93,7 @@ def search(
             storage = read_run_file(out).get("storage")
             lease = held.enter_context(_lease(out, storage)) if storage else None
             _match(settings, out)
-        earlier = earlier_run(settings)
+        earlier, first = earlier_run(settings), supernet_search(settings)
         prepared = prepare(settings, run=out, dataset=dataset)
         if (out / "run.yaml").exists():
             _check_images(prepared.dataset, out)
@@ -98,10 +106,16 @@ def search(
             workers = replace(workers, card=card_of(workers))
             _write_beginning(out, settings, prepared, workers, storage)
             study = held.enter_context(_open_study(settings, prepared, workers, out, storage, lease))
+            if first is not None:
+                take_over(first, settings, study, out)
             _enqueue(study, prepared, earlier, out)
             log.info(recipe.budget(len(prepared.dataset.train)))
             log.info("%d workers on %s, %d threads each", workers.count, workers.device, workers.cpus)
             images = prepared.dataset
+            judged = []
+            if settings.evaluator == "supernet":
+                judged = judged_by_supernet(settings, prepared, study, out, first, deadline)
+                teach_sampler(study, judged)
             budget = None
             if deadline is not None:
                 budget = TimeBudget(
@@ -112,7 +126,6 @@ def search(
                     tested=len(images.test) / len(images.validation),
                     measured=measure_latency,
                 )
-            judged = judged_by_supernet(settings, prepared, study, out) if settings.evaluator == "supernet" else []
 
             def trials(count: int) -> TrialScheduler:
                 return TrialScheduler(
@@ -129,7 +142,8 @@ def search(
 
             def schedulers() -> Iterator[Scheduler]:
                 if judged:
-                    yield trials(enqueue_probe(study, judged, settings.trials))
+                    if TRUSTED not in study.study.user_attrs:
+                        yield trials(enqueue_probe(study, judged, settings.trials))
                     enqueue_best(study, judged, settings.trials)
                 scheduler = trials(settings.trials)
                 checkpoints.sweep(scheduler.needs_weights)
@@ -160,7 +174,7 @@ def search(
                     epoch_timeout=resources.epoch_timeout,
                     resplit=settings.resplit,
                     target=settings.target,
-                    init=str(supernet_file(settings, out).absolute()) if judged else settings.init,
+                    init=str(file_of(settings, out).absolute()) if judged else settings.init,
                 )
             finally:
                 Run.open(out).write_tables()

@@ -159,11 +159,11 @@ class SearchStudy:
             attributes["beside"] = beside
         self.study.add_trial(
             optuna.trial.create_trial(
-                values=self._values(costs, figures),
+                values=self.values(costs, figures),
                 params=self.space.parameters(architecture) if inside else {},
                 distributions=self.distributions if inside else {},
                 user_attrs=attributes,
-                constraints=self._excesses(costs),
+                constraints=self.excesses(costs),
             )
         )
         number = len(self.study.get_trials(deepcopy=False)) - 1
@@ -225,7 +225,7 @@ class SearchStudy:
 
     def last_values(self, number: int) -> list[float]:
         """A running trial's objective values at its last epoch in the record."""
-        return self._values(self._costs[number], self._curves[number][-1])
+        return self.values(self._costs[number], self._curves[number][-1])
 
     def why_beside(self, architecture: Architecture, costs: Costs, origin: str) -> str:
         """Why a network may be trained but not stand on the front, such as ``over the limit size<=1MB``; else empty.
@@ -240,7 +240,8 @@ class SearchStudy:
         said += [f"its {name} is not known" for name in unknown]
         return ", ".join([*said, *filter(None, [over_limits(self.limits, costs)])])
 
-    def _values(self, costs: Costs, trained: Mapping[str, float]) -> list[float]:
+    def values(self, costs: Costs, trained: Mapping[str, float]) -> list[float]:
+        """Return a trial's objective values from its known figures and those that training gave."""
         # A cost that is not known is no better than any other: such a network stands beside the front.
         reached = of_what_ships(trained)
         return [costs.get(o.name, math.inf) if o.known else reached[o.name] for o in self.objectives]
@@ -306,7 +307,7 @@ class SearchStudy:
 
     def _is_passed_over(self, trial: Trial, architecture: Architecture, costs: Costs) -> bool:
         """Close a trial that is not worth training, with the reason."""
-        for name, excess in self._excesses(costs).items():
+        for name, excess in self.excesses(costs).items():
             trial.set_constraint(name, excess)
         origin = trial.user_attrs.get("origin", "")
         if not origin and (broken := over_limits(self.limits, costs)):
@@ -325,7 +326,8 @@ class SearchStudy:
         values = twin.values if state == TrialState.COMPLETE else None
         return self._pass_over(trial, state, f"same network as trial {number}", values)
 
-    def _excesses(self, costs: Costs) -> dict[str, float]:
+    def excesses(self, costs: Costs) -> dict[str, float]:
+        """Return how far costs break each limit, as a trial's constraints."""
         return {str(limit): limit.excess(costs) for limit in self.limits if limit.objective.name in costs}
 
     def _pass_over(

@@ -6,23 +6,27 @@ interrupted search goes on where it was. Only trained networks stand on the sear
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
 import torch
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 
 from nas import pareto
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
-from nas.driver.objectives import losses
+from nas.driver.earlier_supernet import MEMBERS, SUPERNET_FILE, TRUSTED, Known, known_members, supernet_file
+from nas.driver.objectives import losses, trained_for
 from nas.driver.prepare import Prepared, sampler_for
+from nas.driver.run import Run
+from nas.driver.sampler import KnownCostSampler
 from nas.driver.settings import Settings
 from nas.driver.study import SUPERNET_ACCURACY, SearchStudy, Spendable, curve_of, may_stand_on_front
 from nas.errors import UserError
@@ -30,14 +34,17 @@ from nas.network.supernet import Supernet
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch
+from nas.training.pace import Pace
+from nas.training.recipe import Recipe
 from nas.training.supernet import SupernetTrainer, TrainedSupernet, new_supernet, supernet_extra, supernet_of
 from nas.units import percent
 
 log = logging.getLogger(__name__)
 
-SUPERNET_FILE = "supernet.pt"
 JUDGED_PER_TRIAL = 10
 """Members that are judged for every trial of the search."""
+TRAINING_SHARE, JUDGING_SHARE = 1 / 3, 1 / 10
+"""Of the time that is left when each begins, where hours limit the search."""
 PROBE = 8
 """Members that are trained to see whether the supernet is to be trusted, at most half of the trials."""
 LEAST_CORRELATION = 0.6
@@ -59,31 +66,33 @@ def check_supernet(settings: Settings, prepared: Prepared) -> None:
         UserError: so it is not; the line says what differs.
     """
     if settings.supernet is not None:
-        _read_supernet(Path(settings.supernet), prepared)
+        _read_supernet(supernet_file(Path(settings.supernet)), prepared)
     else:
         with torch.random.fork_rng(devices=[]):
             new_supernet(prepared.space, prepared.num_classes)
 
 
-def open_supernet(settings: Settings, prepared: Prepared, out: Path) -> TrainedSupernet:
+def open_supernet(settings: Settings, prepared: Prepared, out: Path, deadline: float | None = None) -> TrainedSupernet:
     """Return the supernet that was asked for; without a file of the user's, train one, or go on training it."""
     if settings.supernet is None:
-        for epoch in train_supernet(settings, prepared, out / SUPERNET_FILE):
+        for epoch, epochs in train_supernet(settings, prepared, out / SUPERNET_FILE, deadline):
             log.info(
                 "supernet: epoch %d of %d, its largest network has %s",
-                *(epoch.epoch, settings.parsed_recipe.epochs, percent(epoch.validation_accuracy)),
+                *(epoch.epoch, epochs, percent(epoch.validation_accuracy)),
             )
-    return TrainedSupernet(_read_supernet(supernet_file(settings, out), prepared), prepared.dataset)
+    return TrainedSupernet(_read_supernet(file_of(settings, out), prepared), prepared.dataset)
 
 
-def supernet_file(settings: Settings, out: Path) -> Path:
+def file_of(settings: Settings, out: Path) -> Path:
     """Return the file of a run's supernet."""
-    return out / SUPERNET_FILE if settings.supernet is None else Path(settings.supernet)
+    return out / SUPERNET_FILE if settings.supernet is None else supernet_file(Path(settings.supernet))
 
 
 def _read_supernet(file: Path, prepared: Prepared) -> Supernet:
     checkpoint = load_checkpoint(file)
     supernet, members = supernet_of(checkpoint, str(file))
+    if checkpoint.trainer is not None:
+        raise UserError(f"{file}: a supernet whose training is not done; nas search --resume {file.parent} goes on")
     check_members(members, prepared.space, str(file))
     if tuple(checkpoint.classes) != tuple(prepared.dataset.classes):
         raise UserError(f"{file}: a supernet of other classes ({', '.join(checkpoint.classes[:5])}, ...)")
@@ -106,63 +115,113 @@ def check_members(supernet: Space, space: Space, where: str) -> None:
         raise UserError(f"{where}: a supernet of space {supernet.name}, which differs in what is not chosen")
 
 
-def train_supernet(settings: Settings, prepared: Prepared, file: Path) -> Iterator[Epoch]:
-    """Train the space's supernet, or go on from its checkpoint; one item per epoch that was missing."""
+def train_supernet(
+    settings: Settings, prepared: Prepared, file: Path, deadline: float | None = None
+) -> Iterator[tuple[Epoch, int]]:
+    """Train the space's supernet, or go on from its checkpoint; each missing epoch, and how many there will be.
+
+    With a deadline, on the clock of :func:`time.monotonic`, it is trained for as many epochs as fit.
+    """
     state = load_checkpoint(file).trainer if file.exists() else {}
     if state is None:  # trained to the end
         return
-    recipe = settings.parsed_recipe
+    recipe = Recipe.from_dict(state["recipe"]) if state else settings.parsed_recipe  # it may have been cut to its time
     side, device = max(prepared.space.resolutions), "cuda" if torch.cuda.is_available() else "cpu"
     data = prepared.dataset.for_network(prepared.dataset.channels, side, device)
     trainer = SupernetTrainer(prepared.space, data, recipe, seed=settings.seed)
     if state:
         trainer.load_state_dict(state)
     describe = TrainingEvaluator(prepared.dataset, recipe)
+    pace = None if deadline is None else Pace(deadline, settings.parsed_recipe)
+    if pace is not None and not trainer.done:
+        pace.begin(trainer)
     while not trainer.done:
         epoch = trainer.run_epoch()
+        if pace is not None:
+            pace.correct(trainer)
+            describe.recipe = trainer.recipe
         extra = {
             "supernet": supernet_extra(trainer.supernet, prepared.space),
             "seed": settings.seed,
             "epochs": [asdict(epoch)],
         }
         save_checkpoint(file, describe.checkpoint(trainer.supernet.architecture, trainer, **extra))
-        yield epoch
+        yield epoch, trainer.recipe.epochs
 
 
 def judge_members(
-    study: SearchStudy, trained: TrainedSupernet, sampler: BaseSampler, count: int, images: int
+    study: SearchStudy,
+    trained: TrainedSupernet,
+    sampler: BaseSampler,
+    count: int,
+    images: int,
+    known: Sequence[Known] = (),
+    deadline: float | None = None,
 ) -> list[Judged]:
-    """Let the supernet judge `count` members that a sampler proposes; those judged before an interruption count."""
-    directions = study.study.directions
+    """Let the supernet judge `count` members that a sampler proposes; those judged before an interruption count.
+
+    `known` are judged already: the sampler learns from them, they cost nothing and do not count. After the deadline, on
+    the clock of :func:`time.monotonic`, no further one is judged.
+
+    Returns:
+        The members that keep the limits, known ones included.
+    """
     judged = optuna.create_study(
-        study_name=f"{study.study.study_name}-supernet",
+        study_name=f"{study.study.study_name}{MEMBERS}",
         storage=study.study._storage,
         sampler=sampler,
-        directions=directions,
+        directions=study.study.directions,
         load_if_exists=True,
     )
-    found: list[Judged] = []
-    for known in judged.get_trials(deepcopy=False):
-        if known.state == TrialState.COMPLETE:
-            architecture = Architecture.from_dict(known.user_attrs["document"], f"member {known.number}")
-            found.append(Judged(architecture, known.user_attrs["accuracy"], losses(study.objectives, known.values)))
-        elif not known.state.is_finished():  # a driver died over it
-            judged.tell(known.number, state=TrialState.FAIL)
-    while len(found) < count and not (isinstance(sampler, Spendable) and sampler.is_spent(judged)):
+    for trial in judged.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):  # a driver died over it
+        judged.tell(trial.number, state=TrialState.FAIL)
+    _enter_known(judged, study, known)
+    done = judged.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    left = count - sum("taken" not in trial.user_attrs for trial in done)
+    best = 0.0
+    for number in range(1, left + 1):
+        late = deadline is not None and time.monotonic() >= deadline
+        if late or (isinstance(sampler, Spendable) and sampler.is_spent(judged)):
+            break
         with study.batch():
-            trial = judged.ask(study.distributions)
-            architecture = study.space.architecture(trial.params)
-            accuracy = trained.judge(architecture).accuracy
+            asked = judged.ask(study.distributions)
+            architecture = study.space.architecture(asked.params)
+            scores = trained.judge(architecture)
+            figures = {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced_accuracy}
+            for name, value in {"document": architecture.to_dict(), **figures}.items():
+                asked.set_user_attr(name, value)
+            judged.tell(asked, study.values(study.costs(architecture), figures))
+        best = max(best, scores.accuracy)
+        if number % 20 == 0:
+            log.info("supernet: %d of %d members judged, the best has %s", number, left, percent(best, images))
+    ended = judged.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [_read_judged(trial, study) for trial in ended if all(x <= 0 for x in trial.constraints.values())]
+
+
+def _enter_known(judged: optuna.Study, study: SearchStudy, known: Sequence[Known]) -> None:
+    """Enter members that are judged already, with the costs that they have in this search."""
+    ended = judged.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    entered = {_read_judged(trial, study).architecture.id for trial in ended}
+    trained = trained_for(study.objectives).name
+    with study.batch():
+        for architecture, figures in known:
+            if architecture.id in entered or trained not in figures or not study.space.contains(architecture):
+                continue
             costs = study.costs(architecture)
-            values = [costs[each.name] if each.known else accuracy for each in study.objectives]
-            trial.set_user_attr("document", architecture.to_dict())
-            trial.set_user_attr("accuracy", accuracy)
-            judged.tell(trial, values)
-        found.append(Judged(architecture, accuracy, losses(study.objectives, values)))
-        if len(found) % 20 == 0:
-            best = max(each.accuracy for each in found)
-            log.info("supernet: %d of %d members judged, the best has %s", len(found), count, percent(best, images))
-    return found
+            judged.add_trial(
+                optuna.trial.create_trial(
+                    values=study.values(costs, figures),
+                    params=study.space.parameters(architecture),
+                    distributions=study.distributions,
+                    user_attrs={"document": architecture.to_dict(), "taken": True, **figures},
+                    constraints=study.excesses(costs),
+                )
+            )
+
+
+def _read_judged(trial: FrozenTrial, study: SearchStudy) -> Judged:
+    architecture = Architecture.from_dict(trial.user_attrs["document"], f"member {trial.number}")
+    return Judged(architecture, trial.user_attrs["accuracy"], losses(study.objectives, trial.values))
 
 
 def spread_out(judged: Sequence[Judged], count: int) -> list[Judged]:
@@ -172,39 +231,89 @@ def spread_out(judged: Sequence[Judged], count: int) -> list[Judged]:
     return [ranked[place] for place in places]
 
 
-def best_of(judged: Sequence[Judged], count: int) -> list[Judged]:
-    """Choose the front of what the supernet judged, thinned to `count` members that lie apart."""
+def best_of(judged: Sequence[Judged], count: int, trained: Container[Any] = ()) -> list[Judged]:
+    """Choose the front of what the supernet judged, but for networks trained already, thinned to `count` apart.
+
+    `trained`: ids of networks.
+    """
     points = np.array([each.losses for each in judged])
-    front = np.flatnonzero(pareto.front_mask(points))
+    is_new = np.array([each.architecture.id not in trained for each in judged])
+    front = np.flatnonzero(pareto.front_mask(points) & is_new)
     kept = front[pareto.spread_order(points[front])[:count]]
     return [judged[place] for place in kept]
 
 
-def judged_by_supernet(settings: Settings, prepared: Prepared, study: SearchStudy, out: Path) -> list[Judged]:
-    """Train the supernet, or take the user's, and let it judge members of the space."""
-    trained = open_supernet(settings, prepared, out)
-    count = JUDGED_PER_TRIAL * settings.trials
-    return judge_members(study, trained, sampler_for(settings, prepared), count, len(prepared.dataset.validation))
+def judged_by_supernet(
+    settings: Settings,
+    prepared: Prepared,
+    study: SearchStudy,
+    out: Path,
+    earlier: Run | None,
+    deadline: float | None = None,
+) -> list[Judged]:
+    """Train the supernet, or take the user's, and let it judge members of the space.
+
+    Args:
+        earlier: the search that the user's supernet comes from; what it knows of this supernet's members is not judged.
+        deadline: of the search, on the clock of :func:`time.monotonic`; some of the time until then is taken.
+    """
+
+    def until(share: float) -> float | None:
+        return None if deadline is None else time.monotonic() + share * (deadline - time.monotonic())
+
+    trained = open_supernet(settings, prepared, out, until(TRAINING_SHARE))
+    known = known_members(earlier, settings) if earlier is not None else []
+    if earlier is not None and known:
+        log.info("supernet: %d members are judged already, in %s", len(known), earlier.path)
+    return judge_members(
+        study,
+        trained,
+        sampler_for(settings, prepared),
+        JUDGED_PER_TRIAL * settings.trials,
+        len(prepared.dataset.validation),
+        known,
+        until(JUDGING_SHARE),
+    )
+
+
+def teach_sampler(study: SearchStudy, judged: Sequence[Judged]) -> None:
+    """Let the search's own sampler learn from what the supernet said, as from biased guesses, where it can."""
+    place = next(i for i, objective in enumerate(study.objectives) if not objective.known)
+    if isinstance(study.study.sampler, KnownCostSampler):
+        study.study.sampler.learn_from(
+            [(study.space.parameters(each.architecture), -each.losses[place]) for each in judged]
+        )
 
 
 def enqueue_probe(study: SearchStudy, judged: Sequence[Judged], trials: int) -> int:
     """Queue the members that show whether the supernet is to be trusted; return how many trials there are with them."""
-    queued = len(study.study.get_trials(deepcopy=False))
     _enqueue(study, spread_out(judged, min(PROBE, trials // 2)))
-    return min(trials, max(queued, len(study.study.get_trials(deepcopy=False))))
+    return min(trials, len(_trained_here(study)))
 
 
 def enqueue_best(study: SearchStudy, judged: Sequence[Judged], trials: int) -> None:
-    """Queue the front of what the supernet judged, where the probe shows that it is to be trusted."""
+    """Queue the front of what the supernet judged, where it is to be trusted.
+
+    An earlier search says whether it is, or else the correlation of its accuracies with those after training.
+    """
     agreement = correlation(study.study)
-    study.study.set_user_attr("supernet_trusted", agreement >= LEAST_CORRELATION)
-    if not agreement >= LEAST_CORRELATION:
-        said = "too few members were trained" if math.isnan(agreement) else f"rank correlation {agreement:.2f}"
+    trusted = study.study.user_attrs.get(TRUSTED)
+    if trusted is None:
+        trusted = agreement >= LEAST_CORRELATION
+        study.study.set_user_attr(TRUSTED, trusted)
+    said = "too few members were trained" if math.isnan(agreement) else f"rank correlation {agreement:.2f}"
+    if not trusted:
         log.warning("the supernet is not to be trusted here (%s): the search goes on without it", said)
         return
-    log.info("the supernet agrees with trainings: rank correlation %.2f; its front is trained", agreement)
-    room = trials - sum(trial.state.is_finished() for trial in study.study.get_trials(deepcopy=False))
-    _enqueue(study, best_of(judged, max(room, 0)))
+    log.info("the supernet agrees with trainings (%s); its front is trained", said)
+    known = {trial.user_attrs.get("id") for trial in study.study.get_trials(deepcopy=False)}
+    room = trials - len(_trained_here(study))
+    _enqueue(study, best_of(judged, max(room, 0), known))
+
+
+def _trained_here(study: SearchStudy) -> list[FrozenTrial]:
+    """Return the trials that count: all but those taken over, or passed over."""
+    return [trial for trial in study.study.get_trials(deepcopy=False) if "untrained" not in trial.user_attrs]
 
 
 def _enqueue(study: SearchStudy, members: Sequence[Judged]) -> None:
@@ -216,7 +325,7 @@ def _enqueue(study: SearchStudy, members: Sequence[Judged]) -> None:
 def correlation(study: optuna.Study) -> float:
     """Correlate the supernet's accuracies with those after training: Spearman's, over the trained members; or NaN."""
     pairs = [
-        (trial.user_attrs[SUPERNET_ACCURACY], curve_of(trial.user_attrs)[-1]["accuracy"])
+        (trial.user_attrs[SUPERNET_ACCURACY], (curve_of(trial.user_attrs) or [trial.user_attrs])[-1]["accuracy"])
         for trial in study.get_trials(deepcopy=False)
         if SUPERNET_ACCURACY in trial.user_attrs and may_stand_on_front(trial)
     ]

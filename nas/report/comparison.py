@@ -41,6 +41,8 @@ def render_comparison(runs: Sequence[Run]) -> str:
     keys = known_quantities(points)
     objectives = common_objectives(runs)
     axes = default_axes(objectives, keys)
+    if len(_latencies_of(runs)) > 1 and "latency" in keys:
+        axes["x"] = "latency"  # a front per device
     names = run_names(runs)
     figures = {"pareto": fronts_figure(points, names, axes["x"], axes["y"])} if keys else {}
     box = common_box(runs, objectives)
@@ -66,9 +68,9 @@ def render_comparison(runs: Sequence[Run]) -> str:
 
 
 def common_objectives(runs: Sequence[Run]) -> list[Objective]:
-    """Return the objectives that all runs have; without latency where they ran on different machines."""
+    """Return the objectives that all runs have; without latency where it is that of different machines."""
     shared = [o for o in runs[0].objectives if all(o in run.objectives for run in runs[1:])]
-    same_machine = len({_machine(run) for run in runs}) == 1
+    same_machine = len(_latencies_of(runs)) == 1
     return [objective for objective in shared if same_machine or objective.name != "latency"]
 
 
@@ -162,6 +164,8 @@ def caveats(runs: Sequence[Run]) -> list[str]:
         said.append("The runs trained with different recipes.")
     if len({_machine(run) for run in runs}) > 1:
         said.append("The runs were made on different machines: times cannot be compared, and latency is left out.")
+    elif len(_latencies_of(runs)) > 1:
+        said.append("Each run has the latencies of its own device: they are left out of the hypervolumes.")
     return said
 
 
@@ -173,6 +177,11 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 
 def _is_shown(run: int, on_front: bool) -> Callable[[Point], bool]:
     return lambda point: point.run == run and point.state == "complete" and (point.rank is not None) == on_front
+
+
+def _latencies_of(runs: Sequence[Run]) -> set[tuple[str, ...]]:
+    """Return the devices that the runs' latencies are of: their machines, or those of the tables given."""
+    return {(run.settings.latency_table or "", *_machine(run)) for run in runs}
 
 
 def _machine(run: Run) -> tuple[str, ...]:

@@ -1,15 +1,23 @@
 """Searches whose networks a supernet judges before they are trained."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
+import yaml
+from runs import begin
 from scipy.stats import spearmanr
 
 import nas
+from nas.architecture.space import Space
+from nas.driver.earlier_supernet import known_members, supernet_file
+from nas.driver.settings import Settings
 from nas.driver.supernet import Judged, best_of, correlation, spread_out
 from nas.errors import UserError
+from nas.latency import calibrate
+from nas.report.comparison import render_comparison
 from nas.training.checkpoint import load_checkpoint
 from nas.training.data import load_dataset
 from nas.training.supernet import TrainedSupernet, supernet_of
@@ -43,6 +51,16 @@ def test_the_probe_spans_the_accuracies_and_the_best_are_the_front() -> None:
     assert [each.accuracy for each in spread_out(members, 3)] == [0.1, 0.5, 0.9]
     assert {each.accuracy for each in best_of(members, 9)} == {0.5, 0.7, 0.9}
     assert len(best_of(members, 2)) == 2 and best_of(members, 0) == []
+    assert best_of(members, 9, {members[0].architecture.id}) == []  # all are one network, which is trained
+
+
+def members_of(run: nas.Run) -> dict[str, float]:
+    """The accuracies of a run's members in the supernet, by id."""
+    study = optuna.load_study(study_name=f"{run.study.study_name}-supernet", storage=run.study._storage)
+    documents = [(trial.user_attrs["document"], trial.user_attrs["accuracy"]) for trial in study.trials]
+    found = {nas.Architecture.from_dict(document).id: accuracy for document, accuracy in documents}
+    assert len(found) == len(documents)  # none is judged twice
+    return found
 
 
 @pytest.mark.slow
@@ -61,9 +79,16 @@ def test_a_search_trains_what_the_supernet_judged_and_another_takes_its_supernet
     assert "A supernet judged" in nas.api.report(tmp_path / "run").read_text()
 
     before = file.stat().st_mtime_ns
-    other = nas.search(space, supernet=file, trials=2, out=tmp_path / "other", limits=["size<=8kB"], **OPTIONS)
+    options = {**OPTIONS, "objectives": ("size", "accuracy")}
+    other = nas.search(space, supernet=run.path, trials=2, out=tmp_path / "other", limits=["size<=8kB"], **options)
     assert file.stat().st_mtime_ns == before and not (tmp_path / "other" / "supernet.pt").exists()
     assert all(record.costs["size"] <= 8000 for record in other.front_records)
+    assert sum(record.was_trained for record in other.records) == 2
+    taken_over = {record.architecture.id: record.accuracy for record in other.records if record.was_imported}
+    assert taken_over == {r.architecture.id: r.accuracy for r in run.records if r.state == "complete"}
+    assert other.study.user_attrs["supernet_trusted"] == run.study.user_attrs["supernet_trusted"]
+    first, second = (members_of(each) for each in (run, other))
+    assert all(second[id] == accuracy for id, accuracy in first.items()) and len(second) <= len(first) + 20
     begun = nas.train(told[0].architecture, init=file, dataset="digits", epochs=1, train_size=300)
     assert begun.validation_accuracy > 0.1 and begun.initialised is not None
 
@@ -85,5 +110,63 @@ def test_a_supernet_that_cannot_be_is_refused_before_anything_is_written(space: 
     assert not (tmp_path / "no").exists()
 
 
+def test_a_supernet_is_found_through_the_runs_that_took_it_over(tmp_path: Path) -> None:
+    settings = Settings(space=dict(Space(yaml.safe_load(SPACE)).document), objectives=("accuracy", "size"))
+    for name, supernet in {"a": None, "b": tmp_path / "a", "c": tmp_path / "b"}.items():
+        begin(tmp_path / name, replace(settings, supernet=None if supernet is None else str(supernet)))
+    with pytest.raises(UserError, match="c: a search without a supernet"):
+        supernet_file(tmp_path / "c")
+    (tmp_path / "a" / "supernet.pt").touch()
+    assert supernet_file(tmp_path / "c") == supernet_file(tmp_path / "a" / "supernet.pt")
+    begin(tmp_path / "round", replace(settings, supernet=str(tmp_path / "round")))
+    with pytest.raises(UserError, match="round: a search without a supernet"):
+        supernet_file(tmp_path / "round")
+
+
+def test_members_judged_by_other_images_are_not_taken_over(tmp_path: Path) -> None:
+    settings = Settings(space=dict(Space(yaml.safe_load(SPACE)).document), objectives=("accuracy", "size"))
+    study = begin(tmp_path / "run", settings)
+    members = optuna.create_study(study_name=f"{study.study.study_name}-supernet", storage=study.study._storage)
+    document = study.space.sample(0).to_dict()
+    members.add_trial(optuna.trial.create_trial(value=1, user_attrs={"document": document, "accuracy": 0.5}))
+    run = nas.Run.open(tmp_path / "run")
+    ((architecture, figures),) = known_members(run, replace(settings, limits=("size<=8kB",)))
+    assert architecture == study.space.sample(0) and figures == {"accuracy": 0.5}
+    assert known_members(run, replace(settings, seed=1)) == []
+    members.add_trial(optuna.trial.create_trial(value=1, user_attrs={"document": document, "accuracy": 5}))
+    with pytest.raises(UserError, match="member 1: damaged"):
+        known_members(nas.Run.open(tmp_path / "run"), settings)
+
+
 def test_no_correlation_is_told_of_few_networks() -> None:
     assert math.isnan(correlation(optuna.create_study()))
+
+
+@pytest.mark.slow
+def test_several_devices_are_a_run_each_and_train_no_network_twice(space: Path, tmp_path: Path) -> None:
+    tables = [tmp_path / "pi.json", tmp_path / "phone.json"]
+    made = calibrate(nas.load_space(space), num_classes=10, networks=8, isolate=False)
+    for table in tables:
+        made.save(table)
+    options = {**OPTIONS, "objectives": ("accuracy", "latency"), "trials": 2, "out": tmp_path / "runs"}
+    with pytest.raises(UserError, match="several latency tables make a run each"):
+        nas.search(space, latency_table=tables, **options)
+    with pytest.raises(UserError, match="two tables are called pi"):
+        nas.api.search_devices(space, latency_table=[tables[0], tables[0]], **options)
+    with pytest.raises(UserError, match=r"gone\.json"):
+        nas.api.search_devices(space, latency_table=[tables[0], tmp_path / "gone.json"], **options)
+    assert not (tmp_path / "runs").exists()
+
+    pi, phone = nas.api.search_devices(space, latency_table=tables, **options)
+    assert [run.path for run in (pi, phone)] == [tmp_path / "runs" / "pi", tmp_path / "runs" / "phone"]
+    trained = {record.architecture.id for record in pi.records if record.state == "complete"}
+    assert {record.architecture.id for record in phone.records if record.was_imported} == trained
+    assert not trained & {record.architecture.id for record in phone.records if record.was_trained}
+    for record in phone.front_records:
+        assert record.costs["latency"] == pytest.approx(made.predict(record.architecture).value_ms)
+    assert "its own device" in render_comparison([pi, phone])
+
+    before = (phone.path / "study.journal").stat().st_mtime_ns
+    again = nas.api.search_devices(space, latency_table=tables, **options)
+    assert [len(run.records) for run in again] == [len(pi.records), len(phone.records)]
+    assert (phone.path / "study.journal").stat().st_mtime_ns == before

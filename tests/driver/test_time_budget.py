@@ -124,8 +124,6 @@ def test_hours_take_the_place_of_trials(tmp_path):
     assert settings.going_on({"trials": 9}, hours=1).trials == 9
     with pytest.raises(UserError, match="its time limited this search"):
         replace(settings, trials=MOST_TRIALS).going_on({})
-    with pytest.raises(UserError, match="hours: not with the evaluator supernet"):
-        SearchOptions(hours=1, evaluator="supernet")
     with pytest.raises(UserError, match="hours -1: more than 0 are needed"):
         nas.search(hours=-1, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -109,9 +109,12 @@ class View:
         """Return the features of trials."""
         return self._features.take(np.array([self._index[trial.number] for trial in trials], dtype=np.int64))
 
-    def observations(self, trials: Sequence[EncodedTrial], values: Array, lags: Array | None = None) -> Observations:
-        """Return trials with one value each; without lags, the values are final."""
-        return Observations(self.features_of(trials), values, np.zeros(len(values)) if lags is None else lags)
+    def observations(self, trials: Sequence[EncodedTrial], values: Array, *, final: bool = True) -> Observations:
+        """Return trials with one value each, either final or as good as the trial's lag and variance say."""
+        if final:
+            return Observations(self.features_of(trials), values, np.zeros(len(values)))
+        lags, variances = (np.array([getattr(trial, name) for trial in trials]) for name in ("lag", "variance"))
+        return Observations(self.features_of(trials), values, lags, variances if variances.any() else None)
 
     def points(self, values: Array) -> Array:
         """Return objective values on the scale of the acquisition: wide positive costs as logarithms."""
@@ -153,10 +156,11 @@ class Acquisition:
         self._view = view
         pending = view.features_of(running)
         reached = np.array([trial.values for trial in observed])
-        lags = np.array([trial.lag for trial in observed])
         objectives = len(problem.signs)
         unknown = [d for d in range(objectives) if d not in problem.known]
-        self._models = {d: problem.fit(view.observations(observed, reached[:, d], lags), pending) for d in unknown}
+        self._models = {
+            d: problem.fit(view.observations(observed, reached[:, d], final=False), pending) for d in unknown
+        }
         self._lowest, self._highest = reached.min(axis=0), reached.max(axis=0)
         results = [trial.values for trial in trials if trial.competes and trial.values is not None]
         points = view.points(np.reshape(results, (len(results), objectives)))
