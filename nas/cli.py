@@ -52,10 +52,9 @@ def search(
     """Search a space: train its networks, keep the front, write a report."""
     began = time.monotonic()
     from nas import api
-    from nas.console import print_run
+    from nas.console import print_runs
     from nas.driver.display import Display
     from nas.driver.prepare import default_space
-    from nas.report.comparison import write_comparison
 
     out = asked.get("out")
     if resume is None and "space" not in asked:
@@ -69,15 +68,12 @@ def search(
 
     with resumable(again), Display(console) as display:
         how: dict[str, Any] = {"resources": Resources(**resources), "on_change": display, "began": began}
-        if resume is not None:
-            changes = (*CHANGEABLE, "hours", "report_every")
-            runs = [api.resume(resume, **{name: asked[name] for name in changes if name in asked}, **how)]
-        else:
+        if resume is None:
             runs = api.search_devices(**asked | {"out": folder}, **how)
-    for run in runs:
-        print_run(console, run, api.report(run.path))
-    if len(runs) > 1:
-        console.print(f"A front per device: {write_comparison(runs, folder / 'devices.html')}")
+        else:
+            changes = {name: asked[name] for name in (*CHANGEABLE, "hours", "report_every") if name in asked}
+            runs = [api.resume(resume, **changes, **how)]
+    print_runs(console, runs, folder)
 
 
 @app.command(epilog="Example: nas report results/RUN; nas report results/ONE results/TWO --out both.html")
@@ -110,8 +106,7 @@ def report(
     if form != "html" and (len(runs) > 1 or out is not None):
         raise UserError(f"--format {form} prints one run; give one folder and no --out")
     if len(runs) > 1:
-        opened = [Run.open(run) for run in runs]
-        console.print(str(write_comparison(opened, out or Path("comparison.html"))))
+        console.print(str(write_comparison([Run.open(run) for run in runs], out or Path("comparison.html"))))
     elif form == "html":
         console.print(str(api.report(runs[0], published=published, out=out)))
     else:

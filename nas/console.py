@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import JustifyMethod
 from rich.table import Table
 
+from nas import api
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
 from nas.driver.reproduce import Reproduction
@@ -19,6 +20,7 @@ from nas.export.predict import Prediction
 from nas.latency import Measurement
 from nas.latency import Table as LatencyTable
 from nas.report import gain
+from nas.report.comparison import write_comparison
 from nas.report.points import record_values, shown_name, train_command
 from nas.report.reliability import over_limits
 from nas.report.summary import measured_or_predicted, origin_mark, probability, references, with_interval
@@ -29,6 +31,14 @@ from nas.training.per_class import Judgement, worst_confusions
 from nas.units import QUANTITIES, counted, percent, show, three_digits
 
 _MOST_CONFUSIONS = 8
+
+
+def print_runs(console: Terminal, runs: Sequence[Run], folder: Path) -> None:
+    """Write reports, and print the last screen of a search, or of one per device, whose fronts also share a page."""
+    for run in runs:
+        print_run(console, run, api.report(run.path))
+    if len(runs) > 1:
+        console.print(f"A front per device:  {write_comparison(runs, folder / 'devices.html')}")
 
 
 def print_run(console: Terminal, run: Run, report: Path) -> None:
