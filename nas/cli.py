@@ -165,9 +165,8 @@ def reproduce(
     from nas.console import print_reproduction
     from nas.driver.display import Display
 
-    out = asked.get("out")
-    folder = out or api.fresh_folder("reproduce", table)
-    with resumable(lambda: same_command(folder, out)), Display(console) as display:
+    folder = asked.get("out") or api.fresh_folder("reproduce", table)
+    with resumable(lambda: same_command(folder, asked.get("out"))), Display(console) as display:
         how: dict[str, Any] = {"resources": Resources(**resources), "on_change": display}
         done = api.reproduce(table, **asked | {"out": folder}, **how)
     print_reproduction(console, done)
