@@ -1,4 +1,4 @@
-"""The files of the trials' states and weights, in a folder that all workers of a search reach."""
+"""The files of the trials' states and weights, and of what ships of them, in a folder that all workers reach."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ Keep = Literal["all", "front", "none"]
 
 
 class Checkpoints:
-    """``<trial number>.pt`` for each trial, for as long as it is of use.
+    """``<trial number>.pt`` for each trial, for as long as it is of use, and ``<trial number>-int8.tflite`` or such.
 
     Args:
         folder: of the files; an absolute path, since workers run elsewhere.
@@ -27,9 +27,10 @@ class Checkpoints:
         return self.folder / f"{number}.pt"
 
     def discard(self, number: int) -> None:
-        """A trial is closed, or fell off the front: its file goes, unless all are kept."""
+        """A trial is closed, or fell off the front: its files go, unless all are kept."""
         if self.keep != "all":
-            self.path(number).unlink(missing_ok=True)
+            for file in self.folder.glob(f"{number}[.-]*"):
+                file.unlink(missing_ok=True)
 
     def sweep(self, needed: Callable[[int], bool]) -> None:
         """Discard what a search that was interrupted had no time to; before any worker writes."""

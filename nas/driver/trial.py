@@ -12,6 +12,7 @@ from ray import tune
 from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.export.shipping import ship
+from nas.files import write_atomic
 from nas.targets import target as target_named
 from nas.training.checkpoint import Checkpoint
 from nas.training.cpu import ClaimedCores, available_cores, claim_cores, set_threads
@@ -129,11 +130,12 @@ class NetworkTrainable(tune.Trainable):
         self._int8 = {"int8_accuracy": scores.accuracy, "int8_balanced_accuracy": scores.balanced_accuracy}
 
     def _test(self, checkpoint: Path) -> dict[str, Any]:
-        """Judge the test images as what ships, and measure that."""
+        """Judge the test images as what ships; measure that, and leave it beside the checkpoint."""
         scores, trained, images = self._evaluator.test(checkpoint)
         figures: dict[str, Any] = {}
         if self._target.form is not None:
             shipment = ship(self._target, trained, images, str(checkpoint))
+            write_atomic(checkpoint.with_name(f"{checkpoint.stem}{shipment.ending}"), shipment.content)
             figures |= {"file_bytes": shipment.file_bytes, "memory_bytes": shipment.memory_bytes()}
             if self._target.int8:
                 figures |= {"fp32_test_accuracy": scores.accuracy}
