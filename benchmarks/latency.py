@@ -2,7 +2,9 @@
 
     python benchmarks/latency.py [--engine eager] [--networks 100] [--calibration 64] [--loaded] [--quick]
 
-Run it on a quiet machine; with `--loaded` everything is printed again beside a busy process on another core.
+Run it on a quiet machine; with `--loaded` everything is printed again beside a busy process on another core. With
+`--record FOLDER` the times of a prediction's networks are kept, and a second call compares the same times with what the
+code predicts then, without timing anything.
 
 A processor's speed wanders, most of all on a host that others use too. So one network, the sentinel, is measured with
 every group of networks, and right before and after the calibration beside the first group's (alone it is faster than
@@ -11,6 +13,7 @@ among others): predictions are compared as they are, and with the machine's spee
 
 import argparse
 import contextlib
+import json
 import math
 import multiprocessing
 import os
@@ -18,7 +21,8 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,7 +38,7 @@ from nas.latency import Measurement, Table, calibrate, measure
 from nas.latency.calibration import NETWORKS
 from nas.latency.engines import ENGINES, Runtime
 from nas.latency.engines import load as load_engine
-from nas.latency.machine import LoadMeter, quiet_process
+from nas.latency.machine import LoadMeter, Provenance, quiet_process
 from nas.latency.measuring import GROUP
 from nas.latency.segments import example, shipped
 
@@ -51,6 +55,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=NETWORKS, help="networks that the table is fitted to")
     parser.add_argument("--loaded", action="store_true", help="everything again beside a busy process")
     parser.add_argument("--only", choices=("repeats", "prediction", "clocks"), help="this part alone")
+    parser.add_argument("--record", type=Path, help="keep the times of predictions in this folder, or go by them")
     parser.add_argument("--quick", action="store_true", help="a few networks and repeats, to try the script")
     options = parser.parse_args()
     if options.quick:
@@ -60,7 +65,7 @@ def main() -> None:
     time.sleep(2)
     print(f"load by others before the start: {meter.foreign():.0%} of the machine\n")
 
-    bench = Bench(options.engine, options.calibration)
+    bench = Bench(options.engine, options.calibration, options.record)
     space = load_space(options.space)
     if options.engine.startswith("litert"):
         space = without_experts(space)
@@ -95,6 +100,7 @@ class Bench:
     engine: str
     calibration: int = NETWORKS
     """Networks that the table is fitted to."""
+    record: Path | None = None
 
     def measure(self, networks: Sequence[Architecture]) -> list[Measurement]:
         return measure(networks, Runtime(self.engine), num_classes=CLASSES)
@@ -140,17 +146,21 @@ class Bench:
         """Calibrate, then compare predictions of networks never seen with direct measurement."""
         sentinel = load("han-e")
         beside = unseen[: GROUP - 1]
-        _, (before, *_) = self.measure_beside(sentinel, beside)
+        _, (before, *_) = self.measure_beside(sentinel, beside, "before")
         start = time.perf_counter()
-        table = calibrate(space, Runtime(self.engine), num_classes=CLASSES, networks=self.calibration)
+        kept = None if self.record is None else self.record / f"{self.engine}-calibration.json"
+        table = calibrate(
+            space, Runtime(self.engine), num_classes=CLASSES, networks=self.calibration, partial=kept, keep=True
+        )
         calibration = time.perf_counter() - start
-        _, (after, *_) = self.measure_beside(sentinel, beside)
+        _, (after, *_) = self.measure_beside(sentinel, beside, "after")
         then = math.sqrt(before * after)
         start = time.perf_counter()
-        measured, speeds = self.measure_beside(sentinel, unseen)
+        measured, speeds = self.measure_beside(sentinel, unseen, "unseen")
         measuring = time.perf_counter() - start
         published = [load(f"han-{name}") for name in "abcdefg"] + [load("mobilenetv2-cifar")]
-        known, known_speeds = self.measure_beside(sentinel, [*published, *unseen[: GROUP - 1 - len(published)]])
+        others = unseen[: GROUP - 1 - len(published)]
+        known, known_speeds = self.measure_beside(sentinel, [*published, *others], "published")
         start = time.perf_counter()
         predicted = [table.predict(item) for item in unseen]
         predicting = time.perf_counter() - start
@@ -185,15 +195,24 @@ class Bench:
             print(f"  table says: {table.complaint}")
 
     def measure_beside(
-        self, sentinel: Architecture, networks: Sequence[Architecture]
+        self, sentinel: Architecture, networks: Sequence[Architecture], part: str
     ) -> tuple[list[Measurement], list[float]]:
-        """The networks' measurements, and for each the sentinel's ms in the same group."""
+        """Networks' measurements, and for each the sentinel's ms in its group; `part` is their name in a record."""
         measured: list[Measurement] = []
         speeds: list[float] = []
+        path = None if self.record is None else self.record / f"{self.engine}-{part}.json"
+        if path is not None and path.exists():
+            found = json.loads(path.read_text())
+            measured = [
+                Measurement(**item | {"provenance": Provenance(**item["provenance"])}) for item in found["measured"]
+            ]
+            return measured[: len(networks)], found["speeds"][: len(networks)]
         for at in range(0, len(networks), GROUP - 1):
             first, *others = self.measure([sentinel, *networks[at : at + GROUP - 1]])
             measured += others
             speeds += [first.value_ms] * len(others)
+        if path is not None:
+            path.write_text(json.dumps({"measured": [asdict(item) for item in measured], "speeds": speeds}))
         return measured, speeds
 
 

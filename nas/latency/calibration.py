@@ -44,6 +44,7 @@ def calibrate(
     networks: int = NETWORKS,
     budget_seconds: float | None = None,
     partial: Path | None = None,
+    keep: bool = False,
     isolate: bool = True,
     on_progress: Progress | None = None,
 ) -> Table:
@@ -61,6 +62,7 @@ def calibrate(
         budget_seconds: stop after the group in which this time is over (the first is always timed). What is left of it
             goes to groups that were disturbed.
         partial: a file for the groups timed so far; a call that was killed goes on from there. Removed at the end.
+        keep: leave that file: a later call then fits the same times, with nothing to time.
         isolate: run in a fresh process, as measurements do.
         on_progress: told the number of networks timed and in all, group by group.
 
@@ -68,7 +70,7 @@ def calibrate(
         UserError: the engine or device is missing.
     """
     runtime.check()
-    options = (space, runtime, num_classes, networks, budget_seconds, partial)
+    options = (space, runtime, num_classes, networks, budget_seconds, partial, keep)
     if isolate:
         return call(_calibrate, *options, threads=runtime.threads, on_progress=on_progress, fork=True)
     return _calibrate(*options, on_progress=on_progress, fork=False)
@@ -81,6 +83,7 @@ def _calibrate(
     networks: int,
     budget_seconds: float | None,
     partial: Path | None,
+    keep: bool,
     *,
     fork: bool,
     on_progress: Progress | None = None,
@@ -92,6 +95,7 @@ def _calibrate(
     drawn = list(draw_networks(space, networks, num_classes))
     runtime.check(drawn)
     plan = [[drawn[0], *drawn[at : at + GROUP]] for at in range(1, len(drawn), GROUP)]
+    all_known = len(groups) == len(plan)
     load = LoadMeter()
     for index, members in enumerate(plan):
         if index >= len(groups):
@@ -103,7 +107,7 @@ def _calibrate(
         if on_progress is not None:
             on_progress(min(networks, (index + 1) * GROUP), networks)
     for index in _worst_first(groups):  # a second chance, since the machine may be free by now
-        if time.monotonic() > deadline:
+        if all_known or time.monotonic() > deadline:
             break
         again = _time_group(plan[index], runtime, num_classes, fork=fork)
         groups[index] = min(groups[index], again, key=lambda group: group.stolen)
@@ -117,7 +121,9 @@ def _calibrate(
         provenance=describe(runtime, layout=layout, foreign_load=foreign),
         complaint=_complaint(groups, foreign),
     )
-    if partial is not None:
+    if partial is not None and keep:
+        write_atomic(partial, _PARTIAL.dump_json(Partial(identity, groups)))
+    elif partial is not None:
         partial.unlink(missing_ok=True)
     return table
 
