@@ -51,7 +51,7 @@ def measure(architecture: nas.Architecture, data: Dataset, recipe: Recipe, targe
     def int8(weights: nas.training.checkpoint.Checkpoint) -> float:
         return ship(target, weights, images).judge(images, "test").accuracy
 
-    tuned, tuned_fp32 = fine_tuning.fine_tuned(checkpoint, images)
+    tuned, tuned_fp32 = fine_tuning.fine_tuned(checkpoint, images, per_tensor=target.per_tensor)
     seconds = time.perf_counter() - trained
     longer = TrainingEvaluator(images, replace(recipe.for_int8(), qat=0.0)).trainer(architecture, seed=0)
     longer.network.load_state_dict(checkpoint.weights)

@@ -60,6 +60,7 @@ def measure(architecture: nas.Architecture) -> dict[str, int]:
             model, int8 = Path(folder, "model.onnx"), Path(folder, "int8.onnx")
             found["onnxruntime"] = to_onnx(card, network.state_dict(), model).size
             found["onnxruntime-int8"] = quantise(model, int8, images).size
+            found["onnxruntime-int8:per-tensor"] = quantise(model, int8, images, per_tensor=True).size
     if HAS_LITERT and TARGETS["litert"].objection(architecture) is None:
         from nas.export.litert import litert_bytes, litert_int8_bytes
         from nas.export.micro import arena
@@ -71,6 +72,8 @@ def measure(architecture: nas.Architecture) -> dict[str, int]:
         memory = arena(flash)
         found |= {"litert": len(fp32), "litert-int8": len(quantised), "tflite-micro": len(flash)}
         found |= {"arena": memory.total, "arena_head": memory.head}
+        quantised = litert_int8_bytes(fp32, images, per_tensor=True)
+        found |= {"litert-int8:per-tensor": len(quantised), "tflite-micro:per-tensor": len(pack(quantised))}
     return found
 
 
@@ -118,7 +121,7 @@ def main() -> None:
         for figure, values in errors.items():
             worst = max(values, key=abs)
             middle = statistics.median(map(abs, values))
-            out(f"{name:18} {figure:17} n = {len(values):3}   median {middle:5.2f} %   worst {worst:+6.2f} %")
+            out(f"{name:18} {figure:27} n = {len(values):3}   median {middle:5.2f} %   worst {worst:+6.2f} %")
 
 
 if __name__ == "__main__":

@@ -136,9 +136,11 @@ def train(options: TrainOptions) -> Trained:
     fixed = (options.epochs, options.flip, options.class_weights, options.augment, options.qat)
     begun = begun_training(Path(str(options.out)), *fixed) if options.resume else None
     origin = begun or searched(options.architecture, network, options.run) or Origin(reading={"fit": DEFAULT_FIT})
-    if options.target is not None:
-        target_named(options.target).check([network])
-        target_named(options.target).require()
+    where = options.target or (origin.target if origin.target != "torch" else None)
+    target = target_named(where) if where is not None else None
+    if target is not None and options.target is not None:  # else a search has seen to it
+        target.check([network])
+        target.require()
     name = absolute(options.dataset or origin.dataset)
     asked = {key: getattr(options, key) for key in ("data_dir", "train_size", "seed")}
     reading = origin.reading_as(name, options.resolution, **asked, fit=options.fit and checked_fit(options.fit))
@@ -147,13 +149,13 @@ def train(options: TrainOptions) -> Trained:
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     with joined(choose_device(options.device)) as (ranks, device):
         with ranks.leader_first():
-            at_most = side or network.input.resolution
             try:
-                data = load_dataset(name, **reading, at_most=at_most, strict=options.strict)
+                data = load_dataset(name, **reading, at_most=side or network.input.resolution, strict=options.strict)
             except UserError as error:
                 raise error.at(origin.file) if origin.file and options.dataset is None else error from None
-        recipe = recipe.with_flip(options.flip).with_augment(options.augment).with_qat(options.qat)
-        recipe = recipe.with_class_weights(options.class_weights)
+        recipe = recipe.with_flip(options.flip).with_augment(options.augment).with_class_weights(options.class_weights)
+        per_tensor = target is not None and target.per_tensor
+        recipe = recipe.with_qat(options.qat or recipe.qat > 0, per_tensor=per_tensor)
         recipe = recipe.for_images(len(data.train), epochs=options.epochs)
         if begun and begun.recipe:
             check_same(begun, data, str(options.out))
@@ -180,10 +182,9 @@ def train(options: TrainOptions) -> Trained:
             deadline=deadline,
             on_epoch=options.on_epoch,
         )
-        target = options.target or (origin.target if origin.target != "torch" else None)
         if target is not None and ranks.leads:
             images = data.for_network(network.input.channels, network.input.resolution)
-            trained = with_shipped(trained, target_named(target), images, device=device)
+            trained = with_shipped(trained, target, images, device=device)
         return trained
 
 

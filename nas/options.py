@@ -16,7 +16,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin, get
 
 from nas.errors import UserError, first_mistake
 
-TARGETS = "torch, onnxruntime, onnxruntime-int8, litert, litert-int8 or tflite-micro"
+TARGETS = "torch, onnxruntime, onnxruntime-int8, litert, litert-int8 or tflite-micro; of int8 also NAME:per-tensor"
 
 # Options that several commands have.
 DataDir = Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."]

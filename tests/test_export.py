@@ -180,6 +180,21 @@ def test_int8_is_smaller_and_about_as_accurate(trained, tmp_path):
     assert metadata["quantisation"].startswith("int8, static, per channel")
 
 
+def test_a_target_per_tensor_has_one_scale_for_all_weights_of_a_layer(trained, tmp_path):
+    found = {}
+    for target in ("onnxruntime-int8", "onnxruntime-int8:per-tensor"):
+        done = export(trained.checkpoint, target=target, out=tmp_path / "net.onnx")
+        graph = onnx.load(done.quantised.path).graph
+        dims = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+        scales = {node.output[0]: dims[node.input[1]] for node in graph.node if node.op_type == "DequantizeLinear"}
+        weights = [scales[node.input[1]] for node in graph.node if node.op_type in ("Conv", "Gemm")]
+        found[target] = (weights, done.quantised.size, done.accuracies[1].test)
+    (channels, larger, accuracy), (tensors, smaller, other_accuracy) = found.values()
+    assert len(tensors) == len(channels) and all(map(len, channels)) and not any(map(len, tensors))
+    assert smaller < larger
+    assert accuracy > other_accuracy - 0.02 and other_accuracy > 0.8
+
+
 def test_int8_of_own_images_is_calibrated_on_all_classes(tmp_path, caplog):
     """A folder's own validation images may hold one class alone, or lie in the order of the classes."""
     for name, level in {

@@ -27,8 +27,12 @@ from nas.training.session import Trained
 
 NETWORKS = {
     "relu6": small(
-        [stage for kind in ("inverted_residual", "bottleneck", "depthwise_separable", "conv") for stage in KINDS[kind]],
-        input={"resolution": 48},
+        [
+            stage
+            for kind in ("inverted_residual", "bottleneck", "depthwise_separable", "conv", "separable", "shuffle")
+            for stage in KINDS[kind]
+        ],
+        input={"resolution": 96},
         activation="relu6",
     ),
     "hard_swish": small(
@@ -259,5 +263,7 @@ def test_a_search_for_a_microcontroller_is_judged_and_measured_by_what_ships(tmp
         int(re.search(rf"{name}: ([\d,]+) bytes", readme)[1].replace(",", "")) for name in ("Flash", "Arena")
     )
     assert record.measured == {"size": flash, "memory": arena}
+    beside = run.path / "checkpoints" / f"{record.number}-int8.tflite"
+    assert beside.read_bytes() == (tmp_path / "board" / f"{record.architecture.name}.tflite").read_bytes()
     assert record.costs["size"] == pytest.approx(flash, rel=0.02) and flash <= 30_000
     assert record.costs["memory"] == pytest.approx(arena, rel=0.05) and arena <= 64_000

@@ -37,6 +37,7 @@ def settings_of(options: SearchOptions) -> tuple[Settings, Dataset]:
     fitted = fit_space(space, data, options.resolution)
     recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
     recipe = recipe.with_flip(options.flip).with_augment(options.augment).with_class_weights(options.class_weights)
+    recipe = recipe.with_qat(recipe.qat > 0, per_tensor=target.per_tensor)
     recipe = recipe.for_images(len(data.train), epochs=options.epochs)
     known = {name: value for name, value in vars(options).items() if name in Settings.__dataclass_fields__}
     paths = {name: str(value) for name, value in known.items() if isinstance(value, Path)}

@@ -124,7 +124,9 @@ class Settings:
     def judged_as(self) -> str:
         """Whose the accuracies are: runs in which it is the same can be compared."""
         target = self.parsed_target
-        return f"int8, {'ONNX' if target.form == 'onnx' else '.tflite'}" if target.int8 else "fp32"
+        if not target.int8:
+            return "fp32"
+        return f"int8{' per tensor' if target.per_tensor else ''}, {'ONNX' if target.form == 'onnx' else '.tflite'}"
 
     @property
     def parsed_objectives(self) -> tuple[Objective, ...]:

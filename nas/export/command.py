@@ -130,7 +130,8 @@ def export(
     with tempfile.TemporaryDirectory() as scratch:
         written = (Path(scratch, "float.tflite"), Path(scratch, "int8.tflite")) if micro else (path, quantised_path)
         model = _WRITERS[form](description, checkpoint.weights, written[0])
-        quantised = _QUANTISERS[form](*written, calibration_images(data))
+        per_tensor = wanted is not None and wanted.per_tensor
+        quantised = _QUANTISERS[form](*written, calibration_images(data), per_tensor=per_tensor)
         ours, theirs = (judge_exported(open_exported(file)[0], data) for file in written)
         if micro:
             files = write_micro(written[1].read_bytes(), description, path)

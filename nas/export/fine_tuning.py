@@ -60,7 +60,7 @@ def _kept(trained: Trained, saved: Checkpoint, target: Target, data: Dataset, de
         return trained
     lost = f"{100 * (saved.accuracy - before):.1f} points ({100 * saved.accuracy:.1f} to {100 * before:.1f} %)"
     log.info("int8 loses %s on the validation images: fine-tuning as int8 computes", lost)
-    tuned, test_accuracy = fine_tuned(saved, data, device=device)
+    tuned, test_accuracy = fine_tuned(saved, data, per_tensor=target.per_tensor, device=device)
     after = ship(target, tuned, data).judge(data, "validation").accuracy
     log.info("fine-tuned: fp32 %.1f %%, int8 %.1f %%", 100 * tuned.accuracy, 100 * after)
     if after <= before:
@@ -71,19 +71,23 @@ def _kept(trained: Trained, saved: Checkpoint, target: Target, data: Dataset, de
     return replace(trained, validation_accuracy=tuned.accuracy, test_accuracy=test_accuracy)
 
 
-def fine_tuned(checkpoint: Checkpoint, data: Dataset, *, device: str = "cpu") -> tuple[Checkpoint, float]:
+def fine_tuned(
+    checkpoint: Checkpoint, data: Dataset, *, per_tensor: bool = False, device: str = "cpu"
+) -> tuple[Checkpoint, float]:
     """Fine-tune a finished training as int8 computes, see :meth:`nas.training.recipe.Recipe.for_int8`.
 
     Args:
         checkpoint: of the training.
         data: what it was trained on.
+        per_tensor: round weights by one scale per layer, as the target does.
         device: where to train.
 
     Returns:
         The checkpoint with other weights, and their test accuracy in fp32.
     """
     architecture = Architecture.from_dict(checkpoint.architecture)
-    evaluator = TrainingEvaluator(data, Recipe.from_dict(checkpoint.recipe).for_int8(), device=device)
+    recipe = Recipe.from_dict(checkpoint.recipe).for_int8(per_tensor=per_tensor)
+    evaluator = TrainingEvaluator(data, recipe, device=device)
     trainer = evaluator.trainer(architecture, seed=0)
     trainer.network.load_state_dict(checkpoint.weights)
     for _ in trainer.epochs():

@@ -17,7 +17,7 @@ from torch import Tensor
 from nas.architecture.document import Architecture
 from nas.errors import UserError, first_line
 from nas.export.check import ExportError, Normalised, Shipped, compare, write
-from nas.export.int8 import Quantised
+from nas.export.int8 import Quantised, granularity
 from nas.extras import muted, require
 from nas.files import check_size
 from nas.network.fold import fold
@@ -59,10 +59,10 @@ def to_litert(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped:
     return Shipped((path,), difference)
 
 
-def quantise_litert(model: Path, path: Path, images: Tensor) -> Quantised:
+def quantise_litert(model: Path, path: Path, images: Tensor, *, per_tensor: bool = False) -> Quantised:
     """Quantise a .tflite that :func:`to_litert` wrote, see :func:`litert_int8_bytes`; `path` is replaced."""
     before = _read(model)
-    content = litert_int8_bytes(before, images)
+    content = litert_int8_bytes(before, images, per_tensor=per_tensor)
     write(path, content)
     return Quantised(path, len(content), len(before), len(images))
 
@@ -86,12 +86,13 @@ def litert_bytes(card: Card, weights: Mapping[str, Tensor]) -> bytes:
     return pack(model, {name: text for name, text in card.to_metadata().items() if name not in _SENTENCES})
 
 
-def litert_int8_bytes(model: bytes, images: Tensor) -> bytes:
+def litert_int8_bytes(model: bytes, images: Tensor, *, per_tensor: bool = False) -> bytes:
     """Quantise a .tflite of fp32 that :func:`litert_bytes` made; see :func:`nas.network.litert.quantise_tflite`.
 
     Args:
         model: the file's bytes.
         images: to calibrate with: uint8 (N, C, R, R), as the network reads them.
+        per_tensor: one scale for all of a layer's weights, in place of one per output channel.
 
     Raises:
         UserError: the extra is missing.
@@ -101,8 +102,9 @@ def litert_int8_bytes(model: bytes, images: Tensor) -> bytes:
     card = read_card(model, "the model")
     parts = ([image[None] for image in _as_read(part)] for part in torch.split(images, _PART))
     with _one_line("ai-edge-quantizer cannot quantise this model"):
-        result = quantise_tflite(model, parts)
-    return pack(result, {**card, "quantisation": f"int8, static, per channel; {len(images)} training images"})
+        result = quantise_tflite(model, parts, per_tensor=per_tensor)
+    scales = granularity(per_tensor)
+    return pack(result, {**card, "quantisation": f"int8, static, {scales}; {len(images)} training images"})
 
 
 class Session:

@@ -48,6 +48,11 @@ class Shipment:
         """Bytes of the file; on ``tflite-micro`` of the array in flash."""
         return len(self._flash) if self.target.form == "tflite-micro" else len(self.content)
 
+    @property
+    def ending(self) -> str:
+        """Of the name of a file with `content`."""
+        return "-int8.tflite" if self.target.form == "tflite-micro" else self.target.ending
+
     def memory_bytes(self) -> int | None:
         """Measure the arena of ``tflite-micro``; None on other targets, whose runtimes do not tell what they take.
 
@@ -87,7 +92,7 @@ def ship(target: Target, checkpoint: Checkpoint, data: Dataset, where: str = "th
     content = (litert.litert_bytes if of_tflite else onnx.onnx_bytes)(description, checkpoint.weights)
     if target.int8:
         quantise = litert.litert_int8_bytes if of_tflite else onnx_int8_bytes
-        content = quantise(content, calibration_images(data))
+        content = quantise(content, calibration_images(data), per_tensor=target.per_tensor)
     session: Any = litert.Session if of_tflite else onnx.Session
     return Shipment(target, content, session(content, where, threads=1))
 

@@ -101,10 +101,12 @@ class GraphEngine(Engine):
 ENGINES: Mapping[str, Engine] = {
     "eager": EagerEngine(),
     "compiled": CompiledEngine(),
-    "onnxruntime": OnnxRuntimeEngine(),
-    "onnxruntime-int8": OnnxRuntimeEngine(int8=True),
-    "litert": LiteRTEngine(int8=False),
-    "litert-int8": LiteRTEngine(int8=True),
+    "onnxruntime": OnnxRuntimeEngine("onnxruntime"),
+    "onnxruntime-int8": OnnxRuntimeEngine("onnxruntime-int8", int8=True),
+    "onnxruntime-int8:per-tensor": OnnxRuntimeEngine("onnxruntime-int8:per-tensor", int8=True, per_tensor=True),
+    "litert": LiteRTEngine("litert"),
+    "litert-int8": LiteRTEngine("litert-int8", int8=True),
+    "litert-int8:per-tensor": LiteRTEngine("litert-int8:per-tensor", int8=True, per_tensor=True),
     "graph": GraphEngine(),
 }
 

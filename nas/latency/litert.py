@@ -24,14 +24,15 @@ class LiteRTEngine(Engine):
     """LiteRT on the CPU, with the image given and the logits taken.
 
     Args:
+        name: of the engine.
         int8: run the quantised network. Its ranges are those of noise: no time depends on them.
+        per_tensor: one scale for all of a layer's weights.
     """
 
     layouts = ("channels_last",)
 
-    def __init__(self, *, int8: bool) -> None:
-        self._int8 = int8
-        self._name = "litert-int8" if int8 else "litert"
+    def __init__(self, name: str, *, int8: bool = False, per_tensor: bool = False) -> None:
+        self._name, self._int8, self._per_tensor = name, int8, per_tensor
 
     def check(self, device: str) -> None:
         require(f"engine {self._name}", *(name.replace("-", "_") for name in _PACKAGES), extra="litert")
@@ -57,7 +58,7 @@ class LiteRTEngine(Engine):
         try:
             model = to_tflite(ChannelsLast(network, (_MEAN,) * channels, (_STD,) * channels).eval(), pixels)
             if self._int8:
-                model = quantise_tflite(model, [[array]])
+                model = quantise_tflite(model, [[array]], per_tensor=self._per_tensor)
                 array = np.rint(array * 255 - 128).astype(np.int8)
             with muted():  # XNNPACK says that it is there
                 interpreter = Interpreter(model_content=pack(model), num_threads=threads)

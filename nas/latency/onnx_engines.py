@@ -19,19 +19,20 @@ class OnnxRuntimeEngine(Engine):
     """ONNX Runtime on the CPU, or on a card where onnxruntime-gpu is installed.
 
     Args:
+        name: of the engine.
         int8: run the quantised network. Its ranges are those of noise: no time depends on them.
+        per_tensor: one scale for all of a layer's weights.
     """
 
-    def __init__(self, *, int8: bool = False) -> None:
-        self._int8 = int8
+    def __init__(self, name: str, *, int8: bool = False, per_tensor: bool = False) -> None:
+        self._name, self._int8, self._per_tensor = name, int8, per_tensor
 
     def check(self, device: str) -> None:
-        name = "onnxruntime-int8" if self._int8 else "onnxruntime"
-        require(f"engine {name}", "onnx", "onnxruntime")  # the exporter needs onnx
+        require(f"engine {self._name}", "onnx", "onnxruntime")  # the exporter needs onnx
         import onnxruntime
 
         if device != "cpu" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise UserError(f"engine {name}: no CUDA provider here; install onnxruntime-gpu or use --device cpu")
+            raise UserError(f"engine {self._name}: no CUDA provider here; install onnxruntime-gpu or use --device cpu")
 
     def versions(self) -> list[str]:
         import onnxruntime
@@ -42,7 +43,7 @@ class OnnxRuntimeEngine(Engine):
         import onnxruntime
 
         array = images.cpu().numpy()
-        model = to_onnx_int8(network, images) if self._int8 else to_onnx(network, images)
+        model = to_onnx_int8(network, images, self._per_tensor) if self._int8 else to_onnx(network, images)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -66,9 +67,9 @@ def to_onnx(module: nn.Module, images: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def to_onnx_int8(module: nn.Module, images: Tensor) -> bytes:
+def to_onnx_int8(module: nn.Module, images: Tensor, per_tensor: bool = False) -> bytes:
     """The same, quantised with the ranges that these images give."""
-    return quantise_onnx(_unshared(to_onnx(module, images)), [images.cpu().numpy()], {})
+    return quantise_onnx(_unshared(to_onnx(module, images)), [images.cpu().numpy()], {}, per_tensor=per_tensor)
 
 
 def _unshared(model: bytes) -> bytes:

@@ -1,17 +1,18 @@
 """A network in training that computes as its int8 model will: quantisation-aware training.
 
-Weights are rounded to int8 per output channel, symmetrically; activations per tensor, asymmetrically, in ranges that
-are observed and then kept: what ONNX Runtime's and LiteRT's static quantisers do (:mod:`nas.network.onnx_int8`,
-:mod:`nas.network.litert`). Gradients go straight through the rounding. The network keeps its own weights in float32.
+Weights are rounded to int8 per output channel or per tensor, symmetrically; activations per tensor, asymmetrically, in
+ranges that are observed and then kept: what ONNX Runtime's and LiteRT's static quantisers do
+(:mod:`nas.network.onnx_int8`, :mod:`nas.network.litert`). Gradients go straight through the rounding. The network keeps
+its own weights in float32.
 
-BatchNorm is folded in what ships. Its scale of a convolution's output channels does not change how that convolution's
-weights round, one scale per channel, so that it trains on as it is; only a norm in front of a convolution and the added
-kernels of a pyramid are folded to be rounded.
+BatchNorm is folded in what ships, and a pyramid's added kernels are one: so weights are rounded as they are folded, and
+unfolded again, since the norms train on as they are.
 
 Source: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
 2018, section 3.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -38,10 +39,11 @@ class FakeQuantised:
     Args:
         network: any of ours; its weights are read at every call.
         forward: computes the network's logits, where a wrapper does (`DistributedDataParallel`).
+        per_tensor: one scale for all of a layer's weights, in place of one per output channel.
     """
 
-    def __init__(self, network: nn.Module, forward: nn.Module | None = None) -> None:
-        self._network, self._forward = network, forward or network
+    def __init__(self, network: nn.Module, forward: nn.Module | None = None, *, per_tensor: bool = False) -> None:
+        self._network, self._forward, self._per_tensor = network, forward or network, per_tensor
         self._prefix = "" if forward in (None, network) else "module."
         self._outputs = list(_outputs(network.children()))
         self._ranges: dict[nn.Module, tuple[Tensor, Tensor]] = {}
@@ -67,7 +69,7 @@ class FakeQuantised:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Compute logits with everything rounded."""
-        weights = {self._prefix + name: weight for name, weight in _rounded_weights(self._network)}
+        weights = {self._prefix + name: weight for name, weight in _rounded_weights(self._network, self._per_tensor)}
         with self._hooks(self._rounded):
             return functional_call(self._forward, weights, (self._rounded(self._network, images),))
 
@@ -117,30 +119,68 @@ def _is_folded_forward(before: nn.Module | None, layer: nn.Module, after: nn.Mod
     return isinstance(layer, nn.BatchNorm2d) and pointwise and not follows
 
 
-def _rounded_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _rounded_weights(network: nn.Module, per_tensor: bool) -> Iterator[tuple[str, Tensor]]:
     """Yield all weights that int8 engines round, by their names, as these compute with them."""
     summed: set[nn.Module] = set()
-    scales: dict[nn.Module, Tensor] = {}
     for module in network.modules():
         if isinstance(module, Pyramid) and module.combine == "add" and len(module.branches) > 1:
             summed.update(branch for branch in module.branches if isinstance(branch, nn.Conv2d))
-        first, second = [*_layers(module), None, None][:2] if type(module) is nn.Sequential else (None, None)
-        if isinstance(first, nn.BatchNorm2d) and second is not None and _is_folded_forward(None, first, second):
-            assert first.running_var is not None
-            scales[second] = (first.weight * torch.rsqrt(first.running_var + first.eps)).detach().view(1, -1, 1, 1)
+    scales = _folded_scales(network)
+
+    def rounded(weight: Tensor, layer: nn.Module, *, shared: bool = per_tensor) -> Tensor:
+        scale = scales.get(layer)
+        folded = weight if scale is None else weight * scale
+        folded = _per_channel(folded[None])[0] if shared else _per_channel(folded)
+        return folded if scale is None else folded / scale
+
     for name, module in network.named_modules():
         if isinstance(module, Pyramid) and not summed.isdisjoint(module.branches):
             kernels = [branch.weight for branch in module.branches if isinstance(branch, nn.Conv2d)]
-            total = add_kernels(kernels)
-            yield f"{name}.branches.{len(kernels) - 1}.weight", _per_channel(total) - total + kernels[-1]
-        elif module in scales:
-            scale = torch.where(scales[module].abs() < _LEAST, 1, scales[module])
-            yield f"{name}.weight", _per_channel(module.weight * scale) / scale
+            total, last = add_kernels(kernels), len(kernels) - 1
+            yield f"{name}.branches.{last}.weight", rounded(total, module.branches[last]) - total + kernels[last]
         elif isinstance(module, nn.Conv2d | nn.Linear) and module not in summed:
-            yield f"{name}.weight", _per_channel(module.weight)
+            yield f"{name}.weight", rounded(module.weight, module)
         elif isinstance(module, CondConv2d):
-            rows = module.out_channels * module.experts if module.kernel_size > 1 or module.groups > 1 else 1
-            yield f"{name}.weight", _per_channel(module.weight.view(rows, -1)).view_as(module.weight)
+            weight = module.weight.view(module.experts, module.out_channels, -1)
+            if per_tensor or (module.kernel_size == 1 and module.groups == 1):  # a product of matrices: one scale
+                weight = rounded(weight, module, shared=True)
+            else:
+                weight = torch.stack([rounded(expert, module) for expert in weight])
+            yield f"{name}.weight", weight.view_as(module.weight)
+
+
+def _folded_scales(network: nn.Module) -> dict[nn.Module, Tensor]:
+    """Return what the norms folded into a convolution's weights multiply them by, by convolution.
+
+    Weights that share a scale over several channels round otherwise with it.
+    """
+    scales: dict[nn.Module, Tensor] = {}
+
+    def multiply(layer: nn.Module, scale: Tensor) -> None:
+        if isinstance(layer, Pyramid):
+            parts = scale.chunk(len(layer.branches)) if layer.combine == "concat" else (scale,) * len(layer.branches)
+            for branch, part in zip(layer.branches, parts, strict=True):
+                multiply(branch, part)
+        elif isinstance(layer, nn.Conv2d | CondConv2d):
+            scales[layer] = scale.view(-1, *([1, 1, 1] if isinstance(layer, nn.Conv2d) else [1]))
+
+    sequences = [_layers(module) for module in network.modules() if type(module) is nn.Sequential]
+    for layers in sequences:
+        for before, layer in itertools.pairwise(layers):
+            if isinstance(layer, nn.BatchNorm2d):
+                multiply(before, _scale(layer))
+    for layers in sequences:
+        first, second = [*layers, None, None][:2]
+        if isinstance(first, nn.BatchNorm2d) and second is not None and _is_folded_forward(None, first, second):
+            scales[second] = scales.get(second, torch.ones(())) * _scale(first).view(1, -1, 1, 1)
+    return scales
+
+
+def _scale(norm: nn.BatchNorm2d) -> Tensor:
+    """Return what a norm in eval mode multiplies by, (C,); a channel that it silences keeps its values."""
+    assert norm.running_var is not None
+    scale = (norm.weight * torch.rsqrt(norm.running_var + norm.eps)).detach()
+    return torch.where(scale.abs() < _LEAST, 1, scale)
 
 
 def _per_channel(weight: Tensor) -> Tensor:

@@ -15,10 +15,15 @@ from nas.architecture.document import Architecture
 from nas.blocks.layers import Pyramid
 from nas.errors import UserError
 from nas.extras import muted
-from nas.network.tflite_file import INPUT, largest_buffer, pack, paddings
+from nas.network.tflite_file import INPUT, largest_buffer, pack, paddings, relu6_as_relu
 
 _MOST_WEIGHTS = 32 * 2**20
 """Bytes of a layer's weights in fp32: ai-edge-quantizer 0.10 cuts larger ones into pieces, and then fails on them."""
+
+
+_LEAST_RANGE = 1e-6
+"""Of values that are always 0, such as those of an SE layer whose ReLU lets nothing through: XNNPACK refuses networks
+with scales as small as that."""
 
 
 class ChannelsLast(nn.Module):
@@ -77,8 +82,8 @@ def to_tflite(network: ChannelsLast, images: Tensor) -> bytes:
         return bytes(litert_torch.convert(network, (images,)).model_content())
 
 
-def quantise_tflite(model: bytes, parts: Iterable[Sequence[NDArray[np.float32]]]) -> bytes:
-    """Quantise a .tflite of fp32, as it comes: int8 weights per channel, int8 activations per tensor.
+def quantise_tflite(model: bytes, parts: Iterable[Sequence[NDArray[np.float32]]], *, per_tensor: bool = False) -> bytes:
+    """Quantise a .tflite of fp32, as it comes: int8 weights per output channel, int8 activations per tensor.
 
     Ranges of activations are the smallest and largest value over all images, as with ONNX: the quantiser's own moving
     average put the logits 0.20 of their standard deviation off, the extremes 0.03 (CIFAR-10, 241 kB of fp32, 512
@@ -87,6 +92,7 @@ def quantise_tflite(model: bytes, parts: Iterable[Sequence[NDArray[np.float32]]]
     Args:
         model: that :func:`nas.network.tflite_file.pack` wrote.
         parts: inputs of the model to calibrate with, part by part, since all of them may not fit into memory.
+        per_tensor: one scale for all of a layer's weights.
 
     Raises:
         ValueError: a layer has more weights than the quantiser takes.
@@ -97,12 +103,17 @@ def quantise_tflite(model: bytes, parts: Iterable[Sequence[NDArray[np.float32]]]
         )
     named = pack(model, named=True)  # the quantiser tells tensors apart by their names
     with muted():
-        from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+        from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
         from ai_edge_quantizer.utils import qsv_utils
 
-        method = recipe.static_wi8_ai8()
         manager = recipe_manager.RecipeManager()
-        manager.load_quantization_recipe(method)
+        manager.add_static_config(
+            regex=".*",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            activation_num_bits=8,
+            weight_num_bits=8,
+            weight_granularity=qtyping.QuantGranularity["TENSORWISE" if per_tensor else "CHANNELWISE"],
+        )
         ranges = calibrator.Calibrator(
             named,
             num_threads=1,
@@ -115,6 +126,11 @@ def quantise_tflite(model: bytes, parts: Iterable[Sequence[NDArray[np.float32]]]
         found[INPUT] = {"min": np.zeros(1, np.float32), "max": np.ones(1, np.float32)}
         for before, after in paddings(named):  # of maxima, with -inf: int8 has the smallest value in its place
             found[after] = found[before]
-        result = quantizer.Quantizer(named, method).quantize(found, enable_progress_report=False).quantized_model
+        for name, bounds in found.items():
+            if "min" in bounds and np.ptp([bounds["min"].min(), bounds["max"].max()]) < _LEAST_RANGE:
+                found[name] = {"min": np.zeros(1, np.float32), "max": np.ones(1, np.float32)}
+        method = manager.get_quantization_recipe()
+        model = relu6_as_relu(named)
+        result = quantizer.Quantizer(model, method).quantize(found, enable_progress_report=False).quantized_model
         assert result is not None
     return bytes(result)

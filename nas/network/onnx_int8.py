@@ -1,8 +1,9 @@
 """An ONNX model of fp32 -> one of int8, by ONNX Runtime, static: the step that exports and latencies share.
 
-Weights get one scale per output channel (the channels of a depthwise convolution differ by orders of magnitude),
-activations one per tensor, from the ranges that they take on calibration images. The model stays an ordinary ONNX file
-(QDQ: quantise and dequantise nodes around the layers), which any runtime reads and int8 engines run in int8.
+Weights get one scale per output channel (the channels of a depthwise convolution differ by orders of magnitude) or, for
+accelerators that are slow otherwise, one per tensor; activations one per tensor, from the ranges that they take on
+calibration images. The model stays an ordinary ONNX file (QDQ: quantise and dequantise nodes around the layers), which
+any runtime reads and int8 engines run in int8.
 
 onnx and onnxruntime must be installed; what they raise is passed on.
 """
@@ -36,13 +37,16 @@ image, for which the nodes around it would weigh more than what they save.
 """
 
 
-def quantise_onnx(model: bytes, batches: Iterable[NDArray[np.float32]], metadata: dict[str, str]) -> bytes:
+def quantise_onnx(
+    model: bytes, batches: Iterable[NDArray[np.float32]], metadata: dict[str, str], *, per_tensor: bool = False
+) -> bytes:
     """Quantise a model of one input; a normalisation in front stays in float.
 
     Args:
         model: the float model; its metadata are kept.
         batches: inputs to calibrate with.
         metadata: entries to add.
+        per_tensor: one scale for all of a layer's weights.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -62,16 +66,18 @@ def quantise_onnx(model: bytes, batches: Iterable[NDArray[np.float32]], metadata
     with tempfile.TemporaryDirectory() as folder, quietly():
         prepared, quantised = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
         quant_pre_process(before, prepared, skip_optimization=True, skip_symbolic_shape=True)
+        float_model = onnx.load(prepared)
         quantize_static(
             prepared,
             quantised,
             Reader(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=_OPERATIONS,
-            per_channel=True,
+            per_channel=not per_tensor,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=_normalisation(onnx.load(prepared), name),
+            nodes_to_exclude=_normalisation(float_model, name),
+            extra_options={"TensorQuantOverrides": {weight: [{}] for weight in _experts(float_model)}},
         )
         result = onnx.load(quantised)
     kept = {item.key: item.value for item in before.metadata_props}
@@ -89,3 +95,13 @@ def _normalisation(model: Any, name: str) -> list[str]:
             names.append(node.name)
             tensors.update(node.output)
     return names
+
+
+def _experts(model: Any) -> list[str]:
+    """List the matrices of experts, of which conditional 1x1 convolutions mix kernels: one scale each.
+
+    Their columns are weights of the kernel, hundreds of thousands, each of which would get a scale of its own, more
+    bytes than the experts' values take, in a loop of Python; the mixed kernel has one scale whatever they have.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return sorted(constants & {name for node in model.graph.node if node.op_type == "MatMul" for name in node.input})

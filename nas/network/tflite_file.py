@@ -121,6 +121,21 @@ def paddings(model: bytes) -> list[tuple[str, str]]:
     ]
 
 
+def relu6_as_relu(model: bytes) -> bytes:
+    """Write the nodes that are a ReLU6 and nothing else as ReLU, which quantisers know.
+
+    In int8 that is the same function where the output's range ends at 6: what is larger saturates. Elsewhere it is not.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    tree = schema.ModelT.InitFromPackedBuf(model, 0)
+    builtin = schema.BuiltinOperator
+    for code in tree.operatorCodes:
+        if code.builtinCode == builtin.RELU6:
+            code.builtinCode = code.deprecatedBuiltinCode = builtin.RELU
+    return _packed(tree)
+
+
 class _Buffers:
     """Contents of a model's buffers, each once; number 0 is the empty one."""
 

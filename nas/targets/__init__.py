@@ -5,16 +5,17 @@ from typing import Any
 
 from nas.architecture.document import Architecture
 from nas.errors import UserError
-from nas.targets.litert import LITERT, LITERT_INT8
-from nas.targets.onnxruntime import ONNXRUNTIME, ONNXRUNTIME_INT8
+from nas.targets.litert import LITERT, LITERT_INT8, LITERT_INT8_PER_TENSOR
+from nas.targets.onnxruntime import ONNXRUNTIME, ONNXRUNTIME_INT8, ONNXRUNTIME_INT8_PER_TENSOR
 from nas.targets.target import Target
-from nas.targets.tflite_micro import TFLITE_MICRO
+from nas.targets.tflite_micro import TFLITE_MICRO, TFLITE_MICRO_PER_TENSOR
 from nas.targets.torch import TORCH
 
 __all__ = ["TARGETS", "Target", "on_target", "target"]
 
+PER_TENSOR = (ONNXRUNTIME_INT8_PER_TENSOR, LITERT_INT8_PER_TENSOR, TFLITE_MICRO_PER_TENSOR)
 TARGETS: Mapping[str, Target] = {
-    item.name: item for item in (TORCH, ONNXRUNTIME, ONNXRUNTIME_INT8, LITERT, LITERT_INT8, TFLITE_MICRO)
+    item.name: item for item in (TORCH, ONNXRUNTIME, ONNXRUNTIME_INT8, LITERT, LITERT_INT8, TFLITE_MICRO, *PER_TENSOR)
 }
 
 

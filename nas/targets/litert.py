@@ -1,5 +1,6 @@
 """LiteRT with XNNPACK: a .tflite of fp32, and one of int8 with int8 input and output."""
 
+from dataclasses import replace
 from functools import partial
 
 from nas.targets.target import Target
@@ -31,4 +32,12 @@ LITERT_INT8 = Target(
     memory=peak_int8,
     int8=True,
     knows_experts=False,
+)
+
+LITERT_INT8_PER_TENSOR = replace(
+    LITERT_INT8,
+    name="litert-int8:per-tensor",
+    engine="litert-int8:per-tensor",
+    size=partial(file_bytes, int8=True, per_tensor=True),
+    per_tensor=True,
 )

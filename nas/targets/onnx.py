@@ -54,29 +54,32 @@ _INT8: Mapping[str, float] = {
 _FIXED = {False: 2300, True: 3040}
 """Bytes of every file, the card's sentences among them."""
 
+VECTOR_BYTES = 35
+"""Of a layer whose scales are vectors, besides: their dimensions, and the axis that they lie along."""
 FOLDED_VALUES = 8192
 """The exporter makes constants of experts' kernels up to so many values; the quantiser leaves larger ones in fp32."""
 
 
-def file_bytes(architecture: Architecture, num_classes: int, *, int8: bool) -> int:
+def file_bytes(architecture: Architecture, num_classes: int, *, int8: bool, per_tensor: bool = False) -> int:
     """Predict a file's bytes.
 
     Args:
         architecture: the document.
         num_classes: outputs of the last layer.
-        int8: quantised, statically and per channel.
+        int8: quantised, statically.
+        per_tensor: in int8, one scale for all of a layer's weights, in place of one per output channel.
     """
-    operators = sum(_part_bytes(part, int8) for part in parts(architecture, num_classes))
+    operators = sum(_part_bytes(part, int8, per_tensor) for part in parts(architecture, num_classes))
     return round(_FIXED[int8] + document_bytes(architecture) + operators)
 
 
 @functools.lru_cache(maxsize=100_000)
-def _part_bytes(part: CountedPart, int8: bool) -> float:
+def _part_bytes(part: CountedPart, int8: bool, per_tensor: bool) -> float:
     kinds = _INT8 if int8 else _FP32
     total = 0.0
     for operator in folded(part):
         kind = operator.kind
-        total += _weights_int8(operator) if int8 else _weights_fp32(operator)
+        total += _weights_int8(operator, per_tensor) if int8 else _weights_fp32(operator)
         if kind.startswith("conditional"):
             matmul = _is_product(operator)
             total += kinds["conditional conv" if matmul else "conditional"]
@@ -99,17 +102,15 @@ def _weights_fp32(operator: Operator) -> int:
     return 4 * (experts * operator.weights + routing + operator.biases)
 
 
-def _weights_int8(operator: Operator) -> int:
-    """Return the bytes of weights (1), and per channel of scale (4), zero point (1) and three numbers for a bias."""
-    channels, experts = operator.writes.channels, operator.width
-    if operator.kind == "squeeze-excitation":
-        return operator.weights + 5 * (channels + operator.width) + 12 * operator.biases
+def _weights_int8(operator: Operator, per_tensor: bool) -> int:
+    """Return the bytes of weights (1), each of their scales and zero points (5), biases (4), and of theirs (8)."""
+    layers = 2 if operator.kind == "squeeze-excitation" else int(operator.weights > 0)
+    channels = operator.writes.channels + (operator.width if layers == 2 else 0)
+    scales, vectors = (layers, -VECTOR_BYTES * layers) if per_tensor else (layers and channels, 0)
     if not operator.kind.startswith("conditional"):
-        return operator.weights + (5 * channels if operator.weights else 0) + 12 * operator.biases
-    routing = (operator.reads[0].channels + 1 + 16) * experts
-    mixed = experts * operator.weights
-    if _is_product(operator):
-        mixed += 5 * operator.weights  # a scale for every column
-    else:
-        mixed = mixed + 5 * channels * experts if mixed <= FOLDED_VALUES else 4 * mixed
+        return operator.weights + (13 if operator.biases else 5) * scales + vectors + 4 * operator.biases
+    routing = (operator.reads[0].channels + 1 + 16) * operator.width
+    mixed = operator.width * operator.weights
+    if not _is_product(operator):
+        mixed = mixed + (5 * scales + vectors) * operator.width if mixed <= FOLDED_VALUES else 4 * mixed
     return mixed + routing + operator.biases

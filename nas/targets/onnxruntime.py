@@ -1,5 +1,6 @@
 """ONNX Runtime: ONNX with norms folded, and the same in int8 (QDQ)."""
 
+from dataclasses import replace
 from functools import partial
 
 from nas.targets.onnx import file_bytes
@@ -29,4 +30,12 @@ ONNXRUNTIME_INT8 = Target(
     size=partial(file_bytes, int8=True),
     memory=peak_int8,
     int8=True,
+)
+
+ONNXRUNTIME_INT8_PER_TENSOR = replace(
+    ONNXRUNTIME_INT8,
+    name="onnxruntime-int8:per-tensor",
+    engine="onnxruntime-int8:per-tensor",
+    size=partial(file_bytes, int8=True, per_tensor=True),
+    per_tensor=True,
 )

@@ -21,7 +21,8 @@ class Target:
         form: the format of `nas export`; None where a training writes the file itself.
         modules: libraries that make the file and run it, and `extra`, which installs them.
         engine: the latency engine (:mod:`nas.latency.engines`); None where no latency is known.
-        int8: weights, per output channel, and activations are int8.
+        int8: weights and activations are int8.
+        per_tensor: all of a layer's weights share a scale; else each output channel has its own.
         size: the file's bytes.
         memory: bytes that a run needs.
         knows_experts: the runtime runs conditional convolutions.
@@ -37,6 +38,7 @@ class Target:
     size: CostInBytes
     memory: CostInBytes
     int8: bool = False
+    per_tensor: bool = False
     knows_experts: bool = True
     aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
 

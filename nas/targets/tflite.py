@@ -35,6 +35,7 @@ class Tables(NamedTuple):
 
 FP32_TABLES = Tables(node=-12.1, tensor=66.0, weighted=-15.3, kind=22.9, fixed=452.9)
 INT8_TABLES = Tables(node=50.1, tensor=36.2, weighted=92.1, kind=29.4, fixed=606.1)
+PER_TENSOR_TABLES = INT8_TABLES._replace(fixed=554.1)
 TAIL_TABLES = Tables(node=137.1, tensor=-1.6, weighted=121.9, kind=0, fixed=832.9)
 """Of the arena's tail: a 64-bit interpreter's, as measured; a microcontroller's is smaller."""
 
@@ -76,7 +77,9 @@ class Summary:
     """The last node that reads the part's input."""
 
 
-def file_bytes(architecture: Architecture, num_classes: int, *, int8: bool, card: bool = True) -> int:
+def file_bytes(
+    architecture: Architecture, num_classes: int, *, int8: bool, card: bool = True, per_tensor: bool = False
+) -> int:
     """Predict a file's bytes.
 
     Args:
@@ -84,18 +87,21 @@ def file_bytes(architecture: Architecture, num_classes: int, *, int8: bool, card
         num_classes: outputs of the last layer.
         int8: weights and activations are int8.
         card: with the metadata entry that says what the model is; the array of a microcontroller has none.
+        per_tensor: in int8, one scale for all of a layer's weights, in place of one per output channel.
     """
     all_parts = _summaries(architecture, num_classes)
     shapes = frozenset[Shape]().union(*(part.shapes for part in all_parts))
     total = sum(4 + 4 * len(shape) for shape in shapes) + sum(part.biases for part in all_parts)
     if int8:
-        lengths = frozenset[int]().union(*(part.lengths for part in all_parts))
-        total += sum(part.weights_int8 + 8 * part.channels for part in all_parts)
+        lengths = frozenset[int]().union(*(part.lengths for part in all_parts if not per_tensor))
+        scales = sum(part.weighted if per_tensor else part.channels for part in all_parts)
+        total += sum(part.weights_int8 for part in all_parts) + 8 * scales
         total += sum(4 + 8 * length for length in lengths)
     else:
         total += sum(part.weights_fp32 for part in all_parts)
     said = _card_bytes(architecture, num_classes) if card else 0
-    return total + said + _tables(all_parts, INT8_TABLES if int8 else FP32_TABLES)
+    tables = (PER_TENSOR_TABLES if per_tensor else INT8_TABLES) if int8 else FP32_TABLES
+    return total + said + _tables(all_parts, tables)
 
 
 def arena_tail(architecture: Architecture, num_classes: int) -> int:

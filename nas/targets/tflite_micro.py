@@ -1,5 +1,6 @@
 """TensorFlow Lite Micro: the int8 .tflite as an array in flash, run in an arena; no latency is known of a board."""
 
+from dataclasses import replace
 from functools import partial
 
 from nas.architecture.document import Architecture
@@ -24,4 +25,11 @@ TFLITE_MICRO = Target(
     int8=True,
     knows_experts=False,
     aliases={"flash": "size"},
+)
+
+TFLITE_MICRO_PER_TENSOR = replace(
+    TFLITE_MICRO,
+    name="tflite-micro:per-tensor",
+    size=partial(file_bytes, int8=True, card=False, per_tensor=True),
+    per_tensor=True,
 )

@@ -373,8 +373,8 @@ class Trainer:
         """Let an epoch compute as int8 will: kernel by kernel, in float32, in ranges that are observed beforehand."""
         if self._average is not None and self.epoch == self.recipe.qat_from:
             self.network.load_state_dict(self._average.network.state_dict())  # what is to be shipped
-        simulated, train = FakeQuantised(self.network, self._shared), self.dataset.train
-        chosen = train.images[calibration_part(train.labels)]
+        simulated = FakeQuantised(self.network, self._shared, per_tensor=self.recipe.qat_per_tensor)
+        chosen = self.dataset.train.images[calibration_part(self.dataset.train.labels)]
         simulated.observe(self._normalise(some) for some in torch.split(chosen, self._batch))
         self._forward, self._dtype, self._graph = simulated, None, None
 

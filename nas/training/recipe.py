@@ -82,6 +82,7 @@ class Recipe:
     distill_temperature: Annotated[float, Field(ge=0.1, le=100)] = 4.0
     # part of the epochs, the last ones, that train as int8 computes (quantisation-aware); 1: all, of trained weights
     qat: Annotated[float, Field(ge=0, le=1)] = 0.0
+    qat_per_tensor: bool = False  # one scale for all of a layer's weights, in place of one per output channel
 
     def __post_init__(self) -> None:
         check_fields(self, "recipe")
@@ -173,17 +174,19 @@ class Recipe:
         _check_word("augment", augment, get_args(Augment))
         return replace(self, augment=cast(Augment, augment))
 
-    def with_qat(self, asked: bool) -> Recipe:
+    def with_qat(self, asked: bool, *, per_tensor: bool = False) -> Recipe:
         """Train the last epochs as int8 computes, where that is asked for: the recipe's own part of them, else 5%."""
-        return replace(self, qat=self.qat or QAT_PART) if asked else self
+        per_tensor = per_tensor or self.qat_per_tensor
+        return replace(self, qat=self.qat or QAT_PART, qat_per_tensor=per_tensor) if asked else self
 
-    def for_int8(self) -> Recipe:
+    def for_int8(self, *, per_tensor: bool = False) -> Recipe:
         """Return what fine-tunes weights that this recipe trained: 5% of its epochs, all as int8 computes, at 5% of
         its learning rate, falling to 0.
         """
         return replace(
             self,
             qat=1.0,
+            qat_per_tensor=per_tensor,
             epochs=math.ceil(QAT_PART * self.epochs),
             steps=None,
             lr=QAT_PART * self.lr,

@@ -11,8 +11,10 @@ NETWORK = small([*KINDS["inverted_residual"], *KINDS["bottleneck"]], input={"res
 ONE_LAYER = small([{"block": "conv", "channels": 8}], head={"channels": 0})
 
 
-def simulated(network: torch.nn.Module, card: nas.export.Card, images: torch.Tensor) -> FakeQuantised:
-    fake = FakeQuantised(network)
+def simulated(
+    network: torch.nn.Module, card: nas.export.Card, images: torch.Tensor, per_tensor: bool = False
+) -> FakeQuantised:
+    fake = FakeQuantised(network, per_tensor=per_tensor)
     fake.observe([normalised(card, images)])
     return fake
 
@@ -22,34 +24,36 @@ def normalised(card: nas.export.Card, images: torch.Tensor) -> torch.Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def by_onnxruntime(network, card, images, folder):
+def by_onnxruntime(network, card, images, folder, per_tensor):
     pytest.importorskip("onnxruntime")
     from nas.export import quantise, to_onnx
     from nas.export.opening import open_exported
 
     to_onnx(card, network.state_dict(), folder / "fp32.onnx")
-    quantise(folder / "fp32.onnx", folder / "int8.onnx", images)
+    quantise(folder / "fp32.onnx", folder / "int8.onnx", images, per_tensor=per_tensor)
     return open_exported(folder / "int8.onnx")[0]
 
 
-def by_litert(network, card, images, folder):
+def by_litert(network, card, images, folder, per_tensor):
     pytest.importorskip("litert_torch")
     from nas.export.litert import Session, litert_bytes, litert_int8_bytes
 
     del folder
-    return Session(litert_int8_bytes(litert_bytes(card, network.state_dict()), images))
+    return Session(litert_int8_bytes(litert_bytes(card, network.state_dict()), images, per_tensor=per_tensor))
 
 
 @pytest.mark.parametrize("engine", [by_onnxruntime, by_litert])
-@pytest.mark.parametrize("architecture", [ONE_LAYER, NETWORK])
-def test_logits_are_those_of_the_int8_model(engine, architecture, tmp_path):
+@pytest.mark.parametrize(
+    ("architecture", "per_tensor"), [(ONE_LAYER, False), (ONE_LAYER, True), (NETWORK, False), (NETWORK, True)]
+)
+def test_logits_are_those_of_the_int8_model(engine, architecture, per_tensor, tmp_path):
     """To a step of the output for one layer; a tie of rounding may go either way, which deeper layers pass on."""
     network, card = lived_in(architecture), card_of(architecture)
     images = (torch.rand(64, *card.shape, generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8)
-    model = engine(network, card, images, tmp_path)
+    model = engine(network, card, images, tmp_path, per_tensor)
     expected, fp32 = model(images / 255), expected_logits(network, card, images / 255)
     with torch.no_grad():
-        logits = simulated(network, card, images)(normalised(card, images))
+        logits = simulated(network, card, images, per_tensor)(normalised(card, images))
     if architecture is ONE_LAYER:
         assert (logits - expected).abs().max() < 1.1 * (fp32.amax() - fp32.amin()) / 255
     assert (logits - expected).abs().mean() < 0.5 * (fp32 - expected).abs().mean()
