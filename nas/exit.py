@@ -22,6 +22,8 @@ from nas.terminal import Terminal
 
 errors = Terminal(stderr=True)
 
+_FIRST = ("--init", "--teacher")
+"""Options of a training's beginning, which it keeps."""
 PATIENCE = 20.0
 """Seconds for an orderly end after a signal; then this process and those that it started are ended as they are."""
 
@@ -112,14 +114,16 @@ def same_command(folder: Path, given: Path | None, *, resumes: bool = False) -> 
     Args:
         folder: where it works.
         given: the folder that its options name, if they do.
-        resumes: whether ``--resume`` goes on with what is in the folder; it does so without ``--init``.
+        resumes: whether ``--resume`` goes on with what is in the folder; it does so without ``--init``, ``--teacher``.
     """
     arguments = sys.argv[1:]
     if resumes:
         arguments = [
             argument
             for before, argument in zip(["", *arguments], arguments, strict=False)
-            if argument not in ("--init", "--resume") and before != "--init" and not argument.startswith("--init=")
+            if argument not in ("--resume", *_FIRST)
+            and before not in _FIRST
+            and argument.partition("=")[0] not in _FIRST
         ] + ["--resume"]
     return shlex.join(["nas", *arguments, *([] if given else ["--out", str(folder)])])
 
