@@ -22,6 +22,8 @@ from nas.blocks.layers import CondConv2d, Pyramid
 Weights = Mapping[str, Tensor]
 EXPERTS_APART = 0.1
 """Experts that begin from one kernel are this share larger and smaller than it, or they would stay equal for ever."""
+RIDGE = 1e-2
+"""Added to a covariance's diagonal, as a part of its mean: few images leave more channels than samples."""
 
 
 class Wire(NamedTuple):
@@ -83,10 +85,14 @@ def write_importance(module: nn.Module, path: str, weights: Weights) -> Tensor |
 
 
 class Slices:
-    """Collects the tensors of a smaller network, layer by layer, from those of a larger one."""
+    """Collects the tensors of a smaller network, layer by layer, from those of a larger one.
 
-    def __init__(self, weights: Weights) -> None:
+    `covariances`: of what some of its layers read, by path; their weights then make up for the channels left out.
+    """
+
+    def __init__(self, weights: Weights, covariances: Mapping[str, Tensor]) -> None:
         self.weights = weights
+        self.covariances = covariances
         self.found: dict[str, Tensor] = {}
 
     def take(
@@ -100,7 +106,26 @@ class Slices:
             self._pyramid(path, small, place, large, reads, writes)
         elif isinstance(small, nn.Conv2d | CondConv2d):
             assert isinstance(large, nn.Conv2d | CondConv2d)
-            self._convolution(path, small, large, _whole(large, place, self.weights), reads, writes)
+            kernels, bias, routing = _whole(large, place, self.weights)
+            if isinstance(large, nn.Conv2d):
+                kernels = self.explained(place, kernels[0], reads)[None]
+            self._convolution(path, small, large, (kernels, bias, routing), reads, writes)
+
+    def explained(self, place: str, weight: Tensor, reads: Channels) -> Tensor:
+        """Let the weights (C_out, C_in, ...) of the layer at `place` make up for the channels that are not kept.
+
+        y = W x is computed from the channels k of x alone, with the least error on what the layer read, by
+        W C[:, k] C[k, k]^-1 in the place of W[:, k], where C is the covariance of x.
+        """
+        covariance, kept = self.covariances.get(place), reads.index
+        if covariance is None or reads.gain is not None or len(kept) == len(covariance):
+            return weight
+        own = covariance[kept][:, kept]
+        own = own + RIDGE * own.diagonal().mean() * torch.eye(len(kept), dtype=own.dtype)
+        best_weights = torch.linalg.solve(own, covariance[kept] @ weight.flatten(1).cpu().to(own).T).T
+        weight = weight.clone()
+        weight[:, kept] = best_weights.to(weight).view_as(weight[:, kept])
+        return weight
 
     def _norm(self, path: str, place: str, kept: Channels) -> None:
         for name in ("weight", "bias", "running_mean", "running_var"):

@@ -31,21 +31,29 @@ def placed_blocks(architecture: Architecture) -> Iterator[tuple[int, Block, str]
         yield stage, block, f"blocks.{number}"
 
 
-def importance(parent: Architecture, network: Network, weights: Weights) -> dict[str, Tensor]:
-    """Score the channels of every stream and group of a network; higher is more important.
+def stage_streams(architecture: Architecture) -> list[str]:
+    """Name the stream that each stage writes: an addition makes one stream of those before and after it."""
+    streams, stream = [], "stem"
+    for stage, block, _ in placed_blocks(architecture):
+        if block.first:
+            stream = stream if block.shortcut == "identity" else f"stages[{stage}]"
+            streams.append(stream)
+    return streams
 
-    Args:
-        parent: the document.
-        network: as built from it, on any device; its own weights are not read.
-        weights: its state dict.
+
+Group = tuple[str, int]
+"""A group's name and the number of its channels."""
+
+
+def links(architecture: Architecture, network: Network) -> Iterator[tuple[str, nn.Module, Group, Group, int]]:
+    """Yield a network's modules up to the head: path, module, the groups that it reads and writes, and where in the
+    latter its channels begin. Of groups whose channels are not told apart the name is empty.
     """
-    scores = _Scores(weights)
-    stream = ("stem", parent.stem_channels)
-    scores.add("stem", network.stem, _UNSCORED, stream)
-    for stage, block, path in placed_blocks(parent):
-        before = stream
-        if block.first and block.shortcut != "identity":  # an addition makes one stream of those before and after it
-            stream = f"stages[{stage}]", block.out_channels
+    streams = stage_streams(architecture)
+    stream = ("stem", architecture.stem_channels)
+    yield "stem", network.stem, _UNSCORED, stream, 0
+    for stage, block, path in placed_blocks(architecture):
+        before, stream = stream, (streams[stage], block.out_channels)
         groups = {"stream": before, "in": before, "out": stream}
         shuffled: set[str] = set()
         for wire in block.spec.all_wires(block):
@@ -55,17 +63,32 @@ def importance(parent: Architecture, network: Network, weights: Weights) -> dict
                 shuffled.add(wire.reads)  # what reads it from here on has it in another order
             if wire.writes not in groups:
                 groups[wire.writes] = f"{path}.{wire.writes}", written_channels(module)
-            kept = [_UNSCORED if group in shuffled else groups[group] for group in (wire.reads, wire.writes)]
-            scores.add(place, module, kept[0], kept[1], wire.begins)
+            reads, writes = (_UNSCORED if group in shuffled else groups[group] for group in (wire.reads, wire.writes))
+            yield place, module, reads, writes, wire.begins
             if isinstance(module, SqueezeExcitation):
-                scores.add(f"{place}.fc2", module.fc2, (f"{path}.se", module.fc1.out_channels), _UNSCORED)
-        scores.found.setdefault(f"stages[{stage}]", scores.found[stream[0]])
-    if parent.head_channels:
-        before, stream = stream, ("head", parent.head_channels)
-        scores.add("head", network.head, before, stream)
+                yield f"{place}.fc2", module.fc2, (f"{path}.se", module.fc1.out_channels), _UNSCORED, 0
+    if architecture.head_channels:
+        yield "head", network.head, stream, ("head", architecture.head_channels), 0
+
+
+def importance(parent: Architecture, network: Network, weights: Weights) -> dict[str, Tensor]:
+    """Score the channels of every stream and group of a network; higher is more important.
+
+    Args:
+        parent: the document.
+        network: as built from it, on any device; its own weights are not read.
+        weights: its state dict.
+    """
+    scores = _Scores(weights)
+    for place, module, reads, writes, begins in links(parent, network):
+        scores.add(place, module, reads, writes, begins)
+    streams = stage_streams(parent)
+    for stage, stream in enumerate(streams):
+        scores.found.setdefault(f"stages[{stage}]", scores.found[stream])
     classifier = weights.get("classifier.weight", weights.get("classifier.0.weight"))
     assert classifier is not None
-    scores.found[stream[0]].append(_shares(classifier.detach().flatten(1).norm(dim=0)))
+    last = "head" if parent.head_channels else streams[-1]
+    scores.found[last].append(shares(classifier.detach().flatten(1).norm(dim=0)))
     return {group: torch.stack(parts).sum(0) for group, parts in scores.found.items()}
 
 
@@ -76,9 +99,7 @@ class _Scores:
         self.weights = weights
         self.found: dict[str, list[Tensor]] = {}
 
-    def add(
-        self, path: str, module: nn.Module, reads: tuple[str, int], writes: tuple[str, int], begins: int = 0
-    ) -> None:
+    def add(self, path: str, module: nn.Module, reads: Group, writes: Group, begins: int) -> None:
         """Add those of a module's layers; `reads` and `writes` are groups and the number of their channels."""
         for name, layer in layers(module, path):
             self._note(*reads, read_importance(layer, name, self.weights), 0)
@@ -95,8 +116,9 @@ class _Scores:
             scores = scores.view(-1, count).sum(0)
         whole = torch.zeros(count)
         whole[begins : begins + len(scores)] = scores
-        known.append(_shares(whole))
+        known.append(shares(whole))
 
 
-def _shares(scores: Tensor) -> Tensor:
+def shares(scores: Tensor) -> Tensor:
+    """Divide scores by their mean, so that layers count alike."""
     return scores.cpu() / scores.cpu().mean().clamp(min=1e-12)

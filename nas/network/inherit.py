@@ -46,6 +46,7 @@ def inherit(
     *,
     classifier: bool = True,
     scores: Scores | None = None,
+    covariances: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Slice a child's weights out of its parent's.
 
@@ -57,7 +58,9 @@ def inherit(
         weights: its state dict.
         child: the smaller network's document.
         classifier: the classes are the parent's; else the last layer is left out.
-        scores: :func:`nas.network.importance.importance` of the parent's channels, where it is known.
+        scores: importance of the parent's channels; default: :func:`nas.network.importance.importance`, by its weights.
+        covariances: of what the parent's layers read, by path, where they are known: the child's weights then make up
+            for the channels that it lacks.
 
     Returns:
         The child's state dict, without what begins fresh: the classifier of other classes, a head that follows another
@@ -70,9 +73,9 @@ def inherit(
     check_family(parent, child)
     classes = _classes(parent, weights)
     large, small = skeleton(parent, classes), skeleton(child, classes)
-    _check_weights(parent, large, weights)
+    check_weights(parent, large, weights)
     scores = importance(parent, large, weights) if scores is None else scores
-    return _Inheritance((parent, large), (child, small), weights, scores).run(classifier)
+    return _Inheritance((parent, large), (child, small), Slices(weights, covariances or {}), scores).run(classifier)
 
 
 def check_fits(parent: Architecture, child: Architecture) -> None:
@@ -124,11 +127,11 @@ class _Inheritance:
         self,
         parent: tuple[Architecture, Network],
         child: tuple[Architecture, Network],
-        weights: Weights,
+        slices: Slices,
         scores: Scores,
     ) -> None:
         (self.parent, self.large), (self.child, self.small) = parent, child
-        self.slices = Slices(weights)
+        self.slices = slices
         self.scores = scores
 
     def run(self, classifier: bool) -> dict[str, Tensor]:
@@ -221,7 +224,8 @@ class _Inheritance:
         if self.parent.head_channels and not self.child.head_channels:
             source = HEADLESS  # nothing else of the parent's reads these channels
         if f"{source}.weight" in self.slices.weights:
-            self.slices.found[f"{name}.weight"] = self.slices.weights[f"{source}.weight"][:, stream.index]
+            weight = self.slices.explained(source, self.slices.weights[f"{source}.weight"], stream)
+            self.slices.found[f"{name}.weight"] = weight[:, stream.index]
             self.slices.found[f"{name}.bias"] = self.slices.weights[f"{source}.bias"]
 
     def _keep(self, group: str, name: str, count: int, ends: Ends | None = None) -> Tensor:
@@ -266,7 +270,12 @@ def _classes(parent: Architecture, weights: Mapping[str, Tensor]) -> int:
     raise UserError(f"the weights do not fit the parent {parent.name}: classifier.weight is missing")
 
 
-def _check_weights(parent: Architecture, network: Network, weights: Mapping[str, Tensor]) -> None:
+def check_weights(parent: Architecture, network: Network, weights: Weights) -> None:
+    """Check that weights are those of a network.
+
+    Raises:
+        UserError: one is missing, or of another shape.
+    """
     for name, tensor in network.state_dict().items():
         given = weights.get(name)
         if given is None or given.shape != tensor.shape:

