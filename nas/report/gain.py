@@ -224,14 +224,18 @@ def sentences(run: Run) -> list[str]:
 
 
 def _times(times: Estimate, words: Words) -> str:
-    """Say ``2.1 times smaller at equal accuracy (1.5 to 3.0)``, or the other way round where it is larger."""
+    """Say ``2.1 times smaller at equal accuracy (1.5 to 3.0)``, or the other way round where it is larger.
+
+    An interval from the one to the other is written out: ``(3.3 times larger to 3.0 times smaller)``.
+    """
     if times.value < 1 and times.low == times.high:  # in every draw less accurate than where the line begins
         return f"at least {1 / times.value:.1f} times {words.worse} at equal accuracy"
+    better, worse = words.better, words.worse
     if times.value < 1:
-        times, word = Estimate(1 / times.value, 1 / times.high, 1 / times.low), words.worse
-    else:
-        word = words.better
-    return f"{times.value:.1f} times {word} at equal accuracy ({times.low:.1f} to {times.high:.1f})"
+        times, better, worse = Estimate(1 / times.value, 1 / times.high, 1 / times.low), worse, better
+    low = f"{times.low:.1f}" if times.low >= 1 else f"{1 / times.low:.1f} times {worse}"
+    high = f"{times.high:.1f}" if times.low >= 1 else f"{times.high:.1f} times {better}"
+    return f"{times.value:.1f} times {better} at equal accuracy ({low} to {high})"
 
 
 def _signed(share: float) -> str:

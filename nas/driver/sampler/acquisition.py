@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.trial import TrialState
 from scipy.special import ndtr
 
@@ -21,6 +22,8 @@ from nas.driver.sampler.surrogate import Observations, Posterior, Surrogate, Sur
 _MARGIN = 0.1  # the reference point lies so far beyond the nadir, as a share of ideal to nadir
 _DECADE = 10.0  # costs that span more than this factor are compared on the log scale
 _LABEL_STD = 0.1  # of a label beside its prediction
+_PLATEAU, _GAP = 0.01, 0.05  # width of a plateau and distance to the next value, as shares of the range of values
+_LEAST_OTHERS = 4  # values that are not on it
 _LEAST_SUCCESS = 0.001  # a model that is sure of a failure may still be wrong
 
 
@@ -63,13 +66,13 @@ class View:
         rows = problem.encoding.stack([trial.row for trial in placed if trial.row is not None])
         costs = problem.functions.costs(rows)
         everything = np.concatenate([costs, pool.costs])
-        lowest, highest = everything.min(axis=0), everything.max(axis=0)
-        self._is_log = (lowest > 0.0) & (highest > _DECADE * lowest)
-        self._floor = np.where(self._is_log, 1e-6 * lowest, -np.inf)
+        self._is_log = _evener_as_logs(everything)
+        self._floor = np.where(self._is_log, 1e-6 * everything.min(axis=0), -np.inf)
         std = self._scaled(everything).std(axis=0)
         self._width = np.where(std > 0.0, std, 1.0)
         self._features = Features(problem.featurizer(rows), self._scaled(costs))
         self._index = {trial.number: i for i, trial in enumerate(placed)}
+        self._collapsed = self._find_collapsed()
 
     def distance(self, pool: Pool) -> Array:
         """Compute distances to the nearest trial of any state, shape (points,).
@@ -85,18 +88,32 @@ class View:
         return np.asarray(np.sqrt(square.min(axis=1)))
 
     def success(self, pool: Pool) -> Array:
-        """Compute the probability that a trial does not fail, shape (points,); 1 while none has failed."""
+        """Compute the probability that a trial neither fails nor collapses, shape (points,); 1 while none has."""
         if self._failure is None:
             return np.ones(len(pool))
         label = self._failure.at(self.features(pool))
         probability = ndtr((0.5 - label.mean) / np.hypot(label.std, _LABEL_STD))
         return np.asarray(np.maximum(probability, _LEAST_SUCCESS))
 
+    def is_collapsed(self, trial: EncodedTrial) -> bool:
+        """Tell whether a trial ended on the worst plateau of an objective."""
+        return trial.number in self._collapsed
+
+    def _find_collapsed(self) -> frozenset[int]:
+        # Values of stopped trials are not final: after one epoch many stand at chance.
+        ended = [trial for trial in self._placed if trial.state == TrialState.COMPLETE and trial.values is not None]
+        if not ended:
+            return frozenset()
+        values = np.array([trial.values for trial in ended])
+        unknown = [d for d in range(values.shape[1]) if d not in self._problem.known]
+        found = np.logical_or.reduce([collapsed(values[:, d]) for d in unknown]) if unknown else []
+        return frozenset(trial.number for trial, is_one in zip(ended, found) if is_one)
+
     @cached_property
     def _failure(self) -> Surrogate | None:
-        """Regression on labels, 1 for a failed trial: it learns which parameters or costs failures follow."""
+        """Regression on labels, 1 for a failed or collapsed trial: it learns which parameters or costs these follow."""
         finished = [trial for trial in self._placed if trial.state.is_finished()]
-        labels = np.array([float(trial.state == TrialState.FAIL) for trial in finished])
+        labels = np.array([float(trial.state == TrialState.FAIL or self.is_collapsed(trial)) for trial in finished])
         if not labels.any():
             return None
         return self._problem.fit(self.observations(finished, labels), self.features_of([]), warps=(np.inf,))
@@ -129,6 +146,46 @@ class View:
         return scaled
 
 
+def _evener_as_logs(costs: Array) -> NDArray[np.bool_]:
+    """Tell which costs to compare as logarithms: wide positive ones that are less skewed so, shape (objectives,).
+
+    Width alone would not do. A cost that is a logarithm already, and is near 0 for the smallest network, spans any
+    factor: its logarithm would make nearly all of the hypervolume lie below that network.
+
+    Args:
+        costs: Shape (points, objectives).
+    """
+    lowest, highest = costs.min(axis=0), costs.max(axis=0)
+    is_log = (lowest > 0.0) & (highest > _DECADE * lowest)
+    wide = costs[:, is_log]
+    is_log[is_log] = _skewness(np.log(wide)) < _skewness(wide)
+    return is_log
+
+
+def _skewness(values: Array) -> Array:
+    """Compute the distance from median to mean in standard deviations, of each column."""
+    return np.asarray(np.abs(values.mean(axis=0) - np.median(values, axis=0)) / values.std(axis=0))
+
+
+def collapsed(values: Array) -> NDArray[np.bool_]:
+    """Tell which trials collapsed, shape (trials,): they share the worst value of an objective, far from all others.
+
+    A network that no signal passes, or whose training diverged, ends at chance whatever its other parameters are. Its
+    error is a step and no point of the smooth function that holds elsewhere, so it is learned as a failure is, by its
+    probability. Modelled as a value it widens the predictions around it, and where the smallest networks collapse,
+    known costs make those the candidates of the largest expected gain.
+
+    Args:
+        values: Of one unknown objective, minimised, shape (trials,).
+    """
+    below = values.max() - values
+    span = below.max()
+    worst = below <= _PLATEAU * span
+    others = below[~worst]
+    is_plateau = worst.sum() > 1 and len(others) >= _LEAST_OTHERS and others.min() > _GAP * span
+    return worst & is_plateau
+
+
 class Acquisition:
     """Called with a pool, returns the logarithm of each candidate's score, shape (points,); -inf for no gain at all.
 
@@ -155,6 +212,7 @@ class Acquisition:
         self._problem = problem
         self._view = view
         pending = view.features_of(running)
+        observed = [trial for trial in observed if not view.is_collapsed(trial)]
         reached = np.array([trial.values for trial in observed])
         objectives = len(problem.signs)
         unknown = [d for d in range(objectives) if d not in problem.known]

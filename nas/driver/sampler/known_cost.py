@@ -9,12 +9,13 @@ Method
 2. Each unknown objective gets a Gaussian process on all trials (:mod:`nas.driver.sampler.gp`), on the scale that the
    marginal likelihood chooses (:mod:`nas.driver.sampler.surrogate`). Stopped trials (PRUNED) are observations with a
    lag, from ``user_attrs["partial"] = {"epoch": int, "budget": int, "values": [...]}`` or from what they reported;
-   running ones count as if they had come out as predicted, so that parallel workers get different points; failed ones
-   are a region to keep away from. Guesses (``learn_from``) are observations whose scale and error are fitted.
+   running ones count as if they had come out as predicted, so that parallel workers get different points; failed ones,
+   and those that share the worst value far from all others (chance), are a region to keep away from. Guesses
+   (``learn_from``) are observations whose scale and error are fitted.
 3. Candidates are mutants and crossovers of the front and random draws, then mutants of the best of these. Known costs
    are exact, limits on them (``feasible``) are kept, and what the study has seen is never proposed again.
 4. The candidate with the largest expected hypervolume improvement (closed form, :mod:`nas.driver.sampler.ehvi`) times
-   the probability that its constraints hold and that it does not fail is taken.
+   the probability that its constraints hold and that it neither fails nor ends at chance is taken.
 
 Assumptions
 -----------
@@ -22,7 +23,7 @@ Assumptions
 - Unknown objectives are independent given the parameters: mostly main effects and low-order interactions. On a table
   without such structure it is random search that does not repeat itself.
 - The noise of an objective is about the same everywhere; the front is that of the observed values, as in Optuna.
-- Costs that are positive and span more than a factor of ten are compared as logarithms.
+- Costs that are positive, span more than a factor of ten and are less skewed as logarithms are compared so.
 - One process and one thread ask; parameters that not all trials have are drawn at random, and the model does not see
   them. Beyond some thousand trials evolutionary methods are cheaper: the model conditions on 300 of them.
 

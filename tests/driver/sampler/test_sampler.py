@@ -103,6 +103,33 @@ def test_costs_over_decades_are_compared_as_logarithms() -> None:
     assert len(reached) >= 8  # of 2..12, not only the largest ones, which would fill a linear axis
 
 
+def test_a_cost_that_is_a_logarithm_already_is_compared_as_it_is() -> None:
+    """Near 0 its logarithm falls without end: the smallest networks would be all that counts."""
+
+    def cost(params: Params) -> float:
+        return math.log(1.01 + params["t0"] + params["t1"] + params["t2"] + params["t3"] - 4 * min(LEVELS))
+
+    def values(params: Params) -> tuple[float, float]:
+        return error(params), cost(params)
+
+    study = run(KnownCostSampler(known={1: cost}), 30, values, SMALL)
+    reached = [trial.values[1] for trial in study.trials[8:]]
+    assert np.median(reached) > 1.0
+
+
+def test_networks_that_collapse_are_kept_away_from_though_they_are_the_smallest() -> None:
+    """A third of the space is at chance, all of its smallest networks among them."""
+    dead = 20.0  # errors end at 8
+
+    def values(params: Params) -> tuple[float, float]:
+        is_dead = size(params) < 13 or params["t1"] == LEVELS[0]
+        return dead if is_dead else error(params), size(params)
+
+    studies = [run(KnownCostSampler(known={1: size}, seed=seed), 30, values, SMALL) for seed in range(3)]
+    collapsed = [sum(trial.values[0] == dead for trial in study.trials[8:]) for study in studies]
+    assert max(collapsed) < 22 / 3
+
+
 # --- kinds of parameters ---
 
 
