@@ -1,6 +1,11 @@
 """The README's measured figures stand in docs/benchmarks.md, and those in what the scripts printed."""
 
+import os
 import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 from pages import PAGES, ROOT, section, table
@@ -30,3 +35,19 @@ def test_a_figure_of_the_page_was_printed(script: str) -> None:
     for figure in figures(section(PAGES["docs/benchmarks.md"], f"`{script}`")):
         rounding = 0.5001 * 10.0 ** -len(figure.partition(".")[2])
         assert any(abs(float(figure) - number) <= rounding for number in printed), figure
+
+
+def test_one_command_runs_every_benchmark() -> None:
+    command = (ROOT / "benchmarks" / "all.sh").read_text()
+    scripts = {path.name for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()}
+    assert sorted(name for name in scripts - {"gpu.py"} if name not in command.split()) == []
+
+
+@pytest.mark.slow
+def test_what_a_benchmark_printed_is_kept_and_not_made_twice(tmp_path: Path) -> None:
+    command = ["bash", str(ROOT / "benchmarks" / "all.sh"), str(tmp_path), str(tmp_path), "early_stopping"]
+    run = partial(subprocess.run, command, capture_output=True, text=True, check=True)
+    run(env={**os.environ, "PYTHON": sys.executable})
+    kept = (tmp_path / "early_stopping.txt").read_text()
+    assert re.match(r"commit \w+", kept) and "hypervolume kept" in kept and re.search(r"^took \d+ min$", kept, re.M)
+    assert run(env={**os.environ, "PYTHON": "false"}).stdout == "early_stopping: is there\n"

@@ -163,8 +163,9 @@ def _evener_as_logs(costs: Array) -> NDArray[np.bool_]:
 
 
 def _skewness(values: Array) -> Array:
-    """Compute the distance from median to mean in standard deviations, of each column."""
-    return np.asarray(np.abs(values.mean(axis=0) - np.median(values, axis=0)) / values.std(axis=0))
+    """Compute the third standardised moment of each column, without its sign."""
+    deviations = (values - values.mean(axis=0)) / values.std(axis=0)
+    return np.asarray(np.abs((deviations**3).mean(axis=0)))
 
 
 def collapsed(values: Array) -> NDArray[np.bool_]:
@@ -220,7 +221,8 @@ class Acquisition:
             d: problem.fit(view.observations(observed, reached[:, d], final=False), pending) for d in unknown
         }
         self._lowest, self._highest = reached.min(axis=0), reached.max(axis=0)
-        results = [trial.values for trial in trials if trial.competes and trial.values is not None]
+        competing = (trial for trial in trials if trial.competes and not view.is_collapsed(trial))
+        results = [trial.values for trial in competing if trial.values is not None]
         points = view.points(np.reshape(results, (len(results), objectives)))
         if len(pending):
             points = np.concatenate([points, self._predicted(pending, self._at(pending))])

@@ -113,7 +113,7 @@ class KnownCostSampler(BaseSampler):
         decided: Collection[str] = (),
         identity: Callable[[Params], Hashable] | None = None,
         startup_trials: int = 8,
-        pool_size: int = 128,
+        pool_size: int = 512,
     ) -> None:
         _check(known or {}, search_space or {}, seed)
         functions = {"constraints_func": constraints_func, "feasible": feasible, "identity": identity}
