@@ -106,8 +106,8 @@ class View:
             return frozenset()
         values = np.array([trial.values for trial in ended])
         unknown = [d for d in range(values.shape[1]) if d not in self._problem.known]
-        found = np.logical_or.reduce([collapsed(values[:, d]) for d in unknown]) if unknown else []
-        return frozenset(trial.number for trial, is_one in zip(ended, found) if is_one)
+        marks = [collapsed(values[:, d]) for d in unknown]
+        return frozenset(trial.number for trial, *own in zip(ended, *marks, strict=True) if any(own))
 
     @cached_property
     def _failure(self) -> Surrogate | None:
