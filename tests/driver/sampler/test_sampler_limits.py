@@ -192,19 +192,21 @@ def test_an_enqueued_trial_is_not_proposed_beside_it_and_a_partly_enqueued_one_i
 
 
 def test_failed_points_are_not_tried_again_and_their_region_is_avoided() -> None:
+    """For 40 trials, as long as another network promises a gain."""
+
     def broken(params: Params) -> bool:
         return bool(params["t3"] >= 4)  # two of five levels; and they would be the accurate ones
 
     study = optuna.create_study(
         directions=["minimize", "minimize"], sampler=KnownCostSampler(known={1: size}, search_space=SMALL)
     )
-    for _ in range(60):
+    for _ in range(40):
         trial = study.ask(SMALL)
         if broken(trial.params):
             study.tell(trial, state=TrialState.FAIL)
         else:
             study.tell(trial, two(trial.params))
-    assert distinct(all_params(study)) == 60
+    assert distinct(all_params(study)) == 40
     assert np.mean([broken(p) for p in all_params(study)[20:]]) < 0.2
 
 
