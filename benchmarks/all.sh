@@ -46,11 +46,13 @@ bench splits splits.py judge "$records/splits.jsonl"
 bench real_search real_search.py search "$records/real_search" --data-dir "$data"
 bench real_search real_search.py judge "$records/real_search" --data-dir "$data"
 bench supernet supernet.py "$records/supernet" --data-dir "$data"
+bench supernet_devices supernet_devices.py "$records/supernet_devices" --data-dir "$data" --alone
 bench few_images few_images.py "$records/few_images.jsonl" --data-dir "$data"
 bench augmentation augmentation.py --data-dir "$data"
 bench image_fit image_fit.py
 bench decoding decoding.py
 bench int8_accuracy int8_accuracy.py --data-dir "$data" --record "$records/int8_accuracy.jsonl"
+bench tiny_cifar tiny_cifar.py --data-dir "$data" --folder "$records/tiny_cifar"
 bench targets targets.py --networks 100 --record "$records/targets.json"
 for engine in eager onnxruntime onnxruntime-int8 litert litert-int8; do
   bench "latency-$engine" latency.py --engine "$engine" --only prediction --networks 60
