@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from shipping import KINDS, card_of, expected_logits, lived_in, small, train_tiny
+from torch import nn
 
 import nas
 from nas.errors import UserError
@@ -128,6 +129,20 @@ def test_tflite_gives_the_networks_logits(name, runtime, tmp_path):
     assert (int8(images) - expected).abs().max() < 0.1 * expected.abs().max()
     kinds = {details["dtype"] for details in int8.interpreter.get_tensor_details()}
     assert kinds <= {np.int8, np.int32}
+
+
+def test_a_layer_that_is_always_0_keeps_no_network_from_running(runtime):
+    """Such as an SE layer whose ReLU lets nothing through: a scale of nearly 0, which XNNPACK refuses."""
+    del runtime
+    architecture = small([{"block": "inverted_residual", "channels": 12, "expansion": 2, "se_ratio": 0.25}])
+    network, card = lived_in(architecture), card_of(architecture)
+    for name, bias in network.named_parameters():
+        if name.endswith("fc1.bias"):
+            nn.init.constant_(bias, -100.0)
+    images = (torch.rand(16, *card.shape) * 255).to(torch.uint8)
+    expected = expected_logits(network, card, images / 255)
+    logits = Session(litert_int8_bytes(litert_bytes(card, network.state_dict()), images))(images / 255)
+    assert (logits - expected).abs().max() < 0.1 * expected.abs().max()
 
 
 def test_int8_is_smaller_and_about_as_accurate(quantised, runtime, trained):
