@@ -31,6 +31,8 @@ GROUP = 32
 """Networks that are in memory, and timed in turn, at once: the more, the longer their rounds are spread over time. The
 first group is timed whatever the budget."""
 ROUNDS = 4
+WHOLE_ROUNDS = 10
+"""Where a network's time is one number and not one for each segment, it has to be a sure one."""
 RUNS = 3
 CANDIDATES = 16
 """Networks drawn for each one that is timed: the one with most layers not yet timed is taken."""
@@ -50,9 +52,10 @@ def calibrate(
 ) -> Table:
     """Time a sample of the space's blocks on this device and fit a table to them.
 
-    The blocks are timed within running networks, segment by segment (on engines other than ``eager``, and on CUDA,
-    whole networks only, since their segments cannot be told apart), in groups that share a sentinel network. What a
-    group's networks take, the sentinel among them, shows the machine's drift.
+    The blocks are timed within running networks, segment by segment, in groups that share a sentinel network. Engines
+    that split networks (:attr:`nas.latency.engine.Engine.splits`) make models of segments, timed beside the whole
+    network; on other engines than ``eager``, and on CUDA, they cannot be told apart and whole networks are timed. What
+    a group's networks take, the sentinel among them, shows the machine's drift.
 
     Args:
         space: the space, with the input's channels and resolution that will be searched.
@@ -130,16 +133,21 @@ def _calibrate(
 
 def _time_group(architectures: Sequence[Architecture], runtime: Runtime, num_classes: int, *, fork: bool) -> Group:
     """Time the sentinel, which is first, and the others in turn, on the cores that are free now."""
-    with ready_to_time(architectures, runtime, num_classes, runs=RUNS, fork=fork) as waiting:
-        rounds = [time_round([item.timer for item in waiting], number) for number in range(ROUNDS)]
+    split = ENGINES[runtime.engine].splits and runtime.device == "cpu"
+    with ready_to_time(architectures, runtime, num_classes, runs=RUNS, fork=fork, split=split) as waiting:
+        timers = [item.timer for item in waiting]
+        rounds = [time_round(timers, 0)]
+        count = ROUNDS if len(rounds[0][0].parts) > 1 else WHOLE_ROUNDS
+        rounds += [time_round(timers, number) for number in range(1, count)]
     traces: list[Trace] = [list(trace) for trace in zip(*rounds, strict=True)]
+    found = estimates(traces)
     sentinel, *others = [
         Timed(
             tuple(segments(architecture, num_classes)),
-            tuple(part / 1e6 for part in found.parts) if len(found.parts) > 1 else (),
-            found.value / 1e6,
+            tuple(part / 1e6 for part in parts.parts) if len(parts.parts) > 1 else (),
+            whole.value / 1e6,
         )
-        for architecture, found in zip(architectures, estimates(traces), strict=True)
+        for architecture, whole, parts in zip(architectures, found, found[-len(architectures) :], strict=False)
     ]
     return Group(sentinel.whole, tuple(others), stolen(traces))
 

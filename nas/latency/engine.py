@@ -18,6 +18,8 @@ class Engine(ABC):
 
     layouts: Sequence[Layout] = ("contiguous",)
     """Memory layouts that a network is tried in; the fastest one is its own."""
+    splits: bool = False
+    """A network's segments can be made runs of their own besides, each at little cost (:meth:`load_segments`)."""
 
     def check(self, device: str) -> None:  # noqa: B027  (most need nothing more)
         """Raise UserError where this machine cannot run networks so."""
@@ -45,3 +47,7 @@ class Engine(ABC):
             The steps of a run, each of which takes what the one before it returns, and what the first one takes: all of
             the network, or its segments, which are then timed one by one.
         """
+
+    def load_segments(self, network: nn.Module, images: Tensor, threads: int) -> tuple[Sequence[Run], Any]:
+        """Make a network's segments ready to run one after the other, each a model of its own; see :meth:`load`."""
+        raise NotImplementedError

@@ -17,7 +17,7 @@ from nas.hardware import check_device
 from nas.latency.engine import Engine, Layout, Run
 from nas.latency.litert import LiteRTEngine
 from nas.latency.onnx_engines import OnnxRuntimeEngine
-from nas.latency.segments import split
+from nas.latency.segments import split as split_network
 from nas.latency.timing import Runner, cuda_runner, runner
 
 
@@ -62,7 +62,7 @@ class EagerEngine(Engine):
     layouts = ("contiguous", "channels_last")
 
     def load(self, network: nn.Module, images: Tensor, threads: int) -> tuple[Sequence[Run], Any]:
-        return [network] if images.is_cuda else split(network), images
+        return [network] if images.is_cuda else split_network(network), images
 
 
 class CompiledEngine(Engine):
@@ -111,19 +111,22 @@ ENGINES: Mapping[str, Engine] = {
 }
 
 
-def load(network: nn.Module, images: Tensor, layout: Layout, runtime: Runtime) -> Runner:
+def load(network: nn.Module, images: Tensor, layout: Layout, runtime: Runtime, *, split: bool = False) -> Runner:
     """Make a network ready for the clock.
 
     Args:
         network: folded, in eval mode, on the images' device; its convolutions' memory layout is changed.
         images: (N, C, R, R).
         layout: of the engine's.
+        split: each segment is a model of its own (:attr:`nas.latency.engine.Engine.splits`).
     """
     form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):  # others may hold weights of five dimensions, which have no such layout
             layer.to(memory_format=form)
-    steps, value = ENGINES[runtime.engine].load(network, images.contiguous(memory_format=form), runtime.threads)
+    engine = ENGINES[runtime.engine]
+    loaded = engine.load_segments if split else engine.load
+    steps, value = loaded(network, images.contiguous(memory_format=form), runtime.threads)
     return cuda_runner(steps[0], value, images.device) if images.is_cuda else runner(steps, value)
 
 

@@ -76,7 +76,13 @@ def _measure(
 
 
 def ready_to_time(
-    architectures: Sequence[Architecture], runtime: Runtime, num_classes: int, *, runs: int, fork: bool
+    architectures: Sequence[Architecture],
+    runtime: Runtime,
+    num_classes: int,
+    *,
+    runs: int,
+    fork: bool,
+    split: bool = False,
 ) -> AbstractContextManager[list[Ready]]:
     """Make networks ready, each in the memory layout in which it is faster, and let them wait to be timed.
 
@@ -86,9 +92,14 @@ def ready_to_time(
         num_classes: outputs of the last layer.
         runs: of a visit; see :func:`nas.latency.timing.visit`.
         fork: each in a process of its own, where the device allows it (:mod:`nas.latency.processes`).
+        split: after all of them once more all of them, each segment a model of its own.
     """
     ENGINES[runtime.engine].prepare()
-    builds = [functools.partial(_build, item, num_classes, runtime, runs) for item in architectures]
+    builds = [
+        functools.partial(_build, item, num_classes, runtime, runs, in_segments)
+        for in_segments in ((False, True) if split else (False,))
+        for item in architectures
+    ]
     fork = fork and runtime.device == "cpu" and sys.platform == "linux"
     return made_ready(builds, threads=runtime.threads, fork=fork)
 
@@ -124,14 +135,16 @@ def time_until_sure(
         time.sleep(min(PAUSES[min(number - rounds, len(PAUSES) - 1)], max(0.0, deadline - time.monotonic())))
 
 
-def _build(architecture: Architecture, num_classes: int, runtime: Runtime, runs: int) -> Callable[[], Ready]:
+def _build(
+    architecture: Architecture, num_classes: int, runtime: Runtime, runs: int, split: bool
+) -> Callable[[], Ready]:
     with torch.inference_mode():
         network = shipped(architecture, num_classes, runtime.device)
         images = example(architecture, runtime.batch, runtime.device)
 
     def ready(layout: Layout) -> Ready:
         with torch.inference_mode():
-            run, probe = load(network, images, layout, runtime), Probe()
+            run, probe = load(network, images, layout, runtime, split=split), Probe()
 
         def timer() -> Visit:
             with torch.inference_mode():

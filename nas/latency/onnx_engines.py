@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nas.errors import UserError
 from nas.extras import require
 from nas.latency.engine import Engine, Run
+from nas.latency.segments import split
 from nas.network.onnx_int8 import quantise_onnx
 
 
@@ -26,6 +27,7 @@ class OnnxRuntimeEngine(Engine):
 
     def __init__(self, name: str, *, int8: bool = False, per_tensor: bool = False) -> None:
         self._name, self._int8, self._per_tensor = name, int8, per_tensor
+        self.splits = not int8  # quantising each would take seconds a network
 
     def check(self, device: str) -> None:
         require(f"engine {self._name}", "onnx", "onnxruntime")  # the exporter needs onnx
@@ -40,10 +42,20 @@ class OnnxRuntimeEngine(Engine):
         return [f"onnxruntime {onnxruntime.__version__}"]
 
     def load(self, network: nn.Module, images: Tensor, threads: int) -> tuple[Sequence[Run], Any]:
-        import onnxruntime
-
         array = images.cpu().numpy()
         model = to_onnx_int8(network, images, self._per_tensor) if self._int8 else to_onnx(network, images)
+        return [self._session(model, images, threads)], array
+
+    def load_segments(self, network: nn.Module, images: Tensor, threads: int) -> tuple[Sequence[Run], Any]:
+        steps, tensor = [], images
+        for segment in split(network):
+            steps.append(self._session(to_onnx(segment, tensor), images, threads))
+            tensor = segment(tensor)
+        return steps, images.cpu().numpy()
+
+    def _session(self, model: bytes, images: Tensor, threads: int) -> Run:
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -51,7 +63,7 @@ class OnnxRuntimeEngine(Engine):
         provider = "CUDAExecutionProvider" if images.is_cuda else "CPUExecutionProvider"
         session = onnxruntime.InferenceSession(model, options, providers=[provider])
         name = session.get_inputs()[0].name
-        return [lambda images: session.run(None, {name: images})[0]], array
+        return lambda images: session.run(None, {name: images})[0]
 
 
 def to_onnx(module: nn.Module, images: Tensor) -> bytes:

@@ -163,6 +163,17 @@ def test_onnxruntime_runs_the_same_network() -> None:
     assert "onnxruntime" in found[0].provenance.versions
 
 
+def test_onnxruntime_runs_segments_as_models_of_their_own() -> None:
+    pytest.importorskip("onnxruntime")
+    with torch.inference_mode():
+        network, images = shipped(SMALL, 10), example(SMALL)
+        steps, value = ENGINES["onnxruntime"].load_segments(network, images, 1)
+        for step in steps:
+            value = step(value)
+        torch.testing.assert_close(torch.from_numpy(value), network(images), rtol=1e-4, atol=1e-4)
+    assert len(steps) == len(segments(SMALL, 10))
+
+
 def test_another_engine_is_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of known speed: 1 and 2 ms by the clock, however busy the machine is."""
 
