@@ -55,10 +55,16 @@ def supernet_file(asked: Path) -> Path:
 
 
 def supernet_search(settings: Settings) -> Run | None:
-    """Open the search that the asked-for supernet comes from; None where its file lies in no run's folder."""
+    """Open the search that the asked-for supernet comes from; None where its file lies in no run's folder.
+
+    Raises:
+        UserError: there is no supernet.
+    """
     if settings.supernet is None:
         return None
     asked = Path(settings.supernet)
+    if not supernet_file(asked).is_file():
+        raise UserError(f"--supernet {asked}: no such file; give a run that trained a supernet, or its {SUPERNET_FILE}")
     folder = asked if asked.is_dir() else asked.parent
     return Run.open(folder) if (folder / "run.yaml").is_file() else None
 

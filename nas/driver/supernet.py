@@ -296,12 +296,12 @@ def enqueue_best(study: SearchStudy, judged: Sequence[Judged], trials: int) -> N
 
     An earlier search says whether it is, or else the correlation of its accuracies with those after training.
     """
-    agreement = correlation(study.study)
-    trusted = study.study.user_attrs.get(TRUSTED)
+    trusted, said = study.study.user_attrs.get(TRUSTED), "as it turned out before"
     if trusted is None:
+        agreement = correlation(study.study)
         trusted = agreement >= LEAST_CORRELATION
         study.study.set_user_attr(TRUSTED, trusted)
-    said = "too few members were trained" if math.isnan(agreement) else f"rank correlation {agreement:.2f}"
+        said = "too few members were trained" if math.isnan(agreement) else f"rank correlation {agreement:.2f}"
     if not trusted:
         log.warning("the supernet is not to be trusted here (%s): the search goes on without it", said)
         return

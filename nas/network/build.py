@@ -75,13 +75,17 @@ def skeleton(architecture: Architecture, num_classes: int) -> Network:
         return Network(architecture, num_classes)
 
 
+_DRAWING = frozenset({"normal_", "uniform_", "fill_", "zero_"})
+"""Tensors' methods that initialisation ends in."""
+
+
 class _WithoutValues(TorchFunctionMode):
     """Skips initialisation: on ``meta`` it takes three quarters of the time of building a network (93 of 119 ms)."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "__module__", "") == "torch.nn.init":
+        if getattr(func, "__module__", "") == "torch.nn.init" or getattr(func, "__name__", "") in _DRAWING:
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 

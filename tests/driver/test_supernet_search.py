@@ -105,6 +105,8 @@ def test_a_supernet_that_cannot_be_is_refused_before_anything_is_written(space: 
     checkpoint = next((tmp_path / "alone").glob("*.pt"))
     with pytest.raises(UserError, match="an ordinary network, not a supernet"):
         nas.search(space, supernet=checkpoint, trials=4, out=tmp_path / "no", **OPTIONS)
+    with pytest.raises(UserError, match=r"--supernet .*gone: no such file"):
+        nas.search(space, supernet=tmp_path / "gone", trials=4, out=tmp_path / "no", **OPTIONS)
     with pytest.raises(UserError, match=r"evaluator"):
         nas.search(space, evaluator="guess", trials=4, out=tmp_path / "no", **OPTIONS)
     assert not (tmp_path / "no").exists()
