@@ -5,7 +5,7 @@ network is one of the space `micro`, with as many weights and MACs as the limits
 `nas train`, quantised, fine-tuned as int8 computes where that loses over 0.5 points, and measured by TensorFlow Lite
 Micro's interpreter. Needs the extra `litert`.
 
-    python benchmarks/tiny_cifar.py --data-dir DIR --device cuda --epochs 200    # on a GPU; not measured: no GPU so far
+    python benchmarks/tiny_cifar.py --data-dir DIR --device cuda    # on a GPU; not measured: no GPU so far
     python benchmarks/tiny_cifar.py --data-dir DIR --hours 1                     # as far as a CPU gets in that time
 
 A call that was interrupted goes on where it was, with the same `--folder`.
