@@ -108,7 +108,7 @@ def search(
             study = held.enter_context(_open_study(settings, prepared, workers, out, storage, lease))
             if first is not None:
                 take_over(first, settings, study, out)
-            _enqueue(study, prepared, earlier, out)
+            _enqueue(study, prepared, earlier, out, cheapest_first=deadline is not None)
             log.info(recipe.budget(len(prepared.dataset.train)))
             log.info("%d workers on %s, %d threads each", workers.count, workers.device, workers.cpus)
             images = prepared.dataset
@@ -300,14 +300,18 @@ def _open_study(
         )
 
 
-def _enqueue(study: SearchStudy, prepared: Prepared, earlier: Run | None, out: Path) -> None:
-    """Enter what is known, and queue what was asked for."""
+def _enqueue(study: SearchStudy, prepared: Prepared, earlier: Run | None, out: Path, *, cheapest_first: bool) -> None:
+    """Enter what is known, and queue what was asked for; cheapest first, it is known what an epoch of the others takes
+    before one is begun that does not fit into the time.
+    """
     if earlier is not None:
         taken, over = import_networks(earlier, study, out)
         kept_off = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
         log.info("%d networks imported from %s%s", taken, earlier.path, kept_off if over else "")
-    beside = []
-    for architecture, origin in prepared.queue:
+    beside, queue = [], prepared.queue
+    if cheapest_first:
+        queue = sorted(queue, key=lambda item: prepared.costs(item.architecture)["macs"])
+    for architecture, origin in queue:
         study.enqueue(architecture, origin)
         if why := study.why_beside(architecture, prepared.costs(architecture), origin):
             beside.append(f"{architecture.name} ({why})")

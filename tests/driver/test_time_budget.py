@@ -132,9 +132,14 @@ def test_hours_take_the_place_of_trials(tmp_path):
 @pytest.mark.slow
 def test_a_search_with_hours_ends_in_time(tmp_path):
     """With all that belongs to it: the front confirmed and tested, the report written. (Its space is spent before.)"""
-    began = time.monotonic()
+    began, space = time.monotonic(), Space(SPACE)
+    small, large = (
+        space.architecture({name: parameter.values[end] for name, parameter in space.parameters_by_name.items()})
+        for end in (0, -1)
+    )
     run = nas.search(
-        Space(SPACE),
+        space,
+        enqueue=[large, small],
         hours=0.05,
         objectives=["accuracy", "size"],
         published="none",
@@ -147,4 +152,5 @@ def test_a_search_with_hours_ends_in_time(tmp_path):
     assert page.exists() and run.is_tested
     assert run.settings.trials == sum(record.was_trained for record in run.records) < MOST_TRIALS
     assert all(len(record.confirmed["accuracies"]) == 1 for record in run.front_records)
+    assert [record.architecture.id for record in run.records if record.origin] == [small.id, large.id]  # cheapest first
     assert took < 180 * 1.05
