@@ -52,6 +52,7 @@ from nas.training.pictures import MOST_ON_PAGE, samples
 from nas.training.recipe import Recipe, load_recipe
 from nas.training.session import Trained
 from nas.training.session import train as train_network
+from nas.training.teachers import fine_tuned, first_teacher
 
 
 @keywords(SearchOptions, Architecture, Progress, Recipe, Space)
@@ -166,21 +167,15 @@ def train(options: TrainOptions) -> Trained:
         reason = too_large(cost(network, len(data.classes)), recipe.batch_size // ranks.count, memory_bytes(device))
         if reason is not None:
             raise UserError(f"{network.name}: {reason}")
+        folder = Path(options.out) if options.out is not None else fresh_folder(network.name, name)
+        init = first_parent(options.init, origin.init, network)
+        how: dict[str, Any] = {key: getattr(options, key) for key in ("compile", "threads", "on_epoch")}
+        how |= {"seed": reading["seed"], "device": device, "ranks": ranks, "deadline": deadline}
+        teacher = first_teacher(options.teacher, init, searched=init is not None and init == origin.init)
+        if isinstance(teacher, str):
+            teacher = fine_tuned(teacher, data, recipe, resolution=side, out=folder / "teacher", **how)
         trained = train_network(
-            network,
-            data,
-            recipe,
-            out=Path(options.out) if options.out is not None else fresh_folder(network.name, name),
-            seed=reading["seed"],
-            device=device,
-            ranks=ranks,
-            compile=options.compile,
-            threads=options.threads,
-            resume=options.resume,
-            init=first_parent(options.init, origin.init, network),
-            teacher=Path(options.teacher) if options.teacher is not None else None,
-            deadline=deadline,
-            on_epoch=options.on_epoch,
+            network, data, recipe, out=folder, resume=options.resume, init=init, teacher=teacher, **how
         )
         if target is not None and ranks.leads:
             images = data.for_network(network.input.channels, network.input.resolution)

@@ -80,7 +80,9 @@ class TrainOptions:
         "Initial weights: efficientnet-lite0, mobilenetv2, a checkpoint or .safetensors, auto or none.",
     ] = None
     teacher: Annotated[
-        Path | str | None, "Trained network to learn from beside the labels: a checkpoint or .safetensors."
+        Path | str | None,
+        "Trained network to learn from beside the labels: a checkpoint or .safetensors, auto (the parent of --init, "
+        "fine-tuned first) or none (default: auto for a network of a search that began with a parent's weights).",
     ] = None
     hours: Annotated[float | None, "End within this time: fewer epochs where the recipe's do not fit."] = None
     target: Annotated[
