@@ -193,7 +193,8 @@ def judge_members(
             judged.tell(asked, study.values(study.costs(architecture), figures))
         best = max(best, scores.accuracy)
         if number % 20 == 0:
-            log.info("supernet: %d of %d members judged, the best has %s", number, left, percent(best, images))
+            of_all = "" if deadline is not None else f" of {left}"
+            log.info("supernet: %d%s members judged, the best has %s", number, of_all, percent(best, images))
     ended = judged.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [_read_judged(trial, study) for trial in ended if all(x <= 0 for x in trial.constraints.values())]
 
@@ -207,6 +208,7 @@ def _enter_known(judged: optuna.Study, study: SearchStudy, known: Sequence[Known
         for architecture, figures in known:
             if architecture.id in entered or trained not in figures or not study.space.contains(architecture):
                 continue
+            entered.add(architecture.id)
             costs = study.costs(architecture)
             judged.add_trial(
                 optuna.trial.create_trial(

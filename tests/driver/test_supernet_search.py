@@ -3,18 +3,20 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 import yaml
+from optuna.samplers import RandomSampler
 from runs import begin
 from scipy.stats import spearmanr
 
 import nas
 from nas.architecture.space import Space
-from nas.driver.earlier_supernet import known_members, supernet_file
+from nas.driver.earlier_supernet import Known, known_members, supernet_file
 from nas.driver.settings import Settings
-from nas.driver.supernet import Judged, best_of, correlation, spread_out
+from nas.driver.supernet import Judged, best_of, correlation, judge_members, spread_out
 from nas.errors import UserError
 from nas.latency import calibrate
 from nas.report.comparison import render_comparison
@@ -172,3 +174,21 @@ def test_several_devices_are_a_run_each_and_train_no_network_twice(space: Path, 
     again = nas.api.search_devices(space, latency_table=tables, **options)
     assert [len(run.records) for run in again] == [len(pi.records), len(phone.records)]
     assert (phone.path / "study.journal").stat().st_mtime_ns == before
+
+
+def test_after_the_deadline_members_judged_before_are_all_there_are(tmp_path: Path) -> None:
+    settings = Settings(space=dict(Space(yaml.safe_load(SPACE)).document), objectives=("accuracy", "size"))
+    networks = list({each.id: each for each in map(settings.open_space().sample, range(6))}.values())
+    sizes = {network.id: nas.cost(network, 10).size_bytes for network in networks}
+    largest = max(sizes.values())
+    study = begin(tmp_path / "run", replace(settings, limits=(f"size<={largest - 1}b",)))
+    known = [Known(network, {"accuracy": 0.1 * place}) for place, network in enumerate(networks)]
+    known += known[:1]
+    supernet: Any = None  # not asked
+    for _ in range(2):  # the second time they are there already
+        found = judge_members(study, supernet, RandomSampler(), 5, 10, known, deadline=0.0)
+        assert {each.architecture.id for each in found} == {id for id, size in sizes.items() if size < largest}
+        assert len(found) == len(sizes) - list(sizes.values()).count(largest) > 1
+        for each in found:
+            place = next(i for i, network in enumerate(networks) if network.id == each.architecture.id)
+            assert each.losses == [-0.1 * place, sizes[each.architecture.id]]
