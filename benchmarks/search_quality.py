@@ -16,7 +16,8 @@ cell, chain
     Two invented spaces of topologies, another for each seed (``topologies.py``): strong interactions, dead networks,
     plateaus, noise as that of seeds. They are listed, so their fronts are exact.
 
-Samplers: four of Optuna's and ours; ``gp`` is Optuna's Gaussian process, which takes seconds per proposal and so has
+Samplers: those of Optuna and ours; ``gp`` is Optuna's Gaussian process, ``botorch`` (where it is installed) BoTorch's
+with our candidates and the exact costs (``botorch_sampler.py``). These take seconds per proposal and so have
 ``--gp-seeds`` seeds alone. What part of ours is knowledge of the costs, and what part the model? ``model-alone`` is
 ours without that knowledge: it models the costs too. ``tpe-costs`` is a rival with it: of what TPE proposes, a network
 is not trained where an evaluated one costs no more and is as accurate as any so far, nor where it was trained before.
@@ -38,6 +39,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +58,8 @@ REFERENCE = np.full(3, 1.1)
 DIRECTIONS = [optuna.study.StudyDirection.MINIMIZE] * 3
 MULTIVARIATE = "tpe-multivariate"
 OURS = "known-cost"
-OPTUNAS = ("random", "nsga2", "tpe", MULTIVARIATE, "gp")
-GOALS = (50, 100)  # ours is compared with the best of Optuna's after so many evaluations, and after all
+RIVALS = ("random", "nsga2", "tpe", MULTIVARIATE, "gp", "botorch")
+GOALS = (50, 100)  # ours is compared with the best rival after so many evaluations, and after all
 WITH_COSTS = "tpe-costs"
 SKIPPED_IN_A_ROW = 50
 BOOTSTRAPS = 2000
@@ -71,13 +73,21 @@ def make_samplers(table: Table, seed: int) -> Mapping[str, Callable[[], optuna.s
         MULTIVARIATE: lambda: optuna.samplers.TPESampler(seed=seed, multivariate=True),
         WITH_COSTS: lambda: optuna.samplers.TPESampler(seed=seed, multivariate=True),
         "gp": lambda: optuna.samplers.GPSampler(seed=seed),
+        "botorch": lambda: make_botorch(table, seed),
         "model-alone": lambda: KnownCostSampler(search_space=table.space, seed=seed),
         OURS: lambda: KnownCostSampler(known=table.known, search_space=table.space, seed=seed),
     }
 
 
 TABLES = ("nasbench-macro", "synthetic", *TOPOLOGIES)
-SAMPLERS = ("random", "nsga2", "tpe", MULTIVARIATE, WITH_COSTS, "gp", "model-alone", OURS)
+SAMPLERS = ("random", "nsga2", "tpe", MULTIVARIATE, WITH_COSTS, "gp", "botorch", "model-alone", OURS)
+SLOW = ("gp", "botorch")
+
+
+def make_botorch(table: Table, seed: int) -> optuna.samplers.BaseSampler:
+    from botorch_sampler import BoTorchSampler  # an extra, which takes seconds to import
+
+    return BoTorchSampler(table.known, table.space, seed)
 
 
 def is_hopeless(table: Table, trial: optuna.Trial, seen: Mapping[tuple[Any, ...], Array]) -> bool:
@@ -143,7 +153,7 @@ def summarise(name: str, curves: Mapping[str, Array], seconds: Mapping[str, Arra
     """Print one table, and return it as rows per sampler, seed and count."""
     figures = [n for n in FIGURES if n <= evaluations] or [evaluations]
     seeds = max(map(len, curves.values()))
-    rivals = [sampler for sampler in OPTUNAS if sampler in curves]
+    rivals = [sampler for sampler in RIVALS if sampler in curves]
     goals = [(MULTIVARIATE, evaluations)] if MULTIVARIATE in curves else []
     for count in sorted({*GOALS, evaluations}) if rivals else []:
         if count <= evaluations:
@@ -199,7 +209,7 @@ def plot(results: Mapping[str, Mapping[str, Array]], path: Path) -> None:
     colors = dict(
         zip(
             SAMPLERS,
-            ("#999999", "#e69f00", "#56b4e9", "#0072b2", "#cc79a7", "#009e73", "#000000", "#d55e00"),
+            ("#999999", "#e69f00", "#56b4e9", "#0072b2", "#cc79a7", "#009e73", "#f0e442", "#000000", "#d55e00"),
             strict=True,
         )
     )
@@ -255,6 +265,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = options.tables.split(",")
     if unknown := set(wanted) - set(TABLES):
         parser.error(f"--tables: {', '.join(sorted(unknown))} is not one of {', '.join(TABLES)}")
+    if "botorch" in chosen and find_spec("botorch") is None:
+        print("botorch: left out, it is not installed (pip install 'nas[benchmarks]')")
+        chosen.remove("botorch")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
@@ -269,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tables = [make(seed) for seed in range(options.seeds)]
         curves, seconds = {}, {}
         for sampler in chosen:
-            some = tables[: options.gp_seeds] if sampler == "gp" else tables
+            some = tables[: options.gp_seeds] if sampler in SLOW else tables
             runs = [
                 search(t, make_samplers(t, s)[sampler](), options.evaluations, knows_costs=sampler == WITH_COSTS)
                 for s, t in enumerate(some)
