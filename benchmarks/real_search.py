@@ -1,6 +1,7 @@
 """Real searches of equal wall-clock time: the known-cost sampler, random search, TPE, and no search at all.
 
 CIFAR-10 at 16x16 pixels, 5,000 images, recipe `search`, objectives accuracy and size, early stopping as by default.
+`--max-macs` keeps all arms to networks that train fast: with few minutes each would else see a handful.
 
 - `known-cost`, `random`, `tpe`: ``nas search --sampler``, ended by Ctrl-C when its minutes are over.
 - `ladder`: no search. E, MobileNetV2-CIFAR and PydMobileNet at widths from 0.1 to 1, smallest first, trained to the end
@@ -47,7 +48,7 @@ from nas.training.data import load_dataset
 from nas.training.loop import Trainer
 from nas.training.recipe import RECIPES
 
-RESOLUTION, IMAGES, SEEDS_OF_A_NETWORK, MEMBERS = 16, 5_000, 3, 6
+RESOLUTION, MEMBERS = 16, 6
 SAMPLERS = ("known-cost", "random", "tpe")
 ARMS = (*SAMPLERS, "ladder")
 LADDER, WIDTHS = ("han-e", "mobilenetv2-cifar", "pydmobilenet-add-29-1"), (0.1, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0)
@@ -58,14 +59,15 @@ GRACE = 120
 """Seconds in which an interrupted search has to end."""
 
 
-def ladder(folder: Path) -> list[Path]:
-    """Write the published networks at each width, smallest first."""
+def ladder(folder: Path, max_macs: float) -> list[Path]:
+    """Write the published networks at each width that keeps the limit, smallest first."""
     folder.mkdir(parents=True, exist_ok=True)
     thinner = [
         nas.Architecture.from_dict({**nas.load(name).to_dict(), "width": width, "name": f"{name}-at-{width:g}"})
         for name, width in itertools.product(LADDER, WIDTHS)
     ]
-    by_params = {nas.cost(network, 10).params: network for network in thinner}
+    costs = {network: nas.cost(network.with_input(channels=3, resolution=RESOLUTION), 10) for network in thinner}
+    by_params = {own.params: network for network, own in costs.items() if own.macs <= max_macs}
     files = []
     for _, network in sorted(by_params.items()):
         file = folder / f"{network.name}.yaml"
@@ -77,12 +79,13 @@ def ladder(folder: Path) -> list[Path]:
 def command_of(arm: str, seed: int, run: Path, options: argparse.Namespace) -> list[str]:
     command = [sys.executable, "-m", "nas", "search", "--space", "inverted_residual", "--dataset", "cifar10"]
     command += ["--data-dir", options.data_dir] if options.data_dir else []
-    command += ["--resolution", str(RESOLUTION), "--train-size", str(IMAGES), "--epochs", str(options.epochs)]
+    command += ["--resolution", str(RESOLUTION), "--train-size", str(options.images), "--epochs", str(options.epochs)]
     command += ["--objectives", "accuracy,size", "--published", "none", "--seed", str(seed), "--report-every", "0"]
     command += ["--out", str(run), "--keep", "none"]
+    command += ["--limit", f"macs<={options.max_macs:.0f}"] if math.isfinite(options.max_macs) else []
     if arm != "ladder":
         return [*command, "--sampler", arm, "--trials", "2000"]
-    files = ladder(options.folder / "ladder")
+    files = ladder(options.folder / "ladder", options.max_macs)
     own = itertools.chain.from_iterable(("--enqueue", str(file)) for file in files)
     return [*command, "--sampler", "random", "--reduction", "1", "--trials", str(len(files)), *own]
 
@@ -151,10 +154,10 @@ def best_within(networks: Sequence[Trained], mark: str) -> list[Trained]:
     return [max(allowed, key=lambda each: each.accuracy)] if allowed else []
 
 
-def train_and_test(document: dict[str, object], seed: int, epochs: int, data_dir: str | None) -> float:
+def train_and_test(document: dict[str, object], seed: int, epochs: int, images: int, data_dir: str | None) -> float:
     """Train a network from fresh weights on all the search's images; its accuracy on the test images."""
     torch.set_num_threads(1)
-    data = load_dataset("cifar10", data_dir=data_dir, resolution=RESOLUTION, train_size=IMAGES)
+    data = load_dataset("cifar10", data_dir=data_dir, resolution=RESOLUTION, train_size=images)
     torch.manual_seed(1_000 + seed)
     network = build(nas.Architecture.from_dict(document), 10)
     data = data.for_network(3, RESOLUTION, "cpu")
@@ -175,11 +178,13 @@ def judge(options: argparse.Namespace, say: machine.Output) -> None:
         for _, networks in searches
         for each in (*thinned_front(networks), *(best for mark in MARKS for best in best_within(networks, mark)))
     }
-    missing = [(id, seed) for seed in range(SEEDS_OF_A_NETWORK) for id in chosen if (id, seed) not in known]
+    missing = [(id, seed) for seed in range(options.judging_seeds) for id in chosen if (id, seed) not in known]
     print(f"{len(missing)} trainings of {len(chosen)} networks are to come", flush=True)
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         jobs = {
-            pool.submit(train_and_test, chosen[id].network.to_dict(), seed, options.epochs, options.data_dir): (
+            pool.submit(
+                train_and_test, chosen[id].network.to_dict(), seed, options.epochs, options.images, options.data_dir
+            ): (
                 id,
                 seed,
             )
@@ -191,7 +196,10 @@ def judge(options: argparse.Namespace, say: machine.Output) -> None:
             with file.open("a") as out:
                 out.write(json.dumps({"id": id, "seed": seed, "accuracy": known[id, seed]}) + "\n")
     tell(
-        searches, chosen, {id: statistics.fmean(known[id, n] for n in range(SEEDS_OF_A_NETWORK)) for id in chosen}, say
+        searches,
+        chosen,
+        {id: statistics.fmean(known[id, n] for n in range(options.judging_seeds)) for id in chosen},
+        say,
     )
 
 
@@ -228,7 +236,10 @@ def main() -> None:
     parser.add_argument("--data-dir")
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="searches of each arm")
+    parser.add_argument("--judging-seeds", type=int, default=3, help="trainings of each network that is judged")
+    parser.add_argument("--images", type=int, default=5_000)
+    parser.add_argument("--max-macs", type=float, default=math.inf, help="of every network, at this resolution")
     parser.add_argument("--workers", type=int, default=2, help="trainings at once, of one thread each")
     options = parser.parse_args()
     if options.action == "search":
