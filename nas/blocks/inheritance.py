@@ -154,10 +154,12 @@ class Slices:
         kernels = crop(kernels, _side(small))
         bias = None if bias is None else bias[:, writes.index]
         if isinstance(small, nn.Conv2d):
-            shares = torch.ones(1) if routing is None else torch.sigmoid(routing[1])
-            self.found[f"{path}.weight"] = torch.einsum("m,moikl->oikl", shares.to(kernels), kernels)
+            shares = None if routing is None else torch.sigmoid(routing[1]).to(kernels)
+            self.found[f"{path}.weight"] = (
+                kernels[0] if shares is None else torch.einsum("m,moikl->oikl", shares, kernels)
+            )
             if bias is not None:
-                self.found[f"{path}.bias"] = shares.to(bias) @ bias
+                self.found[f"{path}.bias"] = bias[0] if shares is None else shares @ bias
             return
         experts = small.experts
         if routing is None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nas.architecture.document import Architecture
-from nas.blocks.layers import ACTIVATIONS, conv_norm_act, max_pool
+from nas.blocks.layers import ACTIVATIONS, conv_norm_act, max_pool, use_training_variants
 
 
 class Network(nn.Module):
@@ -70,9 +70,14 @@ def build(architecture: Architecture, num_classes: int) -> Network:
 
 @lru_cache(maxsize=64)
 def skeleton(architecture: Architecture, num_classes: int) -> Network:
-    """Build a network whose tensors have shapes and no values, on the device ``meta``; nobody changes it."""
+    """Build a network whose tensors have shapes and no values, on the device ``meta``; nobody changes it.
+
+    Called with the weights of a supernet it trains in the kernel variants that the largest network trains in.
+    """
     with torch.device("meta"), _WithoutValues():
-        return Network(architecture, num_classes)
+        network = Network(architecture, num_classes)
+    use_training_variants(network)
+    return network
 
 
 _DRAWING = frozenset({"normal_", "uniform_", "fill_", "zero_"})
