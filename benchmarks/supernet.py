@@ -3,15 +3,20 @@
 24 members of a space, drawn evenly over the logarithm of MACs, each trained alone from fresh weights with two seeds and
 judged by the test images: the mean is its true accuracy. Guessed by
 
-- `supernet`: one training of all networks; BatchNorm recalibrated, validation images.
-- `short`: one short training each, as many epochs as the supernet's seconds pay for (at least one).
-- `params`, `macs`: more is better.
+- `supernet`: one training of all networks; BatchNorm recalibrated, validation images. Then with the largest network in
+  as many steps as cost no more than the random members, and half as many steps again; with four random members a step
+  in the place of two; and twice as long.
+- `short`: one short training each, as many epochs as the first supernet's seconds pay for (at least one).
+- `params`, `MACs`: more is better.
 - `gradient norm`: of one batch at fresh weights (a zero-cost proxy; Abdelfattah et al. 2021).
 
-Kendall's tau-b and Spearman's rho, over all members and within halves of like cost; seconds of one core.
+Kendall's tau-b and Spearman's rho over all members, and the share of concordant less that of discordant pairs among
+pairs of like cost, whose MACs differ by less than a factor of 2. Seconds of one core. Then what int8 does to the
+supernet's judgement, and the seconds of a step against those of its networks by themselves.
+
 Rows go to ``FOLDER/rows.jsonl`` at once, and a second call goes on.
 
-    python benchmarks/supernet.py FOLDER --data-dir DIR --space micro --images 5000
+    python benchmarks/supernet.py FOLDER --data-dir DIR
 """
 
 from __future__ import annotations
@@ -19,39 +24,66 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import machine
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from scipy.stats import kendalltau, spearmanr
 
 import nas
+from nas.architecture.space import Space
+from nas.export.shipping import ship
 from nas.network.build import build
+from nas.targets import TARGETS
 from nas.training.augment import Normaliser
+from nas.training.checkpoint import Checkpoint
 from nas.training.data import Dataset, load_dataset
 from nas.training.loop import Trainer
-from nas.training.members import Members
+from nas.training.members import Members, largest
 from nas.training.recipe import RECIPES
 from nas.training.supernet import SupernetTrainer, TrainedSupernet
 
 MEMBERS, SEEDS = 24, 2
+LIKE = 2.0
+"""Factor of MACs below which two members are of like cost."""
+INT8 = TARGETS["onnxruntime-int8"]
+INT8_MEMBERS, TIMED_ROUNDS, TIMED_STEPS = 12, 8, 20
 
 
-def train_alone(network: nas.Architecture, data: Dataset, epochs: int, seed: int) -> tuple[float, float, float]:
-    """Train from fresh weights: validation and test accuracy, seconds."""
+class Arm(NamedTuple):
+    """A supernet that is trained."""
+
+    name: str
+    epochs: int
+    random_members: int = 2
+    largest_always: bool = True
+
+
+def arms(epochs: int) -> list[Arm]:
+    return [
+        Arm("supernet", epochs),
+        Arm("largest at times", 3 * epochs // 2, largest_always=False),
+        Arm("4 random members", epochs, random_members=4),
+        Arm("twice as long", 2 * epochs),
+    ]
+
+
+def train_alone(network: nas.Architecture, data: Dataset, epochs: int, seed: int) -> tuple[float, float]:
+    """Train from fresh weights: test accuracy, seconds."""
     started = time.process_time()
     torch.manual_seed(seed)
     images = data.for_network(data.channels, network.input.resolution, "cpu")
     recipe = RECIPES["search"].for_images(len(images.train), epochs=epochs)
     trainer = Trainer(build(network, len(data.classes)), images, recipe, seed=seed)
-    *_, last = trainer.epochs()
-    seconds = time.process_time() - started
-    return last.validation_accuracy, trainer.evaluate("test").accuracy, seconds
+    for _ in trainer.epochs():
+        pass
+    return trainer.evaluate("test").accuracy, time.process_time() - started
 
 
 def gradient_norm(network: nas.Architecture, data: Dataset) -> float:
@@ -63,81 +95,181 @@ def gradient_norm(network: nas.Architecture, data: Dataset) -> float:
     return float(torch.stack([p.grad.norm() for p in fresh.parameters() if p.grad is not None]).sum())
 
 
+def train_supernet(arm: Arm, space: Space, data: Dataset, members: Sequence[nas.Architecture]) -> dict[str, Any]:
+    """Train a supernet, and let its members judge the validation images; the first one's in int8 too."""
+    images = data.for_network(3, max(space.resolutions), "cpu")
+    trainer = SupernetTrainer(space, images, RECIPES["search"].for_images(len(data.train), epochs=arm.epochs), seed=0)
+    trainer.random_members = arm.random_members
+    if not arm.largest_always:
+        macs = [nas.cost(member, 10).macs for member in members]
+        trainer.share_of_largest = min(1, 2 * np.mean(macs) / nas.cost(largest(space), 10).macs)
+    started = time.process_time()
+    for epoch in trainer.epochs():
+        print(f"{arm.name}: epoch {epoch.epoch}, largest {100 * epoch.validation_accuracy:.1f} %", flush=True)
+    trained_by = time.process_time()
+    trained = TrainedSupernet(trainer.supernet, data)
+    judged = [trained.judge(member).accuracy for member in members]
+    row = {"seconds": trained_by - started, "judged": judged, "seconds_judging": time.process_time() - trained_by}
+    return row | ({"int8": judge_int8(trained, members[:INT8_MEMBERS])} if arm.name == "supernet" else {})
+
+
+def judge_int8(trained: TrainedSupernet, members: Sequence[nas.Architecture]) -> dict[str, list[float]]:
+    """Judge members as int8 computes, simulated in torch and by the file that would ship: accuracies and seconds."""
+    rounded = replace(trained, target=INT8)
+    found: dict[str, list[float]] = {"simulated": [], "file": [], "seconds_simulated": [], "seconds_file": []}
+    for member in members:
+        started = time.process_time()
+        found["simulated"].append(rounded.judge(member).accuracy)
+        simulated = time.process_time()
+        network, images = trained.recalibrated(member)
+        checkpoint = Checkpoint(
+            architecture=member.to_dict(),
+            classes=images.classes,
+            mean=images.mean,
+            std=images.std,
+            dataset=images.name,
+            split=asdict(images.split),
+            recipe=RECIPES["search"].to_dict(),
+            epoch=1,
+            accuracy=0.0,
+            weights=network.state_dict(),
+            extra={"source_resolution": images.resolution},
+        )
+        found["file"].append(ship(INT8, checkpoint, images).judge(images, "validation").accuracy)
+        found["seconds_simulated"].append(simulated - started)
+        found["seconds_file"].append(time.process_time() - simulated)
+    return found
+
+
+class FixedMembers(SupernetTrainer):
+    """Draws the same members in every step."""
+
+    fixed: Sequence[nas.Architecture] = ()
+
+    def _members(self) -> list[nas.Architecture]:
+        return list(self.fixed)
+
+
+def time_steps(space: Space, data: Dataset, members: Sequence[nas.Architecture]) -> list[list[float]]:
+    """Time an epoch of the supernet's training, and of each of its networks by itself, in turn: seconds of a step."""
+    part = replace(data, train=data.train.take(torch.arange(TIMED_STEPS * 128)))
+    recipe = replace(RECIPES["search"], steps=None).with_epochs(1)  # its only epoch does not end in a recalibration
+    rounds = []
+    for _ in range(TIMED_ROUNDS + 1):
+        images = part.for_network(3, max(space.resolutions), "cpu")
+        sandwich = FixedMembers(space, images, recipe)
+        sandwich.fixed = members
+        trainers: list[Trainer] = [sandwich]
+        for each in (largest(space), *members):
+            images = part.for_network(3, each.input.resolution, "cpu")
+            trainers.append(Trainer(build(each, len(data.classes)), images, recipe))
+        rounds.append([trainer.run_epoch().seconds_train / trainer.steps for trainer in trainers])
+    return rounds[1:]  # the first one warms up
+
+
 def measure(options: argparse.Namespace, known: dict[str, Any], note: Callable[[str, Any], None]) -> None:
     data = load_dataset("cifar10", data_dir=options.data_dir, resolution=options.resolution, train_size=options.images)
     space = nas.load_space(options.space).with_input(channels=3, resolution=options.resolution)
-    recipe = RECIPES["search"].for_images(len(data.train), epochs=options.supernet_epochs)
-    images = data.for_network(3, options.resolution, "cpu")
-    trainer = SupernetTrainer(space, images, recipe, seed=0)
     rng = np.random.default_rng(0)
     drawn = Members(space)
     members = [drawn.draw(rng) for _ in range(options.members)]
-    if "supernet" not in known:
-        started = time.process_time()
-        for epoch in trainer.epochs():
-            print(f"supernet: epoch {epoch.epoch}, largest {100 * epoch.validation_accuracy:.1f} %", flush=True)
-        seconds = time.process_time() - started
-        trained = TrainedSupernet(trainer.supernet, data)
-        started = time.process_time()
-        judged = [trained.judge(member).accuracy for member in members]
-        note("supernet", {"seconds": seconds, "judged": judged, "seconds_judging": time.process_time() - started})
-    for seed in range(SEEDS):
+
+    def train_all(seed: int) -> None:
         for number, member in enumerate(members):
             if (name := f"alone {seed} {number}") not in known:
-                _, accuracy, seconds = train_alone(member, data, options.epochs, 1 + seed)
+                accuracy, seconds = train_alone(member, data, options.epochs, 1 + seed)
                 counts = nas.cost(member, 10)
                 row = {"accuracy": accuracy, "seconds": seconds, "params": counts.params, "macs": counts.macs}
                 note(name, row)
+
+    def train_arm(arm: Arm) -> None:
+        if arm.name not in known:
+            note(arm.name, train_supernet(arm, space, data, members))
+
+    first, *others = arms(options.epochs)
+    train_all(0)
+    train_arm(first)
+    if "steps" not in known:
+        note("steps", time_steps(space, data, [drawn.smallest, members[0], members[1]]))
     alone = sum(known[f"alone 0 {number}"]["seconds"] for number in range(len(members)))
     short = max(1, round(options.epochs * known["supernet"]["seconds"] / alone))
     for number, member in enumerate(members):
         if (name := f"short {number}") not in known:
-            accuracy, _, seconds = train_alone(member, replace(data, test=data.validation), short, 7)
+            accuracy, seconds = train_alone(member, replace(data, test=data.validation), short, 7)
             note(name, {"accuracy": accuracy, "seconds": seconds, "gradient": gradient_norm(member, data)})
+    for seed in range(1, SEEDS):
+        train_all(seed)
+    for arm in others:
+        train_arm(arm)
 
 
-def judge(known: dict[str, Any], members: int, say: machine.Output) -> None:
+def concordance(guess: ArrayLike, truth: ArrayLike, macs: ArrayLike) -> tuple[float, int]:
+    """Return Kendall's tau over the pairs of members of like cost, and how many they are."""
+    guessed, true, cost = (np.subtract.outer(x, x) for x in (np.asarray(guess), np.asarray(truth), np.log(macs)))
+    pairs = np.triu(np.abs(cost) < np.log(LIKE), 1)
+    return float((np.sign(guessed) * np.sign(true))[pairs].mean()), int(pairs.sum())
+
+
+def judge(known: dict[str, Any], options: argparse.Namespace, say: machine.Output) -> None:
+    members = options.members
     rows = [[known[f"alone {seed} {number}"] for number in range(members)] for seed in range(SEEDS)]
     truth = np.mean([[row["accuracy"] for row in each] for each in rows], axis=0)
     macs = np.array([row["macs"] for row in rows[0]])
     short = [known[f"short {number}"] for number in range(members)]
+    trained = arms(options.epochs)
     guesses = {
-        "supernet": known["supernet"]["judged"],
+        **{arm.name: known[arm.name]["judged"] for arm in trained},
         "short": [row["accuracy"] for row in short],
         "params": [row["params"] for row in rows[0]],
-        "macs": macs,
+        "MACs": macs,
         "gradient norm": [row["gradient"] for row in short],
         "the other seed": [row["accuracy"] for row in rows[1]],
     }
-    small = macs <= np.median(macs)
-    alone = sum(row["seconds"] for row in rows[0])
-    one = alone / members
-    say(f"{members} members, alone {100 * truth.min():.1f} to {100 * truth.max():.1f} %, {one:.0f} s each")
-    say(
-        f"supernet: {known['supernet']['seconds']:.0f} s, {known['supernet']['seconds'] / one:.1f} trainings; a member "
-        f"is judged in {known['supernet']['seconds_judging'] / members:.1f} s; short: "
-        f"{sum(row['seconds'] for row in short) / one:.1f} trainings"
-    )
-    say(f"{'guess':16}{'Kendall':>9}{'Spearman':>10}{'small half':>12}{'large half':>12}   (Kendall)")
+    one = sum(row["seconds"] for row in rows[0]) / members
+    costs = {arm.name: known[arm.name]["seconds"] for arm in trained}
+    costs["short"] = sum(row["seconds"] for row in short)
+    test = f"alone {100 * truth.min():.1f} to {100 * truth.max():.1f} % on the test images"
+    say(f"{members} members of {macs.min() / 1e6:.2f} to {macs.max() / 1e6:.2f} M MACs; {test}, {one:.0f} s each")
+    judging = known["supernet"]["seconds_judging"] / members
+    say(f"a member is judged in {judging:.2f} s; {concordance(macs, truth, macs)[1]} pairs of like cost")
+    say(f"{'guess':20}{'trainings':>10}{'Kendall':>9}{'Spearman':>10}{'like cost':>11}")
     for name, guess in guesses.items():
-        values = np.asarray(guess)
         true = np.array([row["accuracy"] for row in rows[0]]) if name == "the other seed" else truth
-        halves = [kendalltau(values[half], true[half]).statistic for half in (small, ~small)]
-        say(
-            f"{name:16}{kendalltau(values, true).statistic:>9.2f}{spearmanr(values, true).statistic:>10.2f}"
-            f"{halves[0]:>12.2f}{halves[1]:>12.2f}"
-        )
+        cost = f"{costs[name] / one:.1f}" if name in costs else ""
+        ranks = kendalltau(guess, true).statistic, spearmanr(guess, true).statistic, concordance(guess, true, macs)[0]
+        say(f"{name:20}{cost:>10}{ranks[0]:>9.2f}{ranks[1]:>10.2f}{ranks[2]:>11.2f}")
+    say()
+    judge_rounding(known["supernet"], say)
+    say()
+    steps = np.array(known["steps"])
+    ideal = 100 * steps[:, 1:].sum(1) / steps[:, 0]
+    networks = steps.shape[1] - 1
+    say(f"a step of the supernet: {machine.spread(1e3 * steps[:, 0])} ms (n = {len(steps)})")
+    say(f"its {networks} networks by themselves: {machine.spread(1e3 * steps[:, 1:].sum(1))} ms")
+    say(f"share of the ideal: {machine.spread(ideal)} %")
+
+
+def judge_rounding(row: dict[str, Any], say: machine.Output) -> None:
+    """Say how near simulated int8 is to the file's, and whether fp32 would rank alike."""
+    int8 = row["int8"]
+    file, fp32 = np.array(int8["file"]), np.array(row["judged"][: len(int8["file"])])
+    say(f"int8 ({INT8.name}) of {len(file)} members in the supernet, against the file's accuracy:")
+    for name, guess in {"fp32": fp32, "simulated int8": np.array(int8["simulated"])}.items():
+        off = 100 * np.abs(guess - file)
+        tau = kendalltau(guess, file).statistic
+        say(f"{name:16} {off.mean():.2f} points off, at most {off.max():.2f}; Kendall {tau:.2f}")
+    seconds = {name: np.mean(int8[f"seconds_{name}"]) for name in ("simulated", "file")}
+    say(f"a member in int8: {seconds['simulated']:.2f} s simulated, {seconds['file']:.2f} s by its file")
 
 
 def main() -> None:
     parser = machine.parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data-dir")
-    parser.add_argument("--space", default="micro")
-    parser.add_argument("--resolution", type=int, default=32)
-    parser.add_argument("--images", type=int, default=5_000)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--supernet-epochs", type=int, default=6)
+    parser.add_argument("--space", default=str(Path(__file__).with_name("supernet_space.yaml")))
+    parser.add_argument("--resolution", type=int, default=16)
+    parser.add_argument("--images", type=int, default=8_000)
+    parser.add_argument("--epochs", type=int, default=10, help="of a training alone, and of the first supernet")
     parser.add_argument("--members", type=int, default=MEMBERS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -151,7 +283,7 @@ def main() -> None:
             out.write(json.dumps([name, row]) + "\n")
 
     measure(options, known, note)
-    judge(known, options.members, machine.Output(options.out))
+    judge(known, options, machine.Output(options.out))
 
 
 if __name__ == "__main__":
