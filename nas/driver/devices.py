@@ -73,7 +73,8 @@ def search_devices(
         until = deadline
         if deadline is not None:
             until = time.monotonic() + (deadline - time.monotonic()) / (len(asked) - len(runs))
-        runs.append(search(each, out=folder, dataset=dataset, on_change=telling(folder), deadline=until, **how))
+        how |= {"deadline": until, "several_devices": len(asked) > 1}
+        runs.append(search(each, out=folder, dataset=dataset, on_change=telling(folder), **how))
     return runs
 
 

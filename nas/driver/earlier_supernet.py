@@ -24,10 +24,21 @@ MEMBERS = "-supernet"
 """Ending of the name of the study of judged members, beside the search's."""
 TRUSTED = "supernet_trusted"
 """A study's attribute: whether the supernet agreed with trainings; missing until enough networks were trained."""
+AS_INT8 = "as_int8"
+"""An attribute of the study of members: all were judged as their int8 models compute; older runs judged in fp32."""
 MOST_RUNS = 64
 """Runs that may have taken one supernet over from each other."""
-SAME_IMAGES = ("dataset", "train_size", "validation_fraction", "image_resolution", "fit", "split_by", "seed")
-"""Settings in which two runs must agree for a supernet to judge by the same images."""
+SAME_JUDGEMENT = (
+    "dataset",
+    "train_size",
+    "validation_fraction",
+    "image_resolution",
+    "fit",
+    "split_by",
+    "seed",
+    "judged_as",
+)
+"""Settings in which two runs must agree for a supernet to say the same of a member."""
 
 
 class Known(NamedTuple):
@@ -70,18 +81,20 @@ def supernet_search(settings: Settings) -> Run | None:
 
 
 def known_members(earlier: Run, settings: Settings) -> list[Known]:
-    """Return the members that an earlier search judged by the images of this one.
+    """Return the members that an earlier search judged by the images of this one, and in int8 where this one does.
 
     Raises:
         UserError: what it wrote down is damaged.
     """
     study = earlier.study
-    if differs := difference(earlier.settings, settings, SAME_IMAGES):
+    if differs := difference(earlier.settings, settings, SAME_JUDGEMENT):
         log.info("supernet: members are judged again, since %s has another %s", earlier.path, differs)
         return []
     try:
         members = optuna.load_study(study_name=f"{study.study_name}{MEMBERS}", storage=study._storage)
     except KeyError:
+        return []
+    if members.user_attrs.get(AS_INT8, False) != settings.parsed_target.int8:
         return []
     trials = members.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [_known(trial.user_attrs, f"{earlier.path}: member {trial.number}") for trial in trials]

@@ -66,6 +66,7 @@ def search(
     on_change: Callable[[Progress], None] = lambda progress: None,
     measure_latency: bool = False,
     deadline: float | None = None,
+    several_devices: bool = False,
 ) -> Run:
     """Search, and leave a run in a folder; where the folder holds this very search, unfinished, go on with it.
 
@@ -78,6 +79,7 @@ def search(
         on_change: told the progress after every change.
         measure_latency: measure it at the end even where it is neither an objective nor a limit.
         deadline: on the clock of :func:`time.monotonic`: until then all is done that a search does.
+        several_devices: searches for other devices will take its supernet over.
 
     Raises:
         UserError: something given does not fit, or `out` holds another run; nothing was written.
@@ -114,7 +116,9 @@ def search(
             images = prepared.dataset
             judged = []
             if settings.evaluator == "supernet":
-                judged = judged_by_supernet(settings, prepared, study, out, first, deadline)
+                judged = judged_by_supernet(
+                    settings, prepared, study, out, workers, first, deadline, several_devices=several_devices
+                )
                 teach_sampler(study, judged)
             budget = None
             if deadline is not None:

@@ -7,8 +7,7 @@ interrupted search goes on where it was. Only trained networks stand on the sear
 import logging
 import math
 import time
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,21 +21,28 @@ from scipy.stats import spearmanr
 from nas import pareto
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
-from nas.driver.earlier_supernet import MEMBERS, SUPERNET_FILE, TRUSTED, Known, known_members, supernet_file
+from nas.driver.cluster import Workers
+from nas.driver.earlier_supernet import (
+    AS_INT8,
+    MEMBERS,
+    SUPERNET_FILE,
+    TRUSTED,
+    Known,
+    known_members,
+    supernet_file,
+)
 from nas.driver.objectives import losses, trained_for
 from nas.driver.prepare import Prepared, sampler_for
+from nas.driver.region import Region, members_within, region_of
 from nas.driver.run import Run
 from nas.driver.sampler import KnownCostSampler
 from nas.driver.settings import Settings
-from nas.driver.study import SUPERNET_ACCURACY, SearchStudy, Spendable, curve_of, may_stand_on_front
+from nas.driver.study import SUPERNET_ACCURACY, SearchStudy, Spendable, curve_of, may_stand_on_front, of_what_ships
+from nas.driver.supernet_training import Task, train_supernet
 from nas.errors import UserError
 from nas.network.supernet import Supernet
-from nas.training.checkpoint import load_checkpoint, save_checkpoint
-from nas.training.evaluator import TrainingEvaluator
-from nas.training.loop import Epoch
-from nas.training.pace import Pace
-from nas.training.recipe import Recipe
-from nas.training.supernet import SupernetTrainer, TrainedSupernet, new_supernet, supernet_extra, supernet_of
+from nas.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
+from nas.training.supernet import TrainedSupernet, new_supernet, supernet_of
 from nas.units import percent
 
 log = logging.getLogger(__name__)
@@ -72,15 +78,62 @@ def check_supernet(settings: Settings, prepared: Prepared) -> None:
             new_supernet(prepared.space, prepared.num_classes)
 
 
-def open_supernet(settings: Settings, prepared: Prepared, out: Path, deadline: float | None = None) -> TrainedSupernet:
-    """Return the supernet that was asked for; without a file of the user's, train one, or go on training it."""
-    if settings.supernet is None:
-        for epoch, epochs in train_supernet(settings, prepared, out / SUPERNET_FILE, deadline):
+def open_supernet(
+    settings: Settings,
+    prepared: Prepared,
+    out: Path,
+    workers: Workers,
+    deadline: float | None = None,
+    *,
+    several_devices: bool = False,
+) -> TrainedSupernet:
+    """Return the supernet that was asked for; without a file of the user's, train one, or go on training it.
+
+    Members are drawn within the search's limits while it is trained.
+
+    Args:
+        workers: whose GPUs train it.
+        several_devices: it will serve searches for other devices too.
+    """
+    region, file = region_of(settings, prepared, several_devices=several_devices), file_of(settings, out)
+    if settings.supernet is None and (task := _task(settings, prepared, file, region, deadline)) is not None:
+        if task.among:
+            log.info("supernet: the random members of a step keep %s", task.region)
+        for epoch, epochs, content in train_supernet(task, workers):
+            write_checkpoint(file, content)
             log.info(
                 "supernet: epoch %d of %d, its largest network has %s",
                 *(epoch.epoch, epochs, percent(epoch.validation_accuracy)),
             )
-    return TrainedSupernet(_read_supernet(file_of(settings, out), prepared), prepared.dataset)
+    supernet, within = _read_supernet(file, prepared)
+    if not within.holds(region):
+        log.warning("%s: trained within %s; it knows less of other networks, which this search allows", file, within)
+    return TrainedSupernet(supernet, prepared.dataset, settings.parsed_target)
+
+
+def _task(settings: Settings, prepared: Prepared, file: Path, region: Region, deadline: float | None) -> Task | None:
+    """Describe the training of a supernet, from where its checkpoint left off; None where that is its end."""
+    state = None
+    if file.exists():
+        checkpoint = load_checkpoint(file)
+        if checkpoint.trainer is None:
+            return None
+        state, region = checkpoint.trainer, _region_of(checkpoint, file)
+    return Task(
+        space=prepared.space,
+        dataset=prepared.dataset,
+        recipe=settings.parsed_recipe,
+        seed=settings.seed,
+        among=tuple(members_within(region, prepared.space, prepared.costs, seed=settings.seed)),
+        region=region,
+        state=state,
+        seconds=None if deadline is None else deadline - time.monotonic(),
+    )
+
+
+def _region_of(checkpoint: Checkpoint, file: Path) -> Region:
+    described = checkpoint.extra.get("supernet")
+    return Region.read(described.get("region") if isinstance(described, dict) else None, f"{file}: its region")
 
 
 def file_of(settings: Settings, out: Path) -> Path:
@@ -88,7 +141,7 @@ def file_of(settings: Settings, out: Path) -> Path:
     return out / SUPERNET_FILE if settings.supernet is None else supernet_file(Path(settings.supernet))
 
 
-def _read_supernet(file: Path, prepared: Prepared) -> Supernet:
+def _read_supernet(file: Path, prepared: Prepared) -> tuple[Supernet, Region]:
     checkpoint = load_checkpoint(file)
     supernet, members = supernet_of(checkpoint, str(file))
     if checkpoint.trainer is not None:
@@ -96,7 +149,7 @@ def _read_supernet(file: Path, prepared: Prepared) -> Supernet:
     check_members(members, prepared.space, str(file))
     if tuple(checkpoint.classes) != tuple(prepared.dataset.classes):
         raise UserError(f"{file}: a supernet of other classes ({', '.join(checkpoint.classes[:5])}, ...)")
-    return supernet
+    return supernet, _region_of(checkpoint, file)
 
 
 def check_members(supernet: Space, space: Space, where: str) -> None:
@@ -113,40 +166,6 @@ def check_members(supernet: Space, space: Space, where: str) -> None:
             raise UserError(f"{where}: a supernet of space {supernet.name}, where {name} is never {lacking[0]}")
     if not supernet.contains(space.sample(0)):
         raise UserError(f"{where}: a supernet of space {supernet.name}, which differs in what is not chosen")
-
-
-def train_supernet(
-    settings: Settings, prepared: Prepared, file: Path, deadline: float | None = None
-) -> Iterator[tuple[Epoch, int]]:
-    """Train the space's supernet, or go on from its checkpoint; each missing epoch, and how many there will be.
-
-    With a deadline, on the clock of :func:`time.monotonic`, it is trained for as many epochs as fit.
-    """
-    state = load_checkpoint(file).trainer if file.exists() else {}
-    if state is None:  # trained to the end
-        return
-    recipe = Recipe.from_dict(state["recipe"]) if state else settings.parsed_recipe  # it may have been cut to its time
-    side, device = max(prepared.space.resolutions), "cuda" if torch.cuda.is_available() else "cpu"
-    data = prepared.dataset.for_network(prepared.dataset.channels, side, device)
-    trainer = SupernetTrainer(prepared.space, data, recipe, seed=settings.seed)
-    if state:
-        trainer.load_state_dict(state)
-    describe = TrainingEvaluator(prepared.dataset, recipe)
-    pace = None if deadline is None else Pace(deadline, settings.parsed_recipe)
-    if pace is not None and not trainer.done:
-        pace.begin(trainer)
-    while not trainer.done:
-        epoch = trainer.run_epoch()
-        if pace is not None:
-            pace.correct(trainer)
-            describe.recipe = trainer.recipe
-        extra = {
-            "supernet": supernet_extra(trainer.supernet, prepared.space),
-            "seed": settings.seed,
-            "epochs": [asdict(epoch)],
-        }
-        save_checkpoint(file, describe.checkpoint(trainer.supernet.architecture, trainer, **extra))
-        yield epoch, trainer.recipe.epochs
 
 
 def judge_members(
@@ -173,6 +192,8 @@ def judge_members(
         directions=study.study.directions,
         load_if_exists=True,
     )
+    if trained.target.int8 and not judged.get_trials(deepcopy=False):  # an older version judged in fp32
+        judged.set_user_attr(AS_INT8, True)
     for trial in judged.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):  # a driver died over it
         judged.tell(trial.number, state=TrialState.FAIL)
     _enter_known(judged, study, known)
@@ -250,20 +271,26 @@ def judged_by_supernet(
     prepared: Prepared,
     study: SearchStudy,
     out: Path,
+    workers: Workers,
     earlier: Run | None,
     deadline: float | None = None,
+    *,
+    several_devices: bool = False,
 ) -> list[Judged]:
     """Train the supernet, or take the user's, and let it judge members of the space.
 
     Args:
+        workers: whose GPUs train it.
         earlier: the search that the user's supernet comes from; what it knows of this supernet's members is not judged.
         deadline: of the search, on the clock of :func:`time.monotonic`; some of the time until then is taken.
+        several_devices: it will serve searches for other devices too.
     """
 
     def until(share: float) -> float | None:
         return None if deadline is None else time.monotonic() + share * (deadline - time.monotonic())
 
-    trained = open_supernet(settings, prepared, out, until(TRAINING_SHARE))
+    until_trained = until(TRAINING_SHARE)
+    trained = open_supernet(settings, prepared, out, workers, until_trained, several_devices=several_devices)
     known = known_members(earlier, settings) if earlier is not None else []
     if earlier is not None and known:
         log.info("supernet: %d members are judged already, in %s", len(known), earlier.path)
@@ -327,10 +354,14 @@ def _enqueue(study: SearchStudy, members: Sequence[Judged]) -> None:
 def correlation(study: optuna.Study) -> float:
     """Correlate the supernet's accuracies with those after training: Spearman's, over the trained members; or NaN."""
     pairs = [
-        (trial.user_attrs[SUPERNET_ACCURACY], (curve_of(trial.user_attrs) or [trial.user_attrs])[-1]["accuracy"])
+        (trial.user_attrs[SUPERNET_ACCURACY], _reached(trial)["accuracy"])
         for trial in study.get_trials(deepcopy=False)
         if SUPERNET_ACCURACY in trial.user_attrs and may_stand_on_front(trial)
     ]
     if len(pairs) < 3 or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
         return math.nan
     return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
+def _reached(trial: FrozenTrial) -> dict[str, float]:
+    return of_what_ships((curve_of(trial.user_attrs) or [trial.user_attrs])[-1])

@@ -61,9 +61,19 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
     Raises `UserError` when it cannot be written (no space, no permission, no folder).
     """
+    write_checkpoint(path, checkpoint_bytes(checkpoint))
+
+
+def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
+    """Return the content of a checkpoint's file, for a process that cannot write it."""
     buffer = io.BytesIO()
     torch.save({"format": _FORMAT, "version": _VERSION, **vars(checkpoint)}, buffer)
-    _write(path, buffer.getvalue(), f"checkpoint {path}")
+    return buffer.getvalue()
+
+
+def write_checkpoint(path: Path, content: bytes) -> None:
+    """Write a checkpoint's file; see :func:`save_checkpoint`."""
+    _write(path, content, f"checkpoint {path}")
 
 
 def save_weights(path: Path, checkpoint: Checkpoint) -> None:

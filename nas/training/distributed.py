@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,8 @@ class Ranks:
 
     index: int = 0
     count: int = 1
+    in_backward: bool = True
+    """Every backward pass averages gradients; else the training calls :meth:`average_gradients` after the last one."""
 
     @property
     def leads(self) -> bool:
@@ -33,10 +36,21 @@ class Ranks:
 
     def share_gradients(self, network: nn.Module, device: torch.device) -> nn.Module:
         """Wrap the network so that its gradients are averaged over the processes in every backward pass."""
-        if self.count == 1:
+        if self.count == 1 or not self.in_backward:
             return network
         ids = [device] if device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+
+    def average_gradients(self, network: nn.Module) -> None:
+        """Average the gradients that a step's backward passes have added up; of the same layers in all processes."""
+        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+        if self.count == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message in place of hundreds
+        dist.all_reduce(flat)
+        parts = torch.split(flat / self.count, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the processes, in place, and return it."""
@@ -91,6 +105,23 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
         yield Ranks(dist.get_rank(), dist.get_world_size()), device
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def connected(ranks: Ranks, device: str, host: str, port: int) -> Iterator[None]:
+    """Connect processes that torchrun has not started; they meet where :func:`meeting_point` of another one listens."""
+    store = dist.TCPStore(host, port, is_master=False)  # type: ignore[attr-defined]
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    dist.init_process_group(backend, store=store, rank=ranks.index, world_size=ranks.count)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def meeting_point(host: str) -> Any:
+    """Listen at a free `port` of this machine for as long as the result lives."""
+    return dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
 
 
 def _launched() -> bool:

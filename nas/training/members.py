@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -52,17 +52,30 @@ def every_option(space: Space) -> list[Architecture]:
 
 
 class Members:
-    """Draws members so that small and large ones are met equally often: evenly over the logarithm of their MACs."""
+    """Draws members so that small and large ones are met equally often: evenly over the logarithm of their MACs.
 
-    def __init__(self, space: Space) -> None:
+    Args:
+        space: whose members.
+        among: members to draw from; none: all.
+    """
+
+    def __init__(self, space: Space, among: Sequence[Architecture] = ()) -> None:
         self.space = space
         self.smallest = smallest(space)
-        self._ends = math.log(_macs(self.smallest)), math.log(_macs(largest(space)))
+        macs = [math.log(_macs(each)) for each in among or (self.smallest, largest(space))]
+        self._among = list(zip(among, macs, strict=False))
+        self._ends = min(macs), max(macs)
 
     def draw(self, rng: np.random.Generator) -> Architecture:
         wanted = rng.uniform(*self._ends)
-        drawn = [self.space.sample(rng) for _ in range(DRAWS)]
-        return min(drawn, key=lambda each: abs(math.log(_macs(each)) - wanted))
+        drawn = [self._any(rng) for _ in range(DRAWS)]
+        return min(drawn, key=lambda each: abs(each[1] - wanted))[0]
+
+    def _any(self, rng: np.random.Generator) -> tuple[Architecture, float]:
+        if self._among:
+            return self._among[rng.integers(len(self._among))]
+        member = self.space.sample(rng)
+        return member, math.log(_macs(member))
 
 
 def _macs(architecture: Architecture) -> int:

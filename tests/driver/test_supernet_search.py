@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 import nas
 from nas.architecture.space import Space
-from nas.driver.earlier_supernet import Known, known_members, supernet_file
+from nas.driver.earlier_supernet import AS_INT8, Known, known_members, supernet_file
 from nas.driver.settings import Settings
 from nas.driver.supernet import Judged, best_of, correlation, judge_members, spread_out
 from nas.errors import UserError
@@ -137,6 +137,15 @@ def test_members_judged_by_other_images_are_not_taken_over(tmp_path: Path) -> No
     ((architecture, figures),) = known_members(run, replace(settings, limits=("size<=8kB",)))
     assert architecture == study.space.sample(0) and figures == {"accuracy": 0.5}
     assert known_members(run, replace(settings, seed=1)) == []
+    int8 = replace(settings, target="onnxruntime-int8")
+    assert known_members(run, int8) == []
+    in_int8 = begin(tmp_path / "int8", int8).study  # an older version's, which judged in fp32
+    storage = in_int8._storage
+    others = optuna.create_study(study_name=f"{in_int8.study_name}-supernet", storage=storage)
+    others.add_trial(optuna.trial.create_trial(value=1, user_attrs={"document": document, "accuracy": 0.5}))
+    assert known_members(nas.Run.open(tmp_path / "int8"), int8) == []
+    others.set_user_attr(AS_INT8, True)
+    assert len(known_members(nas.Run.open(tmp_path / "int8"), int8)) == 1
     members.add_trial(optuna.trial.create_trial(value=1, user_attrs={"document": document, "accuracy": 5}))
     with pytest.raises(UserError, match="member 1: damaged"):
         known_members(nas.Run.open(tmp_path / "run"), settings)
@@ -184,7 +193,8 @@ def test_after_the_deadline_members_judged_before_are_all_there_are(tmp_path: Pa
     study = begin(tmp_path / "run", replace(settings, limits=(f"size<={largest - 1}b",)))
     known = [Known(network, {"accuracy": 0.1 * place}) for place, network in enumerate(networks)]
     known += known[:1]
-    supernet: Any = None  # not asked
+    nothing: Any = None
+    supernet = TrainedSupernet(nothing, nothing)  # not asked
     for _ in range(2):  # the second time they are there already
         found = judge_members(study, supernet, RandomSampler(), 5, 10, known, deadline=0.0)
         assert {each.architecture.id for each in found} == {id for id, size in sizes.items() if size < largest}

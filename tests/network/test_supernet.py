@@ -1,5 +1,7 @@
 """A space's supernet: members on slices of its weights, their training, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,11 @@ import nas
 from nas.architecture.space import Space
 from nas.errors import UserError
 from nas.network.build import build
+from nas.targets import TARGETS
 from nas.training.data import load_dataset
+from nas.training.evaluator import TrainingEvaluator
 from nas.training.members import largest, smallest
-from nas.training.recipe import RECIPES
+from nas.training.recipe import RECIPES, Recipe
 from nas.training.supernet import SupernetTrainer, TrainedSupernet, new_supernet
 
 STAGES = {
@@ -91,6 +95,38 @@ def test_training_teaches_large_and_small_members_and_goes_on_bit_for_bit():
     assert all(torch.equal(*pair) for pair in pairs)
     trained = TrainedSupernet(trainer.supernet, data)
     assert trained.judge(smallest(TINY)).accuracy > 0.2  # ten classes
+
+
+def test_bfloat16_trains_as_float32_does():
+    data = load_dataset("digits", train_size=200).for_network(1, 8, "cpu")
+    trainers = [SupernetTrainer(TINY, data, Recipe(epochs=1, batch_size=32, precision=p)) for p in ("fp32", "bf16")]
+    exact, rounded = [trainer.run_epoch().loss for trainer in trainers]
+    assert rounded == pytest.approx(exact, rel=0.02) and rounded != exact
+    assert all(weight.isfinite().all() for weight in trainers[1].network.parameters())
+
+
+@pytest.mark.slow
+def test_on_an_int8_target_a_member_is_judged_as_its_file_would_be():
+    pytest.importorskip("onnxruntime")
+    from nas.export.shipping import ship
+
+    data = load_dataset("digits", train_size=600)
+    recipe = RECIPES["search"].for_images(len(data.train), epochs=2)
+    trainer = SupernetTrainer(TINY, data.for_network(1, 8, "cpu"), recipe, seed=1)
+    *_, _ = trainer.epochs()
+    target = TARGETS["onnxruntime-int8:per-tensor"]  # which rounds most
+    trained = TrainedSupernet(trainer.supernet, data, target)
+    evaluator = TrainingEvaluator(data, recipe)
+    same, apart = 0, 0
+    for seed in range(3):
+        member = TINY.sample(seed)
+        network, images = trained.recalibrated(member)
+        saved = replace(evaluator.checkpoint(member, trainer), weights=network.state_dict())
+        file = ship(target, saved, images).judge(images, "validation").predicted
+        same += int((trained.judge(member).predicted == file).sum())
+        apart += int((replace(trained, target=TARGETS["torch"]).judge(member).predicted != file).sum())
+    total = 3 * len(data.validation)
+    assert total - same < apart / 2  # it agrees with the file where fp32 does not
 
 
 def test_what_is_no_member_is_refused_in_one_line():
