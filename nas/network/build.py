@@ -1,5 +1,7 @@
 """Architecture document -> ``nn.Module``."""
 
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nas.architecture.document import Architecture
+from nas.blocks import Block
 from nas.blocks.layers import ACTIVATIONS, conv_norm_act, max_pool, use_training_variants
 
 
@@ -18,7 +21,7 @@ class Network(nn.Module):
     the costs are given for.
     """
 
-    def __init__(self, architecture: Architecture, num_classes: int) -> None:
+    def __init__(self, architecture: Architecture, num_classes: int, blocks: Sequence[nn.Module] | None = None) -> None:
         super().__init__()
         activation, norm, stem = architecture.activation, architecture.norm, architecture.stem
         self.stem = conv_norm_act(
@@ -33,9 +36,9 @@ class Network(nn.Module):
         )
         if stem.pool == "max":
             self.stem.append(max_pool(stem.pool_stride, stem.padding))
-        blocks = list(architecture.blocks())
-        self.blocks = nn.Sequential(*(block.spec.build(block) for block in blocks))
-        channels = blocks[-1].out_channels
+        described = list(architecture.blocks())
+        self.blocks = nn.Sequential(*(blocks or [block.spec.build(block) for block in described]))
+        channels = described[-1].out_channels
         self.head: nn.Module = nn.Identity()
         if architecture.head_channels:
             self.head = conv_norm_act(channels, architecture.head_channels, activation=activation, norm=norm)
@@ -74,10 +77,31 @@ def skeleton(architecture: Architecture, num_classes: int) -> Network:
 
     Called with the weights of a supernet it trains in the kernel variants that the largest network trains in.
     """
+    met: Counter[Block] = Counter()
+    blocks = []
+    for block in architecture.blocks():
+        met[block] += 1
+        blocks.append(_block_skeleton(block, met[block]))
     with torch.device("meta"), _WithoutValues():
-        network = Network(architecture, num_classes)
+        network = Network(architecture, num_classes, blocks)
     use_training_variants(network)
     return network
+
+
+@lru_cache(maxsize=1024)
+def _block_skeleton(block: Block, number: int) -> nn.Module:
+    """Build the block that skeletons share: members of a space have most of theirs in common. The `number`-th equal
+    one of a network is another module, since a module has one place in it.
+    """
+    del number
+    with torch.device("meta"), _WithoutValues():
+        return block.spec.build(block)
+
+
+@lru_cache(maxsize=64)
+def weight_shapes(architecture: Architecture, num_classes: int) -> dict[str, torch.Size]:
+    """Return the shapes of a network's state dict by name."""
+    return {name: tensor.shape for name, tensor in skeleton(architecture, num_classes).state_dict().items()}
 
 
 _DRAWING = frozenset({"normal_", "uniform_", "fill_", "zero_"})

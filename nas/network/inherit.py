@@ -30,7 +30,7 @@ from nas.blocks.inheritance import (
 )
 from nas.blocks.stage import Ends
 from nas.errors import UserError
-from nas.network.build import Network, skeleton
+from nas.network.build import Network, skeleton, weight_shapes
 from nas.network.importance import Scores, importance, placed_blocks
 
 HEADLESS = "headless"
@@ -73,7 +73,7 @@ def inherit(
     check_family(parent, child)
     classes = _classes(parent, weights)
     large, small = skeleton(parent, classes), skeleton(child, classes)
-    check_weights(parent, large, weights)
+    check_weights(parent, classes, weights)
     scores = importance(parent, large, weights) if scores is None else scores
     return _Inheritance((parent, large), (child, small), Slices(weights, covariances or {}), scores).run(classifier)
 
@@ -270,14 +270,14 @@ def _classes(parent: Architecture, weights: Mapping[str, Tensor]) -> int:
     raise UserError(f"the weights do not fit the parent {parent.name}: classifier.weight is missing")
 
 
-def check_weights(parent: Architecture, network: Network, weights: Weights) -> None:
+def check_weights(parent: Architecture, classes: int, weights: Weights) -> None:
     """Check that weights are those of a network.
 
     Raises:
         UserError: one is missing, or of another shape.
     """
-    for name, tensor in network.state_dict().items():
+    for name, shape in weight_shapes(parent, classes).items():
         given = weights.get(name)
-        if given is None or given.shape != tensor.shape:
-            found = "missing" if given is None else f"{tuple(given.shape)}, not {tuple(tensor.shape)}"
+        if given is None or given.shape != shape:
+            found = "missing" if given is None else f"{tuple(given.shape)}, not {tuple(shape)}"
             raise UserError(f"the weights do not fit the parent {parent.name}: {name} is {found}")

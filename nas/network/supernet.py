@@ -8,8 +8,6 @@ Sources: Cai et al., "Once-for-All: Train One Network and Specialize it for Effi
 "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models", 2020.
 """
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from torch.func import functional_call
 
 from nas.architecture.document import Architecture
 from nas.errors import UserError
-from nas.network.build import Network, build, skeleton
+from nas.network.build import Network, build, skeleton, weight_shapes
 from nas.network.importance import Scores, importance
 from nas.network.inherit import HEADLESS, inherit
 
@@ -62,14 +60,14 @@ class Supernet(nn.Module):
         Raises:
             UserError: it is no member; the line names the stage and the field.
         """
-        return self._slice(member, {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())})
+        return self._checked(member, self._slice(member))
 
     def forward(self, x: Tensor, member: Architecture) -> Tensor:
         side = member.input.resolution
         if x.shape[-1] != side:
             x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
         layers = skeleton(member, self.num_classes).train(self.training)
-        return functional_call(layers, self.weights_of(member), (x,), strict=True)
+        return functional_call(layers, self._slice(member), (x,), strict=True)
 
     def built(self, member: Architecture) -> nn.Module:
         """Build a member with inherited weights, on the CPU; its BatchNorm needs recalibration."""
@@ -84,10 +82,14 @@ class Supernet(nn.Module):
         Raises:
             UserError: it is none; the line names the stage and the field.
         """
-        self._slice(member, {name: tensor.to("meta") for name, tensor in self.network.state_dict().items()})
+        weights = {name: tensor.to("meta") for name, tensor in self.network.state_dict().items()}
+        self._checked(member, inherit(self.architecture, weights, member, scores=self.scores))
 
-    def _slice(self, member: Architecture, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        sliced = inherit(self.architecture, weights, member, scores=self.scores)
-        if missing := skeleton(member, self.num_classes).state_dict().keys() - sliced.keys():
+    def _slice(self, member: Architecture) -> dict[str, Tensor]:
+        weights = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        return inherit(self.architecture, weights, member, scores=self.scores)
+
+    def _checked(self, member: Architecture, sliced: dict[str, Tensor]) -> dict[str, Tensor]:
+        if missing := weight_shapes(member, self.num_classes).keys() - sliced.keys():
             raise UserError(f"{member.name}: its {min(missing)} is no slice of {self.architecture.name}")
         return sliced

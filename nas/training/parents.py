@@ -78,7 +78,7 @@ class Parent:
         architecture = self.architecture.with_input(resolution=images.shape[-1])
         if self.scores is not None or images.shape[1] != architecture.input.channels:
             return self
-        check_weights(architecture, skeleton(architecture, len(self.classes)), self.weights)
+        check_weights(architecture, len(self.classes), self.weights)
         with torch.random.fork_rng(devices=[]):  # its fresh weights are drawn for nothing
             network = build(architecture, len(self.classes))
         network.load_state_dict(dict(self.weights))
