@@ -130,7 +130,7 @@ def train(options: TrainOptions) -> Trained:
 
     Raises:
         UserError: something given does not fit; nothing was written.
-        nas.training.loop.TrainingError: the training cannot go on.
+        nas.training.failures.TrainingError: the training cannot go on.
     """
     deadline = deadline_of(options.hours, options.began)
     network = load(options.architecture)

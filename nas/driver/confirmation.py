@@ -98,12 +98,16 @@ class Confirmation:
             split_of=purpose if self.resplits else "",
             checkpointed=False,
             epochs=self.epochs,
+            seconds=None if self._time is None else self._time.for_confirmation(self._networks),
         )
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
         """Take in what a worker reported; returns whether the training ends here."""
         if "failure" in result:
             self.fail_trial(number, str(result["failure"]))
+            return True
+        if "late" in result:
+            self._leave_out(number)
             return True
         epoch = result["epoch"]
         self._time_left.epoch(number, epoch["seconds"])
@@ -112,8 +116,7 @@ class Confirmation:
             self._changed()
             return False
         if done < self.epochs:
-            self.progress.budget -= 1
-            self._closed(number)
+            self._leave_out(number)
             return True
         self._write_failures()
         self._write(number, "repeats", round(float(epoch.get("int8_accuracy", epoch["validation_accuracy"])), 6))
@@ -139,6 +142,11 @@ class Confirmation:
             return True
         seconds = self._times.training(record.costs["macs"], epochs) or 0.0
         return seconds <= self._time.for_confirmation(self._networks)
+
+    def _leave_out(self, number: int) -> None:
+        self.progress.budget -= 1
+        self.progress.note = "no time for all of them"
+        self._closed(number)
 
     def _write_failures(self) -> None:
         """Write down the failures that turned out to be the networks' own; they are none in a row any more."""

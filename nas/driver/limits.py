@@ -21,6 +21,11 @@ def keeps(limits: Sequence[Limit], costs: Costs) -> bool:
     return all(limit.excess(costs) <= 0 for limit in limits)
 
 
+def leaves_some(space: Space, limits: Sequence[Limit], costs: CostFunction) -> bool:
+    """Return whether a network that keeps all limits is found."""
+    return keeps(limits, costs(space.architecture(easiest(space, limits, costs))))
+
+
 def check_limits(space: Space, limits: Sequence[Limit], costs: CostFunction) -> None:
     """Find out before anything is trained whether limits leave anything.
 

@@ -2,8 +2,9 @@
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from nas.architecture.space import Space
 from nas.costs.analytic import cost
 from nas.driver import references
 from nas.driver.limits import check_limits
+from nas.driver.objectives import Limit
 from nas.driver.options import DEFAULT_TRIALS, MOST_TRIALS, PHOTO_SPACE, SMALL_SPACE, SearchOptions
 from nas.driver.sampler.registry import make_sampler
 from nas.driver.settings import PUBLISHED, Settings
@@ -33,12 +35,15 @@ from nas.training.recipe import PHOTO_SIDE
 log = logging.getLogger(__name__)
 
 LATENCY_FILE = "latency.json"
+CALIBRATING, CALIBRATING_ASKED = 0.05, 1 / 3
+"""Shares of a limited time that latency's calibration may take, the second where latency was asked for."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Data, space, costs and queue of a search that is about to start."""
+    """Data, space, costs and queue of a search that is about to start; `settings` as they turned out."""
 
+    settings: Settings
     dataset: Dataset
     space: Space
     costs: CostFunction
@@ -51,10 +56,12 @@ class Prepared:
         return len(self.dataset.classes)
 
 
-def prepare(settings: Settings, *, run: Path, dataset: Dataset | None) -> Prepared:
+def prepare(settings: Settings, *, run: Path, dataset: Dataset | None, deadline: float | None = None) -> Prepared:
     """Check what can be checked, and work out what is known before a network is trained. Writes nothing.
 
-    `run` is the run's folder, which holds a latency table where the search is resumed.
+    `run` is the run's folder, which holds a latency table where the search is resumed. `deadline` is the search's, on
+    the clock of :func:`time.monotonic`: where latency is an objective by default and its calibration does not end in
+    its share of the time until then, MACs take its place.
 
     Raises:
         UserError: something given does not fit.
@@ -71,23 +78,39 @@ def prepare(settings: Settings, *, run: Path, dataset: Dataset | None) -> Prepar
     check_limits(space, [limit for limit in limits if limit.objective.name != "latency"], known)
     queue = queued(settings, space, dataset)
     if not settings.needs_latency:
-        return Prepared(dataset, space, known, queue, None)
-    table = latency_table(settings, space, num_classes, run)
+        return Prepared(settings, dataset, space, known, queue, None)
+    stand_in = with_macs(settings)
+    share = CALIBRATING_ASKED if stand_in is None else CALIBRATING
+    timeout = None if deadline is None else max(0.0, share * (deadline - time.monotonic()))
+    try:
+        table = latency_table(settings, space, num_classes, run, timeout)
+    except TimeoutError:
+        if stand_in is None:
+            raise UserError(
+                f"--hours: latency is asked for, and was not calibrated in {timeout:.0f} s, {share:.0%} of the time; "
+                "give more time, or a --latency-table"
+            ) from None
+        log.info(
+            "latency was not calibrated in %.0f s, %.0f%% of the time: macs are an objective in its place",
+            timeout,
+            100 * share,
+        )
+        return Prepared(stand_in, dataset, space, known, queue, None)
     here = settings.latency_table is None
     networks = [item.architecture for item in queue]
     predict = latency_model(table, networks, num_classes, here=here, runtime=runtime_of(target))
     costs = cost_function(num_classes, predict, target)
     check_limits(space, limits, costs)
-    return Prepared(dataset, space, costs, queue, table)
+    return Prepared(settings, dataset, space, costs, queue, table)
 
 
-def sampler_for(settings: Settings, prepared: Prepared) -> BaseSampler:
-    """Make the sampler that a search asks."""
+def sampler_for(settings: Settings, prepared: Prepared, further: Sequence[Limit] = ()) -> BaseSampler:
+    """Make the sampler that a search asks; its proposals keep the search's limits and further ones."""
     return make_sampler(
         settings.sampler,
         space=prepared.space,
         objectives=settings.parsed_objectives,
-        limits=settings.parsed_limits,
+        limits=[*settings.parsed_limits, *further],
         costs=prepared.costs,
         seed=settings.seed,
     )
@@ -112,6 +135,14 @@ def objectives_for(target: Target, objectives: Sequence[str], has_table: bool) -
         return tuple(objectives)
     log.info("target %s: its latency cannot be measured here, so memory is an objective in its place", target.name)
     return ("accuracy", "size", "memory")
+
+
+def with_macs(settings: Settings) -> Settings | None:
+    """Return the search with MACs in latency's place; None where latency was asked for, or a table is given."""
+    by_default = settings.objectives == tuple(SearchOptions.objectives) and settings.latency_table is None
+    if not by_default or any(limit.objective.name == "latency" for limit in settings.parsed_limits):
+        return None
+    return replace(settings, objectives=tuple("macs" if name == "latency" else name for name in settings.objectives))
 
 
 def runtime_of(target: Target) -> Runtime:
@@ -198,11 +229,12 @@ def cost_function(
     return costs
 
 
-def latency_table(settings: Settings, space: Space, num_classes: int, run: Path) -> Table:
+def latency_table(settings: Settings, space: Space, num_classes: int, run: Path, timeout: float | None = None) -> Table:
     """The table that a search predicts latencies from: the run's own where it is resumed, the user's, or this device's.
 
     Raises:
         UserError: the user's table cannot be read, or is for something else.
+        TimeoutError: this device's was not calibrated in `timeout` seconds.
     """
     if (run / LATENCY_FILE).exists():
         return load_table(run / LATENCY_FILE)
@@ -211,7 +243,7 @@ def latency_table(settings: Settings, space: Space, num_classes: int, run: Path)
         table.check(space=space, num_classes=num_classes)
         return table
     log.info("timing the space's blocks on this device (once per space and device)")
-    table = table_for(space, runtime_of(settings.parsed_target), num_classes=num_classes)
+    table = table_for(space, runtime_of(settings.parsed_target), num_classes=num_classes, timeout=timeout)
     if table.complaint:
         log.warning(table.complaint)
     return table
@@ -226,7 +258,7 @@ def latency_model(
     runtime: Runtime = Runtime(),  # noqa: B008  (immutable)
 ) -> Callable[[Architecture], Prediction | None]:
     """Predicts from the table. Queued networks with layers that it does not know are measured, here and now; where the
-    table is another device's, their latency stays unknown.
+    table is another device's, their latency stays unknown, as is that of all others with such layers.
     """
     strange = {item.id: item for item in queue if not all(map(table.knows, segments(item, num_classes)))}
     known: dict[str, Prediction | None] = dict.fromkeys(strange)
@@ -236,7 +268,16 @@ def latency_model(
             id: Prediction(figure.value_ms, figure.low_ms, figure.high_ms)
             for id, figure in zip(strange, figures, strict=True)
         }
-    return lambda architecture: known[architecture.id] if architecture.id in known else table.predict(architecture)
+
+    def predict(architecture: Architecture) -> Prediction | None:
+        if architecture.id in known:
+            return known[architecture.id]
+        try:
+            return table.predict(architecture)
+        except UserError:  # layers that were never timed
+            return None
+
+    return predict
 
 
 class Queued(NamedTuple):

@@ -6,6 +6,7 @@ trained at smaller widths too: together they are the line that a search has to b
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 
 from nas.architecture import catalogue
 from nas.architecture.document import Architecture
@@ -82,6 +83,33 @@ def chosen(
     others = [network for network in contained if network not in first and network not in line]
     others.sort(key=lambda network: costs(network)["params"])  # the cheapest take least of the search's time
     return [*first, *line, *others[: max(0, room - len(line))]]
+
+
+def in_time(
+    networks: Sequence[Architecture], sides: Sequence[int], seconds: Callable[[Architecture], float], most: float
+) -> tuple[list[Architecture], int]:
+    """Return the networks that fit into a limited time, and the resolution at which they do.
+
+    That is the largest one at which all of them fit; where there is none, the smallest one, at which the cheapest are
+    taken as far as the time goes.
+
+    Args:
+        networks: in any resolution.
+        sides: resolutions to choose from, in pixels.
+        seconds: of a network's training.
+        most: seconds for all of them.
+    """
+    found: tuple[list[Architecture], int] = [], max(sides)
+    for side in sorted(sides, reverse=True):
+        try:
+            placed = sorted((network.with_input(resolution=side) for network in networks), key=seconds)
+        except UserError:  # strides that do not fit so small an image
+            break
+        totals = accumulate(map(seconds, placed))
+        found = [network for network, total in zip(placed, totals, strict=True) if total <= most], side
+        if len(found[0]) == len(networks):
+            break
+    return found
 
 
 def named(

@@ -17,7 +17,9 @@ class Candidate:
     split_of     tells draws of validation images apart; empty: those of the search
     checkpointed whether its state is kept
     tested       whether it is trained already, and its weights are to judge the test images
+    rehearsed    whether it is to take a few steps that are timed, and no more
     epochs       of the training; None: the search's
+    seconds      after which it is given up, from when a worker begins with it; None: never
     """
 
     number: int
@@ -26,7 +28,9 @@ class Candidate:
     split_of: str = ""
     checkpointed: bool = True
     tested: bool = False
+    rehearsed: bool = False
     epochs: int | None = None
+    seconds: float | None = None
 
 
 @dataclass

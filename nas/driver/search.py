@@ -4,7 +4,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +19,20 @@ from nas.driver.confirmation import Confirmation
 from nas.driver.earlier_supernet import TRUSTED, supernet_search, take_over
 from nas.driver.final_evaluation import MEASURE_SECONDS, FinalTest, measure_latencies, to_evaluate
 from nas.driver.journal import RunJournal
+from nas.driver.limits import leaves_some
 from nas.driver.locking import StudyLease, locked_folder
 from nas.driver.memory import too_large
+from nas.driver.objectives import OBJECTIVES, Limit
 from nas.driver.options import MOST_TRIALS, Resources
-from nas.driver.prepare import LATENCY_FILE, Prepared, prepare, sampler_for
+from nas.driver.prepare import LATENCY_FILE, Prepared, Queued, prepare, sampler_for, with_macs
+from nas.driver.rehearsal import Rehearsal
 from nas.driver.run import Run
 from nas.driver.run_file import DATA_FILE, describe_data, describe_environment, read_run_file, write_run_file
 from nas.driver.scheduler import Progress, Scheduler
 from nas.driver.settings import Settings
 from nas.driver.stopping import DominanceStopping
 from nas.driver.storage import STUDY_FILE, open_storage
-from nas.driver.study import SearchStudy
+from nas.driver.study import SearchStudy, may_stand_on_front
 from nas.driver.supernet import (
     check_supernet,
     enqueue_best,
@@ -87,16 +90,17 @@ def search(
         nas.driver.ray_watchdog.RayLostError: Ray died.
     """
     resources, recipe = resources or Resources(), settings.parsed_recipe
-    measure_latency = measure_latency or (settings.needs_latency and settings.latency_table is None)
     checkpoints = Checkpoints((out / "checkpoints").resolve(), settings.keep)
     with locked_folder(out), ExitStack() as held:
         lease = None
         if (out / "run.yaml").exists():
             storage = read_run_file(out).get("storage")
             lease = held.enter_context(_lease(out, storage)) if storage else None
-            _match(settings, out)
+            settings = _match(settings, out)
         earlier, first = earlier_run(settings), supernet_search(settings)
-        prepared = prepare(settings, run=out, dataset=dataset)
+        prepared = prepare(settings, run=out, dataset=dataset, deadline=deadline)
+        settings = prepared.settings
+        measure_latency = measure_latency or (settings.needs_latency and settings.latency_table is None)
         if (out / "run.yaml").exists():
             _check_images(prepared.dataset, out)
         if settings.evaluator == "supernet":
@@ -110,7 +114,8 @@ def search(
             study = held.enter_context(_open_study(settings, prepared, workers, out, storage, lease))
             if first is not None:
                 take_over(first, settings, study, out)
-            _enqueue(study, prepared, earlier, out, cheapest_first=deadline is not None)
+            if earlier is not None:
+                _import(earlier, study, out)
             log.info(recipe.budget(len(prepared.dataset.train)))
             log.info("%d workers on %s, %d threads each", workers.count, workers.device, workers.cpus)
             images = prepared.dataset
@@ -131,6 +136,14 @@ def search(
                     measured=measure_latency,
                 )
 
+            def narrow(macs: float) -> bool:
+                limit = Limit(OBJECTIVES["macs"], macs)
+                if not leaves_some(prepared.space, [*study.limits, limit], prepared.costs):
+                    return False
+                study.study.sampler = sampler_for(settings, prepared, [limit])
+                teach_sampler(study, judged)
+                return True
+
             def trials(count: int) -> TrialScheduler:
                 return TrialScheduler(
                     study,
@@ -142,9 +155,15 @@ def search(
                     on_change=on_change,
                     discard=checkpoints.discard,
                     time=budget,
+                    narrow=narrow,
                 )
 
             def schedulers() -> Iterator[Scheduler]:
+                queue = prepared.queue
+                if budget is not None:
+                    yield (rehearsal := Rehearsal(prepared, recipe, budget, begun=_has_trained(study)))
+                    queue = rehearsal.plan(queue)
+                _enqueue(study, prepared, queue)
                 if judged:
                     if TRUSTED not in study.study.user_attrs:
                         yield trials(enqueue_probe(study, judged, settings.trials))
@@ -183,7 +202,8 @@ def search(
             finally:
                 Run.open(out).write_tables()
             if last.broken:
-                raise SearchFailedError(f"{last.broken} ({last.progress.counts}; they are in {out})")
+                counts = f" ({last.progress.counts}; they are in {out})" if last.progress.closed else ""
+                raise SearchFailedError(f"{last.broken}{counts}")
 
         left = MEASURE_SECONDS if budget is None else min(MEASURE_SECONDS, budget.left() / 2)
         if measure_latency and left > 0:
@@ -197,6 +217,10 @@ def search(
     return run
 
 
+def _has_trained(study: SearchStudy) -> bool:
+    return any(may_stand_on_front(trial) for trial in study.study.get_trials(deepcopy=False))
+
+
 def is_finished(run: Run, settings: Settings) -> bool:
     """Return whether a run has all that the settings ask for: trials, what is read at the end, and repeats."""
     epochs = settings.confirm_epochs or settings.parsed_recipe.epochs
@@ -208,14 +232,17 @@ def is_finished(run: Run, settings: Settings) -> bool:
     )
 
 
-def _match(settings: Settings, out: Path) -> None:
-    """Check that a folder's run is this search and has something left to do.
+def _match(settings: Settings, out: Path) -> Settings:
+    """Check that a folder's run is this search, or what became of it, and has something left to do; return it.
 
     Raises:
         UserError: the folder holds another search, or this one is finished.
     """
     run = Run.open(out)
-    if not settings.is_same_search(run.settings):
+    stand_in = with_macs(settings)
+    if stand_in is not None and stand_in.is_same_search(run.settings):
+        settings = stand_in
+    elif not settings.is_same_search(run.settings):
         raise UserError(f"{out}: holds another run already; give another --out")
     if is_finished(run, settings):
         done = f"{sum(record.was_trained for record in run.records)} trials"
@@ -224,6 +251,7 @@ def _match(settings: Settings, out: Path) -> None:
         raise UserError(
             f"{out}: this run is finished ({done}); give another --out, or --resume {out} --trials N to go on"
         )
+    return settings
 
 
 def _check_images(dataset: Dataset, out: Path) -> None:
@@ -304,18 +332,26 @@ def _open_study(
         )
 
 
-def _enqueue(study: SearchStudy, prepared: Prepared, earlier: Run | None, out: Path, *, cheapest_first: bool) -> None:
-    """Enter what is known, and queue what was asked for; cheapest first, it is known what an epoch of the others takes
-    before one is begun that does not fit into the time.
+def _import(earlier: Run, study: SearchStudy, out: Path) -> None:
+    """Enter what an earlier run found out."""
+    taken, over = import_networks(earlier, study, out)
+    kept_off = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
+    log.info("%d networks imported from %s%s", taken, earlier.path, kept_off if over else "")
+
+
+def _enqueue(study: SearchStudy, prepared: Prepared, queue: Sequence[Queued]) -> None:
+    """Queue what was asked for. A published network that is known stays as it is: in a search that goes on in another
+    time, another resolution would fit.
     """
-    if earlier is not None:
-        taken, over = import_networks(earlier, study, out)
-        kept_off = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
-        log.info("%d networks imported from %s%s", taken, earlier.path, kept_off if over else "")
-    beside, queue = [], prepared.queue
-    if cheapest_first:
-        queue = sorted(queue, key=lambda item: prepared.costs(item.architecture)["macs"])
+    published = {
+        trial.user_attrs["name"]
+        for trial in study.study.get_trials(deepcopy=False)
+        if trial.user_attrs.get("origin") == "published"
+    }
+    beside = []
     for architecture, origin in queue:
+        if origin == "published" and architecture.name in published:
+            continue
         study.enqueue(architecture, origin)
         if why := study.why_beside(architecture, prepared.costs(architecture), origin):
             beside.append(f"{architecture.name} ({why})")

@@ -281,6 +281,10 @@ class SearchStudy:
         """Return whether a trial was queued, and not proposed."""
         return "fixed_params" in self._frozen(number).system_attrs
 
+    def origin(self, number: int) -> str:
+        """Return whether a trial was queued by name, ``published`` or ``own``; empty where it is the search's own."""
+        return str(self._frozen(number).user_attrs.get("origin", ""))
+
     def is_beside(self, number: int) -> bool:
         """Return whether a trial stands beside the search, never on its front; see :meth:`why_beside`."""
         return "beside" in self._frozen(number).user_attrs

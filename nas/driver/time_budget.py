@@ -16,6 +16,10 @@ MEASURING_SECONDS = 20.0
 """For measuring a group of 16 networks."""
 TEST_SECONDS = 0.5
 """For reading a network's weights before it judges the test images."""
+FEWEST = 8
+"""So many networks can be trained even where all are the dearest that are proposed: with fewer there is no search."""
+REFERENCES = 0.25
+"""Share of the trials' time that published networks may take."""
 MOST_CONFIRMING = 0.4
 """Share of the time that confirming the front may take: the search itself is worth more."""
 
@@ -31,6 +35,10 @@ class TimeBudget:
         tested: number of test images for each validation image.
         measured: the latencies of the front are measured at the end.
         clock: seconds that only grow.
+
+    Attributes:
+        rehearsed: MACs of networks, and the seconds of an epoch of theirs, known before the first trial.
+        most_macs: of the networks that are proposed.
     """
 
     def __init__(
@@ -53,6 +61,8 @@ class TimeBudget:
         self._tested = tested
         self._measured = measured
         self._validating = 0.0
+        self.rehearsed: list[tuple[float, float]] = []
+        self.most_macs = math.inf
 
     def validated(self, seconds: float) -> None:
         """Take in how long a network took to judge the validation images."""
@@ -65,6 +75,18 @@ class TimeBudget:
     def left(self) -> float:
         """Return the seconds until all but the end has to be done."""
         return self._deadline - END_SECONDS - self._clock()
+
+    def for_one(self) -> float:
+        """Return the seconds that one training may take, so that :data:`FEWEST` fit, before the first is begun."""
+        return self._for_all() / FEWEST
+
+    def for_references(self) -> float:
+        """Return the seconds of training that published networks may take, before the first trial is begun."""
+        return self._for_all() * REFERENCES
+
+    def _for_all(self) -> float:
+        kept = MOST_CONFIRMING * self._whole if self._seeds else 0.0
+        return max(0.0, self.for_confirmation(1) - kept) * self._workers
 
     def for_trials(self, front: Sequence[float], times: TimeLeft, *, confirming: float = 1.0) -> float:
         """Return the seconds that are left for trials.

@@ -1,5 +1,6 @@
 """Estimate the rest of a search's time from its trainings: what a network costs is known before it is trained."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -41,6 +42,10 @@ class TimeLeft:
         self._lengths: Counter[int] = Counter()  # of closed proposals, in epochs
         self._asked = (0, 0.0)
 
+    def rehearse(self, macs: float, seconds: float) -> None:
+        """Take in what an epoch of a network takes, by a few steps of it."""
+        self._add(macs, seconds)
+
     def start(self, number: int, macs: float, *, asked: bool) -> None:
         """A training begins, or goes on; `asked`: for its network, by name."""
         self._running[number] = _Training(macs, asked)
@@ -50,8 +55,7 @@ class TimeLeft:
         training = self._running[number]
         training.epochs += 1
         training.seconds += seconds
-        x, (n, sx, sxx, sy, sxy) = training.macs / 1e6, self._sums
-        self._sums = n + 1, sx + x, sxx + x * x, sy + seconds, sxy + x * seconds
+        self._add(training.macs, seconds)
         if here:
             if self._began is None:
                 self._began = self._clock() - seconds
@@ -83,17 +87,38 @@ class TimeLeft:
         return max([total / rate, *work])
 
     def training(self, macs: float, epochs: int | None = None) -> float | None:
-        """Return the seconds of a network's training, in full or of so many epochs; None before the first epoch."""
+        """Return the seconds of a network's training, in full or of so many epochs; None while nothing is known."""
         return None if not self._sums[0] else (self.epochs if epochs is None else epochs) * self._per_epoch(macs)
 
+    def affordable(self, seconds: float) -> float:
+        """Return the MACs of the dearest network whose training takes at most so long; unlimited while that is not
+        known.
+        """
+        if not self._sums[0]:
+            return math.inf
+        level, slope = self._line()
+        spare = seconds / self.epochs - level
+        if slope <= 0:
+            return math.inf if spare >= 0 else 0.0
+        return max(0.0, 1e6 * spare / slope)
+
+    def _add(self, macs: float, seconds: float) -> None:
+        x, (n, sx, sxx, sy, sxy) = macs / 1e6, self._sums
+        self._sums = n + 1, sx + x, sxx + x * x, sy + seconds, sxy + x * seconds
+
     def _per_epoch(self, macs: float) -> float:
+        level, slope = self._line()
+        return level + slope * macs / 1e6
+
+    def _line(self) -> tuple[float, float]:
+        """Seconds of an epoch: those of every network, and those for each million MACs."""
         n, sx, sxx, sy, sxy = self._sums
         spread = sxx - sx * sx / n
         slope = max(0.0, (sxy - sx * sy / n) / spread) if spread > 1e-9 * sxx else 0.0
         level = (sy - slope * sx) / n
         if level < 0:
             level, slope = 0.0, sxy / sxx
-        return level + slope * macs / 1e6
+        return level, slope
 
     def _left(self, training: _Training) -> float:
         """Of a running training; a proposal goes on for as long as those did that came as far."""

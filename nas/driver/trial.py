@@ -1,5 +1,6 @@
 """One trial as Ray Tune runs it: a worker process that trains one network after another."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -19,15 +20,19 @@ from nas.training.cpu import ClaimedCores, available_cores, claim_cores, set_thr
 from nas.training.data import Dataset
 from nas.training.evaluate import pack_hits
 from nas.training.evaluator import TrainingEvaluator
+from nas.training.failures import OutOfTimeError
 from nas.training.loop import Epoch
+from nas.training.pace import rehearse
 from nas.training.parents import load_parent
 from nas.training.per_class import judge, with_pictures
 from nas.training.recipe import Recipe
 
 
 class NetworkTrainable(tune.Trainable):
-    """Trains the network of its configuration, an epoch per step, and reports ``epoch`` (a mapping) or ``failure``; or
-    lets one that is trained judge the test images, and reports ``test`` (accuracies and hits) and ``judgement``.
+    """Trains the network of its configuration, an epoch per step, and reports ``epoch`` (a mapping), ``failure`` or
+    ``late`` (the step at which its time was over); or lets one that is trained judge the test images, and reports
+    ``test`` (accuracies and hits) and ``judgement``; or takes a few steps, and reports ``pace`` (seconds of each, and
+    of validating).
 
     On an int8 target the last epoch has the int8 network's accuracies too, and the test images are judged by it.
 
@@ -36,7 +41,7 @@ class NetworkTrainable(tune.Trainable):
     it and starts another. That is right for an error after which the device is of no more use.
 
     Configuration: ``number``, ``document``, ``seed``, ``split`` (seed, or None: as the data set is), ``checkpoint``
-    (path or None), ``tested``, ``epochs`` (None: those of the recipe).
+    (path or None), ``tested``, ``rehearsed``, ``epochs`` (None: those of the recipe), ``seconds`` (None: no limit).
     """
 
     def setup(  # type: ignore[override]  # tune.with_parameters adds what follows the configuration
@@ -60,6 +65,7 @@ class NetworkTrainable(tune.Trainable):
         self._cores: ClaimedCores | None = None
         self._epochs: Iterator[Epoch] = iter(())
         self._tested: Path | None = None
+        self._rehearsed: Architecture | None = None
         self._target = target_named(target)
         self._int8: dict[str, float] = {}
         self._int8_seconds = 0.0
@@ -82,9 +88,14 @@ class NetworkTrainable(tune.Trainable):
         try:
             if self._tested is not None:
                 return {**self._test(self._tested), "done": True}
+            if self._rehearsed is not None:
+                return {"pace": self._rehearse(self._rehearsed), "done": True}
             epoch = next(self._epochs, None)
         except torch.AcceleratorError:  # such as an illegal access: CUDA answers nothing else in this process any more
             raise
+        except OutOfTimeError as error:
+            self._epochs = iter(())
+            return {"late": str(error), "done": True}
         except Exception as error:  # whatever else a network breaks is this trial's failure, never the worker's
             self._epochs = iter(())
             return {"failure": explain(error), "done": True}
@@ -104,11 +115,14 @@ class NetworkTrainable(tune.Trainable):
 
     def _start(self, config: dict[str, Any]) -> None:
         self._pin()
-        checkpoint, epochs = config["checkpoint"], config["epochs"]
+        checkpoint, epochs, seconds = config["checkpoint"], config["epochs"], config["seconds"]
+        deadline = math.inf if seconds is None else time.monotonic() + seconds
         self._evaluator.recipe = self._recipe if epochs is None else self._recipe.with_epochs(epochs)
         self._evaluator.split = config["split"]
         self._tested = Path(checkpoint) if config["tested"] else None
-        self._epochs = self._train(config["document"], config["seed"], Path(checkpoint) if checkpoint else None)
+        self._rehearsed = Architecture.from_dict(config["document"]) if config["rehearsed"] else None
+        file = Path(checkpoint) if checkpoint else None
+        self._epochs = self._train(config["document"], config["seed"], file, deadline)
 
     def _pin(self) -> None:
         """Stay on cores of one's own. A worker before this one may not quite have ended: so every trial asks again."""
@@ -117,11 +131,16 @@ class NetworkTrainable(tune.Trainable):
             if self._cores is not None:
                 set_threads(self._threads, self._cores.numbers)
 
-    def _train(self, document: dict[str, Any], seed: int, checkpoint: Path | None) -> Iterator[Epoch]:
+    def _rehearse(self, architecture: Architecture) -> tuple[float, float]:
+        trainer = self._evaluator.trainer(architecture, seed=0)
+        trainer.time_step()  # the first one takes longer
+        return rehearse(trainer)
+
+    def _train(self, document: dict[str, Any], seed: int, checkpoint: Path | None, deadline: float) -> Iterator[Epoch]:
         # A generator, so that an error in building the network too is raised in step() and not in Ray's set-up.
         architecture = Architecture.from_dict(document)
         on_end = self._judge_int8 if self._target.int8 else None
-        yield from self._evaluator.run(architecture, seed=seed, checkpoint=checkpoint, on_end=on_end)
+        yield from self._evaluator.run(architecture, seed=seed, checkpoint=checkpoint, on_end=on_end, deadline=deadline)
 
     def _judge_int8(self, trained: Checkpoint, dataset: Dataset) -> None:
         started = time.perf_counter()

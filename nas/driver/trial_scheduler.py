@@ -5,7 +5,10 @@ gives every epoch to :meth:`TrialScheduler.report`, and says so when a worker is
 """
 
 import hashlib
+import logging
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +23,10 @@ from nas.driver.study import SearchStudy, curve_of, may_stand_on_front
 from nas.driver.time_budget import TimeBudget
 from nas.driver.time_left import TimeLeft
 
-PASSED_OVER = 5
-"""So many proposals that would not end in time are passed over, in the hope of a smaller one."""
+log = logging.getLogger(__name__)
+
+SPARE = 0.9
+"""Where a proposal does not fit into the time, the next ones take at most so much of what is left."""
 
 
 class TrialScheduler:
@@ -37,6 +42,7 @@ class TrialScheduler:
         on_change: called with the progress after every change.
         discard: told the number of a trial whose weights are of no more use.
         time: when all has to be done, if ever.
+        narrow: lets the sampler propose networks of at most so many MACs; tells whether the space has any.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class TrialScheduler:
         on_change: Callable[[Progress], None] = lambda progress: None,
         discard: Callable[[int], None] = lambda number: None,
         time: TimeBudget | None = None,
+        narrow: Callable[[float], bool] = lambda macs: False,
     ) -> None:
         self.study = study
         self.stopping = stopping
@@ -63,10 +70,13 @@ class TrialScheduler:
         """Why the search cannot go on, if so."""
         self.time = time
         self.time_left = TimeLeft(epochs)
+        for macs, seconds in time.rehearsed if time is not None else ():
+            self.time_left.rehearse(macs, seconds)
+        self._narrow = narrow
+        self._narrowed = time is not None and time.most_macs < math.inf and narrow(time.most_macs)
         self._trials = trials
         self._macs: dict[int, float] = {}
         self._asked: set[int] = set()
-        self._passed_over = 0
         self._ended = False
         self._failures_in_a_row = 0
         self._losses: dict[int, list[float]] = {}
@@ -89,6 +99,8 @@ class TrialScheduler:
             if progress.closed + progress.running >= self._trials or self._is_late():
                 return None
             proposed = self._proposed_in_time()
+            if proposed is None and self._narrowed:  # the space may well hold more
+                self._end()
             if proposed is None and self._ended:
                 return None
             if proposed is None:
@@ -107,12 +119,15 @@ class TrialScheduler:
             self._queue_macs = {number: macs for number, macs in self._queue_macs.items() if number > candidate.number}
         progress.running += 1
         self._changed()
-        return candidate
+        return candidate if self.time is None else replace(candidate, seconds=self._seconds_for_trials(0.5))
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
         """Take in what a worker reported of a trial; returns whether the trial ends here."""
         if "failure" in result:
             self.fail_trial(number, str(result["failure"]))
+            return True
+        if "late" in result:
+            self._give_up(number, str(result["late"]))
             return True
         front_before = self._front
         epoch = _metrics(result["epoch"])
@@ -146,21 +161,30 @@ class TrialScheduler:
         self._discard_unneeded({number})
         self._changed()
 
+    def _give_up(self, number: int, step: str) -> None:
+        """Close a trial whose time was over within an epoch: stopped, with what it had reached before; one that was
+        never judged has failed, through no fault of its own.
+        """
+        done = self.study.epochs_done(number)
+        if done:
+            self.study.stop(number, f"out of time at {step}, judged at epoch {done} of {self.epochs}", self.epochs)
+            self.progress.stopped += 1
+        else:
+            self.study.fail(number, f"out of time at {step}, before it was judged")
+            self.progress.failed += 1
+        self._closed(number)
+        self._discard_unneeded({number})
+        self._changed()
+
     def needs_weights(self, number: int) -> bool:
         """Tell whether a trial's weights are needed: it runs, is queued, or stands on the front."""
         return number in self.study.running() or number in self._front or self.study.is_queued(number)
 
     def _is_late(self) -> bool:
-        """Tell whether no training can be begun any more: the next one in the queue, or one as proposals are."""
-        if self.time is None or self._ended:
-            return self._ended
-        proposals = [macs for number, macs in self._macs.items() if number not in self._asked]
-        usual = [sum(proposals) / len(proposals)] if proposals else []
-        next_ones = list(self._queue_macs.values())[:1] or usual
-        if all(self._can_end(macs) for macs in next_ones):
-            return False
-        self._end()
-        return True
+        """Tell whether nothing can be begun any more, however small."""
+        if self.time is not None and not self._ended and self._seconds_for_trials() <= 0:
+            self._end()
+        return self._ended
 
     def _end(self) -> None:
         self._ended = True
@@ -180,14 +204,18 @@ class TrialScheduler:
         return self.time.for_trials(evaluated, self.time_left, confirming=confirming)
 
     def _proposed_in_time(self) -> Candidate | None:
-        """Propose a network that can be trained in time; some that cannot are passed over."""
+        """Propose a network that can be trained in time; after one that cannot, the next ones are to be smaller."""
         while (proposed := self.study.propose()) is not None:
-            asked = proposed.number in self._queue_macs
-            if asked or self._can_end(self.study.costs(proposed.architecture)["macs"]):
+            if self._can_end(self.study.costs(proposed.architecture)["macs"]):
                 return proposed
             self.study.pass_over(proposed.number, "not begun: its training would not have ended in time")
-            self._passed_over += 1
-            if self._passed_over >= PASSED_OVER:
+            if proposed.number in self._queue_macs:
+                if self.study.origin(proposed.number):
+                    log.info("%s: not begun, its training would not end in time", proposed.architecture.name)
+                continue
+            macs = self.time_left.affordable(SPARE * self._seconds_for_trials())
+            self._narrowed = macs > 0 and self._narrow(macs)
+            if not self._narrowed:
                 self._end()
                 return None
         return None

@@ -141,7 +141,9 @@ class _Searcher(Searcher):
             "split": seed_of(self.seed, candidate.split_of) if candidate.split_of else own_split,
             "checkpoint": str(self.checkpoints.path(candidate.number)) if candidate.checkpointed else None,
             "tested": candidate.tested,
+            "rehearsed": candidate.rehearsed,
             "epochs": candidate.epochs,
+            "seconds": candidate.seconds,
         }
 
     def _next_candidate(self) -> Candidate | None:

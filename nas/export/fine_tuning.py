@@ -12,7 +12,7 @@ from nas.targets import Target
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_weights
 from nas.training.data import Dataset
 from nas.training.evaluator import TrainingEvaluator
-from nas.training.loop import TrainingError
+from nas.training.failures import TrainingError
 from nas.training.recipe import Recipe
 from nas.training.session import Trained
 

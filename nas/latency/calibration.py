@@ -45,6 +45,7 @@ def calibrate(
     num_classes: int = 10,
     networks: int = NETWORKS,
     budget_seconds: float | None = None,
+    timeout: float | None = None,
     partial: Path | None = None,
     keep: bool = False,
     isolate: bool = True,
@@ -64,6 +65,7 @@ def calibrate(
         networks: how many networks to time, 32 to a group.
         budget_seconds: stop after the group in which this time is over (the first is always timed). What is left of it
             goes to groups that were disturbed.
+        timeout: seconds after which it is given up, the first group included; only where isolated.
         partial: a file for the groups timed so far; a call that was killed goes on from there. Removed at the end.
         keep: leave that file: a later call then fits the same times, with nothing to time.
         isolate: run in a fresh process, as measurements do.
@@ -71,11 +73,12 @@ def calibrate(
 
     Raises:
         UserError: the engine or device is missing.
+        TimeoutError: the time was over.
     """
     runtime.check()
     options = (space, runtime, num_classes, networks, budget_seconds, partial, keep)
     if isolate:
-        return call(_calibrate, *options, threads=runtime.threads, on_progress=on_progress, fork=True)
+        return call(_calibrate, *options, threads=runtime.threads, on_progress=on_progress, timeout=timeout, fork=True)
     return _calibrate(*options, on_progress=on_progress, fork=False)
 
 

@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -50,7 +51,12 @@ Build = Callable[[], Callable[[], Ready]]
 
 
 def call(
-    function: Callable[..., Result], *arguments: Any, threads: int, on_progress: Progress | None = None, **options: Any
+    function: Callable[..., Result],
+    *arguments: Any,
+    threads: int,
+    on_progress: Progress | None = None,
+    timeout: float | None = None,
+    **options: Any,
 ) -> Result:
     """Call a function in a fresh process and return its result.
 
@@ -58,13 +64,16 @@ def call(
         function: at the top of a module.
         threads: torch's, in that process.
         on_progress: what the function's option of this name is called with there, this is called with here.
+        timeout: seconds after which the process is killed.
 
     Raises:
         UserError: the function raised one.
+        TimeoutError: it took longer than `timeout`.
         RuntimeError: the process died; the message ends with the last lines that it wrote.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     command = (sys.executable, "-c", f"from {__name__} import answer_call; answer_call()")
+    late = threading.Event()
     with (
         tempfile.TemporaryFile("w+") as complaints,
         subprocess.Popen(
@@ -72,6 +81,14 @@ def call(
         ) as process,
     ):
         assert process.stdin is not None and process.stdout is not None
+
+        def give_up() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(timeout or 0.0, give_up)
+        if timeout is not None:
+            timer.start()
         try:
             pickle.dump((function, arguments, options, on_progress is not None), process.stdin)
             process.stdin.close()
@@ -83,12 +100,16 @@ def call(
                     raise UserError(value)
                 if on_progress is not None:
                     on_progress(*value)
-        except (BrokenPipeError, EOFError):
+        except (BrokenPipeError, EOFError, pickle.UnpicklingError):
             pass  # it died; its last words follow
         except BaseException:
             process.kill()  # an interrupt, or a progress callback that raised
             raise
+        finally:
+            timer.cancel()
         process.wait()
+        if late.is_set():
+            raise TimeoutError(f"the measuring process took over {timeout:g} s")
         complaints.seek(0)
         words = " | ".join(complaints.read().strip().splitlines()[-3:])
         raise RuntimeError(f"the measuring process ended with {process.returncode}: {words}")

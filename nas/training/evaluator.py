@@ -1,6 +1,7 @@
 """Training as a search knows it: architecture in, a stream of epochs out."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -69,6 +70,7 @@ class TrainingEvaluator:
         seed: int,
         checkpoint: Path | None = None,
         on_end: Callable[[Checkpoint, Dataset], None] | None = None,
+        deadline: float = math.inf,
     ) -> Iterator[Epoch]:
         """Train a network to the full budget; yield every epoch, those behind a checkpoint included.
 
@@ -77,12 +79,14 @@ class TrainingEvaluator:
             seed: of weights, order of images and augmentation.
             checkpoint: a file that holds the state after every epoch; where it exists already, go on from it.
             on_end: given the trained network, and the data in its format, before the last epoch is yielded.
+            deadline: when it is given up, on the clock of :func:`time.monotonic`.
 
         Raises what :meth:`nas.training.loop.Trainer.run_epoch` raises.
         """
         # An error of the last network may have kept its tensors alive until it was dealt with: begin clean as well.
         self._give_back_memory()
         trainer, history, saved = self._begun(architecture, seed, checkpoint)
+        trainer.deadline = deadline
         try:
             # Whoever asked before may have died before it heard of the last ones.
             for epoch in history:

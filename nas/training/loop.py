@@ -23,6 +23,7 @@ from nas.training.data import Dataset, PartName
 from nas.training.distillation import Teacher, distillation_loss
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate
+from nas.training.failures import DivergedError, EpochTimeoutError, OutOfTimeError
 from nas.training.graphs import StepGraph, kernels_chosen_by_time
 from nas.training.optimizer import WeightAverage, build_optimizer, load_optimizer_state, xavier_
 from nas.training.per_class import balanced_weights
@@ -32,18 +33,6 @@ from nas.training.split import calibration_part
 
 _FEWEST_RECALIBRATING, _STEPS_PER_RECALIBRATING = 4, 32
 """BatchNorm is recalibrated on at least 4 batches, and on one of 32 (1% of the time)."""
-
-
-class TrainingError(RuntimeError):
-    """A training that cannot go on: the network's fault rather than the user's, so that a search goes on."""
-
-
-class DivergedError(TrainingError):
-    """The loss of an epoch was not finite."""
-
-
-class EpochTimeoutError(TrainingError):
-    """An epoch took longer than allowed."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +67,8 @@ class Trainer:
     `compile`: torch.compile; minutes of start for long runs only. `graph`: on CUDA devices, steps become a CUDA graph
     where that pays. `ranks`: processes that share every batch; all of them call the same methods.
     `epoch_timeout`: seconds, checked after each step. `teacher`: its judgement is a target beside the labels.
+
+    `deadline`, on the clock of :func:`time.monotonic`: what is not trained until then is given up, within an epoch too.
 
     Raises `UserError` for fewer than 2 images, in all or per process and batch, and for `qat` with a single epoch.
     """
@@ -129,6 +120,8 @@ class Trainer:
         first_flips = torch.Generator().manual_seed(_mix(seed, -3))
         self._first_flips = torch.rand(len(dataset.train), generator=first_flips) < 0.5
         self._epoch_timeout = epoch_timeout
+        self.deadline = math.inf
+        self._validating = 0.0  # seconds, the last time
         self.teacher = teacher
         self._parts = 1  # a batch goes through the network in so many parts; 2 after running out of memory
         # Graphs with several processes would need their collectives captured too.
@@ -169,8 +162,8 @@ class Trainer:
     def run_epoch(self) -> Epoch:
         """Train one epoch and validate.
 
-        Raises `DivergedError` when the loss is not finite, `EpochTimeoutError`, and torch's `OutOfMemoryError` when
-        half a batch does not fit either. After any of them this trainer is of no more use.
+        Raises `DivergedError` when the loss is not finite, `EpochTimeoutError`, `OutOfTimeError`, and torch's
+        `OutOfMemoryError` when half a batch does not fit either. After any of them this trainer is of no more use.
         """
         started = time.perf_counter()
         loss, train_accuracy, lr = self._train_epoch()  # reads the loss, so the device is done when it returns
@@ -180,6 +173,7 @@ class Trainer:
         validation = self.evaluate("validation")
         validation_accuracy = self._ranks.broadcast_from_rank0(validation.accuracy, self.device)
         evaluated = time.perf_counter()
+        self._validating = evaluated - trained
         self.epoch += 1
         if self._keep_best(validation_accuracy):
             validation = self.evaluate("validation")
@@ -311,6 +305,9 @@ class Trainer:
                 if time.monotonic() > limit:
                     reached = f"step {step + 1} of {self._steps}"
                     raise EpochTimeoutError(f"epoch {self.epoch + 1} took over {self._epoch_timeout:g} s: {reached}")
+                if time.monotonic() > self.deadline - self._validating and step + 1 < self._steps:
+                    done = self.epoch * self._steps + step + 1
+                    raise OutOfTimeError(f"step {done} of {self.recipe.epochs * self._steps}")
             if self.epoch + 1 < self.recipe.epochs:
                 self._recalibrate(draws)
         self._ranks.all_reduce_sum(self._sums)

@@ -16,9 +16,18 @@ FEWEST_EPOCHS = 5
 """So many epochs of fewer steps stand in the place of fewer whole ones: a training's speed is corrected after each."""
 MOST_VALIDATING = 0.2
 """Share of the time that such epochs may take to validate."""
+FEW = 0.1
+"""Share of the recipe's steps below which smaller images are advised."""
 END_SECONDS = 3.0
 """For the program's start and for what is written at its end."""
 _REHEARSED = 4  # steps
+
+
+def rehearse(trainer: Trainer) -> tuple[float, float]:
+    """Train an epoch of a few steps; return the seconds of a step, and those of validating."""
+    trainer.shorten(trainer.recipe, min(_REHEARSED, trainer.steps))
+    epoch = trainer.run_epoch()
+    return epoch.seconds_train / trainer.steps, epoch.seconds_eval
 
 
 class Pace:
@@ -48,9 +57,7 @@ class Pace:
         """
         images = trainer.dataset
         state, whole = trainer.state_dict(), trainer.steps
-        trainer.shorten(trainer.recipe, min(_REHEARSED, whole))
-        rehearsed = trainer.run_epoch()
-        step, validating = rehearsed.seconds_train / trainer.steps, rehearsed.seconds_eval
+        step, validating = rehearse(trainer)
         trainer.load_state_dict(state)
         self._end += validating * len(images.test) / max(1, len(images.validation))
         left = self._left()
@@ -63,11 +70,13 @@ class Pace:
         if steps < 1:
             raise UserError(f"--hours: a step takes {step:.2g} s and validating {validating:.2g} s; give more time")
         self._shorten(trainer, trainer.epoch + epochs, min(whole, steps))
+        share = trainer.recipe.epochs * trainer.steps / (self._whole.epochs * whole)
         log.info(
-            "%d of %d epochs of %d steps fit into the time, the learning rate falls accordingly",
+            "%d of %d epochs of %d steps fit into the time, the learning rate falls accordingly%s",
             trainer.recipe.epochs,
             self._whole.epochs,
             trainer.steps,
+            "; smaller images (--resolution) leave time for more" if share < FEW else "",
         )
         self._last = time.monotonic()
 

@@ -113,7 +113,7 @@ def train(
     Raises:
         UserError: `out` holds a training and `resume` is not given, or it holds none and is to be resumed, or cannot be
             written; `init` or `teacher` does not fit, or is given with `resume`.
-        nas.training.loop.TrainingError: the training cannot go on.
+        nas.training.failures.TrainingError: the training cannot go on.
     """
     path = out / CHECKPOINT
     begun = _begun(out) if resume else {}

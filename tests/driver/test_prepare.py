@@ -1,8 +1,11 @@
+import time
+from dataclasses import replace
+
 import pytest
 
 import nas
 from nas.architecture.space import Space
-from nas.driver.prepare import fit_space, queued
+from nas.driver.prepare import fit_space, prepare, queued
 from nas.driver.settings import Settings
 from nas.errors import UserError
 from nas.training.data import load_dataset
@@ -62,6 +65,18 @@ def test_a_queued_network_is_published_by_what_it_is_and_not_by_its_name(digits)
         ("mine", "published"),
         ("han-e", "own"),
     ]
+
+
+def test_latency_that_is_not_calibrated_in_its_share_of_the_time(digits, small_space, tmp_path, monkeypatch):
+    """MACs stand in for it where it is an objective by default; who asked for it is told so."""
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
+    settings = Settings(space=dict(small_space.document), published="none")
+    prepared = prepare(settings, run=tmp_path / "run", dataset=digits, deadline=time.monotonic() + 1)
+    assert prepared.table is None and prepared.settings.objectives == ("accuracy", "size", "macs")
+    assert replace(prepared.settings, objectives=settings.objectives) == settings
+    for asked in ({"objectives": ("accuracy", "latency")}, {"limits": ("latency<=5ms",)}):
+        with pytest.raises(UserError, match=r"latency is asked for, and was not calibrated in 0 s, 33% of the time"):
+            prepare(replace(settings, **asked), run=tmp_path / "run", dataset=digits, deadline=time.monotonic() + 1)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Networks asked for by name: which they are, that they are trained whatever the limits, and never on the front."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import nas
 from nas.architecture.document import Architecture
 from nas.driver.objectives import parse_limit, parse_objectives
 from nas.driver.prepare import cost_function, fit_space, queued
+from nas.driver.references import in_time
 from nas.driver.run import Run
 from nas.driver.sampler.registry import make_sampler
 from nas.driver.settings import SAMPLERS, Settings
@@ -62,6 +64,26 @@ def test_the_line_is_as_long_as_asked_for_and_lies_where_networks_may_be():
     line = names_queued(published="none", references=3, trials=100, limits=("params<=50k",))
     params = {name: nas.cost(network).params for name, network in all_thin().items()}
     assert line == sorted(params, key=params.__getitem__)[:3]
+
+
+def test_the_resolution_of_references_follows_from_their_time():
+    """Against all subsets at all resolutions: all networks at the largest side that allows it, else the most there are
+    at the smallest side."""
+    networks = [nas.load(f"mobilenetv1-{width}-224") for width in (0.25, 0.5, 0.75)]
+    sides = (96, 128, 224)
+
+    def macs(network):
+        return float(nas.cost(network).macs)
+
+    every = sorted(macs(each.with_input(resolution=side)) for each in networks for side in sides)
+    for most in [0.0, *every, *(sum(pair) for pair in itertools.combinations(every, 3)), math.inf]:
+        placed = {side: [macs(each.with_input(resolution=side)) for each in networks] for side in sides}
+        whole = [side for side in sides if sum(placed[side]) <= most]
+        subsets = [some for size in range(4) for some in itertools.combinations(placed[96], size) if sum(some) <= most]
+        kept, side = in_time(networks, sides, macs, most)
+        assert side == max(whole, default=96)
+        assert len(kept) == (3 if whole else max(map(len, subsets)))
+        assert sum(map(macs, kept)) <= most and all(each.input.resolution == side for each in kept)
 
 
 def all_thin():

@@ -8,6 +8,7 @@ import runs
 from commands import SPACE
 from optuna.trial import TrialState
 from test_trial_scheduler import EPOCHS, epoch_of, final_accuracy, make_scheduler  # noqa: F401  (a fixture)
+from test_trial_scheduler import OBJECTIVES as TWO
 
 import nas
 from nas import api
@@ -15,8 +16,13 @@ from nas.architecture.catalogue import load_space
 from nas.architecture.space import Space
 from nas.driver.confirmation import Confirmation
 from nas.driver.final_evaluation import to_evaluate
+from nas.driver.limits import leaves_some
+from nas.driver.objectives import OBJECTIVES, Limit
 from nas.driver.options import DEFAULT_TRIALS, MOST_TRIALS, SearchOptions
+from nas.driver.prepare import cost_function, with_macs
 from nas.driver.run import Run
+from nas.driver.sampler.registry import make_sampler
+from nas.driver.search import _match
 from nas.driver.settings import Settings
 from nas.driver.time_budget import END_SECONDS, MOST_CONFIRMING, TimeBudget
 from nas.driver.time_left import TimeLeft
@@ -54,11 +60,27 @@ def play(scheduler, clock, workers=2):
             running[number] = [candidate, epoch, ends + seconds]
 
 
+def narrowing(space):
+    """Lets a scheduler's sampler propose smaller networks; `scheduler` is set once it is made."""
+
+    def narrow(macs):
+        limit = Limit(OBJECTIVES["macs"], macs)
+        if not leaves_some(space, [limit], cost_function(10)):
+            return False
+        sampler = make_sampler("random", space=space, objectives=TWO, limits=[limit], costs=cost_function(10), seed=1)
+        narrow.scheduler.study.study.sampler = sampler
+        return True
+
+    return narrow
+
+
 @pytest.mark.parametrize("seeds", [0, 1, 3])
 def test_trials_leave_the_time_that_the_end_takes(make_scheduler, tmp_path, seeds):  # noqa: F811
-    clock = Clock()
+    clock, space = Clock(), load_space("inverted_residual")
     budget = TimeBudget(300.0, workers=2, seeds=seeds, confirm_epochs=EPOCHS, tested=2.0, clock=clock)
-    scheduler = make_scheduler(tmp_path, load_space("inverted_residual"), trials=MOST_TRIALS, time=budget)
+    narrow = narrowing(space)
+    scheduler = make_scheduler(tmp_path, space, trials=MOST_TRIALS, time=budget, narrow=narrow)
+    narrow.scheduler = scheduler
     ended = play(scheduler, clock)
     trials = scheduler.study.study.get_trials(deepcopy=False)
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE and "untrained" not in trial.user_attrs]
@@ -68,7 +90,8 @@ def test_trials_leave_the_time_that_the_end_takes(make_scheduler, tmp_path, seed
     again = seeds * EPOCHS * sum(epochs) / 2
     tests = sum(2.0 * 0.2 * seconds for seconds in epochs) / 2
     assert ended + tests + min(again, MOST_CONFIRMING * 300) <= 300 - END_SECONDS + 1
-    assert ended > 0.4 * (300 - END_SECONDS)  # and it was used
+    # and it was used
+    assert ended + tests + min(again, MOST_CONFIRMING * 300) > 0.8 * (300 - END_SECONDS)
     assert scheduler.progress.budget == scheduler.progress.closed
     assert scheduler.progress.note == "no time for more"
 
@@ -93,6 +116,24 @@ def test_what_became_slow_is_stopped(make_scheduler, tmp_path, small_space):  # 
     assert any(reason.startswith("out of time at epoch") for reason in reasons)
 
 
+def test_a_training_that_its_worker_gives_up_is_stopped_where_it_was_judged(make_scheduler, tmp_path, small_space):  # noqa: F811
+    clock = Clock()
+    budget = TimeBudget(100.0, clock=clock)
+    scheduler = make_scheduler(tmp_path, small_space, trials=MOST_TRIALS, max_failures=1, time=budget)
+    judged, never = scheduler.next_candidate(), scheduler.next_candidate()
+    assert judged.seconds == never.seconds == 100 - END_SECONDS
+    scheduler.report(judged.number, epoch_of(1, 0.5))
+    assert scheduler.report(judged.number, {"late": "step 30 of 120"})
+    assert scheduler.report(never.number, {"late": "step 7 of 120"})
+    stopped, failed = scheduler.study.study.get_trials(deepcopy=False)
+    assert (stopped.state, failed.state) == (TrialState.PRUNED, TrialState.FAIL)
+    assert stopped.user_attrs["reason"] == f"out of time at step 30 of 120, judged at epoch 1 of {EPOCHS}"
+    assert (stopped.user_attrs["partial"]["epoch"], stopped.user_attrs["partial"]["values"][0]) == (1, 0.5)
+    assert failed.user_attrs["reason"] == "out of time at step 7 of 120, before it was judged"
+    assert scheduler.broken is None and not scheduler.study.running()  # nothing is wrong with the network
+    assert scheduler.progress.counts == "0 done, 1 stopped early, 1 failed"
+
+
 def test_a_front_is_confirmed_as_far_as_there_is_time(tmp_path):
     settings = Settings(space=SPACE, objectives=("accuracy", "size"), trials=3, confirm=3, confirm_epochs=2)
     search = runs.begin(tmp_path, settings)
@@ -113,6 +154,11 @@ def test_a_front_is_confirmed_as_far_as_there_is_time(tmp_path):
         trained += 1
     assert trained == 2 and clock.now == 4.0 and leader.broken is None  # a third one would end after 6 s
     assert leader.progress.closed == leader.progress.budget == 2
+    again = Confirmation(search.study, records, seeds=3, epochs=2, time=TimeBudget(100.0, clock=clock), times=times)
+    candidate, before = again.next_candidate(), again.progress.budget
+    assert candidate.seconds == 100 - END_SECONDS - clock.now
+    assert again.report(candidate.number, {"late": "step 3 of 8"}) and again.broken is None
+    assert (again.progress.closed, again.progress.budget) == (0, before - 1)
 
 
 def test_hours_take_the_place_of_trials(tmp_path):
@@ -127,6 +173,16 @@ def test_hours_take_the_place_of_trials(tmp_path):
     with pytest.raises(UserError, match="hours -1: more than 0 are needed"):
         nas.search(hours=-1, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_same_command_goes_on_with_what_became_of_it(tmp_path):
+    """A search that began with MACs in latency's place is still the one of the same command."""
+    settings = Settings(space=SPACE, trials=3)
+    began = with_macs(settings)
+    runs.begin(tmp_path, began)
+    assert _match(settings, tmp_path) == _match(began, tmp_path) == began
+    with pytest.raises(UserError, match="holds another run"):
+        _match(replace(settings, objectives=("accuracy", "latency")), tmp_path)
 
 
 @pytest.mark.slow

@@ -84,6 +84,20 @@ def test_what_waits_is_priced_by_its_macs() -> None:
     assert left.seconds([], 0) == 0
 
 
+def test_what_a_time_affords_takes_that_time() -> None:
+    """Rehearsed steps count as an epoch; more MACs than are afforded take longer, fewer less."""
+    left = TimeLeft(3)
+    assert left.affordable(1.0) == float("inf")
+    for macs in (2e6, 5e6, 40e6):
+        left.rehearse(macs, 0.5 + 2 * macs / 1e6)
+    assert left.affordable(3 * (0.5 + 2 * 7)) == pytest.approx(7e6)
+    assert left.training(7e6) == pytest.approx(3 * 14.5)
+    assert left.affordable(1.0) == 0.0  # no network's epochs are that short
+    even = TimeLeft(3)
+    even.rehearse(2e6, 0.5)
+    assert (even.affordable(1.6), even.affordable(1.4)) == (float("inf"), 0.0)
+
+
 def test_the_best_accuracy_has_the_digits_of_its_images() -> None:
     best = [describe(Progress(budget=1, best_accuracy=0.90909, images=images)) for images in (77, 10_000)]
     assert [line.split(" · ")[5] for line in best] == ["best 91 %", "best 90.9 %"]

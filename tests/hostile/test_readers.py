@@ -41,8 +41,8 @@ from nas.preprocessing import decode_file
 from nas.report.images import confusion_figure, judgement_section, run_sections
 from nas.report.table import render
 from nas.training.data import load_dataset
+from nas.training.failures import TrainingError
 from nas.training.fingerprint import compare, read_fingerprint
-from nas.training.loop import TrainingError
 from nas.training.origin import Origin, check_same
 from nas.training.recipe import load_recipe
 from nas.training.weights import initialise

@@ -17,7 +17,14 @@ from timings import visit
 from nas.errors import UserError
 from nas.latency.engines import Runtime
 from nas.latency.machine import _own_seconds
-from nas.latency.processes import Build, Ready, made_ready
+from nas.latency.processes import Build, Ready, call, made_ready
+
+
+def test_a_call_is_given_up_after_its_time() -> None:
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"took over 0\.5 s"):
+        call(time.sleep, 60, threads=1, timeout=0.5)
+    assert time.monotonic() - began < 30
 
 
 class TestChildren:

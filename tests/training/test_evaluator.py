@@ -15,7 +15,7 @@ from nas.training.checkpoint import load_checkpoint
 from nas.training.data import load_again, load_dataset
 from nas.training.evaluate import evaluate
 from nas.training.evaluator import TrainingEvaluator
-from nas.training.loop import DivergedError
+from nas.training.failures import DivergedError
 from nas.training.recipe import load_recipe
 from nas.training.weights import restored
 

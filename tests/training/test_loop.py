@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,8 @@ from nas.errors import UserError
 from nas.training.augment import Draws
 from nas.training.data import Dataset, PartName
 from nas.training.evaluate import evaluate
-from nas.training.loop import DivergedError, Epoch, EpochTimeoutError, Trainer
+from nas.training.failures import DivergedError, EpochTimeoutError, OutOfTimeError
+from nas.training.loop import Epoch, Trainer
 from nas.training.optimizer import build_optimizer, xavier_
 from nas.training.precision import autocast_dtype
 from nas.training.recipe import RECIPES, Recipe, steps_per_epoch
@@ -203,6 +205,14 @@ def test_divergence_is_told(digits: Dataset, network: nn.Module) -> None:
 def test_an_epoch_can_be_timed_out(digits: Dataset, network: nn.Module) -> None:
     with pytest.raises(EpochTimeoutError, match="epoch 1 took over 0 s: step 1 of 19"):
         Trainer(network, digits, PLAIN, epoch_timeout=0.0).run_epoch()
+
+
+def test_a_training_ends_within_an_epoch_when_its_time_is_over(digits: Dataset, network: nn.Module) -> None:
+    trainer = Trainer(network, digits, PLAIN)
+    trainer.run_epoch()
+    trainer.deadline = time.monotonic()
+    with pytest.raises(OutOfTimeError, match=f"step 20 of {19 * PLAIN.epochs}"):
+        trainer.run_epoch()
 
 
 class Hungry(nn.Module):
