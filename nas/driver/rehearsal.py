@@ -10,7 +10,7 @@ from nas.architecture.space import Space
 from nas.driver import references
 from nas.driver.prepare import Prepared, Queued
 from nas.driver.scheduler import Candidate, Progress
-from nas.driver.time_budget import FEWEST, TimeBudget
+from nas.driver.time_budget import TimeBudget
 from nas.driver.time_left import TimeLeft
 from nas.training.members import largest, smallest
 from nas.training.recipe import Recipe, steps_per_epoch
@@ -19,6 +19,8 @@ from nas.units import show_seconds
 log = logging.getLogger(__name__)
 
 DRAWN = 16
+DEARER = 2
+"""Trainings may take so many times as long as that of the space's smallest network, however little time there is."""
 
 
 def rehearsed(space: Space, macs: Callable[[Architecture], float]) -> list[Architecture]:
@@ -106,12 +108,14 @@ class Rehearsal:
         """Return the MACs of the dearest network that is to be proposed, and say so."""
         paces = sorted(self._budget.rehearsed)
         takes = [f"{show_seconds(self._times.epochs * each)} at {macs / 1e6:.3g} M MACs" for macs, each in paces]
-        most = self._times.affordable(self._budget.for_one())
-        if self._macs(self._networks[0]) < most < self._macs(largest(self._prepared.space)):
-            bound = f"; proposed are networks of at most {most / 1e6:.3g} M, so that {FEWEST} or more fit into the time"
-        else:
-            bound, most = "", math.inf
-        log.info("a training takes about %s%s", " and ".join(takes), bound)
+        seconds = max(self._budget.for_one(), DEARER * self._seconds(self._networks[0]))
+        most = self._times.affordable(seconds)
+        if most >= self._macs(largest(self._prepared.space)):
+            log.info("a training takes about %s", " and ".join(takes))
+            return math.inf
+        fit = int(self._budget.for_all() / seconds)
+        bound = f"at most {most / 1e6:.3g} M are proposed, so that the time is enough for {fit} and more"
+        log.info("a training takes about %s: %s", " and ".join(takes), bound)
         return most
 
     def _seconds(self, network: Architecture) -> float:

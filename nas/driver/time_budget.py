@@ -20,7 +20,7 @@ FEWEST = 8
 """So many networks can be trained even where all are the dearest that are proposed: with fewer there is no search."""
 REFERENCES = 0.25
 """Share of the trials' time that published networks may take."""
-MOST_CONFIRMING = 0.4
+MOST_CONFIRMING = 0.25
 """Share of the time that confirming the front may take: the search itself is worth more."""
 
 
@@ -78,13 +78,14 @@ class TimeBudget:
 
     def for_one(self) -> float:
         """Return the seconds that one training may take, so that :data:`FEWEST` fit, before the first is begun."""
-        return self._for_all() / FEWEST
+        return self.for_all() / FEWEST
 
     def for_references(self) -> float:
         """Return the seconds of training that published networks may take, before the first trial is begun."""
-        return self._for_all() * REFERENCES
+        return self.for_all() * REFERENCES
 
-    def _for_all(self) -> float:
+    def for_all(self) -> float:
+        """Return the seconds of training that the workers have together, before the first trial is begun."""
         kept = MOST_CONFIRMING * self._whole if self._seeds else 0.0
         return max(0.0, self.for_confirmation(1) - kept) * self._workers
 
