@@ -1,31 +1,37 @@
 """What early stopping by dominance saves, and what it costs.
 
 `record` trains networks of a space to the end, none stopped, and keeps their learning curves and costs in a small file.
-`replay` runs the rule over the recorded curves as a search with several workers would have met them (a trial begins
-when a worker is free, epochs take as long as they took) and compares with training everything:
+`replay` lets rules meet the recorded curves as a search with several workers would have (a trial begins when a worker
+is free, epochs take as long as they took). Printed are
 
-- epochs trained, and how many times fewer
-- the hypervolume of the front, as a part of the true front's (reference: the worst values recorded)
-- which members of the true front were stopped
-- which part of the trials goes on past each rung
+- the rank correlation (Spearman) of the accuracies after each epoch with those at the end;
+- at equal time, a quarter and a half of what training all takes: the hypervolume of the front of the networks that were
+  trained to the end by then, as a part of the true front's (reference: the worst values recorded);
+- with all the time: epochs trained, how many times fewer, the hypervolume, which members of the true front were
+  stopped, and which part of the trials goes on past each rung.
 
-once with our rungs, which double, and once with rungs as far apart as the reduction (Li et al. 2020). The part that
-goes on is the mean over the orders.
+Rules: stop nothing; our rungs, which double, with a first rung at several epochs; rungs as far apart as the reduction
+(Li et al. 2020); `predicted`, ours by the accuracy at the end that a line over the accuracy so far and the logarithms
+of the costs, fitted to all that ended so far, expects; `short for all` trains all for a few epochs, and then the best,
+front by front, to the end (Egele et al. 2023).
 
     python benchmarks/early_stopping.py record tests/driver/fixtures/curves.json --data-dir DIR
     python benchmarks/early_stopping.py replay tests/driver/fixtures/curves.json
 """
 
 import argparse
+import functools
 import heapq
 import json
+import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 import nas
 from nas import pareto
@@ -33,6 +39,10 @@ from nas.driver.stopping import DominanceStopping, rungs
 from nas.training.recipe import RECIPES, Recipe
 
 OBJECTIVES = ("accuracy", "size", "macs")
+FEWEST_ENDED = 5
+"""Networks that ended, before which none is expected by them."""
+SHARES = (0.25, 0.5)
+"""Of the time that training all takes, at which rules are compared."""
 
 
 @dataclass(frozen=True)
@@ -71,29 +81,76 @@ class Replayed:
         return tuple(index for index in self.true_front if index not in self.finished)
 
 
+class Predicted:
+    """Expects accuracies at the end from those at an epoch and the costs, by least squares over what has ended."""
+
+    def __init__(self, curves: Sequence[Curve]) -> None:
+        self.curves, self.ended = curves, list[int]()
+
+    def losses(self, index: int, epoch: int) -> tuple[float, ...]:
+        own = self.curves[index]
+        if len(self.ended) < FEWEST_ENDED:
+            return own.losses(epoch)
+        rows = np.array([self._row(self.curves[each], epoch) for each in self.ended])
+        ends = np.array([self.curves[each].accuracies[-1] for each in self.ended])
+        mean, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-9
+        rows = (rows - mean) / scale
+        # A ridge of one observation, so that few networks make no wild slopes.
+        weights = np.linalg.solve(rows.T @ rows + np.eye(rows.shape[1]), rows.T @ (ends - ends.mean()))
+        expected = ends.mean() + (self._row(own, epoch) - mean) / scale @ weights
+        return (-float(expected), *own.costs)
+
+    def _row(self, curve: Curve, epoch: int) -> np.ndarray:
+        return np.array([curve.accuracies[epoch - 1], *np.log(curve.costs)])
+
+
 def spaced(epochs: int, first: int, reduction: int) -> tuple[int, ...]:
     """Rungs as far apart as the reduction, the last at most that part of the budget."""
     return tuple(first * reduction**k for k in range(epochs) if first * reduction ** (k + 1) <= epochs)
 
 
+def hypervolume(curves: Sequence[Curve], finished: Sequence[int]) -> tuple[float, tuple[int, ...]]:
+    """The part of the true front's hypervolume that the finished networks have, and the true front."""
+    points = np.array([curve.losses(len(curve.accuracies)) for curve in curves])
+    # Costs span decades: their logarithms count.
+    points[:, 1:] = np.log(points[:, 1:])
+    low, high = points.min(axis=0), points.max(axis=0)
+    points = (points - low) / (high - low)
+    reference = np.full(points.shape[1], 1.1)
+    true = np.flatnonzero(pareto.front_mask(points))
+    whole = pareto.hypervolume(points[true], reference)
+    part = pareto.hypervolume(points[list(finished)], reference) / whole if finished else 0.0
+    return part, tuple(int(index) for index in true)
+
+
 def replay(
-    curves: Sequence[Curve], *, levels: tuple[int, ...], reduction: int, workers: int, order: Sequence[int]
+    curves: Sequence[Curve],
+    *,
+    levels: tuple[int, ...],
+    reduction: int,
+    workers: int,
+    order: Sequence[int],
+    seconds: float = math.inf,
+    predicted: bool = False,
 ) -> Replayed:
-    """Run the rule over recorded curves, `workers` trials at once, beginning in this order."""
+    """Run the rule over recorded curves, `workers` trials at once, beginning in this order, for so many seconds."""
     budget = len(curves[0].accuracies)
-    rule = DominanceStopping(levels, reduction)
+    rule, guess = DominanceStopping(levels, reduction), Predicted(curves)
     waiting = list(order)
     running = [(curves[index].seconds[0], index, 1) for index in waiting[:workers]]
     del waiting[:workers]
     heapq.heapify(running)
-    epochs, finished, stopped_at = 0, [], []
+    epochs, stopped_at = 0, []
     while running:
         now, index, epoch = heapq.heappop(running)
+        if now > seconds:
+            break
         epochs += 1
         ended = epoch == budget
         if ended:
-            finished.append(index)
-        stopped = not ended and rule.stops(index, epoch, curves[index].losses(epoch))
+            guess.ended.append(index)
+        losses = guess.losses(index, epoch) if predicted else curves[index].losses(epoch)
+        stopped = not ended and rule.stops(index, epoch, losses)
         if stopped:
             stopped_at.append(epoch)
         if ended or stopped:
@@ -102,16 +159,33 @@ def replay(
                 heapq.heappush(running, (now + curves[following].seconds[0], following, 1))
         else:
             heapq.heappush(running, (now + curves[index].seconds[epoch], index, epoch + 1))
-    points = np.array([curve.losses(budget) for curve in curves])
-    # Costs span decades: their logarithms count.
-    points[:, 1:] = np.log(points[:, 1:])
-    low, high = points.min(axis=0), points.max(axis=0)
-    points = (points - low) / (high - low)
-    reference = np.full(points.shape[1], 1.1)
-    true = np.flatnonzero(pareto.front_mask(points))
-    share = pareto.hypervolume(points[finished], reference) / pareto.hypervolume(points[true], reference)
-    went_on = tuple(1 - stopped_at.count(level) / len(rule.reached[level]) for level in levels)
-    return Replayed(epochs, budget * len(curves), tuple(finished), tuple(int(i) for i in true), share, went_on)
+    share, true = hypervolume(curves, guess.ended)
+    went_on = tuple(1 - stopped_at.count(level) / len(rule.reached[level]) for level in levels if level in rule.reached)
+    return Replayed(epochs, budget * len(curves), tuple(guess.ended), true, share, went_on)
+
+
+def short_for_all(
+    curves: Sequence[Curve], *, epochs: int, workers: int, order: Sequence[int], seconds: float
+) -> Replayed:
+    """Train all for `epochs`, then the best of them to the end, front by front, while there is time."""
+    budget = len(curves[0].accuracies)
+    free = [0.0] * workers
+    tried: list[int] = []
+    for index in order:
+        end = free[0] + sum(curves[index].seconds[:epochs])
+        heapq.heapreplace(free, end)
+        if end <= seconds:
+            tried.append(index)
+    ranks = pareto.ranks(np.array([curves[index].losses(epochs) for index in tried])) if tried else []
+    finished, trained = [], epochs * len(tried)
+    for _, index in sorted(zip(ranks, tried, strict=True), key=lambda each: each[0]):
+        end = free[0] + sum(curves[index].seconds[epochs:])
+        heapq.heapreplace(free, end)
+        if end <= seconds:
+            finished.append(index)
+            trained += budget - epochs
+    share, true = hypervolume(curves, finished)
+    return Replayed(trained, budget * len(curves), tuple(finished), true, share, ())
 
 
 def read(path: Path) -> tuple[list[Curve], int]:
@@ -204,23 +278,60 @@ def main() -> None:
         )
         return
     curves, first = read(options.file)
+    orders = [np.random.default_rng(seed).permutation(len(curves)).tolist() for seed in range(options.seeds)]
+    print(f"{len(curves)} networks, objectives {', '.join(OBJECTIVES)}, {options.seeds} orders")
+    correlate(curves)
+    at_equal_time(curves, first, options.workers, orders)
+    with_all_the_time(curves, first, options.workers, orders)
+
+
+def correlate(curves: Sequence[Curve]) -> None:
+    """Print how early accuracies rank the networks as those at the end do."""
+    accuracies = np.array([curve.accuracies for curve in curves])
+    ranks = [spearmanr(column, accuracies[:, -1]).statistic for column in accuracies.T]
+    print(f"accuracy at the end: {100 * accuracies[:, -1].min():.1f} to {100 * accuracies[:, -1].max():.1f} %")
+    print("Spearman with the end, by epoch: " + ", ".join(f"{rank:.2f}" for rank in ranks))
+
+
+def at_equal_time(curves: Sequence[Curve], first: int, workers: int, orders: Sequence[Sequence[int]]) -> None:
+    """Print the hypervolumes that rules reach in a share of the time that training all takes."""
     budget = len(curves[0].accuracies)
-    print(f"{len(curves)} networks, {budget} epochs, objectives {', '.join(OBJECTIVES)}, {options.seeds} orders")
-    print("reduction  rungs      epochs saved (median, min-max)  hypervolume kept (median, min)  front stopped  go on")
+    levels = sorted({first, *(level for level in (2, 3, 4, 6) if 2 * level <= budget)})
+    rules: dict[str, Callable[..., Replayed]] = {
+        "stop nothing": functools.partial(replay, levels=(), reduction=1),
+        **{
+            f"dominance from {level}": functools.partial(replay, levels=rungs(budget, level), reduction=3)
+            for level in levels
+        },
+        **{
+            f"predicted from {level}": functools.partial(
+                replay, levels=rungs(budget, level), reduction=3, predicted=True
+            )
+            for level in levels
+        },
+        **{f"short for all, {level}": functools.partial(short_for_all, epochs=level) for level in levels},
+    }
+    whole = sum(sum(curve.seconds) for curve in curves) / workers
+    print("\nrule              " + "".join(f"hypervolume in {share:.0%} of the time    " for share in SHARES))
+    for name, rule in rules.items():
+        cells = []
+        for share in SHARES:
+            found = [rule(curves, workers=workers, order=order, seconds=share * whole) for order in orders]
+            volumes = [each.hypervolume for each in found]
+            ended = np.median([len(each.finished) for each in found])
+            cells.append(f"{np.median(volumes):.4f} ({min(volumes):.4f}), {ended:.0f} ended")
+        print(f"{name:18}" + "".join(f"{cell:34}" for cell in cells))
+
+
+def with_all_the_time(curves: Sequence[Curve], first: int, workers: int, orders: Sequence[Sequence[int]]) -> None:
+    """Print what rules save, and what they stop."""
+    budget = len(curves[0].accuracies)
+    print("\nreduction  rungs      epochs saved (median, min-max)  hypervolume kept (median, min)  front stopped  go on")
     for reduction, levels in [
         *((reduction, rungs(budget, first)) for reduction in (2, 3, 4)),
         *((reduction, spaced(budget, first, reduction)) for reduction in (3, 4)),
     ]:
-        runs = [
-            replay(
-                curves,
-                levels=levels,
-                reduction=reduction,
-                workers=options.workers,
-                order=np.random.default_rng(seed).permutation(len(curves)).tolist(),
-            )
-            for seed in range(options.seeds)
-        ]
+        runs = [replay(curves, levels=levels, reduction=reduction, workers=workers, order=order) for order in orders]
         saving = [run.saving for run in runs]
         kept = [run.hypervolume for run in runs]
         lost = [len(run.stopped_front) for run in runs]

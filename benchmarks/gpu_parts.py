@@ -285,7 +285,7 @@ def search(given: Namespace, sizes: Sizes) -> Iterator[Row]:
     try:
         _, complaints = process.communicate(timeout=max(1.0, given.until - time.time() - 20))
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # it ends in seconds, and keeps what it has
+        process.send_signal(signal.SIGTERM)  # it ends in seconds, and keeps what it has
         _, complaints = process.communicate()
         report = [sys.executable, "-m", "nas", "report", str(run)]
         subprocess.run(report, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)

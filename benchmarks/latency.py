@@ -60,6 +60,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.networks, options.repeats = 16, 2
+    if options.record is not None:
+        options.record.mkdir(parents=True, exist_ok=True)
     print(describe(), f"engine {options.engine}")
     meter = LoadMeter()
     time.sleep(2)

@@ -113,7 +113,8 @@ class StudyLease:
 
     Raises:
         UserError: another driver has it.
-        LeaseLostError: another driver took it over meanwhile; raised in the main thread, and by :meth:`batch`.
+        LeaseLostError: another driver took it over meanwhile; raised in the main thread (unless SIGINT is ignored, as
+            by background jobs of shells), and by :meth:`batch`.
         KeyError: there is no such study.
     """
 

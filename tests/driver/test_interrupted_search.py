@@ -106,7 +106,7 @@ def test_a_search_in_a_database_goes_on_after_a_kill(tmp_path):
     assert not (tmp_path / "run" / "study.journal").exists()
 
 
-KILLS = 6
+KILLS = 4
 MANY = {**SPACE, "name": "many", "width": {"choice": [0.5, 1, 1.4, 2]}}
 """80 networks, so that every life of the search has some to train."""
 
@@ -177,7 +177,7 @@ def wait_for_moment(run, process, epochs, rng):
 
 @pytest.mark.slow
 def test_a_driver_that_is_killed_again_and_again_loses_nothing(tmp_path):
-    """Six times, at any moment; each time with a few more trials to do, so that it gets to its end now and then."""
+    """Four times, at any moment; each time with a few more trials to do, so that it gets to its end now and then."""
     rng = np.random.default_rng(0)
     run = tmp_path / "run"
     orphans, epochs, budget, kills = [], set(), 2, 0

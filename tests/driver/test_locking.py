@@ -1,5 +1,6 @@
 """One writer to a run: real processes that lock, are killed, and stand still."""
 
+import functools
 import os
 import signal
 import socket
@@ -55,7 +56,13 @@ except LeaseLostError as error:
 
 
 def begin(code, *arguments):
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        # Shells start background jobs with SIGINT ignored, and a lost lease interrupts by it.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler),
+    )
 
 
 @pytest.fixture
