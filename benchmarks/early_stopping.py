@@ -326,7 +326,8 @@ def at_equal_time(curves: Sequence[Curve], first: int, workers: int, orders: Seq
 def with_all_the_time(curves: Sequence[Curve], first: int, workers: int, orders: Sequence[Sequence[int]]) -> None:
     """Print what rules save, and what they stop."""
     budget = len(curves[0].accuracies)
-    print("\nreduction  rungs      epochs saved (median, min-max)  hypervolume kept (median, min)  front stopped  go on")
+    print()
+    print("reduction  rungs      epochs saved (median, min-max)  hypervolume kept (median, min)  front stopped  go on")
     for reduction, levels in [
         *((reduction, rungs(budget, first)) for reduction in (2, 3, 4)),
         *((reduction, spaced(budget, first, reduction)) for reduction in (3, 4)),
