@@ -3,8 +3,8 @@
 CIFAR-10 at 16x16 pixels, 5,000 images, recipe `search`, objectives accuracy and size, early stopping as by default.
 `--max-macs` keeps all arms to networks that train fast: with few minutes each would else see a handful.
 
-- `known-cost`, `random`, `tpe`: ``nas search --sampler``, ended by SIGTERM when its minutes are over (background jobs of a
-  shell ignore Ctrl-C).
+- `known-cost`, `random`, `tpe`: ``nas search --sampler``, ended by SIGTERM when its minutes are over (background jobs
+  ignore Ctrl-C).
 - `ladder`: no search. E, MobileNetV2-CIFAR and PydMobileNet at widths from 0.1 to 1, smallest first, trained to the end
   in as many minutes.
 
