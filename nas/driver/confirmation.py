@@ -169,7 +169,10 @@ class Confirmation:
 
     def _changed(self) -> None:
         to_come = [record.costs["macs"] for record, _ in self._jobs[self._next :]]
-        self.progress.expect(self._time_left.seconds(to_come, 0))
+        left = self._time_left.seconds(to_come, 0)
+        if left is not None and self._time is not None:
+            left = max(0.0, min(left, self._time.for_confirmation(self._networks)))
+        self.progress.expect(left)
         self.on_change(self.progress)
 
 

@@ -114,7 +114,7 @@ class Rehearsal:
             log.info("a training takes about %s", " and ".join(takes))
             return math.inf
         fit = int(self._budget.for_all() / seconds)
-        bound = f"at most {most / 1e6:.3g} M are proposed, so that the time is enough for {fit} and more"
+        bound = f"at most {most / 1e6:.3g} M are proposed, so that the time is enough for {fit} or more"
         log.info("a training takes about %s: %s", " and ".join(takes), bound)
         return most
 

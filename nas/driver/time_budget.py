@@ -55,7 +55,7 @@ class TimeBudget:
         self._clock = clock
         self._deadline = deadline
         self._whole = deadline - clock()
-        self._workers = workers
+        self.workers = workers
         self._seeds = seeds
         self._confirm_epochs = confirm_epochs
         self._tested = tested
@@ -87,7 +87,7 @@ class TimeBudget:
     def for_all(self) -> float:
         """Return the seconds of training that the workers have together, before the first trial is begun."""
         kept = MOST_CONFIRMING * self._whole if self._seeds else 0.0
-        return max(0.0, self.for_confirmation(1) - kept) * self._workers
+        return max(0.0, self.for_confirmation(1) - kept) * self.workers
 
     def for_trials(self, front: Sequence[float], times: TimeLeft, *, confirming: float = 1.0) -> float:
         """Return the seconds that are left for trials.
@@ -97,9 +97,9 @@ class TimeBudget:
             times: of the trials.
             confirming: share that is kept of what the confirmation takes.
         """
-        tests = len(front) * (self._validating * self._tested + TEST_SECONDS) / self._workers
+        tests = len(front) * (self._validating * self._tested + TEST_SECONDS) / self.workers
         again = [times.training(macs, self._confirm_epochs) or 0.0 for macs in front]
-        confirmation = self._seeds * sum(again) / self._workers + (max(again, default=0.0) if self._seeds else 0.0)
+        confirmation = self._seeds * sum(again) / self.workers + (max(again, default=0.0) if self._seeds else 0.0)
         kept = confirming * min(confirmation, MOST_CONFIRMING * self._whole)
         return self.for_confirmation(len(front)) - tests - kept
 

@@ -7,6 +7,7 @@ gives every epoch to :meth:`TrialScheduler.report`, and says so when a worker is
 import hashlib
 import logging
 import math
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -224,9 +225,9 @@ class TrialScheduler:
         progress = self.progress
         if self.time is not None:
             left = max(0.0, self._seconds_for_trials())
-            rate = progress.closed / max(self.time.spent(), 1e-9)
-            more = 0 if self._ended else min(self._trials - progress.closed - progress.running, int(left * rate))
-            progress.budget = progress.closed + progress.running + max(0, more)
+            given = progress.closed + progress.running
+            more = 0 if self._ended else min(self._trials - given, self._fit_into(left, self.time))
+            progress.budget = given + max(0, more)
             progress.expect(left)
             self.on_change(progress)
             return
@@ -234,6 +235,17 @@ class TrialScheduler:
         queue = list(self._queue_macs.values())[:to_come]
         progress.expect(self.time_left.seconds(queue, to_come - len(queue)))
         self.on_change(progress)
+
+    def _fit_into(self, seconds: float, time: TimeBudget) -> int:
+        """Estimate how many further trials end in so many seconds: as many as ended so far in their time; before the
+        first has ended, trainings like those that run, in full, after these.
+        """
+        if self.progress.closed:
+            return int(seconds * self.progress.closed / max(time.spent(), 1e-9))
+        if not self._macs:
+            return 0
+        training = self.time_left.training(statistics.fmean(self._macs.values()))
+        return max(0, int(seconds * time.workers / training) - self.progress.running) if training else 0
 
     def _ended_before(self, number: int) -> bool:
         """Close a reopened trial that ends with its last epoch: where the two are not written as one (a database, the

@@ -55,7 +55,7 @@ def test_enough_networks_fit_where_all_are_the_dearest(rehearsed, caplog):
     rehearsal.plan([])
     most = rehearsal.budget.most_macs
     assert FEWEST * training(most) == pytest.approx(40.0 * 2)
-    assert f"at most {most / 1e6:.3g} M are proposed, so that the time is enough for {FEWEST} and more" in caplog.text
+    assert f"at most {most / 1e6:.3g} M are proposed, so that the time is enough for {FEWEST} or more" in caplog.text
     little = rehearsed(4.0)  # less than eight times the smallest network's training
     little.plan([])
     cheapest, _ = sorted(little.budget.rehearsed)
