@@ -113,7 +113,7 @@ class Rehearsal:
         if most >= self._macs(largest(self._prepared.space)):
             log.info("a training takes about %s", " and ".join(takes))
             return math.inf
-        fit = int(self._budget.for_all() / seconds)
+        fit = max(1, round(self._budget.for_all() / seconds))
         bound = f"at most {most / 1e6:.3g} M are proposed, so that the time is enough for {fit} or more"
         log.info("a training takes about %s: %s", " and ".join(takes), bound)
         return most
