@@ -102,7 +102,7 @@ class Rehearsal:
             log.info("published networks are trained at %d pixels: so they fit into the time", side)
         own = [item for item in queue if item.origin != "published"]
         fitting = [*own, *(Queued(network, "published") for network in kept)]
-        return sorted(fitting, key=lambda item: self._seconds(item.architecture))
+        return sorted(fitting, key=lambda item: self._macs(item.architecture))
 
     def _most_macs(self) -> float:
         """Return the MACs of the dearest network that is to be proposed, and say so."""
