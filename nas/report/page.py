@@ -4,6 +4,7 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from nas.architecture.reported import Printed
+from nas.driver.final_evaluation import to_evaluate
 from nas.driver.run import Run
 from nas.driver.search import is_finished
 from nas.errors import UserError
@@ -183,6 +185,12 @@ def status(run: Run) -> str:
     moment = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
     share = f"{done} of {counted(run.settings.trials, 'trial')} done{now}"
     read = sum("test_accuracy" in record.confirmed for record in run.front_records)
+    settings = run.settings
+    if is_finished(run, replace(settings, confirm=0)):  # such as a search whose time was over
+        networks, epochs = to_evaluate(run), settings.confirm_epochs or settings.parsed_recipe.epochs
+        confirmed = sum(record.repeats(epochs) >= settings.confirm for record in networks)
+        seeds = counted(settings.confirm, "further seed")
+        return f"Not finished on {moment}: {share}, {confirmed} of {len(networks)} networks confirmed by {seeds}."
     tests = (
         f"has been read for {read} of {len(run.front_records)} networks of the front" if read else "has not been read"
     )

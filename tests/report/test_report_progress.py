@@ -12,6 +12,7 @@ from scipy import stats
 from studies import WORKERS, invented_run
 
 from nas import pareto
+from nas.driver.final_evaluation import to_evaluate
 from nas.driver.run import Run
 from nas.errors import UserError
 from nas.report import importance, progress, reliability
@@ -115,6 +116,7 @@ def test_a_run_is_finished_by_its_budget(run: Run) -> None:
     assert f": {trained} of 400 trials done. The test set has been read for {front} of {front}" in status(extended)
     again = Run(run.path, replace(run.settings, confirm=9), run.environment, run.study)
     assert status(again).startswith("Not finished")
+    assert status(again).endswith(f" trials done, 0 of {len(to_evaluate(run))} networks confirmed by 9 further seeds.")
     unread = invented_run(Path("results/unread"), trials=10, confirmed=False)
     assert status(unread).endswith("The test set has not been read.")
 
