@@ -1,11 +1,11 @@
 """How well a supernet ranks networks that are trained alone, beside cheaper guesses.
 
-24 members of a space, drawn evenly over the logarithm of MACs, each trained alone from fresh weights with two seeds and
-judged by the test images: the mean is its true accuracy. Guessed by
+24 members of a space, drawn evenly over the logarithm of MACs, each trained alone from fresh weights with some seeds
+and judged by the test images: the mean is its true accuracy. Guessed by
 
-- `supernet`: one training of all networks; BatchNorm recalibrated, validation images. Then with the largest network in
-  as many steps as cost no more than the random members, and half as many steps again; with four random members a step
-  in the place of two; and twice as long.
+- `supernet`: one training of all networks; BatchNorm recalibrated, validation images. Then twice as long; with four
+  random members a step in the place of two; and with half as many steps again, the largest network in as many of them
+  as cost no more than the random members.
 - `short`: one short training each, as many epochs as the first supernet's seconds pay for (at least one).
 - `params`, `MACs`: more is better.
 - `gradient norm`: of one batch at fresh weights (a zero-cost proxy; Abdelfattah et al. 2021).
@@ -49,7 +49,6 @@ from nas.training.members import Members, largest
 from nas.training.recipe import RECIPES
 from nas.training.supernet import SupernetTrainer, TrainedSupernet
 
-MEMBERS, SEEDS = 24, 2
 LIKE = 2.0
 """Factor of MACs below which two members are of like cost."""
 INT8 = TARGETS["onnxruntime-int8"]
@@ -68,9 +67,9 @@ class Arm(NamedTuple):
 def arms(epochs: int) -> list[Arm]:
     return [
         Arm("supernet", epochs),
-        Arm("largest at times", 3 * epochs // 2, largest_always=False),
-        Arm("4 random members", epochs, random_members=4),
         Arm("twice as long", 2 * epochs),
+        Arm("4 random members", epochs, random_members=4),
+        Arm("largest at times", 3 * epochs // 2, largest_always=False),
     ]
 
 
@@ -200,10 +199,10 @@ def measure(options: argparse.Namespace, known: dict[str, Any], note: Callable[[
         if (name := f"short {number}") not in known:
             accuracy, seconds = train_alone(member, replace(data, test=data.validation), short, 7)
             note(name, {"accuracy": accuracy, "seconds": seconds, "gradient": gradient_norm(member, data)})
-    for seed in range(1, SEEDS):
-        train_all(seed)
     for arm in others:
         train_arm(arm)
+    for seed in range(1, options.seeds):
+        train_all(seed)
 
 
 def concordance(guess: ArrayLike, truth: ArrayLike, macs: ArrayLike) -> tuple[float, int]:
@@ -215,7 +214,7 @@ def concordance(guess: ArrayLike, truth: ArrayLike, macs: ArrayLike) -> tuple[fl
 
 def judge(known: dict[str, Any], options: argparse.Namespace, say: machine.Output) -> None:
     members = options.members
-    rows = [[known[f"alone {seed} {number}"] for number in range(members)] for seed in range(SEEDS)]
+    rows = [[known[f"alone {seed} {number}"] for number in range(members)] for seed in range(options.seeds)]
     truth = np.mean([[row["accuracy"] for row in each] for each in rows], axis=0)
     macs = np.array([row["macs"] for row in rows[0]])
     short = [known[f"short {number}"] for number in range(members)]
@@ -226,8 +225,9 @@ def judge(known: dict[str, Any], options: argparse.Namespace, say: machine.Outpu
         "params": [row["params"] for row in rows[0]],
         "MACs": macs,
         "gradient norm": [row["gradient"] for row in short],
-        "the other seed": [row["accuracy"] for row in rows[1]],
     }
+    if options.seeds > 1:
+        guesses["the other seed"] = [row["accuracy"] for row in rows[1]]
     one = sum(row["seconds"] for row in rows[0]) / members
     costs = {arm.name: known[arm.name]["seconds"] for arm in trained}
     costs["short"] = sum(row["seconds"] for row in short)
@@ -273,7 +273,8 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=16)
     parser.add_argument("--images", type=int, default=8_000)
     parser.add_argument("--epochs", type=int, default=10, help="of a training alone, and of the first supernet")
-    parser.add_argument("--members", type=int, default=MEMBERS)
+    parser.add_argument("--members", type=int, default=24)
+    parser.add_argument("--seeds", type=int, default=2, help="of the trainings alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ class Network(nn.Module):
             )
         else:
             self.classifier = nn.Linear(channels, num_classes)
-        self.apply(_initialize)
+        self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(self.blocks(self.stem(x)))
@@ -81,7 +81,7 @@ def skeleton(architecture: Architecture, num_classes: int) -> Network:
     blocks = []
     for block in architecture.blocks():
         met[block] += 1
-        blocks.append(_block_skeleton(block, met[block]))
+        blocks.append(block_skeleton(block, met[block]))
     with torch.device("meta"), _WithoutValues():
         network = Network(architecture, num_classes, blocks)
     use_training_variants(network)
@@ -89,7 +89,7 @@ def skeleton(architecture: Architecture, num_classes: int) -> Network:
 
 
 @lru_cache(maxsize=1024)
-def _block_skeleton(block: Block, number: int) -> nn.Module:
+def block_skeleton(block: Block, number: int) -> nn.Module:
     """Build the block that skeletons share: members of a space have most of theirs in common. The `number`-th equal
     one of a network is another module, since a module has one place in it.
     """
@@ -119,7 +119,7 @@ class _WithoutValues(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _initialize(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """Initialise as torchvision does MobileNetV2; conditional convolutions initialise their experts themselves."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")

@@ -30,11 +30,14 @@ from nas.blocks.inheritance import (
 )
 from nas.blocks.stage import Ends
 from nas.errors import UserError
-from nas.network.build import Network, skeleton, weight_shapes
+from nas.network.build import Network, block_skeleton, skeleton, weight_shapes
 from nas.network.importance import Scores, importance, placed_blocks
 
 HEADLESS = "headless"
 """A supernet's classifier for members without a head."""
+DIRECT = "direct"
+"""A supernet's blocks for members that leave the expansion out: their layers read the stream itself, and trained as
+slices of those that read expanded channels, either kind spoils the other's."""
 _FIELDS = {"hidden": "expansion", "se": "se_ratio", "out": "channels", "expand": "keep_expansion"}
 """The document's fields that groups of channels and layers come from."""
 
@@ -146,11 +149,18 @@ class _Inheritance:
         for stage, block, path in placed_blocks(self.child):
             position = 0 if block.first else position + 1
             with self._at(f"stages[{stage}]"):
-                stream = self._block(block, path, *stages[stage][position], stream)
+                stream = self._block(block, path, *self._source(block, *stages[stage][position]), stream)
         if len(self.child.stages) == len(self.parent.stages):
             with self._at("head"):
                 self._head(stream, classifier)
         return self.slices.found
+
+    def _source(self, block: Block, larger: Block, path: str, stream: str) -> tuple[Block, str, str]:
+        """Choose what a block inherits from: the larger one or, where only that expands, a supernet's own for such."""
+        place = f"{DIRECT}.{path.rpartition('.')[2]}"
+        if leaves_expansion_out(block, larger) and any(name.startswith(f"{place}.") for name in self.slices.weights):
+            return unexpanded(larger), place, stream
+        return larger, path, stream
 
     def _block(
         self, block: Block, path: str, larger: Block, larger_path: str, larger_stream: str, stream: Channels
@@ -169,7 +179,7 @@ class _Inheritance:
                 assert wire is not None
                 self._begin(role, self._part(self.small, path, wire), groups, last)
                 continue
-            large = self._part(self.large, larger_path, their)
+            large = self._larger_part(larger, larger_path, their)
             if wire is None:
                 if isinstance(large.module, SqueezeExcitation):
                     groups[their.reads] = self.slices.without_squeeze(large.path, groups[their.reads])
@@ -246,9 +256,25 @@ class _Inheritance:
             field, reason = error.args
             raise UserError(f"{self.child.name}: {where}.{field}: {reason} ({self.parent.name})") from None
 
+    def _larger_part(self, larger: Block, path: str, wire: Wire) -> _Layer:
+        if path.startswith(DIRECT):
+            return _Layer(f"{path}.{wire.module}", block_skeleton(larger, 1).get_submodule(wire.module))
+        return self._part(self.large, path, wire)
+
     @staticmethod
     def _part(network: Network, path: str, wire: Wire) -> _Layer:
         return _Layer(f"{path}.{wire.module}", network.get_submodule(f"{path}.{wire.module}"))
+
+
+def leaves_expansion_out(block: Block, larger: Block) -> bool:
+    """Return whether a larger block has a convolution that expands, and a smaller one has none."""
+    own, theirs = ({wire.role for wire in each.spec.wires(each)} for each in (block, larger))
+    return "expand" in theirs - own
+
+
+def unexpanded(block: Block) -> Block:
+    """Return a block without its expansion."""
+    return block._replace(spec=block.spec.model_copy(update={"expansion": 1, "keep_expansion": False}))
 
 
 def _merged(own: Sequence[str], other: Sequence[str]) -> list[str]:

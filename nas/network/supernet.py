@@ -8,28 +8,57 @@ Sources: Cai et al., "Once-for-All: Train One Network and Specialize it for Effi
 "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models", 2020.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torchvision.ops import SqueezeExcitation
 
 from nas.architecture.document import Architecture
 from nas.errors import UserError
-from nas.network.build import Network, build, skeleton, weight_shapes
-from nas.network.importance import Scores, importance
-from nas.network.inherit import HEADLESS, inherit
+from nas.network.build import Network, build, initialise, skeleton, weight_shapes
+from nas.network.importance import Scores, importance, placed_blocks
+from nas.network.inherit import DIRECT, HEADLESS, inherit, leaves_expansion_out, unexpanded
 
 
-def build_largest(architecture: Architecture, num_classes: int) -> Network:
-    """Build a supernet's network with fresh weights, with a second classifier for members that have no head."""
+def build_largest(architecture: Architecture, num_classes: int, unexpanding: Iterable[int] = ()) -> Network:
+    """Build a supernet's network with fresh weights, and what its members do not slice from the largest one's layers.
+
+    That is a second classifier for those that have no head, and a second body of each block that some build without
+    expansion; `unexpanding` are these blocks' numbers.
+    """
     network = build(architecture, num_classes)
+    blocks = list(architecture.blocks())
     if architecture.head_channels:
-        *_, last = architecture.blocks()
-        classifier = nn.Linear(last.out_channels, num_classes)
+        classifier = nn.Linear(blocks[-1].out_channels, num_classes)
         nn.init.normal_(classifier.weight, std=0.01)
         nn.init.zeros_(classifier.bias)
         network.add_module(HEADLESS, classifier)
+    direct = {str(number): unexpanded(blocks[number]) for number in unexpanding}
+    if direct:
+        built = nn.ModuleDict({number: block.spec.build(block) for number, block in direct.items()})
+        network.add_module(DIRECT, built.apply(initialise))
     return network
+
+
+def unexpanding_blocks(architecture: Architecture, members: Iterable[Architecture]) -> list[int]:
+    """Return the numbers of the largest network's blocks that some members build without expansion."""
+    stages = [stage for stage, *_ in placed_blocks(architecture)]
+    larger = {stage: block for stage, block, _ in placed_blocks(architecture)}
+    found = {
+        stage
+        for member in members
+        for stage, block, _ in placed_blocks(member)
+        if stage in larger and leaves_expansion_out(block, larger[stage])
+    }
+    return [number for number, stage in enumerate(stages) if stage in found]
+
+
+def unexpanding_of(weights: Iterable[str]) -> list[int]:
+    """Return them from the names of a supernet's weights; older supernets have none."""
+    return sorted({int(name.split(".")[1]) for name in weights if name.startswith(f"{DIRECT}.")})
 
 
 class Supernet(nn.Module):
@@ -52,7 +81,7 @@ class Supernet(nn.Module):
         self.architecture = architecture
         self.num_classes = num_classes
         self.network = network
-        self.scores = scores or importance(architecture, network, network.state_dict())
+        self.scores = scores or {**importance(architecture, network, network.state_dict()), **_direct_scores(network)}
 
     def weights_of(self, member: Architecture) -> dict[str, Tensor]:
         """Slice a member's state dict, differentiable in the supernet's parameters.
@@ -93,3 +122,12 @@ class Supernet(nn.Module):
         if missing := weight_shapes(member, self.num_classes).keys() - sliced.keys():
             raise UserError(f"{member.name}: its {min(missing)} is no slice of {self.architecture.name}")
         return sliced
+
+
+def _direct_scores(network: Network) -> dict[str, Tensor]:
+    """Score the channels within SE of the blocks without expansion: members keep the first ones."""
+    return {
+        name.rpartition(".body.")[0] + ".se": torch.ones(module.fc1.out_channels)
+        for name, module in network.named_modules()
+        if name.startswith(f"{DIRECT}.") and isinstance(module, SqueezeExcitation)
+    }

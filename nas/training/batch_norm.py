@@ -42,6 +42,8 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> Non
     for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
         hook.remove()
         norm.momentum = momentum
+        if norm not in seen:  # of a supernet's members alone
+            continue
         counts, means, variances = zip(*seen[norm], strict=True)
         values = sum(counts)
         weights = torch.tensor(counts, dtype=torch.float32, device=means[0].device) / values

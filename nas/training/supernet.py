@@ -21,7 +21,7 @@ from nas.architecture.space import Space
 from nas.blocks.layers import channels_last_
 from nas.errors import UserError
 from nas.network.fake_quantise import FakeQuantised
-from nas.network.supernet import Supernet, build_largest
+from nas.network.supernet import Supernet, build_largest, unexpanding_blocks, unexpanding_of
 from nas.targets import TARGETS, Target
 from nas.training.augment import Draws, Normaliser, prepare
 from nas.training.batch_norm import recalibrate_on_images
@@ -50,8 +50,10 @@ def new_supernet(space: Space, num_classes: int) -> Supernet:
         UserError: a choice of the space cannot be a slice of its largest network.
     """
     architecture = largest(space)
-    supernet = Supernet(architecture, build_largest(architecture, num_classes), num_classes)
-    for member in every_option(space):
+    members = every_option(space)
+    network = build_largest(architecture, num_classes, unexpanding_blocks(architecture, members))
+    supernet = Supernet(architecture, network, num_classes)
+    for member in members:
         try:
             supernet.check(member)
         except UserError as error:
@@ -105,6 +107,9 @@ class SupernetTrainer(Trainer):
             networks = [self._forward, *networks]
         for forward in networks:  # loss and accuracy are means over the networks
             self._sums += self._add_gradients(forward, images, draws) / len(networks)
+        for weight in self.network.parameters():
+            if weight.grad is None:  # no network of this step has it, and the fused optimizer takes all or none
+                weight.grad = torch.zeros_like(weight)
         self._ranks.average_gradients(self.network)
         nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
         self._optimizer.step()
@@ -175,7 +180,7 @@ def supernet_of(checkpoint: Checkpoint, where: str) -> tuple[Supernet, Space]:
     classes = len(checkpoint.classes)
     scores = {name: torch.tensor(values) for name, values in described["scores"].items()}
     architecture = largest(space)
-    network = build_largest(architecture, classes)
+    network = build_largest(architecture, classes, unexpanding_of(checkpoint.weights))
     network.load_state_dict(checkpoint.weights)
     return Supernet(architecture, network, classes, scores=scores), space
 

@@ -11,6 +11,7 @@ import nas
 from nas.architecture.space import Space
 from nas.errors import UserError
 from nas.network.build import build
+from nas.network.supernet import unexpanding_of
 from nas.targets import TARGETS
 from nas.training.data import load_dataset
 from nas.training.evaluator import TrainingEvaluator
@@ -70,6 +71,24 @@ def test_a_member_trains_the_channels_that_it_has_and_no_others():
     trained = gradient.flatten(1).abs().sum(1) > 0
     assert int(trained.sum()) == member.stem_channels == 8
     assert supernet.network.head[0].weight.grad is None  # the smallest has no head
+
+
+def test_members_without_expansion_have_layers_of_their_own():
+    """Their depthwise convolutions read the stream: as slices of the others, either kind spoils the other."""
+    torch.manual_seed(0)
+    supernet = new_supernet(TINY, 3).train()
+    images, parameters = torch.randn(8, 1, 8, 8), TINY.parameters(largest(TINY))
+    names = [name for name in parameters if name.endswith("expansion")]
+    trained = []
+    for expansion in (1, 3):
+        supernet.network.zero_grad()
+        member = TINY.architecture({**parameters, **dict.fromkeys(names, expansion)})
+        supernet(images, member).square().sum().backward()
+        trained.append({name for name, weight in supernet.network.named_parameters() if weight.grad is not None})
+    direct, expanding = ({name for name in each if "body" in name} for each in trained)
+    assert direct and expanding and direct.isdisjoint(expanding)
+    older = {name: weight for name, weight in supernet.network.state_dict().items() if not name.startswith("direct")}
+    assert unexpanding_of(older) == [] and unexpanding_of(supernet.network.state_dict()) == [0, 1, 2, 3]
 
 
 def test_the_largest_and_the_smallest_are_extreme_in_every_choice():
