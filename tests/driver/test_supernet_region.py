@@ -77,7 +77,7 @@ def test_a_search_with_looser_limits_is_told_so(
     file = tmp_path / "supernet.pt"
     write_checkpoint(file, content)
     settings = Settings(space=dict(small_space.document), evaluator="supernet", supernet=str(file))
-    prepared = Prepared(data, small_space, cost_function(10), [], None)
+    prepared = Prepared(settings, data, small_space, cost_function(10), [], None)
     caplog.set_level(logging.WARNING)
     for limits, said in ((("size<=9kB",), 0), (("size<=9kB", "size<=20kB"), 0), (("size<=20kB",), 1), ((), 1)):
         caplog.clear()
