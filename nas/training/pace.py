@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 
 from nas.errors import UserError
 from nas.training.distributed import ALONE, Ranks
@@ -26,8 +27,10 @@ _REHEARSED = 4  # steps
 def rehearse(trainer: Trainer) -> tuple[float, float]:
     """Train an epoch of a few steps; return the seconds of a step, and those of validating."""
     recipe = trainer.recipe
-    # A last epoch recalibrates nothing: among so few steps that would count for much.
-    trainer.shorten(recipe.with_epochs(1), min(_REHEARSED, trainer.steps))
+    # As a last epoch, which recalibrates nothing: among so few steps that would count for much. Not as int8 computes,
+    # which a trainer never ceases to do.
+    last = replace(recipe.with_epochs(trainer.epoch + 1), qat=0.0)
+    trainer.shorten(last, min(_REHEARSED, trainer.steps))
     epoch = trainer.run_epoch()
     trainer.shorten(recipe, trainer.steps)
     return epoch.seconds_train / trainer.steps, epoch.seconds_eval

@@ -16,7 +16,7 @@ from nas.training.checkpoint import load_checkpoint
 from nas.training.data import Dataset
 from nas.training.loop import Trainer
 from nas.training.options import TrainOptions
-from nas.training.pace import END_SECONDS, Pace
+from nas.training.pace import END_SECONDS, Pace, rehearse
 from nas.training.recipe import Recipe
 from nas.training.session import train
 
@@ -92,6 +92,20 @@ def test_epochs_that_are_too_long_have_fewer_steps(trainer: Slow) -> None:
         trainer.run_epoch()
         pace.correct(trainer)
     assert trainer.epoch == 5 and Slow.clock.now <= 100 + 5 + 40
+
+
+@pytest.mark.parametrize("qat", [0.0, 0.3])
+def test_a_rehearsal_leaves_no_trace(digits: Dataset, qat: float) -> None:
+    """A training that is resumed and rehearsed goes on as one that is not."""
+    recipe = Recipe(lr=0.05, epochs=4, batch_size=64, qat=qat)
+    begun, other = Trainer(small_network(), digits, recipe), Trainer(small_network(), digits, recipe)
+    begun.run_epoch()
+    state, steps = begun.state_dict(), begun.steps
+    other.load_state_dict(state)
+    rehearse(begun)
+    begun.shorten(recipe, steps)
+    begun.load_state_dict(state)
+    assert [epoch.loss for epoch in begun.epochs()] == [epoch.loss for epoch in other.epochs()]
 
 
 def test_a_time_without_a_step_is_refused(trainer: Slow) -> None:
