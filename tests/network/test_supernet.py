@@ -132,20 +132,20 @@ def test_on_an_int8_target_a_member_is_judged_as_its_file_would_be():
     data = load_dataset("digits", train_size=600)
     recipe = RECIPES["search"].for_images(len(data.train), epochs=2)
     trainer = SupernetTrainer(TINY, data.for_network(1, 8, "cpu"), recipe, seed=1)
-    *_, _ = trainer.epochs()
+    for _ in trainer.epochs():
+        pass
     target = TARGETS["onnxruntime-int8:per-tensor"]  # which rounds most
     trained = TrainedSupernet(trainer.supernet, data, target)
     evaluator = TrainingEvaluator(data, recipe)
-    same, apart = 0, 0
-    for seed in range(3):
+    simulated, fp32 = [], []
+    for seed in range(2):
         member = TINY.sample(seed)
         network, images = trained.recalibrated(member)
         saved = replace(evaluator.checkpoint(member, trainer), weights=network.state_dict())
-        file = ship(target, saved, images).judge(images, "validation").predicted
-        same += int((trained.judge(member).predicted == file).sum())
-        apart += int((replace(trained, target=TARGETS["torch"]).judge(member).predicted != file).sum())
-    total = 3 * len(data.validation)
-    assert total - same < apart / 2  # it agrees with the file where fp32 does not
+        file = ship(target, saved, images).judge(images, "validation").probabilities
+        simulated.append((trained.judge(member).probabilities - file).abs().mean())
+        fp32.append((replace(trained, target=TARGETS["torch"]).judge(member).probabilities - file).abs().mean())
+    assert sum(simulated) < 0.7 * sum(fp32)  # of the likeliest class
 
 
 def test_what_is_no_member_is_refused_in_one_line():
