@@ -78,7 +78,7 @@ def ladder(folder: Path, max_macs: float) -> list[Path]:
 
 
 def command_of(arm: str, seed: int, run: Path, options: argparse.Namespace) -> list[str]:
-    command = [sys.executable, "-m", "nas", "search", "--space", "inverted_residual", "--dataset", "cifar10"]
+    command = [sys.executable, "-m", "nas", "search", "--space", options.space, "--dataset", "cifar10"]
     command += ["--data-dir", options.data_dir] if options.data_dir else []
     command += ["--resolution", str(RESOLUTION), "--train-size", str(options.images), "--epochs", str(options.epochs)]
     command += ["--objectives", "accuracy,size", "--published", "none", "--seed", str(seed), "--report-every", "0"]
@@ -235,6 +235,7 @@ def main() -> None:
     parser.add_argument("action", choices=("search", "judge"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data-dir")
+    parser.add_argument("--space", default="inverted_residual")
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=3, help="searches of each arm")
