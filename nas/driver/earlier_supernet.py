@@ -14,7 +14,7 @@ from nas.architecture.document import Architecture
 from nas.driver.run import Run
 from nas.driver.settings import Settings
 from nas.driver.study import SearchStudy
-from nas.driver.warm_start import difference, import_networks
+from nas.driver.warm_start import SAME_IMAGES, difference, import_networks
 from nas.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -28,16 +28,7 @@ AS_INT8 = "as_int8"
 """An attribute of the study of members: all were judged as their int8 models compute; older runs judged in fp32."""
 MOST_RUNS = 64
 """Runs that may have taken one supernet over from each other."""
-SAME_JUDGEMENT = (
-    "dataset",
-    "train_size",
-    "validation_fraction",
-    "image_resolution",
-    "fit",
-    "split_by",
-    "seed",
-    "judged_as",
-)
+SAME_JUDGEMENT = (*SAME_IMAGES, "seed", "judged_as")
 """Settings in which two runs must agree for a supernet to say the same of a member."""
 
 

@@ -10,19 +10,9 @@ from nas.driver.study import SUPERNET_ACCURACY, SearchStudy
 from nas.errors import UserError
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 
-SAME = (
-    "dataset",
-    "train_size",
-    "validation_fraction",
-    "image_resolution",
-    "fit",
-    "split_by",
-    "resplit",
-    "parsed_recipe",
-    "seed",
-    "init",
-    "judged_as",
-)
+SAME_IMAGES = ("dataset", "train_size", "validation_fraction", "image_resolution", "fit", "split_by")
+"""Settings that choose the images of a run, beside the seed."""
+SAME = (*SAME_IMAGES, "resplit", "parsed_recipe", "seed", "init", "judged_as")
 """Settings in which two runs must agree for their accuracies to be comparable (the seed splits the data)."""
 
 
