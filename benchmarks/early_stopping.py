@@ -81,27 +81,17 @@ class Replayed:
         return tuple(index for index in self.true_front if index not in self.finished)
 
 
-class Predicted:
-    """Expects accuracies at the end from those at an epoch and the costs, by least squares over what has ended."""
-
-    def __init__(self, curves: Sequence[Curve]) -> None:
-        self.curves, self.ended = curves, list[int]()
-
-    def losses(self, index: int, epoch: int) -> tuple[float, ...]:
-        own = self.curves[index]
-        if len(self.ended) < FEWEST_ENDED:
-            return own.losses(epoch)
-        rows = np.array([self._row(self.curves[each], epoch) for each in self.ended])
-        ends = np.array([self.curves[each].accuracies[-1] for each in self.ended])
-        mean, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-9
-        rows = (rows - mean) / scale
-        # A ridge of one observation, so that few networks make no wild slopes.
-        weights = np.linalg.solve(rows.T @ rows + np.eye(rows.shape[1]), rows.T @ (ends - ends.mean()))
-        expected = ends.mean() + (self._row(own, epoch) - mean) / scale @ weights
-        return (-float(expected), *own.costs)
-
-    def _row(self, curve: Curve, epoch: int) -> np.ndarray:
-        return np.array([curve.accuracies[epoch - 1], *np.log(curve.costs)])
+def expected_losses(own: Curve, epoch: int, ended: Sequence[Curve]) -> tuple[float, ...]:
+    """Losses with the accuracy that is expected at the end: least squares over the accuracy so far and the costs."""
+    if len(ended) < FEWEST_ENDED:
+        return own.losses(epoch)
+    rows = np.array([[curve.accuracies[epoch - 1], *np.log(curve.costs)] for curve in (*ended, own)])
+    ends = np.array([curve.accuracies[-1] for curve in ended])
+    scaled = (rows - rows[:-1].mean(axis=0)) / (rows[:-1].std(axis=0) + 1e-9)
+    known, wanted = scaled[:-1], scaled[-1]
+    # A ridge of one observation, so that few networks make no wild slopes.
+    weights = np.linalg.solve(known.T @ known + np.eye(known.shape[1]), known.T @ (ends - ends.mean()))
+    return (-float(ends.mean() + wanted @ weights), *own.costs)
 
 
 def spaced(epochs: int, first: int, reduction: int) -> tuple[int, ...]:
@@ -135,12 +125,12 @@ def replay(
 ) -> Replayed:
     """Run the rule over recorded curves, `workers` trials at once, beginning in this order, for so many seconds."""
     budget = len(curves[0].accuracies)
-    rule, guess = DominanceStopping(levels, reduction), Predicted(curves)
+    rule = DominanceStopping(levels, reduction)
     waiting = list(order)
     running = [(curves[index].seconds[0], index, 1) for index in waiting[:workers]]
     del waiting[:workers]
     heapq.heapify(running)
-    epochs, stopped_at = 0, []
+    epochs, finished, stopped_at = 0, [], []
     while running:
         now, index, epoch = heapq.heappop(running)
         if now > seconds:
@@ -148,8 +138,9 @@ def replay(
         epochs += 1
         ended = epoch == budget
         if ended:
-            guess.ended.append(index)
-        losses = guess.losses(index, epoch) if predicted else curves[index].losses(epoch)
+            finished.append(index)
+        ended_before = [curves[each] for each in finished] if predicted else []
+        losses = expected_losses(curves[index], epoch, ended_before)
         stopped = not ended and rule.stops(index, epoch, losses)
         if stopped:
             stopped_at.append(epoch)
@@ -159,9 +150,9 @@ def replay(
                 heapq.heappush(running, (now + curves[following].seconds[0], following, 1))
         else:
             heapq.heappush(running, (now + curves[index].seconds[epoch], index, epoch + 1))
-    share, true = hypervolume(curves, guess.ended)
+    share, true = hypervolume(curves, finished)
     went_on = tuple(1 - stopped_at.count(level) / len(rule.reached[level]) for level in levels if level in rule.reached)
-    return Replayed(epochs, budget * len(curves), tuple(guess.ended), true, share, went_on)
+    return Replayed(epochs, budget * len(curves), tuple(finished), true, share, went_on)
 
 
 def short_for_all(
