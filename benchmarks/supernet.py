@@ -3,9 +3,8 @@
 24 members of a space, drawn evenly over the logarithm of MACs, each trained alone from fresh weights with some seeds
 and judged by the test images: the mean is its true accuracy. Guessed by
 
-- `supernet`: one training of all networks; BatchNorm recalibrated, validation images. Then twice as long; with four
-  random members a step in the place of two; and with half as many steps again, the largest network in as many of them
-  as cost no more than the random members.
+- `supernet`: one training of all networks; BatchNorm recalibrated, validation images. Then twice as long; and with four
+  random members a step in the place of two.
 - `short`: one short training each, as many epochs as the first supernet's seconds pay for (at least one).
 - `params`, `MACs`: more is better.
 - `gradient norm`: of one batch at fresh weights (a zero-cost proxy; Abdelfattah et al. 2021).
@@ -61,7 +60,6 @@ class Arm(NamedTuple):
     name: str
     epochs: int
     random_members: int = 2
-    largest_always: bool = True
 
 
 def arms(epochs: int) -> list[Arm]:
@@ -69,7 +67,6 @@ def arms(epochs: int) -> list[Arm]:
         Arm("supernet", epochs),
         Arm("twice as long", 2 * epochs),
         Arm("4 random members", epochs, random_members=4),
-        Arm("largest at times", 3 * epochs // 2, largest_always=False),
     ]
 
 
@@ -99,9 +96,6 @@ def train_supernet(arm: Arm, space: Space, data: Dataset, members: Sequence[nas.
     images = data.for_network(3, max(space.resolutions), "cpu")
     trainer = SupernetTrainer(space, images, RECIPES["search"].for_images(len(data.train), epochs=arm.epochs), seed=0)
     trainer.random_members = arm.random_members
-    if not arm.largest_always:
-        macs = [nas.cost(member, 10).macs for member in members]
-        trainer.share_of_largest = min(1, 2 * np.mean(macs) / nas.cost(largest(space), 10).macs)
     started = time.process_time()
     for epoch in trainer.epochs():
         print(f"{arm.name}: epoch {epoch.epoch}, largest {100 * epoch.validation_accuracy:.1f} %", flush=True)

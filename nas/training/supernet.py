@@ -76,7 +76,6 @@ class SupernetTrainer(Trainer):
 
     Attributes:
         random_members: of a step.
-        share_of_largest: of the steps, in which the largest network takes part.
     """
 
     def __init__(
@@ -96,15 +95,13 @@ class SupernetTrainer(Trainer):
         ranks = replace(ranks, in_backward=False)
         super().__init__(supernet.network, dataset, recipe, seed=seed, graph=False, ranks=ranks)
         self.supernet, self._drawn = supernet, Members(space, among)
-        self.random_members, self.share_of_largest = RANDOM_MEMBERS, 1.0
+        self.random_members = RANDOM_MEMBERS
 
     def _step(self, draws: Draws) -> None:
         images = prepare(self.dataset.train.images[draws.order], self._augmentation, draws, self._normalise)
         self.supernet.train()
-        members = self._members()
-        networks: list[Callable[[Tensor], Tensor]] = [functools.partial(self.supernet, member=each) for each in members]
-        if self.share_of_largest == 1 or torch.rand((), generator=self._generator) < self.share_of_largest:
-            networks = [self._forward, *networks]
+        members = [functools.partial(self.supernet, member=each) for each in self._members()]
+        networks: list[Callable[[Tensor], Tensor]] = [self._forward, *members]
         for forward in networks:  # loss and accuracy are means over the networks
             self._sums += self._add_gradients(forward, images, draws) / len(networks)
         for weight in self.network.parameters():
