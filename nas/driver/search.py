@@ -131,7 +131,7 @@ def search(
                     deadline,
                     workers=workers.count,
                     seeds=settings.confirm,
-                    confirm_epochs=settings.confirm_epochs or recipe.epochs,
+                    confirm_epochs=settings.epochs_of_confirmation,
                     tested=len(images.test) / len(images.validation),
                     measured=measure_latency,
                 )
@@ -178,7 +178,7 @@ def search(
                         study.study,
                         to_evaluate(Run.open(out)),
                         seeds=settings.confirm,
-                        epochs=settings.confirm_epochs or recipe.epochs,
+                        epochs=settings.epochs_of_confirmation,
                         resplits=prepared.dataset.can_be_resplit,
                         max_failures=resources.max_failures,
                         on_change=on_change,
@@ -223,7 +223,7 @@ def _has_trained(study: SearchStudy) -> bool:
 
 def is_finished(run: Run, settings: Settings) -> bool:
     """Return whether a run has all that the settings ask for: trials, what is read at the end, and repeats."""
-    epochs = settings.confirm_epochs or settings.parsed_recipe.epochs
+    epochs = settings.epochs_of_confirmation
     return (
         (run.is_exhausted or sum(record.was_trained for record in run.records) >= settings.trials)
         and not any(record.state == "running" for record in run.records)

@@ -117,6 +117,11 @@ class Settings:
         return settings
 
     @property
+    def epochs_of_confirmation(self) -> int:
+        """Epochs with which the front is trained again: those asked for, or else the search's own."""
+        return self.confirm_epochs or self.parsed_recipe.epochs
+
+    @property
     def parsed_target(self) -> Target:
         return target_named(self.target)
 

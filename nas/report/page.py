@@ -187,7 +187,7 @@ def status(run: Run) -> str:
     read = sum("test_accuracy" in record.confirmed for record in run.front_records)
     settings = run.settings
     if is_finished(run, replace(settings, confirm=0)):  # such as a search whose time was over
-        networks, epochs = to_evaluate(run), settings.confirm_epochs or settings.parsed_recipe.epochs
+        networks, epochs = to_evaluate(run), settings.epochs_of_confirmation
         confirmed = sum(record.repeats(epochs) >= settings.confirm for record in networks)
         seeds = counted(settings.confirm, "further seed")
         return f"Not finished on {moment}: {share}, {confirmed} of {len(networks)} networks confirmed by {seeds}."
