@@ -17,7 +17,6 @@ from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import CategoricalDistribution
 
 from nas.architecture.space import Space
 from nas.driver.objectives import Objective, trained_for
@@ -26,6 +25,7 @@ from nas.driver.sampler.encoding import Encoding
 from nas.driver.sampler.gp import Features, Featurizer
 from nas.driver.sampler.known_cost import blas
 from nas.driver.sampler.surrogate import Observations, Surrogate, SurrogateFitter
+from nas.driver.study import distributions
 from nas.significance import wilson
 
 Numbers = NDArray[np.float64]
@@ -193,8 +193,7 @@ class _Model:
                 lags += [lag] * len(own)
         if len({record.number for record in seen}) < LEAST_OBSERVATIONS:
             return None
-        axes = {name: CategoricalDistribution(item.values) for name, item in space.parameters_by_name.items()}
-        encoding = Encoding.of(axes)
+        encoding = Encoding.of(distributions(space))
         featurizer = Featurizer(encoding)
         costs = tuple(o.name for o in objectives if o.known and all(r.costs.get(o.name, 0) > 0 for r in seen))
         features = _features(seen, encoding, featurizer, costs)

@@ -52,6 +52,11 @@ def _described(architecture: Architecture) -> dict[str, Any]:
     return {"id": architecture.id, "name": architecture.name, "document": architecture.to_dict()}
 
 
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Return a space's parameters as Optuna knows them."""
+    return {name: CategoricalDistribution(item.values) for name, item in space.parameters_by_name.items()}
+
+
 def curve_of(attributes: Mapping[str, Any]) -> list[dict[str, float]]:
     """The epochs that a trial's attributes hold, in order."""
     epochs: list[dict[str, float]] = []
@@ -102,9 +107,7 @@ class SearchStudy:
         self.costs = costs
         self.objection = objection
         self.batch = batch
-        self.distributions: dict[str, BaseDistribution] = {
-            name: CategoricalDistribution(parameter.values) for name, parameter in space.parameters_by_name.items()
-        }
+        self.distributions = distributions(space)
         self._open: dict[int, Trial] = {}
         self._curves: dict[int, list[dict[str, float]]] = {}
         self._costs: dict[int, Costs] = {}

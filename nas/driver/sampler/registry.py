@@ -5,7 +5,6 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from nas.architecture.space import Space
@@ -13,7 +12,7 @@ from nas.driver.limits import easiest, keeps
 from nas.driver.objectives import Limit, Objective
 from nas.driver.sampler.known_cost import KnownCostSampler
 from nas.driver.sampler.per_trial import PerTrialSampler
-from nas.driver.study import CostFunction, Costs
+from nas.driver.study import CostFunction, Costs, distributions
 
 Parameters = Mapping[str, Any]
 MAX_CACHED = 1_000
@@ -65,9 +64,7 @@ def make_sampler(
 
     common: dict[str, Any] = {
         "seed": seed,
-        "search_space": {
-            key: CategoricalDistribution(parameter.values) for key, parameter in space.parameters_by_name.items()
-        },
+        "search_space": distributions(space),
         "identity": identity,
         "feasible": feasible if limits else None,
         # Of some spaces one network in 10^9 keeps a limit: nobody meets that by drawing.
