@@ -195,15 +195,15 @@ def sentences(run: Run) -> list[str]:
             "what the search gained over them cannot be said."
         ]
     noun = OBJECTIVES[found.key].title
+    noun = noun if noun.isupper() or noun == "MACs" else noun.lower()
     figures, lows, highs = [], [], []
     if found.points is not None:
         shown = [_signed(share) for share in (found.points.value, found.points.low, found.points.high)]
-        equal = noun if noun.isupper() or noun == "MACs" else noun.lower()
-        figures.append(f"{shown[0]} points of accuracy at equal {equal} ({shown[1]} to {shown[2]})")
+        figures.append(f"{shown[0]} points of accuracy at equal {noun} ({shown[1]} to {shown[2]})")
         lows.append(found.points.low)
         highs.append(found.points.high)
     if found.times is not None:
-        figures.append(_times(found.times, WORDS[found.key]))
+        figures.append(_times(found.times, noun, WORDS[found.key]))
         lows.append(math.log(found.times.low))
         highs.append(math.log(found.times.high))
     verdict = "gained nothing that chance does not explain"
@@ -223,19 +223,20 @@ def sentences(run: Run) -> list[str]:
     ]
 
 
-def _times(times: Estimate, words: Words) -> str:
+def _times(times: Estimate, noun: str, words: Words) -> str:
     """Say ``2.1 times smaller at equal accuracy (1.5 to 3.0)``, or the other way round where it is larger.
 
-    An interval from the one to the other is written out: ``(3.3 times larger to 3.0 times smaller)``.
+    An interval from the one to the other says neither; it is given without a middle.
     """
     if times.value < 1 and times.low == times.high:  # in every draw less accurate than where the line begins
         return f"at least {1 / times.value:.1f} times {words.worse} at equal accuracy"
-    better, worse = words.better, words.worse
+    if times.low < 1 < times.high:
+        ends = f"{1 / times.low:.1f} times {words.worse} to {times.high:.1f} times {words.better}"
+        return f"no difference in {noun} that can be told at equal accuracy ({ends})"
+    word = words.better
     if times.value < 1:
-        times, better, worse = Estimate(1 / times.value, 1 / times.high, 1 / times.low), worse, better
-    low = f"{times.low:.1f}" if times.low >= 1 else f"{1 / times.low:.1f} times {worse}"
-    high = f"{times.high:.1f}" if times.low >= 1 else f"{times.high:.1f} times {better}"
-    return f"{times.value:.1f} times {better} at equal accuracy ({low} to {high})"
+        times, word = Estimate(1 / times.value, 1 / times.high, 1 / times.low), words.worse
+    return f"{times.value:.1f} times {word} at equal accuracy ({times.low:.1f} to {times.high:.1f})"
 
 
 def _signed(share: float) -> str:

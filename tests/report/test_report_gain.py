@@ -66,6 +66,8 @@ def test_what_chance_explains_is_called_nothing_and_a_loss_a_loss(run: Run) -> N
     line = [("published", 0.80, 1e6, {}), ("published", 0.84, 4e6, {})]
     same = sentences(made(run, *line, ("", 0.83, 2e6, {})))  # half a point above the line, in 400 images
     assert "the search gained nothing that chance does not explain: +1.0 points" in same[0]
+    ends = "2.0 times larger to 2.0 times smaller"  # the whole line
+    assert f"), no difference in size that can be told at equal accuracy ({ends}); means" in same[0]
     found = gain(made(run, *line, ("", 0.83, 2e6, {})))
     assert found is not None and found.points is not None
     # The network against the line's middle: errors of sqrt(pq/n) each, and half of each of two.
