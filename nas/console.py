@@ -58,7 +58,7 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
     memory = ["Memory"] if any("memory" in record.costs for record in front) else []
     macs = [] if columns or memory else ["MACs"]
     titles = (*balanced, "Validation", *int8, "Test", *int8, "Size", *memory, *macs, *columns)
-    table = _table("", "Network", *titles, "Belongs", "")
+    table = _table("", "Network", *titles, "Belongs", "Source")
     # Accuracy, size and latency with their intervals fit into 80 columns, names whole.
     table.padding, table.columns[1].no_wrap = (0, 1, 0, 0), True
     validation, tests = run.data.get("validation"), run.data.get("test")
@@ -88,7 +88,7 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
     console.print(table)
     if int8:
         console.print("Accuracies are those of the int8 network, beside them the fp32 one's.")
-    console.print("In brackets 95 % intervals, as counts of images; last, how likely it is to belong on the front.")
+    console.print("In brackets 95 % intervals, as counts of images; how likely each is to belong on the front.")
     for sentence in (*over_limits(run), *references(run), *gain.sentences(run)):
         console.print(sentence)
     console.print(f"Report:  {report}")
