@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from nas.errors import UserError
 from nas.options import TARGETS
 from nas.terminal import Terminal
+from nas.units import counted
 
 if TYPE_CHECKING:
     import nas
@@ -136,7 +137,7 @@ def latency_export_blocks(
     from nas.latency import export_blocks
 
     count = export_blocks(_fitted(space, channels, resolution), folder, num_classes=num_classes, batch=batch)
-    console.print(f"{count} files in {folder}; fill in timings.csv there, then nas latency import-timings")
+    console.print(f"{counted(count, 'file')} in {folder}; fill in timings.csv there, then nas latency import-timings")
 
 
 @latency_app.command(

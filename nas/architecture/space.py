@@ -18,6 +18,7 @@ from nas.architecture.document import Architecture, dump_yaml, scale, unversione
 from nas.blocks import AnyStage, Stage
 from nas.errors import UserError
 from nas.files import dump_flow
+from nas.units import counted
 
 Value = str | int | float | bool
 Location = tuple[str | int, ...]
@@ -158,7 +159,7 @@ class Space:
             if any(target.get(part) != value for part, value in candidate.canonical_frame().items()):
                 continue
             if len(candidate.stages) != len(target["stages"]):
-                reason = f"it has {len(target['stages'])} stages, not {len(candidate.stages)}"
+                reason = f"it has {counted(len(target['stages']), 'stage')}, not {len(candidate.stages)}"
                 continue
             channels = candidate.stem_channels
             for index, wanted in enumerate(target["stages"]):

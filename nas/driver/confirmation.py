@@ -23,6 +23,7 @@ from nas.driver.record import Record
 from nas.driver.scheduler import Candidate, Progress
 from nas.driver.time_budget import TimeBudget
 from nas.driver.time_left import TimeLeft
+from nas.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ class Confirmation:
         self._next = 0
         self._failures_in_a_row: list[tuple[int, str]] = []
         self._time_left = TimeLeft(epochs)
-        log.info("training %d networks again with %d seeds and %d epochs", len(records), seeds, epochs)
+        again = (counted(len(records), "network"), counted(seeds, "other seed"), counted(epochs, "epoch"))
+        log.info("training %s again with %s, %s each", *again)
 
     def next_candidate(self) -> Candidate | None:
         """The next training, or None when all are handed out, or the confirmation is broken."""

@@ -16,6 +16,7 @@ from nas.driver.settings import Settings
 from nas.driver.study import SearchStudy
 from nas.driver.warm_start import SAME_IMAGES, difference, import_networks
 from nas.errors import UserError
+from nas.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,8 @@ def take_over(earlier: Run, settings: Settings, study: SearchStudy, out: Path) -
         log.info("%s has another %s: the networks that it trained are not taken over", earlier.path, differs)
         return
     taken, over = import_networks(earlier, study, out, judged=True)
-    log.info("%d trained networks taken over from %s, %d of them over a limit", taken, earlier.path, over)
+    networks = counted(taken, "trained network")
+    log.info("%s taken over from %s, %d of them over a limit", networks, earlier.path, over)
     trusted = earlier.study.user_attrs.get(TRUSTED)
     if isinstance(trusted, bool):
         study.study.set_user_attr(TRUSTED, trusted)

@@ -13,6 +13,7 @@ from nas.driver.run import Run
 from nas.driver.scheduler import Candidate, Progress
 from nas.files import write_atomic
 from nas.latency import measure
+from nas.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class FinalTest:
         ]
         self.progress = Progress(budget=len(self._unread))
         if self._unread:
-            log.info("reading the test images, for %d networks", len(self._unread))
+            log.info("reading the test images, for %s", counted(len(self._unread), "network"))
 
     def next_candidate(self) -> Candidate | None:
         """The next network to be tested."""
@@ -92,13 +93,13 @@ def measure_latencies(run: Run, study: optuna.Study, num_classes: int, *, max_se
     records = [record for record in to_evaluate(run) if "latency_ms" not in record.confirmed]
     if not records:
         return
-    log.info("measuring the latency of %d networks on this machine", len(records))
+    log.info("measuring the latency of %s on this machine", counted(len(records), "network"))
     networks, runtime = [record.architecture for record in records], runtime_of(run.settings.parsed_target)
     figures = measure(networks, runtime, num_classes=num_classes, max_seconds=max_seconds)
     noisy = [figure.reason for figure in figures if figure.noisy]
     if noisy:
-        advice = "nas latency measures a network again"
-        log.warning("%d of these latencies are noisy: %s; %s", len(noisy), noisy[0], advice)
+        all_of_them = counted(len(figures), "measured latency", "measured latencies")
+        log.warning("%d of %s: %s; nas latency measures a network again", len(noisy), all_of_them, noisy[0])
     note(
         study,
         {

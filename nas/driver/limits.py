@@ -9,6 +9,7 @@ from nas.architecture.space import Space, Value
 from nas.driver.objectives import Limit
 from nas.driver.study import CostFunction, Costs
 from nas.errors import UserError
+from nas.units import counted
 
 RESTARTS = 4
 """Further descents, from random networks, before it is said that nothing keeps the limits."""
@@ -101,7 +102,7 @@ def _suggestion(space: Space, limits: Sequence[Limit], costs: CostFunction, best
             strains[architecture.id] = strain(costs(architecture))
     found = sorted(strains.values())[:SUGGESTED]
     looser = [limit.loosened(found[-1]) for limit in broken]
-    return f"{_joined(looser)} would leave about {len(found):,} network{'s' if len(found) > 1 else ''}"
+    return f"{_joined(looser)} would leave about {counted(len(found), 'network')}"
 
 
 def _cheapest_first(

@@ -29,7 +29,7 @@ from nas.files import fresh_folder, write_atomic
 from nas.latency import Runtime, measure
 from nas.training.data import FOLDER_PREFIX, NAMES, load_dataset
 from nas.training.recipe import Recipe, load_recipe
-from nas.units import percent
+from nas.units import counted, percent
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +223,7 @@ def _timed(printed: Sequence[Printed]) -> list[dict[str, Any]]:
     cells = [_printed(row) for row in printed]
     for device in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]:
         rows = [cell for cell in cells if cell["name"] and (device == "cuda") == ("NVIDIA" in cell["printed_hardware"])]
-        log.info("timing %d networks at batch %d on %s", len(rows), batch, device)
+        log.info("timing %s at batch %d on %s", counted(len(rows), "network"), batch, device)
         networks = [catalogue.load(row["name"]) for row in rows]
         figures = measure(networks, Runtime(device=device, batch=batch), num_classes=classes)
         for cell, network, figure in zip(rows, networks, figures, strict=True):
@@ -283,8 +283,9 @@ def _markdown(done: Reproduction, runs: Sequence[Run]) -> str:
                 )
     lines = [f"Printed: {protocol}." for protocol in frame["protocol"].unique() if protocol]
     for settings in (run.settings for run in runs):
+        seeds = counted(settings.confirm + 1, "seed")
         how = f"{settings.train_size or 'all'} images, epochs: {settings.parsed_recipe.epochs}"
-        lines.append(f"Here: {settings.dataset}, {how}; accuracy: validation, mean of {settings.confirm + 1} seeds.")
+        lines.append(f"Here: {settings.dataset}, {how}; accuracy: validation, mean of {seeds}.")
     timed = frame[frame["latency_ms"].notna()]
     for (hardware, batch), group in timed.groupby(["hardware", "batch"]):
         noisy = f"too noisy: {(group['latency_noisy'] != '').sum()} of {len(group)}"

@@ -33,7 +33,7 @@ from nas.errors import UserError, printable
 from nas.files import remove_unfinished, write_atomic
 from nas.latency import Prediction, load_table
 from nas.latency.layers import segments
-from nas.units import int8_percent, percent
+from nas.units import counted, int8_percent, percent
 
 
 class Run:
@@ -202,7 +202,7 @@ class Run:
         best = f", the most accurate {self._percent(front[0].accuracy)} in validation" if front else ""
         return (
             f"<Run {self.path}: {self.settings.space.get('name', 'space')} on {self.settings.dataset}, {trained} of "
-            f"{self.settings.trials} trials done, {len(front)} on the front{best}>"
+            f"{counted(self.settings.trials, 'trial')} done, {len(front)} on the front{best}>"
         )
 
     def _repr_html_(self) -> str:

@@ -51,6 +51,7 @@ from nas.training.facts import describe, summarise
 from nas.training.fingerprint import read_fingerprint
 from nas.training.origin import Origin, check_same
 from nas.training.pictures import samples
+from nas.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,9 @@ def search(
             if earlier is not None:
                 _import(earlier, study, out)
             log.info(recipe.budget(len(prepared.dataset.train)))
-            log.info("%d workers on %s, %d threads each", workers.count, workers.device, workers.cpus)
+            log.info(
+                "%s on %s, %s each", counted(workers.count, "worker"), workers.device, counted(workers.cpus, "thread")
+            )
             images = prepared.dataset
             judged = []
             if settings.evaluator == "supernet":
@@ -245,7 +248,7 @@ def _match(settings: Settings, out: Path) -> Settings:
     elif not settings.is_same_search(run.settings):
         raise UserError(f"{out}: holds another run already; give another --out")
     if is_finished(run, settings):
-        done = f"{sum(record.was_trained for record in run.records)} trials"
+        done = counted(sum(record.was_trained for record in run.records), "trial")
         if run.is_exhausted:
             raise UserError(f"{out}: this run is finished ({done}, and its space holds no more); give another --out")
         raise UserError(
@@ -336,7 +339,7 @@ def _import(earlier: Run, study: SearchStudy, out: Path) -> None:
     """Enter what an earlier run found out."""
     taken, over = import_networks(earlier, study, out)
     kept_off = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
-    log.info("%d networks imported from %s%s", taken, earlier.path, kept_off if over else "")
+    log.info("%s imported from %s%s", counted(taken, "network"), earlier.path, kept_off if over else "")
 
 
 def _enqueue(study: SearchStudy, prepared: Prepared, queue: Sequence[Queued]) -> None:

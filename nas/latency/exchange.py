@@ -24,6 +24,7 @@ from nas.latency.model import MAX_MS, Count
 from nas.latency.onnx_engines import to_onnx
 from nas.latency.segments import example, shipped, split
 from nas.latency.table import SpaceName, Table, space_id
+from nas.units import counted
 
 SCHEMA: Literal[1] = 1
 MANIFEST = "manifest.json"
@@ -192,7 +193,7 @@ def _read_times(path: Path, wanted: set[str], manifest: Path) -> dict[str, list[
                 continue
             where = f"{path}: line {rows.line_num}"
             if len(cells) <= max(columns):
-                raise UserError(f"{where}: {len(cells)} cells, the header has {len(header)}")
+                raise UserError(f"{where}: {counted(len(cells), 'cell')}, the header has {len(header)}")
             name, text = (cells[column] for column in columns)
             if name not in wanted:
                 raise UserError(f"{where}: {name!r} is not in {manifest}; is it the manifest of these blocks?")

@@ -189,11 +189,10 @@ def status(run: Run) -> str:
     if is_finished(run, replace(settings, confirm=0)):  # such as a search whose time was over
         networks, epochs = to_evaluate(run), settings.epochs_of_confirmation
         confirmed = sum(record.repeats(epochs) >= settings.confirm for record in networks)
-        seeds = counted(settings.confirm, "further seed")
-        return f"Not finished on {moment}: {share}, {confirmed} of {len(networks)} networks confirmed by {seeds}."
-    tests = (
-        f"has been read for {read} of {len(run.front_records)} networks of the front" if read else "has not been read"
-    )
+        front, seeds = counted(len(networks), "network"), counted(settings.confirm, "further seed")
+        return f"Not finished on {moment}: {share}, {confirmed} of {front} confirmed by {seeds}."
+    front = counted(len(run.front_records), "network")
+    tests = f"has been read for {read} of {front} of the front" if read else "has not been read"
     return f"Not finished on {moment}: {share}. The test set {tests}."
 
 

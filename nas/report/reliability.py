@@ -143,7 +143,7 @@ def _latencies(run: Run) -> list[str]:
     noisy = [reason for record in measured if (reason := record.confirmed.get("latency_noisy"))]
     if noisy:
         count = counted(len(measured), "measured latency", "measured latencies")
-        said.append(f"Of {count} {len(noisy)} are noisy: {noisy[0]}.")
+        said.append(f"{len(noisy)} of {count}: {noisy[0]}.")
     return said
 
 

@@ -32,6 +32,7 @@ from nas.training.mapped import MOST_IN_MEMORY, in_format
 from nas.training.pixels import channel_statistics
 from nas.training.sources import DOWNLOADED, Source, read_digits, read_downloaded
 from nas.training.split import held_out, places, stratified_order
+from nas.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -313,7 +314,7 @@ def _split(source: Source, split: Split) -> Dataset:
     train = pool.take(train_order)
     if len(train) < 2:
         raise UserError(
-            f"data set {source.name!r}: {len(train)} training images left after the split; at least 2 needed"
+            f"data set {source.name!r}: {counted(len(train), 'training image')} left after the split; at least 2 needed"
         )
     mean, std = channel_statistics(train.images)
     dataset = Dataset(

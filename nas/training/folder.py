@@ -30,6 +30,7 @@ from nas.training.listing import Facts, Listed, list_folder
 from nas.training.mapped import MOST_IN_MEMORY, Known, MappedPixels, Pixels, file_of, progress_of, write_mapped
 from nas.training.sources import Source
 from nas.training.split import TEST_SHARE, fixed_test_part, held_out
+from nas.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,9 @@ def _read_folder(path: Path, name: str, reading: Reading) -> Source:
     facts.white = None if np.isnan(known["white"]) else float(known["white"])
     if facts.white is not None and known["deep"].any():
         count, first = int(known["deep"].sum()), items[int(known["deep"].argmax())].file.name
-        facts.notes.append(f"{count:,} images of more than 8 bits, such as {first}: {facts.white:g} is their white")
+        facts.notes.append(
+            f"{counted(count, 'image')} of more than 8 bits, such as {first}: {facts.white:g} is white there"
+        )
     ends = np.cumsum([len(part) for part in listed.values()]).tolist()
     parts = {
         part: everything.take(torch.arange(end - len(listed[part]), end)) if len(listed) > 1 else everything
@@ -270,9 +273,10 @@ def _without_copies(parts: dict[str, Images], path: Path, classes: tuple[str, ..
     different, in_classes = np.unique(pairs[0], return_counts=True)
     facts.copies = len(everything) - len(different)
     if facts.copies:
-        facts.notes.append(f"{facts.copies:,} images are copies of others; copies are kept in one part")
+        count = counted(facts.copies, "copy of another image", "copies of other images")
+        facts.notes.append(f"{count}; copies are kept in one part")
     if (in_classes > 1).any():
-        facts.notes.append(f"{int((in_classes > 1).sum()):,} images are in several classes")
+        facts.notes.append(f"{counted(int((in_classes > 1).sum()), 'image')} in several classes")
     taken = np.empty(0, dtype=np.uint64)
     kept: dict[str, Images] = {}
     for part in ("test", "validation", "train"):
@@ -282,7 +286,7 @@ def _without_copies(parts: dict[str, Images], path: Path, classes: tuple[str, ..
         copies = np.isin(hashes, taken)
         kept[part] = parts[part].take(torch.from_numpy(~copies)) if copies.any() else parts[part]
         if copies.any():
-            facts.notes.append(f"{int(copies.sum()):,} {part} images are left out: they are in another part too")
+            facts.notes.append(f"{counted(int(copies.sum()), f'{part} image')} left out, as in another part too")
         taken = np.concatenate([taken, hashes])
     missing = sorted({*range(len(classes))} - {*kept["train"].labels.tolist()})
     if missing:

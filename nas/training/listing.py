@@ -19,6 +19,7 @@ from types import MappingProxyType
 
 from nas.errors import UserError
 from nas.preprocessing import endings, is_image
+from nas.units import counted
 
 PART_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -60,7 +61,7 @@ class Facts:
         parts = list(self.unread)
         if self.skipped:
             count = self.skipped.total()
-            parts.insert(0, f"{count:,} file{'' if count == 1 else 's'} skipped: {self.skipped_line()}")
+            parts.insert(0, f"{counted(count, 'file')} skipped: {self.skipped_line()}")
         return "; ".join(parts)
 
     def skipped_line(self) -> str:
@@ -70,7 +71,7 @@ class Facts:
     def account(self) -> str:
         """Count what was read, and what was not."""
         kinds = ", ".join(f"{count:,} {ending}" for ending, count in self.read.most_common())
-        read = f"{self.read.total():,} images read ({kinds})"
+        read = f"{counted(self.read.total(), 'image')} read ({kinds})"
         return f"{read}; {skipped}" if (skipped := self.left_out()) else read
 
 
@@ -235,5 +236,5 @@ def _other_part(root: Path, classes: tuple[str, ...], facts: Facts) -> list[List
     loose = sum(1 for file in root.iterdir() if file.is_file() and not file.name.startswith("."))
     if not loose:
         raise UserError(f"image folder {root}: no image in it; remove the folder or fill it")
-    facts.unread.append(f"{root.name}/ is not used: it holds {loose:,} files without class folders")
+    facts.unread.append(f"{root.name}/ is not used: it holds {counted(loose, 'file')} without class folders")
     return []

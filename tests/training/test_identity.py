@@ -121,7 +121,7 @@ def test_copies_stay_in_one_part(tmp_path: Path) -> None:
     assert len(data.test) == 4 * len(seen["test"])
     assert data.facts is not None
     assert data.facts.copies == 600
-    assert "600 images are copies of others; copies are kept in one part" in data.facts.notes
+    assert "600 copies of other images; copies are kept in one part" in data.facts.notes
 
 
 def test_copies_across_given_parts_stay_in_the_test_part(tmp_path: Path) -> None:
@@ -133,9 +133,9 @@ def test_copies_across_given_parts_stay_in_the_test_part(tmp_path: Path) -> None
     assert (len(data.train), len(data.validation), len(data.test)) == (2 * 15 + 1, 2 * 3, 2 * 5)
     assert data.facts is not None
     notes = " | ".join(data.facts.notes)
-    assert "10 train images are left out: they are in another part too" in notes
-    assert "4 validation images are left out" in notes
-    assert "1 images are in several classes" in notes
+    assert "10 train images left out, as in another part too" in notes
+    assert "4 validation images left out" in notes
+    assert "1 image in several classes" in notes
 
 
 def test_class_names_are_one_in_both_unicode_forms(tmp_path: Path) -> None:
