@@ -5,7 +5,7 @@
 For every shipped space: random networks with random weights, exported as `nas export` does it. Errors are relative, in
 per cent; the LiteRT targets see the space without conditional convolutions. Needs the extras `export` and `litert`, of
 which what is missing is left out. `--record FILE` keeps what was measured, as tests/targets/recorded.json, and goes on
-from what is in it.
+from what is in it; `--tflite N` converts fewer networks for LiteRT, which takes most of the time.
 """
 
 from __future__ import annotations
@@ -40,8 +40,18 @@ HAS_ONNX = installed("onnx", "onnxscript", "onnxruntime")
 HAS_LITERT = installed("litert_torch", "ai_edge_quantizer", "ai_edge_litert", "tflite_micro")
 
 
-def measure(architecture: nas.Architecture) -> dict[str, int]:
-    """Export a network with random weights; bytes by target, and ``arena``, ``arena_head`` of tflite-micro."""
+def measure(architecture: nas.Architecture, known: dict[str, int], tflite: bool) -> dict[str, int]:
+    """Export a network with random weights; bytes by target, and ``arena``, ``arena_head`` of tflite-micro.
+
+    Args:
+        architecture: the network.
+        known: what was measured of it; that is not done again.
+        tflite: whether LiteRT's conversion, which is slow, is wanted too.
+    """
+    onnx = HAS_ONNX and "onnxruntime" not in known
+    tflite &= HAS_LITERT and "litert" not in known and TARGETS["litert"].objection(architecture) is None
+    if not (onnx or tflite):
+        return known
     torch.manual_seed(0)
     network = nas.build(architecture, CLASSES).eval()
     for module in network.modules():  # as after a training: exporters write equal tensors once
@@ -54,14 +64,14 @@ def measure(architecture: nas.Architecture) -> dict[str, int]:
     classes = tuple(f"class {index}" for index in range(CLASSES))
     card = Card(architecture, classes=classes, mean=(0.45,) * channels, std=(0.25,) * channels)
     images = torch.randint(0, 256, (IMAGES, channels, side, side), dtype=torch.uint8)
-    found: dict[str, int] = {}
-    if HAS_ONNX:
+    found = dict(known)
+    if onnx:
         with tempfile.TemporaryDirectory() as folder:
             model, int8 = Path(folder, "model.onnx"), Path(folder, "int8.onnx")
             found["onnxruntime"] = to_onnx(card, network.state_dict(), model).size
             found["onnxruntime-int8"] = quantise(model, int8, images).size
             found["onnxruntime-int8:per-tensor"] = quantise(model, int8, images, per_tensor=True).size
-    if HAS_LITERT and TARGETS["litert"].objection(architecture) is None:
+    if tflite:
         from nas.export.litert import litert_bytes, litert_int8_bytes
         from nas.export.micro import arena
         from nas.network.tflite_file import pack
@@ -97,13 +107,14 @@ def keep(rows: list[dict[str, Any]], record: Path | None) -> None:
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--networks", type=int, default=3, help="random networks per space")
+    arguments.add_argument("--tflite", type=int, help="of these, converted for LiteRT too; all unless given")
     arguments.add_argument("--space", action="append", help="only these spaces")
     arguments.add_argument("--record", type=Path, help="add what was measured to this JSON file")
     given = arguments.parse_args()
     out = Output(given.out)
     out(f"ONNX {'measured' if HAS_ONNX else 'left out'}, LiteRT {'measured' if HAS_LITERT else 'left out'}")
     rows = json.loads(given.record.read_text()) if given.record and given.record.exists() else []
-    known = {nas.Architecture.from_dict(row["document"]).id: row["measured"] for row in rows}
+    known = {nas.Architecture.from_dict(row["document"]).id: row for row in rows}
     for name in given.space or space_names():
         errors: dict[str, list[float]] = {}
         for seed in range(given.networks):
@@ -112,9 +123,12 @@ def main() -> None:
                 item.id: item for item in (whole.sample(seed), restricted(whole, TARGETS["litert"])[0].sample(seed))
             }
             for architecture in networks.values():
-                measured = known.get(architecture.id) or measure(architecture)
-                if architecture.id not in known:
-                    rows.append({"document": architecture.to_dict(), "measured": measured})
+                row = known.setdefault(architecture.id, {"document": architecture.to_dict(), "measured": {}})
+                measured = measure(architecture, row["measured"], given.tflite is None or seed < given.tflite)
+                if measured != row["measured"]:
+                    if not row["measured"]:
+                        rows.append(row)
+                    row["measured"] = measured
                     keep(rows, given.record)
                 for figure, value in measured.items():
                     errors.setdefault(figure, []).append(100 * (predict(architecture, figure) / value - 1))

@@ -59,13 +59,18 @@ class Distance:
         return f"{cost}, {difference_in_words(self.difference or self.gap)}"
 
 
+def cost_key(run: Run) -> str:
+    """Return the first objective beside accuracy, or the size."""
+    return next((objective.name for objective in run.objectives if objective.known), "size")
+
+
 def distance(run: Run, record: Record) -> Distance | None:
     """Compare a network with the nearest published one that was trained in the same run; None where there is none.
 
     Of those that cannot be told from it in validation accuracy, the cheapest; where there are none, the one whose
     validation accuracy is nearest. Cost is the first objective beside accuracy, or the size.
     """
-    key = next((objective.name for objective in run.objectives if objective.known), "size")
+    key = cost_key(run)
     own = record.costs.get(key)
     rivals = [
         (other, other.costs[key])

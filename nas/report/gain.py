@@ -17,7 +17,7 @@ from nas import pareto
 from nas.driver.objectives import OBJECTIVES, trained_for
 from nas.driver.record import Record
 from nas.driver.run import Run
-from nas.report.distance import LEAST_SEEDS, WORDS, Words
+from nas.report.distance import LEAST_SEEDS, WORDS, Words, cost_key
 from nas.units import counted
 
 Numbers = NDArray[np.float64]
@@ -90,11 +90,6 @@ def references(run: Run) -> list[Record]:
     key = cost_key(run)
     ended = [r for r in run.records if r.published and r.state == "complete" and r.twin is None and r.costs.get(key)]
     return sorted(ended, key=lambda record: record.costs[key])
-
-
-def cost_key(run: Run) -> str:
-    """Return the first objective beside accuracy, or the size."""
-    return next((objective.name for objective in run.objectives if objective.known), "size")
 
 
 def found_networks(run: Run) -> list[Record]:

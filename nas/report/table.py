@@ -50,8 +50,18 @@ def _markdown(run: Run, rows: list[FrontRow]) -> str:
     lines = [title, "", " ".join([*gain.sentences(run), summary(run)])]
     if rows:
         nearest = "Nearest published, by validation accuracy"
-        titles = ("", "Network", "Validation accuracy", "Test accuracy", "Size", "Latency", "MACs", nearest)
-        lines += ["", _line(*titles), _line("--:", "---", *["--:"] * 5, "---")]
+        titles = (
+            "",
+            "Network",
+            "Validation accuracy",
+            "Test accuracy",
+            "Size",
+            "Latency",
+            "MACs",
+            "Belongs there",
+            nearest,
+        )
+        lines += ["", _line(*titles), _line("--:", "---", *["--:"] * 6, "---")]
         for row in rows:
             noted = ((row.accuracy, row.accuracy_note), (row.test, row.test_note), (row.latency, row.latency_note))
             validation, test, latency = (f"{text} ({note})" if note else text for text, note in noted)

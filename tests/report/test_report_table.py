@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,11 @@ def test_json_holds_settings_trials_and_front(trained: Run) -> None:
 
 def test_markdown_has_a_row_per_front_member(run: Run) -> None:
     lines = render(run, "md").splitlines()
-    assert sum(line.startswith("| ") for line in lines) == len(run.front) + 2
+    rows = [re.findall(r" (.*?) \|", line) for line in lines if line.startswith("| ")]
+    assert len(rows) == len(run.front) + 2
+    assert {len(row) for row in rows} == {9}
+    belongs = rows[0].index("Belongs there")
+    assert all("%" in row[belongs] for row in rows[2:]) and all(rows[0][1:])
     assert lines[0] == "# inverted_residual on digits"
 
 
