@@ -9,7 +9,7 @@ from nas.architecture.space import Space, Value
 from nas.driver.objectives import Limit
 from nas.driver.study import CostFunction, Costs
 from nas.errors import UserError
-from nas.units import counted
+from nas.units import counted, listed
 
 RESTARTS = 4
 """Further descents, from random networks, before it is said that nothing keeps the limits."""
@@ -50,8 +50,8 @@ def check_limits(space: Space, limits: Sequence[Limit], costs: CostFunction) -> 
         nearest = [(limit, figures) for limit in limits]
     shown = [f"{limit.objective.name} {limit.show(has)}" for limit, has in nearest]
     raise UserError(
-        f"limit{'s' if len(nearest) > 1 else ''} {_joined([limit for limit, _ in nearest])}: {said}; "
-        f"the nearest has {_joined(shown)}; {_suggestion(space, limits, costs, best)}"
+        f"limit{'s' if len(nearest) > 1 else ''} {listed([str(limit) for limit, _ in nearest])}: {said}; "
+        f"the nearest has {listed(shown)}; {_suggestion(space, limits, costs, best)}"
     )
 
 
@@ -101,8 +101,8 @@ def _suggestion(space: Space, limits: Sequence[Limit], costs: CostFunction, best
         if keeps(kept, costs(architecture)):
             strains[architecture.id] = strain(costs(architecture))
     found = sorted(strains.values())[:SUGGESTED]
-    looser = [limit.loosened(found[-1]) for limit in broken]
-    return f"{_joined(looser)} would leave about {counted(len(found), 'network')}"
+    looser = [str(limit.loosened(found[-1])) for limit in broken]
+    return f"{listed(looser)} would leave about {counted(len(found), 'network')}"
 
 
 def _cheapest_first(
@@ -132,8 +132,3 @@ def _cheapest_first(
             if step < len(axes[place]):
                 dearer_by = axes[place][step][0] - axes[place][step - 1][0]
                 heapq.heappush(queue, (added + dearer_by, (*steps[:place], step, *steps[place + 1 :]), place))
-
-
-def _joined(items: Sequence[object]) -> str:
-    *first, last = map(str, items)
-    return f"{', '.join(first)} and {last}" if first else last
