@@ -110,9 +110,10 @@ def latency_calibrate(
     from nas.console import print_table_quality
     from nas.latency import Runtime, calibrate
 
+    runtime = Runtime(_engine(engine, target), device, threads, batch)
     table = calibrate(
-        _fitted(space, channels, resolution),
-        Runtime(_engine(engine, target), device, threads, batch),
+        _fitted(space, channels, resolution, runtime.engine),
+        runtime,
         num_classes=num_classes,
         networks=networks,
         partial=out.with_suffix(".partial"),  # where a calibration that was interrupted goes on
@@ -183,10 +184,16 @@ def _engine(engine: str | None, target: str | None, networks: "Sequence[nas.Arch
     return wanted.timing_engine()
 
 
-def _fitted(reference: str, channels: int | None, resolution: int | None) -> "nas.Space":
-    """Load a space for images of these channels and this side; None: its own."""
+def _fitted(reference: str, channels: int | None, resolution: int | None, engine: str = "") -> "nas.Space":
+    """Load a space for images of these channels and this side, None: its own; as a search for an engine takes it."""
     from nas.architecture.catalogue import load_space
+    from nas.targets import TARGETS
+    from nas.targets.restrict import restricted
 
     space = load_space(reference)
+    if engine in TARGETS:
+        space, lost = restricted(space, TARGETS[engine])
+        if lost:
+            console.print(lost)
     own = space.sample(0).input.channels
     return space.with_input(channels=channels or own, resolution=resolution)

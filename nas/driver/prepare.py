@@ -241,6 +241,11 @@ def latency_table(settings: Settings, space: Space, num_classes: int, run: Path,
     if settings.latency_table is not None:
         table = load_table(Path(settings.latency_table))
         table.check(space=space, num_classes=num_classes)
+        engine, own = table.provenance.engine, settings.parsed_target.engine
+        if settings.target != "torch" and engine != own:
+            log.warning(
+                "%s: its times are of engine %s, not of target %s", settings.latency_table, engine, settings.target
+            )
         return table
     log.info("timing the space's blocks on this device (once per space and device)")
     table = table_for(space, runtime_of(settings.parsed_target), num_classes=num_classes, timeout=timeout)

@@ -85,12 +85,16 @@ class Table(LatencyModel):
     def check(self, *, space: Space | None = None, num_classes: int | None = None, engine: str | None = None) -> None:
         """Raise UserError, one line, where the table is for another space, number of classes or engine."""
         if space is not None and space_id(space) != self.space.id:
+            side = f" --resolution {space.resolutions[0]}" if len(space.resolutions) == 1 else ""
             raise UserError(
-                f"latency table: made for space {self.space.name} ({self.space.id}), "
-                f"not {space.name} ({space_id(space)}); {REDO} --space {space.name}"
+                f"latency table: made for space {self.space.name} ({self.space.id}), not {space.name} "
+                f"({space_id(space)}); {REDO} --space {space.name} --channels {space.sample(0).input.channels}{side}"
             )
         if num_classes is not None and num_classes != self.num_classes:
-            raise UserError(f"latency table: made for {self.num_classes} classes, not {num_classes}; {REDO}")
+            raise UserError(
+                f"latency table: made for {self.num_classes} classes, not {num_classes}; "
+                f"{REDO} --num-classes {num_classes}"
+            )
         if engine is not None and engine != self.provenance.engine:
             raise UserError(
                 f"latency table: made with engine {self.provenance.engine}, not {engine}; "

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
+from nas.driver.prepare import latency_table
+from nas.driver.settings import Settings
 from nas.errors import UserError
 from nas.latency import calibrate, load_table, measuring, table_for
 from nas.latency.calibration import GROUP, draw_networks
@@ -213,12 +215,22 @@ class TestFile:
 
     def test_of_another_space_engine_or_classes(self, table: Table) -> None:
         table.check(space=SPACE, engine="eager", num_classes=10)
-        with pytest.raises(UserError, match="made for space tiny"):
-            table.check(space=Space({**DOCUMENT, "width": 1.0}))
+        with pytest.raises(UserError, match=r"made for space tiny .* --space tiny --channels 3 --resolution 16$"):
+            table.check(space=SPACE.with_input(channels=3, resolution=16))
         with pytest.raises(UserError, match="made with engine eager, not onnxruntime"):
             table.check(engine="onnxruntime")
-        with pytest.raises(UserError, match="made for 10 classes, not 100"):
+        with pytest.raises(UserError, match=r"made for 10 classes, not 100; .* --num-classes 100"):
             table.check(num_classes=100)
+
+    def test_times_of_another_engine_than_the_target_s_are_said_to_be_so(
+        self, table: Table, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        table.save(tmp_path / "pi4.json")
+        for target in ("torch", "onnxruntime-int8"):
+            settings = Settings(space=DOCUMENT, target=target, latency_table=str(tmp_path / "pi4.json"))
+            assert latency_table(settings, SPACE, 10, tmp_path) == table
+        said = "pi4.json: its times are of engine eager, not of target onnxruntime-int8"
+        assert [message.endswith(said) for message in caplog.messages] == [True]
 
     def test_a_space_is_known_by_its_content(self) -> None:
         assert space_id(SPACE) == space_id(Space({**DOCUMENT, "name": "other"}))

@@ -10,6 +10,8 @@ import pytest
 
 import nas
 from nas.errors import UserError
+from nas.latency.table import space_id
+from nas.latency_cli import _fitted
 from nas.targets import TARGETS, target
 from nas.targets.restrict import restricted
 from nas.targets.tflite import Buffer, arena_head, plan
@@ -82,6 +84,8 @@ def test_a_space_loses_its_experts() -> None:
     ]
     assert all(target("litert").objection(smaller.sample(seed)) is None for seed in range(20))
     assert smaller.contains(nas.load("han-e"))
+    calibrated = _fitted("inverted_residual", None, None, "litert-int8")  # or no search would take the table
+    assert space_id(calibrated) == space_id(smaller.with_input(channels=3, resolution=32))
     for same, name in ((space, "torch"), (nas.load_space("micro"), "tflite-micro")):
         assert restricted(same, target(name)) == (same, "")
 
