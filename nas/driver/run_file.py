@@ -16,6 +16,7 @@ from nas.driver.settings import SCHEMA, Settings
 from nas.driver.validation import check_run_file
 from nas.errors import UserError
 from nas.files import read_yaml, write_atomic
+from nas.hardware import cpu_info
 from nas.training.data import PARTS, Dataset
 from nas.training.origin import Origin
 from nas.training.recipe import full_recipe
@@ -141,22 +142,12 @@ def describe_environment(device: str, workers: int = 1) -> dict[str, Any]:
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "device": device,
         "workers": workers,
-        "cpu": cpu_name(),
+        "cpu": cpu_info("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
     }
-
-
-def cpu_name() -> str:
-    """The processor's name as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str:
