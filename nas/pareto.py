@@ -22,18 +22,6 @@ from numpy.typing import ArrayLike, NDArray
 Points: TypeAlias = NDArray[np.float64]
 
 
-def dominates(a: ArrayLike, b: ArrayLike) -> bool:
-    """Return whether point ``a`` dominates point ``b``: no worse in every objective and better in at least one.
-
-    Raises:
-        ValueError: The points differ in their number of objectives, or hold NaN.
-    """
-    first, second = _vector(a, "a"), _vector(b, "b")
-    if first.shape != second.shape:
-        raise ValueError(f"a and b must have the same number of objectives, got {first.size} and {second.size}")
-    return bool(np.all(first <= second) and np.any(first < second))
-
-
 def front_mask(points: ArrayLike) -> NDArray[np.bool_]:
     """Return which points no other point dominates; shape (points,). Every copy of a front point is on the front.
 
@@ -65,9 +53,9 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
         ValueError: Shapes do not fit, NaN is met, the reference is not finite, or a point is -inf in an objective (the
             volume would be infinite).
     """
-    array, corner = _matrix(points), _vector(reference, "reference")
-    if array.shape[1] != corner.size:
-        raise ValueError(f"reference has {corner.size} objectives, points have {array.shape[1]}")
+    array, corner = _matrix(points), np.asarray(reference, dtype=np.float64)
+    if corner.shape != array.shape[1:]:
+        raise ValueError(f"reference has shape {corner.shape}, points have {array.shape[1]} objectives")
     if not np.all(np.isfinite(corner)):
         raise ValueError(f"reference must be finite, got {corner.tolist()}")
     inside = array[np.all(array < corner, axis=1)]
@@ -146,12 +134,3 @@ def _matrix(points: ArrayLike) -> Points:
     if len(unusable):
         raise ValueError(f"points must not hold NaN, got it in row {int(unusable[0])}")
     return np.ascontiguousarray(array)
-
-
-def _vector(point: ArrayLike, name: str) -> Points:
-    array = np.asarray(point, dtype=np.float64)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name} must be one point of shape (objectives,), got {array.shape}")
-    if np.isnan(array).any():
-        raise ValueError(f"{name} must not hold NaN")
-    return array
