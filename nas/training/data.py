@@ -249,7 +249,8 @@ def _read_named(name: str, data_dir: str | Path | None) -> Source:
         return read_digits()
     if name in DOWNLOADED:
         return read_downloaded(name, data_dir)
-    raise UserError(f"unknown data set {name!r}: allowed are {', '.join(NAMES)} and imagefolder:PATH")
+    hint = f"; for the folder of that name give {FOLDER_PREFIX}{name}" if Path(name).is_dir() else ""
+    raise UserError(f"unknown data set {name!r}: allowed are {', '.join(NAMES)} and {FOLDER_PREFIX}PATH{hint}")
 
 
 def resplit(dataset: Dataset, seed: int) -> Dataset:

@@ -83,7 +83,7 @@ class TestExchange:
             ("", "first line must name the columns"),
             ("a,b\n1,2\n", "first line must name the columns"),
             ("file,ms\nother.onnx,1\n", "is not in"),
-            ("file,ms\nblock-0000.onnx\n", "1 cells, the header has 2"),
+            ("file,ms\nblock-0000.onnx\n", "1 cell, the header has 2"),
         ):
             path.write_text(text)
             with pytest.raises(UserError, match=message):

@@ -137,6 +137,7 @@ def test_for_network_repeats_grey_and_takes_statistics_again(digits: Dataset) ->
     ("name", "options", "message"),
     [
         ("mnits", {}, "unknown data set 'mnits': allowed are digits, cifar10"),
+        (".", {}, "; for the folder of that name give imagefolder:"),
         ("digits", {"train_size": 5}, "allows 10"),
         ("digits", {"train_size": 50_000}, "to 1222"),
         ("digits", {"validation_fraction": 1.0}, "between 0 and 1"),
