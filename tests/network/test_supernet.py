@@ -37,8 +37,8 @@ input: {{channels: 1, resolution: 8}}
 width: {{choice: [0.5, 1.0]}}
 stem: {{channels: 16}}
 stages:
-  - {{block: {block}, channels: 16, repeats: {{choice: [1, 3]}}{more}}}
-  - {{block: {block}, channels: 32, stride: 2{more}}}
+  - {{block: {block}, channels: 16, repeats: {{choice: [1, 3]}}, stride: {{choice: [1, 2]}}{more}}}
+  - {{block: {block}, channels: {{choice: [16, 32]}}, stride: {{choice: [1, 2]}}{more}}}
 head: {{channels: {{choice: [0, 24]}}}}
 """)
     )
