@@ -15,11 +15,11 @@ DRAWS = 8
 
 
 def largest(space: Space) -> Architecture:
-    """Return the network whose every choice has the most parameters, of equal ones the fewest MACs; largest images.
+    """Return the network whose every choice has the most parameters, of equal ones the most MACs; largest images.
 
-    Strides have no weights: where they are chosen, small feature maps train the same weights at a fraction of the cost.
+    Parameters come first: what a stride adds, such as a shortcut's convolution, members can be slices of.
     """
-    return _extreme(space, lambda figures: (figures.params, -figures.macs), max(space.resolutions))
+    return _extreme(space, lambda figures: (figures.params, figures.macs), max(space.resolutions))
 
 
 def smallest(space: Space) -> Architecture:

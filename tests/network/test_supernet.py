@@ -92,9 +92,11 @@ def test_members_without_expansion_have_layers_of_their_own():
 
 
 def test_the_largest_and_the_smallest_are_extreme_in_every_choice():
-    params = [nas.cost(TINY.sample(seed), 3).params for seed in range(50)]
-    assert nas.cost(largest(TINY), 3).params >= max(params)
-    assert nas.cost(smallest(TINY), 3).params <= min(params)
+    costs = [nas.cost(TINY.sample(seed), 3) for seed in range(50)]
+    for name in ("params", "macs"):
+        figures = [getattr(each, name) for each in costs]
+        assert getattr(nas.cost(largest(TINY), 3), name) >= max(figures) > min(figures)
+        assert getattr(nas.cost(smallest(TINY), 3), name) <= min(figures)
 
 
 @pytest.mark.slow
