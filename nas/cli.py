@@ -363,7 +363,7 @@ def profile(
     target: Annotated[
         str | None,
         typer.Option(
-            help=f"What it costs where it runs, besides: {TARGETS}.",
+            help=f"Add what it costs where it runs: {TARGETS}.",
             show_default=False,
         ),
     ] = None,

@@ -94,7 +94,7 @@ class SearchOptions:
     resplit: Annotated[bool, "Draw validation images for each trial; by default all trials have the same."] = False
     target: Annotated[
         str,
-        f"Where the networks will run, which size, memory, latency and int8 accuracy are those of: {TARGETS}.",
+        f"Where the networks will run; size, memory, latency and int8 accuracy are those there: {TARGETS}.",
     ] = "torch"
     objectives: Annotated[
         Sequence[str], "accuracy or balanced_accuracy, and any of size, latency, memory, params, macs, peak_memory."
@@ -112,7 +112,7 @@ class SearchOptions:
     hours: Annotated[
         float | None, "End within this time: trials, confirmation of the front by one seed or more, report."
     ] = None
-    recipe: Annotated[str | Recipe, "How networks are trained: search, train, han, hoang, kuo."] = "search"
+    recipe: Annotated[str | Recipe, "How networks are trained: search, train, han, hoang, kuo, or a YAML file."] = "search"
     epochs: Epochs = None
     flip: Flip = None
     augment: Augment = None
