@@ -2,6 +2,7 @@
 
 import datetime
 import errno
+import io
 import json
 import math
 import os
@@ -114,11 +115,17 @@ def parse_json(text: str, where: str) -> Any:
 
 def read_text(path: Path, *, most: int = MAX_BYTES) -> str:
     """The text of a file of at most so many bytes; every way in which that can fail is a one-line UserError."""
-    check_size(path, most=most)
     try:
-        return path.read_text(encoding="utf-8")
+        return io.TextIOWrapper(io.BytesIO(read_bytes(path, most=most)), encoding="utf-8").read()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text") from error
+
+
+def read_bytes(path: Path, *, most: int) -> bytes:
+    """The content of a file of at most so many bytes, as :func:`read_text`."""
+    check_size(path, most=most)
+    try:
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 

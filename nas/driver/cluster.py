@@ -156,8 +156,7 @@ def start_ray(resources: Resources) -> None:
         with _signals_kept():
             ray.init(address=resources.address, **options)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-        line = str(error).splitlines()[0]
-        raise UserError(f"--address {resources.address}: no Ray cluster answers ({line})") from error
+        raise UserError(f"--address {resources.address}: no Ray cluster answers ({first_line(error)})") from error
 
 
 @contextmanager

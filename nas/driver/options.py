@@ -112,7 +112,9 @@ class SearchOptions:
     hours: Annotated[
         float | None, "End within this time: trials, confirmation of the front by one seed or more, report."
     ] = None
-    recipe: Annotated[str | Recipe, "How networks are trained: search, train, han, hoang, kuo, or a YAML file."] = "search"
+    recipe: Annotated[str | Recipe, "How networks are trained: search, train, han, hoang, kuo, or a YAML file."] = (
+        "search"
+    )
     epochs: Epochs = None
     flip: Flip = None
     augment: Augment = None

@@ -19,7 +19,7 @@ from nas.errors import UserError, first_line
 from nas.export.check import ExportError, Normalised, Shipped, compare, write
 from nas.export.int8 import Quantised, granularity
 from nas.extras import muted, require
-from nas.files import check_size
+from nas.files import read_bytes
 from nas.network.fold import fold
 from nas.network.litert import ChannelsLast, check_operators, quantise_tflite, to_tflite
 from nas.network.tflite_file import pack, read_card
@@ -61,7 +61,7 @@ def to_litert(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped:
 
 def quantise_litert(model: Path, path: Path, images: Tensor, *, per_tensor: bool = False) -> Quantised:
     """Quantise a .tflite that :func:`to_litert` wrote, see :func:`litert_int8_bytes`; `path` is replaced."""
-    before = _read(model)
+    before = read_bytes(model, most=MAX_BYTES)
     content = litert_int8_bytes(before, images, per_tensor=per_tensor)
     write(path, content)
     return Quantised(path, len(content), len(before), len(images))
@@ -156,7 +156,7 @@ def open_model(path: Path) -> tuple[Callable[[Tensor], Tensor], Card]:
     Raises:
         UserError: the extra is missing, the file cannot be read or is none of ours.
     """
-    session = Session(_read(path), str(path))
+    session = Session(read_bytes(path, most=MAX_BYTES), str(path))
     card = Card.from_metadata(session.metadata, str(path))
     shapes = [list(details["shape"]) for details in (session.input, session.output)]
     channels, side, _ = card.shape
@@ -169,14 +169,6 @@ def _as_read(images: Tensor) -> NDArray[np.float32]:
     """Images (N, C, R, R), uint8 or in [0, 1], as a model reads them: float32 (N, R, R, C) in [0, 1]."""
     values = images.float() / 255 if images.dtype == torch.uint8 else images
     return values.permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        check_size(path, most=MAX_BYTES)
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 @contextlib.contextmanager

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UserError
+from nas.errors import UserError, first_line
 from nas.export.check import ExportError, Normalised, Shipped, compare, write
 from nas.extras import quietly, require
-from nas.files import check_size
+from nas.files import read_bytes
 from nas.network.fold import fold
 from nas.training.card import Card
 from nas.training.weights import restore
@@ -98,7 +98,7 @@ class Session:
         try:
             return torch.from_numpy(self._session.run(None, {self._input: images.numpy()})[0])
         except Exception as error:
-            raise UserError(f"{self._where}: cannot be run: {(str(error).splitlines() or [''])[0]}") from error
+            raise UserError(f"{self._where}: cannot be run: {first_line(error)}") from error
 
 
 def open_model(path: Path) -> tuple[Callable[[Tensor], Tensor], Card]:
@@ -108,11 +108,7 @@ def open_model(path: Path) -> tuple[Callable[[Tensor], Tensor], Card]:
         UserError: onnxruntime is missing, the file cannot be read or is none of ours. The function raises it where the
             model cannot be run, or gives something else than a logit for each class.
     """
-    check_size(path, most=MAX_BYTES)
-    try:
-        session = Session(path.read_bytes(), str(path))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    session = Session(read_bytes(path, most=MAX_BYTES), str(path))
     card = Card.from_metadata(session.metadata, str(path))
 
     def run(images: Tensor) -> Tensor:
@@ -141,7 +137,7 @@ def _convert(network: nn.Module, card: Card) -> "ModelProto":
                 verbose=False,
             )
     except Exception as error:  # the exporter's errors have no common base
-        raise ExportError(f"torch cannot export this network to ONNX: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"torch cannot export this network to ONNX: {first_line(error)}") from error
     assert program is not None
     model = program.model_proto
     _forget_origins(model)

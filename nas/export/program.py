@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nas.errors import first_line
 from nas.export.check import ExportError, Normalised, Shipped, compare, write
 from nas.extras import quietly
 from nas.network.fold import fold
@@ -41,7 +42,7 @@ def to_program(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped
             torch.export.save(program, buffer, extra_files={"card.json": json.dumps(card.to_metadata())})
             written = torch.export.load(io.BytesIO(buffer.getvalue())).module()
     except Exception as error:  # the exporter's errors have no common base
-        raise ExportError(f"torch cannot export this network: {(str(error).splitlines() or [''])[0]}") from error
+        raise ExportError(f"torch cannot export this network: {first_line(error)}") from error
     difference = compare(expected, written, card, tolerance=TOLERANCE, form="torch.export")
     write(path, buffer.getvalue())
     return Shipped((path,), difference)
