@@ -347,7 +347,7 @@ def print_predictions(console: Terminal, predictions: Sequence[Prediction]) -> N
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for index, column in enumerate(columns):
         justify: JustifyMethod = "left" if index < 2 or column in ("Source", "") else "right"
         table.add_column(column, justify=justify, overflow="fold")
