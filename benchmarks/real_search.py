@@ -53,8 +53,7 @@ RESOLUTION, MEMBERS = 16, 6
 SAMPLERS = ("known-cost", "random", "tpe")
 ARMS = (*SAMPLERS, "ladder")
 LADDER, WIDTHS = ("han-e", "mobilenetv2-cifar", "pydmobilenet-add-29-1"), (0.1, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0)
-MARKS = ("600kB", "1MB", "3MB")
-"""The default space's smallest network here has 509 kB."""
+MARKS = ("100kB", "300kB", "1MB")
 CHANCE = 0.1
 GRACE = 120
 """Seconds in which an interrupted search has to end."""
@@ -172,7 +171,8 @@ def train_and_test(document: dict[str, object], seed: int, epochs: int, images: 
 def judge(options: argparse.Namespace, say: machine.Output) -> None:
     file = options.folder / "confirmed.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    known = {(row["id"], row["seed"]): row["accuracy"] for row in rows}
+    epochs = options.judging_epochs or options.epochs
+    known = {(row["id"], row["seed"]): row["accuracy"] for row in rows if row["epochs"] == epochs}
     searches = list(searched(options.folder))
     chosen = {
         each.network.id: each
@@ -184,7 +184,7 @@ def judge(options: argparse.Namespace, say: machine.Output) -> None:
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         jobs = {
             pool.submit(
-                train_and_test, chosen[id].network.to_dict(), seed, options.epochs, options.images, options.data_dir
+                train_and_test, chosen[id].network.to_dict(), seed, epochs, options.images, options.data_dir
             ): (
                 id,
                 seed,
@@ -195,7 +195,8 @@ def judge(options: argparse.Namespace, say: machine.Output) -> None:
             id, seed = jobs[job]
             known[id, seed] = job.result()
             with file.open("a") as out:
-                out.write(json.dumps({"id": id, "seed": seed, "accuracy": known[id, seed]}) + "\n")
+                row = {"id": id, "seed": seed, "epochs": epochs, "accuracy": known[id, seed]}
+                out.write(json.dumps(row) + "\n")
     tell(
         searches,
         chosen,
@@ -240,6 +241,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=3, help="searches of each arm")
     parser.add_argument("--judging-seeds", type=int, default=3, help="trainings of each network that is judged")
+    parser.add_argument("--judging-epochs", type=int, help="of these trainings (default: --epochs)")
     parser.add_argument("--images", type=int, default=5_000)
     parser.add_argument("--max-macs", type=float, default=math.inf, help="of every network, at this resolution")
     parser.add_argument("--workers", type=int, default=2, help="trainings at once, of one thread each")
