@@ -48,6 +48,7 @@ bench real_search real_search.py judge "$records/real_search" --data-dir "$data"
 bench supernet supernet.py "$records/supernet" --data-dir "$data"
 bench supernet_devices supernet_devices.py "$records/supernet_devices" --data-dir "$data" --alone
 bench few_images few_images.py "$records/few_images.jsonl" --data-dir "$data"
+bench photos photos.py "$records/photos" --data-dir "$data"
 bench augmentation augmentation.py --data-dir "$data"
 bench image_fit image_fit.py
 bench decoding decoding.py

@@ -183,9 +183,7 @@ def judge(options: argparse.Namespace, say: machine.Output) -> None:
     print(f"{len(missing)} trainings of {len(chosen)} networks are to come", flush=True)
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         jobs = {
-            pool.submit(
-                train_and_test, chosen[id].network.to_dict(), seed, epochs, options.images, options.data_dir
-            ): (
+            pool.submit(train_and_test, chosen[id].network.to_dict(), seed, epochs, options.images, options.data_dir): (
                 id,
                 seed,
             )
