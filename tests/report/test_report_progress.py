@@ -2,6 +2,7 @@
 
 import datetime
 import itertools
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,10 +70,15 @@ def test_time_adds_up(run: Run) -> None:
 @pytest.mark.parametrize("known", [True, False], ids=["says when it was resumed", "of an older version"])
 def test_a_pause_of_eight_hours_is_in_no_account_of_time(known: bool) -> None:
     """As if there had been none, but for what interrupted trials waited; the same in table, bar and sentence."""
-    plain, paused = (invented_run(Path("results/paused"), trials=20, published="none") for _ in range(2))
-    begin = min(record.started for record in plain.records if record.started).timestamp()
-    end = max(record.finished for record in plain.records if record.finished).timestamp()
-    moment = (begin + end) / 2
+    small = ("macs<=4M",)  # no trial takes half of the time
+    plain, paused = (invented_run(Path("results/paused"), trials=20, published="none", limits=small) for _ in range(2))
+    spans = [
+        (r.started.timestamp(), r.finished.timestamp())
+        for r in plain.records
+        if r.was_trained and r.started and r.finished
+    ]
+    begin, end = min(start for start, _ in spans), max(stop for _, stop in spans)
+    moment = statistics.fmean(sorted(spans)[len(spans) // 2])
     pause = datetime.timedelta(hours=8)
 
     def later(at: datetime.datetime) -> datetime.datetime:
@@ -89,8 +95,8 @@ def test_a_pause_of_eight_hours_is_in_no_account_of_time(known: bool) -> None:
     expected, found = time_spent(plain), time_spent(paused)
     assert found.by_state == expected.by_state
     assert found.workers == WORKERS
-    longest = max(record.seconds for record in plain.records)  # where the pause was in each worker's trial is not known
-    assert found.idle == pytest.approx(expected.idle, abs=WORKERS * longest)
+    longest = max(record.seconds for record in plain.records)  # where in it the pause was is not known
+    assert found.idle == pytest.approx(expected.idle, abs=longest)
     by_title = {"complete": "Trained to the end", "stopped": "Stopped early"}
     for state, title in by_title.items():
         table = sum(r.seconds for r in paused.records if r.state == state)
