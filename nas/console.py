@@ -88,7 +88,7 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
     console.print(table)
     if int8:
         console.print("Accuracies are those of the int8 network, beside them the fp32 one's.")
-    console.print("In brackets 95 % intervals, as counts of images; how likely each is to belong on the front.")
+    console.print("In brackets 95 % intervals, as counts of images; Belongs: how likely a network is to belong there.")
     for sentence in (*over_limits(run), *references(run), *gain.sentences(run)):
         console.print(sentence)
     console.print(f"Report:  {report}")

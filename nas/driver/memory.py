@@ -4,9 +4,8 @@ import os
 
 import torch
 
+from nas.blocks.complexity import FLOAT_BYTES
 from nas.costs.analytic import Cost
-
-FLOAT_BYTES = 4
 
 
 def training_bytes(cost: Cost, batch: int) -> int:
