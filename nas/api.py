@@ -146,8 +146,7 @@ def train(options: TrainOptions) -> Trained:
     asked = {key: getattr(options, key) for key in ("data_dir", "train_size", "seed")}
     reading = origin.reading_as(name, options.resolution, **asked, fit=options.fit and checked_fit(options.fit))
     side = options.resolution or origin.resolution
-    recipe = options.recipe or origin.recipe or "train"
-    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    recipe = load_recipe(options.recipe or origin.recipe or "train")
     with joined(choose_device(options.device)) as (ranks, device):
         with ranks.leader_first():
             try:
@@ -196,8 +195,7 @@ def data(options: DataOptions) -> dict[str, Any]:
     Raises:
         UserError: something given does not fit, or the data set cannot be read; nothing was written.
     """
-    recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
-    recipe = recipe.with_flip(options.flip).with_augment(options.augment)
+    recipe = load_recipe(options.recipe).with_flip(options.flip).with_augment(options.augment)
     found = load_dataset(
         options.dataset,
         data_dir=options.data_dir,

@@ -35,7 +35,7 @@ def settings_of(options: SearchOptions) -> tuple[Settings, Dataset]:
         strict=options.strict,
     )
     fitted = fit_space(space, data, options.resolution)
-    recipe = load_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
+    recipe = load_recipe(options.recipe)
     recipe = recipe.with_flip(options.flip).with_augment(options.augment).with_class_weights(options.class_weights)
     recipe = recipe.with_qat(recipe.qat > 0, per_tensor=target.per_tensor)
     recipe = recipe.for_images(len(data.train), epochs=options.epochs)

@@ -145,7 +145,7 @@ def _settings(
     """The search whose queue is the rows' networks; they have one resolution in each of the papers' tables."""
     if dataset in CLASSES and dataset not in NAMES:
         raise UserError(f"{table}: {dataset} cannot be downloaded; give --dataset {FOLDER_PREFIX}PATH")
-    plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or TRAINED[table])
+    plan = load_recipe(recipe or TRAINED[table])
     if recipe is None and (table, dataset) == ("han-table5", "stl10"):
         plan = replace(plan, batch_size=50)  # "training batch 50"
     networks = [catalogue.load(row.name) for row in rows if row.name]

@@ -328,8 +328,10 @@ kuo     H. C. Kuo, Table 2: 55 epochs, the first 5 warming up, learning rate 0.0
 """
 
 
-def load_recipe(name: str) -> Recipe:
-    """A recipe of `RECIPES` by name, or of a YAML file with its fields. Raises `UserError` naming what is allowed."""
+def load_recipe(name: str | Recipe) -> Recipe:
+    """A recipe by its name in `RECIPES`, by its YAML file, or as it is. Raises `UserError` naming what is allowed."""
+    if isinstance(name, Recipe):
+        return name
     if name in RECIPES:
         return RECIPES[name]
     path = Path(name)
