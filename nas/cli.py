@@ -16,7 +16,7 @@ from nas.latency_cli import AsJson, console, latency_app
 from nas.options import TARGETS
 from nas.terminal import log_to
 from nas.training.options import DATASETS, DataOptions, TrainOptions
-from nas.units import int8_percent, percent
+from nas.units import int8_percent
 
 app = typer.Typer(
     name="nas",
@@ -187,7 +187,7 @@ def train(
     wait_asleep()
     from nas import api
     from nas.architecture.catalogue import load
-    from nas.console import print_epoch, shipped_line
+    from nas.console import print_epoch, print_trained
     from nas.driver.run_file import searched
     from nas.training.distributed import launched_rank
     from nas.training.origin import Origin
@@ -207,13 +207,7 @@ def train(
             **asked | {"out": out if resume else folder, "began": began},
             on_epoch=lambda epoch, epochs: print_epoch(console, epoch, epochs),
         )
-    console.print(
-        f"validation accuracy {percent(result.validation_accuracy, result.validation_images)} · "
-        f"test accuracy {percent(result.test_accuracy, result.test_images)}\n"
-        + (f"{shipped_line(result.shipped)}\n" if result.shipped else "")
-        + f"Weights:  {result.model}\n"
-        f"Judge it, or ship it:\n  nas evaluate {result.model}\n  nas export {result.model}",
-    )
+    print_trained(console, result)
 
 
 @app.command(epilog="Example: nas evaluate results/best/model.safetensors")

@@ -24,10 +24,12 @@ from nas.report.comparison import write_comparison
 from nas.report.points import record_values, shown_name, train_command
 from nas.report.reliability import over_limits
 from nas.report.summary import measured_or_predicted, origin_mark, probability, references, with_interval
+from nas.targets.torch import TORCH
 from nas.terminal import Terminal
 from nas.training.facts import fact_rows
 from nas.training.loop import Epoch
 from nas.training.per_class import Judgement, worst_confusions
+from nas.training.session import Trained
 from nas.units import QUANTITIES, counted, percent, show, three_digits
 
 _MOST_CONFUSIONS = 8
@@ -103,6 +105,20 @@ def print_epoch(console: Terminal, epoch: Epoch, epochs: int) -> None:
         f"train {percent(epoch.train_accuracy):>7}  validation {percent(epoch.validation_accuracy):>7}  "
         f"lr {epoch.lr:.2g}  {epoch.seconds_train + epoch.seconds_eval:.1f} s  {epoch.images_per_second:,.0f} images/s"
     )
+
+
+def print_trained(console: Terminal, result: Trained) -> None:
+    """Print what a training gave, and the commands that go on with it."""
+    shipped, there = result.shipped, ""
+    console.print(
+        f"validation accuracy {percent(result.validation_accuracy, result.validation_images)} · "
+        f"test accuracy {percent(result.test_accuracy, result.test_images)}"
+    )
+    if shipped:
+        console.print(shipped_line(shipped))
+        there = "" if shipped["name"] == TORCH.name else f" --target {shipped['name']}"
+    console.print(f"Weights:  {result.model}")
+    console.print(f"Judge it, or ship it:\n  nas evaluate {result.model}\n  nas export {result.model}{there}")
 
 
 def print_catalogue(console: Terminal, spaces: Sequence[Space], networks: Sequence[tuple[Architecture, int]]) -> None:

@@ -141,7 +141,7 @@ def decode_file(file: Path, side: int, fit: Fit = "crop", white: float | None = 
             upright = _to_rgb(ImageOps.exif_transpose(image), white)
             return np.asarray(_square(upright, side, fit), dtype=np.uint8)
     except Exception as error:  # what a damaged image breaks in Pillow's readers can be anything
-        reason = first_line(error)
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"image {file}: cannot be read ({reason}); repair or remove it") from error
 
 

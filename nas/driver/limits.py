@@ -50,7 +50,7 @@ def check_limits(space: Space, limits: Sequence[Limit], costs: CostFunction) -> 
         nearest = [(limit, figures) for limit in limits]
     shown = [f"{limit.objective.name} {limit.show(has)}" for limit, has in nearest]
     raise UserError(
-        f"limit{'s' if len(nearest) > 1 else ''} {listed([str(limit) for limit, _ in nearest])}: {said}; "
+        f"limit{'s' if len(nearest) > 1 else ''} {listed([limit.text for limit, _ in nearest])}: {said}; "
         f"the nearest has {listed(shown)}; {_suggestion(space, limits, costs, best)}"
     )
 
@@ -101,7 +101,7 @@ def _suggestion(space: Space, limits: Sequence[Limit], costs: CostFunction, best
         if keeps(kept, costs(architecture)):
             strains[architecture.id] = strain(costs(architecture))
     found = sorted(strains.values())[:SUGGESTED]
-    looser = [str(limit.loosened(found[-1])) for limit in broken]
+    looser = [limit.loosened(found[-1]).text for limit in broken]
     return f"{listed(looser)} would leave about {counted(len(found), 'network')}"
 
 

@@ -28,7 +28,12 @@ class Objective:
 
     def show(self, value: float) -> str:
         """The value as people read it, such as ``91.77 %`` or ``3.69 MB``."""
-        return f"{value * self.scale:.4g} {self.unit}".rstrip()
+        shown, unit = self.scaled(value)
+        return f"{shown:.4g} {unit}".rstrip()
+
+    def scaled(self, value: float) -> tuple[float, str]:
+        """Return the number and the unit that people read a value in: kB below a megabyte."""
+        return (value * 1e-3, "kB") if self.unit == "MB" and value < 1e6 else (value * self.scale, self.unit)
 
 
 OBJECTIVES: Mapping[str, Objective] = {
@@ -93,7 +98,14 @@ class Limit:
     value: float
 
     def __str__(self) -> str:
+        """The limit's name in the study, whose unit never changes."""
         return f"{self.objective.name}<={self.value * self.objective.scale:g}{self.objective.unit}"
+
+    @property
+    def text(self) -> str:
+        """The limit as people write it."""
+        value, unit = self.objective.scaled(self.value)
+        return f"{self.objective.name}<={value:g}{unit}"
 
     def excess(self, costs: Mapping[str, float]) -> float:
         """Return how far the costs break the limit, as a part of it; at most 0 where they keep it.
@@ -123,7 +135,8 @@ def over_limits(limits: Sequence[Limit], costs: Mapping[str, float]) -> str:
     """Return which limits the costs break, or cannot be said to keep; empty where they keep all."""
     unknown = [limit for limit in limits if limit.objective.name not in costs]
     broken = [limit for limit in limits if limit not in unknown and limit.excess(costs) > 0]
-    said = [f"over the limit {limit}" for limit in broken] + [f"not known to keep {limit}" for limit in unknown]
+    said = [f"over the limit {limit.text}" for limit in broken]
+    said += [f"not known to keep {limit.text}" for limit in unknown]
     return ", ".join(said)
 
 

@@ -221,7 +221,7 @@ class Run:
         """Return which limits a network breaks by what was measured of its file; empty where it keeps them."""
         limits = [limit for limit in self.settings.parsed_limits if limit.objective.name in record.measured]
         broken = [limit for limit in limits if limit.excess(record.measured) > 0]
-        return ", ".join(f"{limit}: {limit.show(record.measured)} measured" for limit in broken)
+        return ", ".join(f"{limit.text}: {limit.show(record.measured)} measured" for limit in broken)
 
     def front_file(self, rank: int, record: Record) -> Path:
         """Return where a member of the front is written; `rank` counts from 1."""

@@ -212,7 +212,9 @@ def test_limits_that_hold_apart_but_not_together_are_said_to_be_that(small_space
     check_limits(small_space, [small], costs)
     check_limits(small_space, [fast], costs)
     said = message(small_space, [small, fast], costs)
-    assert said.startswith(f"limits {small} and {fast}: no network of space small keeps all of them, though each alone")
+    assert said.startswith(
+        f"limits {small.text} and {fast.text}: no network of space small keeps all of them, though each alone"
+    )
     suggested, count = re.search(r"; (\S+<=\S+(?: and \S+<=\S+)?) would leave about (\d+) network", said).groups()
     looser = {text.split("<=")[0]: parse_limit(text) for text in suggested.split(" and ")}
     final = [looser.get(limit.objective.name, limit) for limit in (small, fast)]

@@ -39,7 +39,14 @@ def test_wrong_objectives(text, message):
 def test_limits(text, name, value):
     limit = parse_limit(text)
     assert (limit.objective.name, limit.value) == (name, value)
-    assert parse_limit(str(limit)) == limit
+    assert parse_limit(str(limit)) == parse_limit(limit.text) == limit
+
+
+def test_a_limit_below_a_megabyte_is_told_in_kilobytes():
+    limits = [parse_limit(text) for text in ("memory<=64kB", "size<=2MB", "latency<=0.5ms")]
+    assert [limit.text for limit in limits] == ["memory<=64kB", "size<=2MB", "latency<=0.5ms"]
+    assert str(limits[0]) == "memory<=0.064MB"  # its name in the studies of older runs
+    assert (limits[0].show({"memory": 11_520}), limits[1].show({"size": 2.5e6})) == ("11.52 kB", "2.5 MB")
 
 
 def test_excess_is_positive_where_a_limit_is_broken():

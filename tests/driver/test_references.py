@@ -174,7 +174,7 @@ def test_references_are_trained_whatever_the_limits_and_never_on_the_front(limit
     _, reached, run, limit = limited
     large, outside = run.records[:2]
     assert [record.state for record in (large, outside)] == ["complete", "complete"]
-    assert large.beside == f"over the limit {parse_limit(f'size<={limit}B')}"
+    assert large.beside == f"over the limit {parse_limit(f'size<={limit}B').text}"
     assert outside.beside == "outside the space"
     kept = [r for r in run.records if r.state == "complete" and r.twin is None and r.number > 1]
     assert kept and all(record.costs["size"] <= limit for record in kept)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from studies import invented_run
 
-from nas.console import print_run
+from nas.console import print_run, print_trained
 from nas.driver.run import Run
 from nas.report.points import shown_name
 from nas.terminal import Terminal
+from nas.training.session import Trained
 
 
 def screen_of(run: Run, width: int = 200) -> str:
@@ -65,6 +66,16 @@ def test_it_says_how_the_networks_asked_for_stand(run: Run) -> None:
     for record in run.records:
         if record.origin and record.state == "complete":
             assert record.architecture.name in text
+
+
+def test_a_training_for_a_target_is_exported_for_it() -> None:
+    for name, option in (("litert-int8", " --target litert-int8"), ("torch", "")):
+        text = io.StringIO()
+        shipped = {"name": name, "int8": False, "file_bytes": 81_000, "memory_bytes": 5_000}
+        weights = Path("best/model.safetensors")
+        print_trained(Terminal(file=text), Trained(weights, weights, 0.5, 0.4, 100, 100, 2, shipped=shipped))
+        assert f"nas export best/model.safetensors{option}\n" in text.getvalue()
+        assert f"On {name}: 81.00 kB, memory 5.00 kB\n" in text.getvalue()
 
 
 def test_balanced_accuracy_is_shown_where_it_was_searched_for(run: Run) -> None:
