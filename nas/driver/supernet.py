@@ -98,7 +98,7 @@ def open_supernet(
     region, file = region_of(settings, prepared, several_devices=several_devices), file_of(settings, out)
     if settings.supernet is None and (task := _task(settings, prepared, file, region, deadline)) is not None:
         if task.among:
-            log.info("supernet: the random members of a step keep %s", task.region)
+            log.info("supernet: the members that are trained keep %s", task.region)
         for epoch, epochs, content in train_supernet(task, workers):
             write_checkpoint(file, content)
             log.info(

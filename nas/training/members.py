@@ -1,7 +1,6 @@
-"""The members of a space's supernet: the largest, the smallest, and random ones drawn by cost."""
+"""The members of a space's supernet: the largest, the smallest, and random ones."""
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,9 +8,6 @@ import numpy as np
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space, Value
 from nas.costs.analytic import Cost, cost
-
-DRAWS = 8
-"""A random member is the one of so many whose cost is nearest to a cost drawn evenly."""
 
 
 def largest(space: Space) -> Architecture:
@@ -51,32 +47,23 @@ def every_option(space: Space) -> list[Architecture]:
     ]
 
 
-class Members:
-    """Draws members so that small and large ones are met equally often: evenly over the logarithm of their MACs.
+def draw_members(
+    space: Space, count: int, rng: np.random.Generator, *, among: Sequence[Architecture] = ()
+) -> list[Architecture]:
+    """Draw members in which the options of every choice are equally frequent.
+
+    Source: Chu et al., "FairNAS: Rethinking Evaluation Fairness of Weight Sharing Neural Architecture Search", 2021.
 
     Args:
         space: whose members.
-        among: members to draw from; none: all.
+        count: of members; they may repeat.
+        rng: source of the draws.
+        among: members to draw from, whatever their options; none: all.
     """
-
-    def __init__(self, space: Space, among: Sequence[Architecture] = ()) -> None:
-        self.space = space
-        self.smallest = smallest(space)
-        macs = [math.log(_macs(each)) for each in among or (self.smallest, largest(space))]
-        self._among = list(zip(among, macs, strict=False))
-        self._ends = min(macs), max(macs)
-
-    def draw(self, rng: np.random.Generator) -> Architecture:
-        wanted = rng.uniform(*self._ends)
-        drawn = [self._any(rng) for _ in range(DRAWS)]
-        return min(drawn, key=lambda each: abs(each[1] - wanted))[0]
-
-    def _any(self, rng: np.random.Generator) -> tuple[Architecture, float]:
-        if self._among:
-            return self._among[rng.integers(len(self._among))]
-        member = self.space.sample(rng)
-        return member, math.log(_macs(member))
-
-
-def _macs(architecture: Architecture) -> int:
-    return cost(architecture, 1).macs
+    if among:
+        return [among[place] for place in rng.integers(len(among), size=count)]
+    turns = {
+        name: [each.values[turn] for turn in rng.permutation(np.resize(rng.permutation(len(each.values)), count))]
+        for name, each in space.parameters_by_name.items()
+    }
+    return [space.architecture({name: turn[place] for name, turn in turns.items()}) for place in range(count)]

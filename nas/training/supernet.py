@@ -1,20 +1,23 @@
 """Train a supernet, and let its members judge images.
 
-Each step is a sandwich (Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques", 2019): the
-largest network, the smallest and two random ones see one batch, and one optimizer step follows for all of them. All
-learn from the labels. At the budgets of a search the largest network knows too little to teach the others (in-place
-distillation): after 5 epochs on digits the smallest had 88 % so, 72 % by distillation, 80 and 82 % by two mixtures, the
-largest 99.5 and 97 % (one seed).
+Each step trains one random member on a batch of its own (Guo et al., "Single Path One-Shot Neural Architecture Search
+with Uniform Sampling", 2020). The sandwich that it replaced (Yu and Huang, "Universally Slimmable Networks", 2019: the
+largest network, the smallest and two random ones see one batch) spent most of its time on the largest one, and trained
+the options of these two more than others, so that networks with them were judged too high: docs/benchmarks.md has the
+figures. All members learn from the labels. At the budgets of a search the largest network knows too little to
+teach the others (in-place distillation, within a sandwich): after 5 epochs on digits the smallest had 88 % without and
+72 % with it, 80 and 82 % by two mixtures (one seed).
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
@@ -30,14 +33,14 @@ from nas.training.data import Dataset
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluate import Scores, evaluate, evaluate_forward
 from nas.training.loop import Trainer
-from nas.training.members import Members, every_option, largest
+from nas.training.members import draw_members, every_option, largest
 from nas.training.recipe import Recipe
 from nas.training.split import calibration_part
 
-RANDOM_MEMBERS = 2
-"""Random members of a step, beside the largest and the smallest one."""
+TRAININGS = 4
+"""An epoch has so many times the steps that one of a single network has: each of them trains one member."""
 LARGEST_GRADIENT = 5.0
-"""Norm to which a step's gradient is clipped: it is the sum of four networks'."""
+"""Norm to which a step's gradient is clipped."""
 RECALIBRATING_IMAGES = 2_000
 """Training images on which a member's BatchNorm is recalibrated before it is judged."""
 JUDGING_BATCH = 256
@@ -69,13 +72,10 @@ class SupernetTrainer(Trainer):
     Args:
         space: its members; one channel count, resolutions up to the data set's.
         dataset: in the largest network's input format.
-        recipe: its epochs are the budget.
+        recipe: its epochs are the training's.
         seed: of weights, order of images, augmentation and members.
-        among: networks of the space to draw the random members from; none: all.
+        among: networks of the space to draw the members from; none: all.
         ranks: processes that share every batch.
-
-    Attributes:
-        random_members: of a step.
     """
 
     def __init__(
@@ -91,32 +91,41 @@ class SupernetTrainer(Trainer):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             supernet = new_supernet(space, len(dataset.classes))
-        # The gradients of a step's networks are added up before they are averaged over the processes.
+        # Members lack layers; their gradients are averaged over the processes where these are filled in.
         ranks = replace(ranks, in_backward=False)
         super().__init__(supernet.network, dataset, recipe, seed=seed, graph=False, ranks=ranks)
-        self.supernet, self._drawn = supernet, Members(space, among)
-        self.random_members = RANDOM_MEMBERS
+        self._steps *= TRAININGS
+        self.supernet, self._space, self._among = supernet, space, among
+        self._members: Iterator[Architecture] = iter(())
+
+    def _train_epoch(self) -> tuple[float, float, float]:
+        """Train an epoch's members, and recalibrate the largest network, which sees no image meanwhile.
+
+        Members come from the generator that a resumed training goes on with, alike in all processes.
+        """
+        self.supernet.train()
+        seed = int(torch.randint(2**31, (), generator=self._generator))
+        drawn = draw_members(self._space, self._steps, np.random.default_rng(seed), among=self._among)
+        self._members = itertools.cycle(drawn)
+        figures = super()._train_epoch()
+        images = self.dataset.train.images[: 2 * JUDGING_BATCH]
+        recalibrate_on_images(self.evaluated_network, images, self._normalise, batch=JUDGING_BATCH)
+        return figures
+
+    def _recalibrate(self, draws: Draws) -> None:
+        """Leave that to the end of the epoch, the last one too."""
 
     def _step(self, draws: Draws) -> None:
         images = prepare(self.dataset.train.images[draws.order], self._augmentation, draws, self._normalise)
-        self.supernet.train()
-        members = [functools.partial(self.supernet, member=each) for each in self._members()]
-        networks: list[Callable[[Tensor], Tensor]] = [self._forward, *members]
-        for forward in networks:  # loss and accuracy are means over the networks
-            self._sums += self._add_gradients(forward, images, draws) / len(networks)
+        member = functools.partial(self.supernet, member=next(self._members))
+        self._sums += self._add_gradients(member, images, draws)
         for weight in self.network.parameters():
-            if weight.grad is None:  # no network of this step has it, and the fused optimizer takes all or none
+            if weight.grad is None:  # the member lacks it, and the fused optimizer takes all or none
                 weight.grad = torch.zeros_like(weight)
         self._ranks.average_gradients(self.network)
         nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-
-    def _members(self) -> list[Architecture]:
-        """Draw a step's members; from the generator that a resumed training goes on with, alike in all processes."""
-        seed = int(torch.randint(2**31, (), generator=self._generator))
-        rng = np.random.default_rng(seed)
-        return [self._drawn.smallest, *(self._drawn.draw(rng) for _ in range(self.random_members))]
 
 
 @dataclass

@@ -21,7 +21,7 @@ from nas.driver.supernet_training import Task, train, train_on_workers
 from nas.errors import UserError
 from nas.training.checkpoint import load_checkpoint, write_checkpoint
 from nas.training.data import load_dataset
-from nas.training.members import Members
+from nas.training.members import draw_members
 from nas.training.recipe import Recipe
 
 ONE_CPU = Workers(count=1, cpus=1, gpus=0)
@@ -41,12 +41,12 @@ def test_drawn_are_networks_within_the_limits_and_all_of_them(small_space: Space
         assert {each.id for each in drawn} == {id for id, size in sizes.items() if size <= largest}
 
 
-def test_members_are_drawn_from_the_region_over_its_costs(small_space: Space) -> None:
+def test_members_are_drawn_from_the_region(small_space: Space) -> None:
     region = Region(limits={"macs": sorted(nas.cost(each, 10).macs for each in every_network(small_space))[12]})
     within = members_within(region, small_space, cost_function(10), seed=0)
     macs = {each.id: nas.cost(each, 10).macs for each in within}
-    members, rng = Members(small_space, within), np.random.default_rng(0)
-    drawn = [macs[members.draw(rng).id] for _ in range(100)]
+    members = draw_members(small_space, 100, np.random.default_rng(0), among=within)
+    drawn = [macs[member.id] for member in members]
     assert min(drawn) == min(macs.values()) and max(drawn) == max(macs.values()) == region.limits["macs"]
     assert members_within(Region(), small_space, cost_function(10), seed=0) == []  # all of the space
 

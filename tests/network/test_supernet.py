@@ -1,5 +1,6 @@
 """A space's supernet: members on slices of its weights, their training, and what is refused."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from nas.network.supernet import unexpanding_of
 from nas.targets import TARGETS
 from nas.training.data import load_dataset
 from nas.training.evaluator import TrainingEvaluator
-from nas.training.members import largest, smallest
+from nas.training.members import draw_members, largest, smallest
 from nas.training.recipe import RECIPES, Recipe
 from nas.training.supernet import SupernetTrainer, TrainedSupernet, new_supernet
 
@@ -97,6 +98,14 @@ def test_the_largest_and_the_smallest_are_extreme_in_every_choice():
         figures = [getattr(each, name) for each in costs]
         assert getattr(nas.cost(largest(TINY), 3), name) >= max(figures) > min(figures)
         assert getattr(nas.cost(smallest(TINY), 3), name) <= min(figures)
+
+
+def test_the_options_of_every_choice_train_equally_often():
+    members = draw_members(TINY, 30, np.random.default_rng(0))
+    for name, choice in TINY.parameters_by_name.items():
+        met = Counter(TINY.parameters(member)[name] for member in members)
+        assert set(met) == set(choice.values) and max(met.values()) - min(met.values()) <= 1
+    assert len({member.id for member in members}) > 20
 
 
 @pytest.mark.slow

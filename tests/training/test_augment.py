@@ -99,17 +99,22 @@ def test_prepare_is_torchvisions_usual_chain(images: Tensor, generator: torch.Ge
         assert torch.allclose(batch[index], one, atol=1e-5)
 
 
-def epoch_draws(augmentation: Augmentation, epoch: int = 0, seed: int = 0) -> Draws:
+def epoch_draws(augmentation: Augmentation, epoch: int = 0, seed: int = 0, steps: int = 5) -> Draws:
     return draw_epoch(
         augmentation,
         count=103,
-        steps=5,
+        steps=steps,
         batch=20,
         resolution=8,
         epoch=epoch,
         first_flips=torch.rand(103, generator=torch.Generator().manual_seed(9)) < 0.5,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def test_steps_that_need_more_than_all_images_see_them_equally_often() -> None:
+    seen = torch.bincount(epoch_draws(Augmentation(), steps=12).order.flatten(), minlength=103)
+    assert seen.min() == 2 and seen.max() == 3
 
 
 def test_an_epoch_uses_every_image_at_most_once() -> None:
