@@ -3,8 +3,7 @@
 24 members of a space, drawn evenly over the logarithm of MACs, each trained alone from fresh weights with some seeds
 and judged by the test images: the mean is its true accuracy. Guessed by
 
-- `supernet`: one training of all networks; BatchNorm recalibrated, validation images. Then with another seed, and twice
-  as long.
+- `supernet`: one training of all networks; BatchNorm recalibrated, validation images. Then with another seed.
 - `short`: one short training each, as many epochs as the first supernet's seconds pay for (at least one).
 - `params`, `MACs`: more is better.
 - `gradient norm`: of one batch at fresh weights (a zero-cost proxy; Abdelfattah et al. 2021).
@@ -66,7 +65,11 @@ class Arm(NamedTuple):
 
 
 def arms(epochs: int) -> list[Arm]:
-    return [Arm("supernet", epochs), Arm("another seed", epochs, seed=1), Arm("twice as long", 2 * epochs)]
+    return [Arm("supernet", epochs), Arm("another seed", epochs, seed=1)]
+
+
+def open_space(options: argparse.Namespace) -> Space:
+    return nas.load_space(options.space).with_input(channels=3, resolution=options.resolution)
 
 
 def draw_members(space: Space, count: int) -> list[nas.Architecture]:
@@ -184,7 +187,7 @@ def time_steps(space: Space, data: Dataset, members: Sequence[nas.Architecture])
 
 def measure(options: argparse.Namespace, known: dict[str, Any], note: Callable[[str, Any], None]) -> None:
     data = load_dataset("cifar10", data_dir=options.data_dir, resolution=options.resolution, train_size=options.images)
-    space = nas.load_space(options.space).with_input(channels=3, resolution=options.resolution)
+    space = open_space(options)
     members = draw_members(space, options.members)
 
     def train_all(seed: int) -> None:
@@ -253,6 +256,8 @@ def judge(known: dict[str, Any], options: argparse.Namespace, say: machine.Outpu
         ranks = kendalltau(guess, true).statistic, spearmanr(guess, true).statistic, concordance(guess, true, macs)[0]
         say(f"{name:20}{cost:>10}{ranks[0]:>9.2f}{ranks[1]:>10.2f}{ranks[2]:>11.2f}")
     say()
+    judge_choices(options, truth, np.array(known["supernet"]["judged"]), say)
+    say()
     judge_rounding(known["supernet"], say)
     say()
     steps = np.array(known["steps"])
@@ -262,6 +267,27 @@ def judge(known: dict[str, Any], options: argparse.Namespace, say: machine.Outpu
     say(f"a step of the supernet, {of}: {machine.spread(1e3 * steps[:, 0])} ms (n = {len(steps)})")
     say(f"the same members by themselves: {machine.spread(1e3 * alone)} ms")
     say(f"share of the ideal: {machine.spread(ideal)} %")
+
+
+def judge_choices(options: argparse.Namespace, truth: np.ndarray, guess: np.ndarray, say: machine.Output) -> None:
+    """Say which choices the supernet misjudges, by correlations with both accuracies, and Kendall without the worst."""
+    space = open_space(options)
+    chosen = [space.parameters(member) for member in draw_members(space, options.members)]
+    found = []
+    for name, choice in space.parameters_by_name.items():
+        places = np.array([choice.values.index(each[name]) for each in chosen])
+        alone, within = (float(np.corrcoef(places, accuracy)[0, 1]) for accuracy in (truth, guess))
+        found.append((abs(within - alone), name, alone, within, places))
+    found.sort(key=lambda each: -each[0])
+    say(f"{'correlation of':22}{'alone':>7}{'in the supernet':>17}")
+    for _, name, alone, within, _ in found[:4]:
+        say(f"{name:22}{alone:>7.2f}{within:>17.2f}")
+    _, name, *_, places = found[0]
+    for place in np.unique(places):
+        same = places == place
+        option = space.parameters_by_name[name].values[place]
+        tau = kendalltau(guess[same], truth[same]).statistic
+        say(f"the supernet among {same.sum()} members of {name} {option}: Kendall {tau:.2f}")
 
 
 def judge_rounding(row: dict[str, Any], say: machine.Output) -> None:

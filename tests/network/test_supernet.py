@@ -111,7 +111,7 @@ def test_the_options_of_every_choice_train_equally_often():
 @pytest.mark.slow
 def test_training_teaches_large_and_small_members_and_goes_on_bit_for_bit():
     data = load_dataset("digits", train_size=400)
-    recipe = RECIPES["search"].for_images(len(data.train), epochs=2)
+    recipe = replace(RECIPES["search"].for_images(len(data.train), epochs=3), lr=0.1)
     images = data.for_network(1, 8, "cpu")
     trainer = SupernetTrainer(TINY, images, recipe, seed=1)
     trainer.run_epoch()
