@@ -2,11 +2,10 @@
 
 Each step trains one random member on a batch of its own (Guo et al., "Single Path One-Shot Neural Architecture Search
 with Uniform Sampling", 2020). The sandwich that it replaced (Yu and Huang, "Universally Slimmable Networks", 2019: the
-largest network, the smallest and two random ones see one batch) spent most of its time on the largest one, and trained
-the options of these two more than others, so that networks with them were judged too high: docs/benchmarks.md has the
-figures. All members learn from the labels. At the budgets of a search the largest network knows too little to
-teach the others (in-place distillation, within a sandwich): after 5 epochs on digits the smallest had 88 % without and
-72 % with it, 80 and 82 % by two mixtures (one seed).
+largest network, the smallest and two random ones see one batch) spent most of its time on the largest one, and ranked
+networks worse (docs/benchmarks.md). All members learn from the labels. At the budgets of a search the largest network
+knows too little to teach the others (in-place distillation, within a sandwich): after 5 epochs on digits the smallest
+had 88 % without and 72 % with it, 80 and 82 % by two mixtures (one seed).
 """
 
 import functools
