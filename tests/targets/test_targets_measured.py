@@ -24,7 +24,7 @@ def test_files_and_arena_of_random_networks(seed) -> None:
     pytest.importorskip("onnxruntime")
     space, _ = restricted(nas.load_space("micro"), TARGETS["litert"])
     architecture = space.sample(seed)
-    measured = benchmark.measure(architecture)
+    measured = benchmark.measure(architecture, {}, tflite=True)
     assert len(measured) == (10 if LITERT else 3)
     for figure, value in measured.items():
         error = benchmark.predict(architecture, figure) / value - 1
