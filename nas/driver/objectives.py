@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nas.errors import UserError
+from nas.units import QUANTITIES
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class Objective:
 
     def scaled(self, value: float) -> tuple[float, str]:
         """Return the number and the unit that people read a value in: kB below a megabyte."""
-        return (value * 1e-3, "kB") if self.unit == "MB" and value < 1e6 else (value * self.scale, self.unit)
+        if self.unit != "MB":
+            return value * self.scale, self.unit
+        scale, unit = QUANTITIES[self.name].axis_unit([value])
+        return value * scale, unit
 
 
 OBJECTIVES: Mapping[str, Objective] = {

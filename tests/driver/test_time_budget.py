@@ -76,7 +76,7 @@ def narrowing(space):
 
 @pytest.mark.parametrize("seeds", [0, 1, 3])
 def test_trials_leave_the_time_that_the_end_takes(make_scheduler, tmp_path, seeds):  # noqa: F811
-    clock, space = Clock(), load_space("inverted_residual")
+    clock, space = Clock(), load_space("se_condconv")
     budget = TimeBudget(300.0, workers=2, seeds=seeds, confirm_epochs=EPOCHS, tested=2.0, clock=clock)
     narrow = narrowing(space)
     scheduler = make_scheduler(tmp_path, space, trials=MOST_TRIALS, time=budget, narrow=narrow)
@@ -90,8 +90,8 @@ def test_trials_leave_the_time_that_the_end_takes(make_scheduler, tmp_path, seed
     again = seeds * EPOCHS * sum(epochs) / 2
     tests = sum(2.0 * 0.2 * seconds for seconds in epochs) / 2
     assert ended + tests + min(again, MOST_CONFIRMING * 300) <= 300 - END_SECONDS + 1
-    # and it was used, but for what the dearest training, an eighth of it, would not have fitted into
-    assert ended + tests + min(again, MOST_CONFIRMING * 300) > 0.75 * (300 - END_SECONDS)
+    # and it was used
+    assert ended + tests + min(again, MOST_CONFIRMING * 300) > 0.8 * (300 - END_SECONDS)
     assert scheduler.progress.budget == scheduler.progress.closed
     assert scheduler.progress.note == "no time for more"
 
