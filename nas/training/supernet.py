@@ -105,7 +105,7 @@ class SupernetTrainer(Trainer):
         self.supernet.train()
         seed = int(torch.randint(2**31, (), generator=self._generator))
         drawn = draw_members(self._space, self._steps, np.random.default_rng(seed), among=self._among)
-        self._members = itertools.cycle(drawn)
+        self._members = itertools.cycle(drawn)  # a step that runs out of memory takes another one
         figures = super()._train_epoch()
         images = self.dataset.train.images[: 2 * JUDGING_BATCH]
         recalibrate_on_images(self.evaluated_network, images, self._normalise, batch=JUDGING_BATCH)
