@@ -86,8 +86,6 @@ class Trainer:
         epoch_timeout: float | None = None,
         teacher: Teacher | None = None,
     ) -> None:
-        if len(dataset.train) < 2:
-            raise UserError(f"data set {dataset.name!r}: {len(dataset.train)} training images; at least 2 are needed")
         if recipe.qat and recipe.qat_from == recipe.epochs:
             raise UserError("--qat takes the last of at least 2 epochs; give --epochs 2 or more")
         self.recipe = recipe

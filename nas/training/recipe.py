@@ -16,6 +16,7 @@ from nas.files import read_yaml
 from nas.options import check_fields
 from nas.training.augment import Augmentation, FlipMode, PadMode
 from nas.training.photo import photo_strength
+from nas.units import counted
 
 Optimizer = Literal["sgd", "nag", "adamw"]
 Schedule = Literal["one_cycle", "cosine", "step", "constant"]
@@ -354,7 +355,7 @@ def steps_per_epoch(images: int, batch_size: int, shares: int = 1) -> tuple[int,
     and for fewer than 2 images.
     """
     if images < 2:
-        raise UserError(f"{images} training images: at least 2 are needed")
+        raise UserError(f"{counted(images, 'training image')}: at least 2 are needed")
     if images >= _FEW_STEPS * batch_size:
         steps, batch = images // batch_size, batch_size
     else:

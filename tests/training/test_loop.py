@@ -275,7 +275,7 @@ def test_a_handful_of_images_trains(digits: Dataset) -> None:
     few = replace(digits, train=digits.train.take(torch.arange(3)))
     assert Trainer(small_network(), few, PLAIN).run_epoch().loss > 0
     one = replace(digits, train=digits.train.take(torch.arange(1)))
-    with pytest.raises(UserError, match="at least 2"):
+    with pytest.raises(UserError, match=r"^1 training image: at least 2 are needed$"):
         Trainer(small_network(), one, PLAIN)
 
 
