@@ -74,10 +74,11 @@ class Rehearsal:
             self.fail_trial(number, str(result["failure"]))
             return True
         step, validating = result["pace"]
-        pace = self._macs(self._networks[number]), self._steps * step + validating
+        macs = self._macs(self._networks[number])
+        pace = macs, self._steps * step + validating
         self._times.rehearse(*pace)
         self._budget.rehearsed.append(pace)
-        self._budget.validated(validating)
+        self._budget.validated(macs, validating)
         return True
 
     def fail_trial(self, number: int, reason: str) -> None:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+from nas.driver.seconds_by_macs import SecondsByMacs
 from nas.driver.time_left import TimeLeft
 
 END_SECONDS = 8.0
@@ -60,13 +61,13 @@ class TimeBudget:
         self._confirm_epochs = confirm_epochs
         self._tested = tested
         self._measured = measured
-        self._validating = 0.0
+        self._validating = SecondsByMacs()
         self.rehearsed: list[tuple[float, float]] = []
         self.most_macs = math.inf
 
-    def validated(self, seconds: float) -> None:
+    def validated(self, macs: float, seconds: float) -> None:
         """Take in how long a network took to judge the validation images."""
-        self._validating = max(self._validating, seconds)
+        self._validating.add(macs, seconds)
 
     def spent(self) -> float:
         """Return the seconds since the budget was begun."""
@@ -97,7 +98,7 @@ class TimeBudget:
             times: of the trials.
             confirming: share that is kept of what the confirmation takes.
         """
-        tests = len(front) * (self._validating * self._tested + TEST_SECONDS) / self.workers
+        tests = sum(self._tested * self._validating.at(macs) + TEST_SECONDS for macs in front) / self.workers
         again = [times.training(macs, self._confirm_epochs) or 0.0 for macs in front]
         confirmation = self._seeds * sum(again) / self.workers + (max(again, default=0.0) if self._seeds else 0.0)
         kept = confirming * min(confirmation, MOST_CONFIRMING * self._whole)

@@ -1,10 +1,11 @@
 """Estimate the rest of a search's time from its trainings: what a network costs is known before it is trained."""
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+from nas.driver.seconds_by_macs import SecondsByMacs
 
 FIRST = 5
 """So many proposals more than there have been cost what an epoch of the networks that were asked for did."""
@@ -21,10 +22,9 @@ class _Training:
 class TimeLeft:
     """Told of every training, answers for those to come.
 
-    Seconds of an epoch are a straight line over the network's MACs (a small network's are its layers' overhead),
-    fitted to all epochs so far. What was asked for by name is trained to the end; proposals cost what proposals have
-    cost, those that were stopped early included. Workers, and what lies between their epochs, are in the rate at which
-    seconds of training were done so far.
+    Seconds of an epoch are a straight line over the network's MACs, fitted to all epochs so far. What was asked for by
+    name is trained to the end; proposals cost what proposals have cost, those that were stopped early included.
+    Workers, and what lies between their epochs, are in the rate at which seconds of training were done so far.
 
     Args:
         epochs: of a training that is not stopped.
@@ -37,14 +37,14 @@ class TimeLeft:
         self._running: dict[int, _Training] = {}
         self._began: float | None = None
         self._spent = 0.0  # seconds of training since then
-        self._sums = (0, 0.0, 0.0, 0.0, 0.0)  # epochs, MACs, MACs squared, seconds, MACs times seconds
+        self._epoch = SecondsByMacs()
         self._proposals = (0, 0.0)  # closed ones, and their seconds
         self._lengths: Counter[int] = Counter()  # of closed proposals, in epochs
         self._asked = (0, 0.0)
 
     def rehearse(self, macs: float, seconds: float) -> None:
         """Take in what an epoch of a network takes, by a few steps of it."""
-        self._add(macs, seconds)
+        self._epoch.add(macs, seconds)
 
     def start(self, number: int, macs: float, *, asked: bool) -> None:
         """A training begins, or goes on; `asked`: for its network, by name."""
@@ -55,7 +55,7 @@ class TimeLeft:
         training = self._running[number]
         training.epochs += 1
         training.seconds += seconds
-        self._add(training.macs, seconds)
+        self._epoch.add(training.macs, seconds)
         if here:
             if self._began is None:
                 self._began = self._clock() - seconds
@@ -79,7 +79,7 @@ class TimeLeft:
         """
         if self._began is None or self._spent <= 0:
             return None
-        queue = [self.epochs * self._per_epoch(macs) for macs in waiting]
+        queue = [self.epochs * self._epoch.at(macs) for macs in waiting]
         left = {number: self._left(training) for number, training in self._running.items()}
         work = [*queue, *left.values()]
         rate = self._spent / max(self._clock() - self._began, 1e-9)
@@ -88,43 +88,19 @@ class TimeLeft:
 
     def training(self, macs: float, epochs: int | None = None) -> float | None:
         """Return the seconds of a network's training, in full or of so many epochs; None while nothing is known."""
-        return None if not self._sums[0] else (self.epochs if epochs is None else epochs) * self._per_epoch(macs)
+        return (self.epochs if epochs is None else epochs) * self._epoch.at(macs) if self._epoch else None
 
     def affordable(self, seconds: float) -> float:
         """Return the MACs of the dearest network whose training takes at most so long; unlimited while that is not
         known.
         """
-        if not self._sums[0]:
-            return math.inf
-        level, slope = self._line()
-        spare = seconds / self.epochs - level
-        if slope <= 0:
-            return math.inf if spare >= 0 else 0.0
-        return max(0.0, 1e6 * spare / slope)
-
-    def _add(self, macs: float, seconds: float) -> None:
-        x, (n, sx, sxx, sy, sxy) = macs / 1e6, self._sums
-        self._sums = n + 1, sx + x, sxx + x * x, sy + seconds, sxy + x * seconds
-
-    def _per_epoch(self, macs: float) -> float:
-        level, slope = self._line()
-        return level + slope * macs / 1e6
-
-    def _line(self) -> tuple[float, float]:
-        """Seconds of an epoch: those of every network, and those for each million MACs."""
-        n, sx, sxx, sy, sxy = self._sums
-        spread = sxx - sx * sx / n
-        slope = max(0.0, (sxy - sx * sy / n) / spread) if spread > 1e-9 * sxx else 0.0
-        level = (sy - slope * sx) / n
-        if level < 0:
-            level, slope = 0.0, sxy / sxx
-        return level, slope
+        return self._epoch.macs_within(seconds / self.epochs)
 
     def _left(self, training: _Training) -> float:
         """Of a running training; a proposal goes on for as long as those did that came as far."""
         length = float(self.epochs) if training.asked else self._length(training.epochs)
         # One epoch says little of the next: in the first one a network's way of computing is chosen.
-        mean = (training.seconds + self._per_epoch(training.macs)) / (training.epochs + 1)
+        mean = (training.seconds + self._epoch.at(training.macs)) / (training.epochs + 1)
         return max(length - training.epochs, 0.0) * mean
 
     def _length(self, epochs: int) -> float:

@@ -140,7 +140,7 @@ class TrialScheduler:
                 self.study.record_epoch(number, epoch)
                 self.time_left.epoch(number, epoch["seconds"])
                 if self.time is not None:
-                    self.time.validated(epoch["seconds_eval"])
+                    self.time.validated(self._macs[number], epoch["seconds_eval"])
                 ends = self._close_if_ended(number)
         if ends:
             self._closed(number)

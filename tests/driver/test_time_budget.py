@@ -76,7 +76,7 @@ def narrowing(space):
 
 @pytest.mark.parametrize("seeds", [0, 1, 3])
 def test_trials_leave_the_time_that_the_end_takes(make_scheduler, tmp_path, seeds):  # noqa: F811
-    clock, space = Clock(), load_space("se_condconv")
+    clock, space = Clock(), load_space("inverted_residual")
     budget = TimeBudget(300.0, workers=2, seeds=seeds, confirm_epochs=EPOCHS, tested=2.0, clock=clock)
     narrow = narrowing(space)
     scheduler = make_scheduler(tmp_path, space, trials=MOST_TRIALS, time=budget, narrow=narrow)
