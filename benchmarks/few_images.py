@@ -9,17 +9,21 @@ fresh      `few` from fresh weights
 inherited  `few` from slices of EfficientNet-Lite0's ImageNet weights
 norms      the same as it was before channels were chosen by what they bring on images, and weights made up for those
            left out: by norms of weights alone; measured by an earlier version
-teacher    `inherited`, and beside the labels the judgement of that network as a whole, which `nas` fine-tuned on the
-           same images before (`nas train --teacher auto`)
-fifth      as `teacher`, of the larger network
+tuned      EfficientNet-Lite0 as a whole, fine-tuned by `nas`: the teacher of those that follow
+teacher    `few` from slices of `tuned`, whose judgement is learned beside the labels (`nas train --teacher auto`)
+imagenet   the same from slices of the ImageNet weights, the teacher's own training included in its seconds; measured
+           by an earlier version
+patient    as `teacher`, in more epochs, of images augmented as photographs (L. Beyer et al., "Knowledge distillation:
+           A good teacher is patient and consistent", CVPR 2022)
+fifth      as `patient`, of the larger network
 parent     EfficientNet-Lite0 as a whole, fine-tuned in a plain torch loop as users write it: a new classifier, AdamW at
            0.001 in one cycle, 15 epochs, batches of 32, mirrored images
 fastai     the same network by the defaults of fastai's `vision_learner(...).fine_tune(30)` with `aug_transforms()`,
            written as a plain loop: its head, one epoch with a frozen body, then all of it with a hundredth of the
            head's learning rate for the body, Adam with cycled momentum, batches of 64. Left out: reflected borders
 
-All 10,000 test images judge, after the last epoch. Seconds are those of the CPU (one thread) for everything that an arm
-trains, the teacher included.
+All 10,000 test images judge, after the last epoch. Seconds are those of the CPU (one thread); `teacher`, `patient` and
+`fifth` take those of `tuned` as well.
 
 Every training is a line of the file as soon as it is done; where the file has some already, it goes on.
 
@@ -33,7 +37,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import machine
@@ -45,16 +49,19 @@ from torchvision.transforms import InterpolationMode, v2
 import nas
 from nas.network.build import Network
 from nas.training.augment import Normaliser
+from nas.training.checkpoint import load_trained
 from nas.training.data import Dataset, load_dataset
 from nas.training.evaluate import evaluate
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.parents import load_parent
 from nas.training.recipe import load_recipe
 from nas.training.teachers import fine_tuned
+from nas.training.weights import restored
 
 PARENT = "efficientnet-lite0"
 SIDE = 64
 EPOCHS = {500: 30, 1_000: 30, 5_000: 12}
+PATIENT_EPOCHS = {500: 100, 1_000: 100, 5_000: 30}
 PARENT_EPOCHS, FASTAI_EPOCHS = 15, 30
 COMMON = {"block": "inverted_residual", "padding": "same_upper"}
 FEW = nas.Architecture.from_dict(
@@ -94,24 +101,58 @@ FIFTH = nas.Architecture.from_dict(
 )
 GAINS = {
     "inherited": ("fresh", "norms"),
-    "teacher": ("inherited", "parent"),
-    "fifth": ("parent",),
+    "tuned": ("parent",),
+    "teacher": ("inherited", "imagenet", "parent"),
+    "patient": ("teacher", "parent"),
+    "fifth": ("patient", "parent"),
     "fastai": ("parent",),
 }
 """Arms whose accuracies are subtracted, seed by seed."""
 
 
-def train(data: Dataset, network: nas.Architecture, seed: int, *, inherits: bool = True, taught: bool = False) -> float:
-    """Train one of our networks; return its test accuracy."""
-    recipe = load_recipe("train").for_images(len(data.train), epochs=EPOCHS[len(data.train)])
-    evaluator = TrainingEvaluator(data, recipe, parent=load_parent(PARENT) if inherits else None)
-    with tempfile.TemporaryDirectory() as folder:
-        how = {"resolution": SIDE, "out": Path(folder), "seed": seed, "threads": 1}
-        teacher = fine_tuned(PARENT, data, recipe, **how) if taught else None
-        trainer = evaluator.trainer(network, seed, teacher=teacher)
+@dataclass(frozen=True)
+class Job:
+    """Images, seed, and the folder that holds the fine-tuned parents."""
+
+    data: Dataset
+    seed: int
+    folder: Path
+
+    @property
+    def images(self) -> int:
+        return len(self.data.train)
+
+    def teacher(self) -> Path:
+        """Return the parent as `nas` fine-tunes it, which is done once."""
+        out = self.folder / f"{self.images}-{self.seed}" / "teacher"
+        recipe = load_recipe("train").for_images(self.images)
+        return fine_tuned(PARENT, self.data, recipe, resolution=SIDE, out=out, seed=self.seed, threads=1)
+
+
+def train(
+    job: Job,
+    network: nas.Architecture,
+    *,
+    inherits: bool = True,
+    teacher: Path | None = None,
+    patient: bool = False,
+) -> float:
+    """Train one of our networks, from slices of its teacher if it has one; return its test accuracy."""
+    recipe = load_recipe("train").for_images(job.images, epochs=(PATIENT_EPOCHS if patient else EPOCHS)[job.images])
+    recipe = recipe.with_augment("photo" if patient else None)
+    evaluator = TrainingEvaluator(job.data, recipe, parent=load_parent(teacher or PARENT) if inherits else None)
+    trainer = evaluator.trainer(network, job.seed, teacher=teacher)
     for _ in trainer.epochs():
         pass
     return trainer.evaluate("test").accuracy
+
+
+def tuned(job: Job) -> float:
+    """Fine-tune the parent by `nas`; return its test accuracy."""
+    saved = load_trained(job.teacher())
+    network = restored(saved, PARENT)
+    data = replace(job.data.for_network(3, SIDE, "cpu"), mean=saved.mean, std=saved.std)
+    return evaluate(network, data, "test").accuracy
 
 
 def whole_parent(data: Dataset, seed: int) -> tuple[Network, Dataset]:
@@ -123,9 +164,9 @@ def whole_parent(data: Dataset, seed: int) -> tuple[Network, Dataset]:
     return network, replace(data.for_network(3, SIDE, "cpu"), mean=parent.mean, std=parent.std)
 
 
-def fine_tune(data: Dataset, seed: int) -> float:
+def fine_tune(job: Job) -> float:
     """Fine-tune the parent in a plain loop; return its test accuracy."""
-    network, data = whole_parent(data, seed)
+    network, data = whole_parent(job.data, job.seed)
     network.classifier = nn.Linear(1280, len(data.classes))
     steps = len(data.train) // 32 * PARENT_EPOCHS
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.01)
@@ -149,9 +190,9 @@ class ConcatPool(nn.Module):
         return torch.cat([x.amax((2, 3)), x.mean((2, 3))], 1)
 
 
-def fastai(data: Dataset, seed: int) -> float:
+def fastai(job: Job) -> float:
     """Fine-tune the parent as fastai does; return its test accuracy."""
-    network, data = whole_parent(data, seed)
+    network, data = whole_parent(job.data, job.seed)
     body = nn.Sequential(network.stem, network.blocks, network.head)
     head = nn.Sequential(
         ConcatPool(),
@@ -219,14 +260,18 @@ def full_batches(count: int, size: int) -> list[Tensor]:
     return [batch for batch in torch.randperm(count).split(size) if len(batch) == size]
 
 
-ARMS: dict[str, Callable[[Dataset, int], float]] = {
-    "fresh": lambda data, seed: train(data, FEW, seed, inherits=False),
-    "inherited": lambda data, seed: train(data, FEW, seed),
-    "teacher": lambda data, seed: train(data, FEW, seed, taught=True),
-    "fifth": lambda data, seed: train(data, FIFTH, seed, taught=True),
+ARMS: dict[str, Callable[[Job], float]] = {
+    "fresh": lambda job: train(job, FEW, inherits=False),
+    "inherited": lambda job: train(job, FEW),
+    "tuned": tuned,
+    "teacher": lambda job: train(job, FEW, teacher=job.teacher()),
+    "patient": lambda job: train(job, FEW, teacher=job.teacher(), patient=True),
+    "fifth": lambda job: train(job, FIFTH, teacher=job.teacher(), patient=True),
     "parent": fine_tune,
     "fastai": fastai,
 }
+EARLIER = ("norms", "imagenet", "fifth-imagenet")
+"""Arms of earlier versions that the file holds."""
 
 
 def rows(file: Path) -> list[dict[str, object]]:
@@ -246,7 +291,7 @@ def report(file: Path) -> None:
     done = {(row["images"], row["arm"], row["seed"]): 100 * float(str(row["accuracy"])) for row in rows(file)}
     seconds = {(row["images"], row["arm"], row["seed"]): row.get("cpu_seconds") for row in rows(file)}
     for images in EPOCHS:
-        for arm in (*ARMS, "norms"):
+        for arm in (*ARMS, *EARLIER):
             found = {seed: value for (count, kind, seed), value in done.items() if (count, kind) == (images, arm)}
             if not found:
                 continue
@@ -272,6 +317,7 @@ def main() -> None:
     parser.add_argument("--data-dir")
     parser.add_argument("--images", type=int, nargs="+", default=list(EPOCHS), choices=list(EPOCHS))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--teachers", type=Path, default=Path(tempfile.gettempdir(), "few_images_teachers"))
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -283,8 +329,9 @@ def main() -> None:
                     continue
                 data = load_dataset("cifar10", data_dir=given.data_dir, train_size=images, seed=seed)
                 data = replace(data, validation=data.validation.take(torch.arange(100)))  # it decides nothing here
+                job = Job(data, seed, given.teachers)
                 wall, cpu = time.perf_counter(), time.process_time()
-                row = {"images": images, "arm": arm, "seed": seed, "accuracy": ARMS[arm](data, seed)}
+                row = {"images": images, "arm": arm, "seed": seed, "accuracy": ARMS[arm](job)}
                 row |= {"seconds": round(time.perf_counter() - wall), "cpu_seconds": round(time.process_time() - cpu)}
                 row |= {"machine": machine.describe()}
                 with given.file.open("a") as out:
