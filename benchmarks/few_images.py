@@ -126,7 +126,7 @@ class Job:
         """Return the parent as `nas` fine-tunes it, which is done once."""
         out = self.folder / f"{self.images}-{self.seed}" / "teacher"
         recipe = load_recipe("train").for_images(self.images)
-        return fine_tuned(PARENT, self.data, recipe, resolution=SIDE, out=out, seed=self.seed, threads=1)
+        return fine_tuned(PARENT, self.data, recipe, resolution=SIDE, out=out, seed=self.seed, threads=1)[0]
 
 
 def train(

@@ -172,7 +172,7 @@ def train(options: TrainOptions) -> Trained:
         how |= {"seed": reading["seed"], "device": device, "ranks": ranks, "deadline": deadline}
         teacher = first_teacher(options.teacher, init, searched=init is not None and init == origin.init)
         if isinstance(teacher, str):
-            init = teacher = fine_tuned(teacher, data, recipe, resolution=side, out=folder / "teacher", **how)
+            teacher, init = fine_tuned(teacher, data, recipe, resolution=side, out=folder / "teacher", **how)
         trained = train_network(
             network, data, recipe, out=folder, resume=options.resume, init=init, teacher=teacher, **how
         )

@@ -59,8 +59,8 @@ def fine_tuned(
     deadline: float | None = None,
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
     **how: Any,
-) -> Path:
-    """Fine-tune a parent on the images that a network of its family will be trained on; return its weights.
+) -> tuple[Path, Path | str]:
+    """Fine-tune a parent on the images that a network of its family will be trained on.
 
     A checkpoint of `nas` that was trained on the same classes is taken as it is. What an interrupted training left in
     `out` is used again.
@@ -75,6 +75,10 @@ def fine_tuned(
         on_epoch: called after every epoch with it and the number of all.
         how: seed, device, ranks, compile and threads, as :func:`nas.training.session.train` takes them.
 
+    Returns:
+        The teacher's weights, and what the network begins with: slices of these, which know the classes already
+        (`benchmarks/few_images.py`), or those of a supernet, whose members were trained.
+
     Raises:
         UserError: `init` is no trained network, or cannot be had; the network was trained already.
     """
@@ -83,17 +87,19 @@ def fine_tuned(
     except UserError as error:
         raise UserError(f"--teacher auto: {error}") from None
     if parent.name not in PRETRAINED and parent.classes == dataset.classes and parent.scores is None:
-        return Path(init)
+        return Path(init), init
+    model = out / MODEL
+    begins = model if parent.scores is None else init
     if (out.parent / CHECKPOINT).exists():
         raise UserError(f"{out.parent}: holds a training already; give another --out, or --resume to go on with it")
     begun = (out / CHECKPOINT).exists()
     if begun and load_checkpoint(out / CHECKPOINT).trainer is None:
-        return out / MODEL
+        return model, begins
     teaching = replace(
         FINE_TUNING, flip=recipe.flip, augment=recipe.augment, class_weights=recipe.class_weights
     ).for_images(len(dataset.train))
     log.info("fine-tuning %s first: its judgement is learned beside the labels (--teacher none: labels alone)", init)
-    return train(
+    train(
         parent.architecture.with_input(resolution=resolution),
         dataset,
         teaching,
@@ -103,4 +109,5 @@ def fine_tuned(
         deadline=None if deadline is None else deadline - (1 - MOST_TIME) * (deadline - time.monotonic()),
         on_epoch=on_epoch,
         **how,
-    ).model
+    )
+    return model, begins

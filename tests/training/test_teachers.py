@@ -43,7 +43,9 @@ def test_a_parent_of_other_classes_is_fine_tuned_first(
     teacher = load_trained(out / "teacher" / "model.safetensors")
     assert teacher.architecture == MASTER.to_dict() and teacher.classes == digits.classes
     assert yaml.safe_load((out / "teacher" / "train.yaml").read_text())["init"] == str(parent)
-    assert yaml.safe_load((out / "train.yaml").read_text())["teacher"] == str(out / "teacher" / "model.safetensors")
+    begun = yaml.safe_load((out / "train.yaml").read_text())
+    assert begun["teacher"] == begun["init"] == str(out / "teacher" / "model.safetensors")
+    assert trained.initialised is not None and not trained.initialised.fresh  # the classifier's slices too
     assert load_trained(trained.model).extra["teacher"] == "master"
     # One that knows the classes is the teacher as it is.
     nas.train(PUPIL, init=out / "teacher" / "model.safetensors", out=tmp_path / "second", **how)
