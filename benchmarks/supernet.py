@@ -9,8 +9,10 @@ and judged by the test images: the mean is its true accuracy. Guessed by
 - `gradient norm`: of one batch at fresh weights (a zero-cost proxy; Abdelfattah et al. 2021).
 
 Kendall's tau-b and Spearman's rho over all members, and the share of concordant less that of discordant pairs among
-pairs of like cost, whose MACs differ by less than a factor of 2. Seconds of one core. Then what int8 does to the
-supernet's judgement, and the seconds of a step against those of its networks by themselves.
+pairs of like cost, whose MACs differ by less than a factor of 2. Seconds of one core. Then what a search makes of it:
+the sampler's model, which knows MACs, the accuracies of 8 members and the guesses of all, ranks the other 16, for 20
+choices of the 8. Then what int8 does to the supernet's judgement, and the seconds of a step against those of its
+networks by themselves.
 
 Rows go to ``FOLDER/rows.jsonl`` at once, and a second call goes on.
 
@@ -20,6 +22,7 @@ Rows go to ``FOLDER/rows.jsonl`` at once, and a second call goes on.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import math
@@ -31,6 +34,7 @@ from typing import Any, NamedTuple
 
 import machine
 import numpy as np
+import optuna
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
@@ -38,6 +42,8 @@ from scipy.stats import kendalltau, spearmanr
 
 import nas
 from nas.architecture.space import Space
+from nas.driver.sampler import KnownCostSampler
+from nas.driver.study import distributions
 from nas.export.shipping import ship
 from nas.network.build import build, skeleton
 from nas.targets import TARGETS
@@ -54,6 +60,7 @@ LIKE = 2.0
 """Factor of MACs below which two members are of like cost."""
 INT8 = TARGETS["onnxruntime-int8"]
 INT8_MEMBERS, TIMED_ROUNDS, TIMED_STEPS = 12, 6, 8
+TRAINED, CHOICES = 8, 20
 
 
 class Arm(NamedTuple):
@@ -258,6 +265,8 @@ def judge(known: dict[str, Any], options: argparse.Namespace, say: machine.Outpu
     say()
     judge_choices(options, truth, np.array(known["supernet"]["judged"]), say)
     say()
+    judge_model(options, truth, {name: guesses[name] for name in ("MACs", *costs)}, say)
+    say()
     judge_rounding(known["supernet"], say)
     say()
     steps = np.array(known["steps"])
@@ -288,6 +297,54 @@ def judge_choices(options: argparse.Namespace, truth: np.ndarray, guess: np.ndar
         option = space.parameters_by_name[name].values[place]
         tau = kendalltau(guess[same], truth[same]).statistic
         say(f"the supernet among {same.sum()} members of {name} {option}: Kendall {tau:.2f}")
+
+
+def judge_model(options: argparse.Namespace, truth: np.ndarray, guesses: dict[str, Any], say: machine.Output) -> None:
+    """Say how the sampler's model, given some members' accuracies and guesses of all, ranks the others."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space = open_space(options)
+    members = draw_members(space, options.members)
+    points, space_of_study = [space.parameters(member) for member in members], distributions(space)
+    named = functools.partial(json.dumps, sort_keys=True)
+    macs = {named(point): nas.cost(member, 10).macs for point, member in zip(points, members, strict=True)}
+    orders = [np.random.default_rng(seed).permutation(len(members)) for seed in range(CHOICES)]
+
+    def ranks(guess: Sequence[float], order: np.ndarray) -> list[float]:
+        sampler = KnownCostSampler(known={1: lambda point: macs[named(point)]}, search_space=space_of_study)
+        sampler.learn_from(list(zip(points, guess, strict=False)))
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+        for place in order[:TRAINED]:
+            values = [truth[place], macs[named(points[place])]]
+            study.add_trial(
+                optuna.trial.create_trial(values=values, params=points[place], distributions=space_of_study)
+            )
+        others = order[TRAINED:]
+        expected = sampler.expected(study, [points[place] for place in others])
+        assert expected is not None
+        return ranked(expected[:, 0], others)
+
+    def ranked(guess: ArrayLike, others: np.ndarray) -> list[float]:
+        cost = np.array([macs[named(points[place])] for place in others])
+        tau, rho = kendalltau(guess, truth[others]).statistic, spearmanr(guess, truth[others]).statistic
+        return [tau, rho, concordance(guess, truth[others], cost)[0]]
+
+    rows = {
+        name: [ranked(np.array(guess)[order[TRAINED:]], order[TRAINED:]) for order in orders]
+        for name, guess in guesses.items()
+    }
+    rows |= {
+        f"model, {name}": [ranks(guess, order) for order in orders] for name, guess in guesses.items() if name != "MACs"
+    }
+    rows["model alone"] = [ranks([], order) for order in orders]
+    alone = np.array(rows["model alone"])
+    say(f"{len(members) - TRAINED} members ranked, {TRAINED} others trained: mean of {CHOICES} choices, and deviation")
+    say(f"{'guess':22}{'Kendall':>14}{'Spearman':>10}{'like cost':>11}{'less than the model alone':>27}")
+    for name, found in rows.items():
+        row = np.array(found)
+        means, less = row.mean(0), (alone - row)[:, 0]
+        tau = f"{means[0]:.2f} +- {row[:, 0].std(ddof=1):.2f}"
+        own = "" if name == "model alone" else f"{less.mean():.2f} +- {less.std(ddof=1):.2f}"
+        say(f"{name:22}{tau:>14}{means[1]:>10.2f}{means[2]:>11.2f}{own:>27}")
 
 
 def judge_rounding(row: dict[str, Any], say: machine.Output) -> None:

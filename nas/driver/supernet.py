@@ -15,6 +15,7 @@ import numpy as np
 import optuna
 import torch
 from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 
@@ -305,12 +306,32 @@ def judged_by_supernet(
     )
 
 
+def corrected(study: SearchStudy, judged: Sequence[Judged]) -> list[Judged]:
+    """Judge members by the sampler's model of the trained networks, which knows what the supernet said of each.
+
+    A supernet's accuracies are biased where options share weights that suit one better than the other. Its judgement
+    stays as it is where the sampler has no such model, or too few networks are trained.
+    """
+    points = [study.space.parameters(each.architecture) for each in judged]
+    sampler = study.study.sampler
+    expected = sampler.expected(study.study, points) if points and isinstance(sampler, KnownCostSampler) else None
+    if expected is None:
+        return list(judged)
+    signs = np.array([-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in study.study.directions])
+    return [each._replace(losses=row) for each, row in zip(judged, (signs * expected).tolist(), strict=True)]
+
+
 def teach_sampler(study: SearchStudy, judged: Sequence[Judged]) -> None:
-    """Let the search's own sampler learn from what the supernet said, as from biased guesses, where it can."""
+    """Let the search's own sampler learn from what the supernet said, as from biased guesses, where it can.
+
+    It forgets that again where the supernet turned out not to be trusted.
+    """
     place = next(i for i, objective in enumerate(study.objectives) if not objective.known)
     if isinstance(study.study.sampler, KnownCostSampler):
         study.study.sampler.learn_from(
             [(study.space.parameters(each.architecture), -each.losses[place]) for each in judged]
+            if study.study.user_attrs.get(TRUSTED) is not False
+            else []
         )
 
 
@@ -321,7 +342,7 @@ def enqueue_probe(study: SearchStudy, judged: Sequence[Judged], trials: int) -> 
 
 
 def enqueue_best(study: SearchStudy, judged: Sequence[Judged], trials: int) -> None:
-    """Queue the front of what the supernet judged, where it is to be trusted.
+    """Queue the front of what the supernet judged, corrected by the trainings, where it is to be trusted.
 
     An earlier search says whether it is, or else the correlation of its accuracies with those after training.
     """
@@ -332,12 +353,13 @@ def enqueue_best(study: SearchStudy, judged: Sequence[Judged], trials: int) -> N
         study.study.set_user_attr(TRUSTED, trusted)
         said = "too few members were trained" if math.isnan(agreement) else f"rank correlation {agreement:.2f}"
     if not trusted:
+        teach_sampler(study, judged)
         log.warning("the supernet is not to be trusted here (%s): the search goes on without it", said)
         return
-    log.info("the supernet agrees with trainings (%s); its front is trained", said)
+    log.info("the supernet agrees with trainings (%s); the front by both is trained", said)
     known = {trial.user_attrs.get("id") for trial in study.study.get_trials(deepcopy=False)}
     room = trials - len(_trained_here(study))
-    _enqueue(study, best_of(judged, max(room, 0), known))
+    _enqueue(study, best_of(corrected(study, judged), max(room, 0), known))
 
 
 def _trained_here(study: SearchStudy) -> list[FrozenTrial]:

@@ -1,22 +1,35 @@
 """Searches whose networks a supernet judges before they are trained."""
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import yaml
 from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
 from runs import begin
 from scipy.stats import spearmanr
 
 import nas
 from nas.architecture.space import Space
-from nas.driver.earlier_supernet import AS_INT8, Known, known_members, supernet_file
+from nas.driver.earlier_supernet import AS_INT8, TRUSTED, Known, known_members, supernet_file
+from nas.driver.sampler import KnownCostSampler
 from nas.driver.settings import Settings
-from nas.driver.supernet import Judged, best_of, correlation, judge_members, spread_out
+from nas.driver.supernet import (
+    Judged,
+    best_of,
+    corrected,
+    correlation,
+    enqueue_best,
+    judge_members,
+    spread_out,
+    teach_sampler,
+)
 from nas.errors import UserError
 from nas.latency import calibrate
 from nas.report.comparison import render_comparison
@@ -54,6 +67,39 @@ def test_the_probe_spans_the_accuracies_and_the_best_are_the_front() -> None:
     assert {each.accuracy for each in best_of(members, 9)} == {0.5, 0.7, 0.9}
     assert len(best_of(members, 2)) == 2 and best_of(members, 0) == []
     assert best_of(members, 9, {members[0].architecture.id}) == []  # all are one network, which is trained
+
+
+def test_trainings_correct_what_a_supernet_says_of_an_option_and_untrusted_it_is_forgotten(tmp_path: Path) -> None:
+    settings = Settings(space=dict(Space(yaml.safe_load(SPACE)).document), objectives=("accuracy", "size"))
+    study = begin(tmp_path / "run", settings)
+    study.study.sampler = KnownCostSampler(
+        known={1: lambda point: study.costs(study.space.architecture(point))["size"]},
+        search_space=study.distributions,
+    )
+    names = list(study.distributions)
+    options = itertools.product(*(study.space.parameters_by_name[name].values for name in names))
+    members = [study.space.architecture(dict(zip(names, each, strict=True))) for each in options]
+    heads = np.array([bool(member.head_channels) for member in members])
+    steps = np.array([member.stages[0].expansion + 2 * member.stages[1].expansion for member in members])
+    truth, told = 0.5 + 0.05 * steps - 0.12 * heads, 0.5 + 0.05 * steps + 0.12 * heads
+    judged = [Judged(m, a, [-a, study.costs(m)["size"]]) for m, a in zip(members, told.tolist(), strict=True)]
+    assert corrected(study, judged) == judged  # nothing is trained yet
+    for place in np.random.default_rng(0).permutation(len(members))[:8]:
+        values = study.values(study.costs(members[place]), {"accuracy": truth[place]})
+        params = study.space.parameters(members[place])
+        study.study.add_trial(
+            optuna.trial.create_trial(values=values, params=params, distributions=study.distributions)
+        )
+    by_trials = [each.losses for each in corrected(study, judged)]
+    teach_sampler(study, judged)
+    both = corrected(study, judged)
+    assert spearmanr(told, truth).statistic < 0.5
+    assert spearmanr([-each.losses[0] for each in both], truth).statistic > 0.95
+    assert [(each.accuracy, each.losses[1]) for each in both] == [(each.accuracy, each.losses[1]) for each in judged]
+    study.study.set_user_attr(TRUSTED, False)
+    enqueue_best(study, judged, 20)
+    assert [each.losses for each in corrected(study, judged)] == by_trials != [each.losses for each in both]
+    assert not [trial for trial in study.study.get_trials() if trial.state == TrialState.WAITING]
 
 
 def members_of(run: nas.Run) -> dict[str, float]:

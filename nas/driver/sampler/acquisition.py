@@ -16,6 +16,7 @@ from nas.driver.sampler import ehvi
 from nas.driver.sampler.candidates import KnownFunctions, Pool
 from nas.driver.sampler.encoding import Array, Encoding
 from nas.driver.sampler.gp import Features, Featurizer, square_distance
+from nas.driver.sampler.guesses import Guesses
 from nas.driver.sampler.history import EncodedTrial
 from nas.driver.sampler.surrogate import Observations, Posterior, Surrogate, SurrogateFitter
 
@@ -46,10 +47,16 @@ class Problem:
     functions: KnownFunctions
     featurizer: Featurizer
     fit: SurrogateFitter
+    guesses: Guesses
     allowed: tuple[Array, ...]
     decided: frozenset[str]
     startup_trials: int
     pool_size: int
+
+    @property
+    def unknown(self) -> list[int]:
+        """Indices of the objectives to be modelled."""
+        return [d for d in range(len(self.signs)) if d not in self.known]
 
 
 class View:
@@ -70,7 +77,7 @@ class View:
         self._floor = np.where(self._is_log, 1e-6 * everything.min(axis=0), -np.inf)
         std = self._scaled(everything).std(axis=0)
         self._width = np.where(std > 0.0, std, 1.0)
-        self._features = Features(problem.featurizer(rows), self._scaled(costs))
+        self._features = self._features_at(rows, costs)
         self._index = {trial.number: i for i, trial in enumerate(placed)}
         self._collapsed = self._find_collapsed()
 
@@ -83,8 +90,9 @@ class View:
         if len(other) == 0:
             return np.ones(len(pool))
         square = square_distance(own.embedding, other.embedding) / max(2 * self._problem.featurizer.kernels, 1)
-        if len(self._problem.known):
-            square += square_distance(own.costs / self._width, other.costs / self._width) / len(self._problem.known)
+        if known := len(self._problem.known):
+            ours, theirs = (each.costs[:, :known] / self._width for each in (own, other))
+            square += square_distance(ours, theirs) / known
         return np.asarray(np.sqrt(square.min(axis=1)))
 
     def success(self, pool: Pool) -> Array:
@@ -105,8 +113,7 @@ class View:
         if not ended:
             return frozenset()
         values = np.array([trial.values for trial in ended])
-        unknown = [d for d in range(values.shape[1]) if d not in self._problem.known]
-        marks = [collapsed(values[:, d]) for d in unknown]
+        marks = [collapsed(values[:, d]) for d in self._problem.unknown]
         return frozenset(trial.number for trial, *own in zip(ended, *marks, strict=True) if any(own))
 
     @cached_property
@@ -119,19 +126,21 @@ class View:
         return self._problem.fit(self.observations(finished, labels), self.features_of([]), warps=(np.inf,))
 
     def features(self, pool: Pool) -> Features:
-        """Return the features of candidates."""
-        return Features(self._problem.featurizer(pool.rows), self._scaled(pool.costs))
+        """Return the features of candidates: of the costs' columns the first are the known objectives."""
+        return self._features_at(pool.rows, pool.costs)
+
+    def _features_at(self, rows: Array, costs: Array) -> Features:
+        known = np.concatenate([self._scaled(costs), self._problem.guesses(rows)], axis=1)
+        return Features(self._problem.featurizer(rows), known)
 
     def features_of(self, trials: Sequence[EncodedTrial]) -> Features:
         """Return the features of trials."""
         return self._features.take(np.array([self._index[trial.number] for trial in trials], dtype=np.int64))
 
     def observations(self, trials: Sequence[EncodedTrial], values: Array, *, final: bool = True) -> Observations:
-        """Return trials with one value each, either final or as good as the trial's lag and variance say."""
-        if final:
-            return Observations(self.features_of(trials), values, np.zeros(len(values)))
-        lags, variances = (np.array([getattr(trial, name) for trial in trials]) for name in ("lag", "variance"))
-        return Observations(self.features_of(trials), values, lags, variances if variances.any() else None)
+        """Return trials with one value each, either final or as good as the trial's lag says."""
+        lags = np.zeros(len(values)) if final else np.array([trial.lag for trial in trials])
+        return Observations(self.features_of(trials), values, lags)
 
     def points(self, values: Array) -> Array:
         """Return objective values on the scale of the acquisition: wide positive costs as logarithms."""
@@ -187,6 +196,35 @@ def collapsed(values: Array) -> NDArray[np.bool_]:
     return worst & is_plateau
 
 
+def expected(problem: Problem, trials: Sequence[EncodedTrial], rows: Array) -> Array:
+    """Predict the objectives at some points from the trials: medians where they are unknown, minimised.
+
+    Args:
+        trials: All of them; of those with a row and values at least two.
+
+    Returns:
+        Shape (points, objectives).
+    """
+    placed = [trial for trial in trials if trial.row is not None]
+    pool = Pool(rows, problem.functions.costs(rows))
+    view = View(problem, placed, pool)
+    observed = [trial for trial in placed if trial.values is not None and not view.is_collapsed(trial)]
+    reached = np.array([trial.values for trial in observed])
+    points = np.empty((len(rows), len(problem.signs)))
+    points[:, list(problem.known)] = pool.costs
+    features, nothing = view.features(pool), view.features_of([])
+    for d in problem.unknown:
+        model = problem.fit(view.observations(observed, reached[:, d], final=False), nothing)
+        points[:, d] = within_reach(model.at(features).median, reached[:, d])
+    return points
+
+
+def within_reach(predicted: Array, seen: Array) -> Array:
+    """Clip predictions to the range of what was seen and as much again: a log scale may predict the absurd."""
+    low, high = seen.min(), seen.max()
+    return np.asarray(np.clip(predicted, low - (high - low), high + (high - low)))
+
+
 class Acquisition:
     """Called with a pool, returns the logarithm of each candidate's score, shape (points,); -inf for no gain at all.
 
@@ -216,11 +254,10 @@ class Acquisition:
         observed = [trial for trial in observed if not view.is_collapsed(trial)]
         reached = np.array([trial.values for trial in observed])
         objectives = len(problem.signs)
-        unknown = [d for d in range(objectives) if d not in problem.known]
         self._models = {
-            d: problem.fit(view.observations(observed, reached[:, d], final=False), pending) for d in unknown
+            d: problem.fit(view.observations(observed, reached[:, d], final=False), pending) for d in problem.unknown
         }
-        self._lowest, self._highest = reached.min(axis=0), reached.max(axis=0)
+        self._reached = reached
         competing = (trial for trial in trials if trial.competes and not view.is_collapsed(trial))
         results = [trial.values for trial in competing if trial.values is not None]
         points = view.points(np.reshape(results, (len(results), objectives)))
@@ -253,11 +290,9 @@ class Acquisition:
     def _predicted(self, features: Features, posteriors: Mapping[int, Posterior]) -> Array:
         """Return the medians of the unknown objectives beside the known ones, shape (points, objectives)."""
         points = np.empty((len(features), len(self._problem.signs)))
-        points[:, list(self._problem.known)] = features.costs
+        points[:, list(self._problem.known)] = features.costs[:, : len(self._problem.known)]
         for d, posterior in posteriors.items():
-            # Far from all data a log scale may predict the absurd, which must not move the reference point.
-            low, high = self._lowest[d], self._highest[d]
-            points[:, d] = np.clip(posterior.median, low - (high - low), high + (high - low))
+            points[:, d] = within_reach(posterior.median, self._reached[:, d])  # or the reference point moves
         return points
 
     def _constraint_models(self, observed: Sequence[EncodedTrial], pending: Features) -> list[Surrogate]:

@@ -31,7 +31,6 @@ class EncodedTrial:
         lag: log2(budget / epoch): how many halvings before the trial's end its values were reached.
         constraints: Optuna's, feasible at or below zero.
         beside: True where it takes no part in the competition for the front: outside the space, or over a limit.
-        variance: Of its values beyond that of any trial's; see :mod:`nas.driver.sampler.guesses`.
     """
 
     number: int
@@ -42,7 +41,6 @@ class EncodedTrial:
     lag: float
     constraints: Mapping[str, float]
     beside: bool
-    variance: float = 0.0
 
     @property
     def competes(self) -> bool:
