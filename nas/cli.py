@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from nas.command_options import options
+from nas.command_options import command
 from nas.driver.options import CHANGEABLE, ReproduceOptions, Resources, SearchOptions
 from nas.errors import UserError
 from nas.exit import errors, resumable, run_command, same_command
 from nas.latency_cli import AsJson, console, latency_app
-from nas.options import TARGETS
+from nas.options import TARGETS, DataDir, OnCommandLine
 from nas.terminal import log_to
 from nas.training.options import DATASETS, DataOptions, TrainOptions
 from nas.units import int8_percent
@@ -28,25 +28,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-DataDir = Annotated[
-    Path | None, typer.Option(help="Folder of data sets; missing ones are downloaded to it.", show_default=False)
-]
-TrainSize = Annotated[
-    int | None, typer.Option(help="Number of training images to use (default: all).", show_default=False)
-]
-Seed = Annotated[int, typer.Option(help="Random seed.")]
 
-
-@app.command(epilog="Example: nas search --space inverted_residual --dataset cifar10 --limit 'size<=2MB'")
-@options(SearchOptions, "asked")
-@options(Resources, "resources")
+@command(
+    app,
+    "nas search --space inverted_residual --dataset cifar10 --limit 'size<=2MB'",
+    asked=SearchOptions,
+    resources=Resources,
+)
 def search(
+    *,
     asked: dict[str, Any],
     resume: Annotated[
-        Path | None,
-        typer.Option(help="Resume this run; only --trials, --hours, --confirm, --keep and how it is run may change."),
+        Path | None, "Resume this run; only --trials, --hours, --confirm, --keep and how it is run may change."
     ] = None,
-    *,
     resources: dict[str, Any],
 ) -> None:
     """Search a space: train its networks, keep the front, write a report."""
@@ -76,25 +70,17 @@ def search(
     print_runs(console, runs, folder)
 
 
-@app.command(epilog="Example: nas report results/RUN; nas report results/ONE results/TWO --out both.html")
+@command(app, "nas report results/RUN; nas report results/ONE results/TWO --out both.html")
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Folder of a run; several are compared.", metavar="RUN", show_default=False)
-    ],
-    form: Annotated[str, typer.Option("--format", help="html writes the page; csv, json and md are printed.")] = "html",
+    runs: Annotated[list[Path], "Folder of a run; several are compared.", OnCommandLine(name="RUN")],
+    *,
+    form: Annotated[str, "html writes the page; csv, json and md are printed.", OnCommandLine(name="format")] = "html",
     published: Annotated[
         str | None,
-        typer.Option(
-            help="Networks drawn as the papers print them: contained, all or none (default: as the search was asked).",
-            show_default=False,
-        ),
+        "Networks drawn as the papers print them: contained, all or none (default: as the search was asked).",
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The page (default: report.html in the run's folder; comparison.html here for several runs).",
-            show_default=False,
-        ),
+        Path | None, "The page (default: report.html in the run's folder; comparison.html here for several runs)."
     ] = None,
 ) -> None:
     """Write a run's report again, print its tables, or compare several runs on one page."""
@@ -113,21 +99,17 @@ def report(
         print(render(Run.open(runs[0]), form), end="")
 
 
-@app.command(epilog="Example: nas compare mobilenetv2-cifar han-e results/best")
+@command(app, "nas compare mobilenetv2-cifar han-e results/best")
 def compare(
     networks: Annotated[
         list[str],
-        typer.Argument(
-            help="Published networks, YAML files, or folders of trainings and searches.",
-            metavar="NETWORK",
-            show_default=False,
-        ),
+        "Published networks, YAML files, or folders of trainings and searches.",
+        OnCommandLine(name="NETWORK"),
     ],
-    dataset: Annotated[str, typer.Option(help="Data set of the printed figures.")] = "cifar10",
-    num_classes: Annotated[
-        int | None, typer.Option(help="Number of classes (default: the data set's).", show_default=False)
-    ] = None,
-    form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    *,
+    dataset: Annotated[str, "Data set of the printed figures."] = "cifar10",
+    num_classes: Annotated[int | None, "Number of classes (default: the data set's)."] = None,
+    form: Annotated[str, "table, csv or json.", OnCommandLine(name="format")] = "table",
 ) -> None:
     """Networks side by side: costs, printed accuracy, accuracy and time per size."""
     from nas import api
@@ -144,20 +126,13 @@ def compare(
         raise UserError(f"unknown format {form!r}; allowed: table, csv, json")
 
 
-@app.command(epilog="Example: nas reproduce han-table3 --epochs 10 --seeds 3")
-@options(ReproduceOptions, "asked")
-@options(Resources, "resources")
+@command(app, "nas reproduce han-table3 --epochs 10 --seeds 3", asked=ReproduceOptions, resources=Resources)
 def reproduce(
     table: Annotated[
-        str,
-        typer.Argument(
-            help="han-table3, han-table5, hoang-table3, hoang-table5 or kuo-table3.",
-            metavar="TABLE",
-            show_default=False,
-        ),
+        str, "han-table3, han-table5, hoang-table3, hoang-table5 or kuo-table3.", OnCommandLine(name="TABLE")
     ],
-    asked: dict[str, Any],
     *,
+    asked: dict[str, Any],
     resources: dict[str, Any],
 ) -> None:
     """Train, or time, the networks of a paper's table, and write it again with our figures."""
@@ -172,12 +147,10 @@ def reproduce(
     print_reproduction(console, done)
 
 
-@app.command(epilog="Example: nas train results/RUN/front/01-0123456789ab.yaml")
-@options(TrainOptions, "asked")
+@command(app, "nas train results/RUN/front/01-0123456789ab.yaml", asked=TrainOptions)
 def train(
-    architecture: Annotated[
-        str, typer.Argument(help="A published network or a YAML file.", metavar="NETWORK", show_default=False)
-    ],
+    architecture: Annotated[str, "A published network or a YAML file.", OnCommandLine(name="NETWORK")],
+    *,
     asked: dict[str, Any],
 ) -> None:
     """Train one network in full: checkpoint, metrics and config go to a folder."""
@@ -210,28 +183,17 @@ def train(
     print_trained(console, result)
 
 
-@app.command(epilog="Example: nas evaluate results/best/model.safetensors")
+@command(app, "nas evaluate results/best/model.safetensors")
 def evaluate(
     checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            help="Checkpoint of a training or a search, or an exported .onnx or .tflite.",
-            metavar="CHECKPOINT",
-            show_default=False,
-        ),
+        Path, "Checkpoint of a training or a search, or an exported .onnx or .tflite.", OnCommandLine(name="CHECKPOINT")
     ],
-    dataset: Annotated[
-        str | None, typer.Option(help="Data set (default: the one it was trained on).", show_default=False)
-    ] = None,
+    *,
+    dataset: Annotated[str | None, "Data set (default: the one it was trained on)."] = None,
     data_dir: DataDir = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
-    target: Annotated[
-        str | None, typer.Option(help=f"Judge what ships there, and measure it: {TARGETS}.", show_default=False)
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Write a page: confusion matrix, mistakes as pictures.", show_default=False),
-    ] = None,
+    device: Annotated[str | None, "cpu or cuda (default: cuda where there is one)."] = None,
+    target: Annotated[str | None, f"Judge what ships there, and measure it: {TARGETS}."] = None,
+    out: Annotated[Path | None, "Write a page: confusion matrix, mistakes as pictures."] = None,
     as_json: AsJson = False,
 ) -> None:
     """Accuracy of a trained network on validation and test images, class by class, and its mistakes."""
@@ -256,12 +218,11 @@ def evaluate(
     console.print(f"Page:  {out}" if out else "Look at the mistakes: --out PAGE.html")
 
 
-@app.command(epilog="Example: nas data imagefolder:/data/flowers --out flowers.html")
-@options(DataOptions, "asked")
+@command(app, "nas data imagefolder:/data/flowers --out flowers.html", asked=DataOptions)
 def data(
-    dataset: Annotated[str, typer.Argument(help=f"{DATASETS}.", metavar="DATASET", show_default=False)],
-    asked: dict[str, Any],
+    dataset: Annotated[str, f"{DATASETS}.", OnCommandLine(name="DATASET")],
     *,
+    asked: dict[str, Any],
     as_json: AsJson = False,
 ) -> None:
     """Describe a data set: classes, sizes, skipped files, copies; a page of images as a network sees them."""
@@ -276,36 +237,19 @@ def data(
     console.print(f"Page:  {asked['out']}" if "out" in asked else "Look at the images: --out PAGE.html")
 
 
-@app.command(epilog="Example: nas export results/best/model.safetensors --format onnx --int8")
+@command(app, "nas export results/best/model.safetensors --format onnx --int8")
 def export(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(help="A checkpoint, or a training's .safetensors.", metavar="CHECKPOINT", show_default=False),
-    ],
+    checkpoint: Annotated[Path, "A checkpoint, or a training's .safetensors.", OnCommandLine(name="CHECKPOINT")],
+    *,
     form: Annotated[
         str | None,
-        typer.Option(
-            "--format",
-            help="onnx, torch-export, python, litert or tflite-micro (default: the target's, else onnx).",
-            show_default=False,
-        ),
+        "onnx, torch-export, python, litert or tflite-micro (default: the target's, else onnx).",
+        OnCommandLine(name="format"),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(help=f"Write what ships there, in int8 where it is int8: {TARGETS}.", show_default=False),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The file or folder (default: beside the checkpoint, named like the network).", show_default=False
-        ),
-    ] = None,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Write an int8 ONNX or LiteRT model too, calibrated on training images.")
-    ] = False,
-    dataset: Annotated[
-        str | None, typer.Option(help="Data set to calibrate with (default: its own).", show_default=False)
-    ] = None,
+    target: Annotated[str | None, f"Write what ships there, in int8 where it is int8: {TARGETS}."] = None,
+    out: Annotated[Path | None, "The file or folder (default: beside the checkpoint, named like the network)."] = None,
+    int8: Annotated[bool, "Write an int8 ONNX or LiteRT model too, calibrated on training images."] = False,
+    dataset: Annotated[str | None, "Data set to calibrate with (default: its own)."] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Write a trained network for other runtimes, or as one Python file; checked against torch."""
@@ -317,16 +261,12 @@ def export(
     print_exported(console, exported)
 
 
-@app.command(epilog="Example: nas predict model.onnx photo.jpg")
+@command(app, "nas predict model.onnx photo.jpg")
 def predict(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="A checkpoint, .safetensors or exported .onnx, .tflite.", metavar="MODEL", show_default=False
-        ),
-    ],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE", show_default=False)],
-    top: Annotated[int, typer.Option(help="Number of classes per image.")] = 5,
+    model: Annotated[Path, "A checkpoint, .safetensors or exported .onnx, .tflite.", OnCommandLine(name="MODEL")],
+    images: Annotated[list[Path], "Image files.", OnCommandLine(name="IMAGE")],
+    *,
+    top: Annotated[int, "Number of classes per image."] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Classify images by a trained network: the likeliest classes with their probabilities."""
@@ -345,22 +285,13 @@ def predict(
         raise typer.Exit(1 if predictions else 2)
 
 
-@app.command(epilog="Example: nas profile han-e --json")
+@command(app, "nas profile han-e --json")
 def profile(
-    architecture: Annotated[
-        str, typer.Argument(help="A published network or a YAML file.", metavar="NETWORK", show_default=False)
-    ],
-    num_classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
-    resolution: Annotated[
-        int | None, typer.Option(help="Input side in pixels (default: the network's).", show_default=False)
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Add what it costs where it runs: {TARGETS}.",
-            show_default=False,
-        ),
-    ] = None,
+    architecture: Annotated[str, "A published network or a YAML file.", OnCommandLine(name="NETWORK")],
+    *,
+    num_classes: Annotated[int, "Number of classes."] = 10,
+    resolution: Annotated[int | None, "Input side in pixels (default: the network's)."] = None,
+    target: Annotated[str | None, f"Add what it costs where it runs: {TARGETS}."] = None,
     as_json: AsJson = False,
 ) -> None:
     """Profile a network: parameters, MACs, size, memory; checked by thop and torch."""
@@ -377,7 +308,7 @@ def profile(
 app.add_typer(latency_app, name="latency")
 
 
-@app.command(name="list", epilog="Example: nas list")
+@command(app, "nas list", name="list")
 def list_() -> None:
     """Shipped spaces, and published networks with their parameters and papers."""
     from nas.architecture.catalogue import by_paper, load_space, space_names

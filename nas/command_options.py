@@ -1,9 +1,9 @@
-"""A command's options, generated from a model of :mod:`nas.options`."""
+"""A command's arguments and options, from annotations and models as :mod:`nas.options` describes them."""
 
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import Field, fields
+from dataclasses import fields
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -12,57 +12,77 @@ import typer
 from nas.options import OnCommandLine, is_option
 
 
-def options(model: type, parameter: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command: typer sees the model's options in the place of one parameter.
+def command(
+    app: typer.Typer, example: str, *, name: str | None = None, **models: type
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a function: it is a command, its parameters before the ``*`` are arguments, those after it options.
 
     Args:
-        model: a dataclass; its fields with a help text become options.
-        parameter: of the command; receives what was given, by the model's fields.
+        app: of the command.
+        example: a command line, with which the help ends.
+        name: of the command; default the function's.
+        models: by parameter: a dataclass. Its fields with a help text are options in the place of the parameter, which
+            receives what was given, by field.
     """
-    hints = get_type_hints(model, include_extras=True)
-    made = {item.name: _option(item, hints[item.name]) for item in fields(model) if is_option(hints[item.name])}
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(command)
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own, made = get_type_hints(function, include_extras=True), []
+        hints = {name: _options_of(model) for name, model in models.items()}
+        for item in inspect.signature(function).parameters.values():
+            if item.name in models:
+                defaults = {field.name: field.default for field in fields(models[item.name])}
+                made += [_option(field, hint, defaults[field]) for field, hint in hints[item.name].items()]
+            elif item.kind is inspect.Parameter.KEYWORD_ONLY:
+                made.append(_option(item.name, own[item.name], item.default))
+            else:
+                kind, text, on_command_line = get_args(own[item.name])
+                argument = typer.Argument(help=text, metavar=on_command_line.name)
+                made.append(_parameter(item.name, Annotated[kind, argument], item.default))
 
-        @functools.wraps(command)
+        @functools.wraps(function)
         def run(**given: Any) -> None:
-            values = {name: given.pop(option.name) for name, option in made.items()}
-            for name, value in values.items():
-                if isinstance(value, list) or (isinstance(value, str) and _is_sequence(hints[name])):
-                    values[name] = tuple(value.split(",") if isinstance(value, str) else value)
-            command(**given, **{parameter: {name: value for name, value in values.items() if value is not None}})
+            for name, of_model in hints.items():
+                values = {field: given.pop(field) for field in of_model}
+                for field, value in values.items():
+                    if isinstance(value, list) or (isinstance(value, str) and _is_sequence(of_model[field])):
+                        values[field] = tuple(value.split(",") if isinstance(value, str) else value)
+                given[name] = {field: value for field, value in values.items() if value is not None}
+            function(**given)
 
-        everything: list[inspect.Parameter] = []
-        for item in own.parameters.values():
-            everything += made.values() if item.name == parameter else [item]
-        everything = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in everything]
-        run.__signature__ = own.replace(parameters=everything)  # type: ignore[attr-defined]
-        run.__annotations__ = {item.name: item.annotation for item in everything}
-        return run
+        run.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
+        run.__annotations__ = {item.name: item.annotation for item in made}
+        return app.command(name=name, epilog=f"Example: {example}")(run)
 
     return decorate
 
 
-def _option(item: Field[Any], hint: Any) -> inspect.Parameter:
-    """Make typer's parameter of a field."""
+def _options_of(model: type) -> dict[str, Any]:
+    """Return the annotations of a model's fields that are options."""
+    return {name: hint for name, hint in get_type_hints(model, include_extras=True).items() if is_option(hint)}
+
+
+def _option(field: str, hint: Any, default: Any) -> inspect.Parameter:
+    """Make typer's parameter of an option."""
     kind, text, *rest = get_args(hint)
     own: OnCommandLine = rest[0] if rest else OnCommandLine()
-    name = own.name or item.name
-    default: Any = item.default if own.default is ... else own.default
-    if default is None and item.default:
-        text = f"{text.removesuffix('.')} (default: {item.default})."
+    default, otherwise = default if own.default is ... else own.default, default
+    if default is None and otherwise:
+        text = f"{text.removesuffix('.')} (default: {otherwise})."
     first: Any = get_args(kind)[0] if get_origin(kind) in (Union, UnionType) else kind
-    if _is_sequence(hint) and item.default:
+    if _is_sequence(hint) and otherwise:
         first, default, text = str, ",".join(default), f"Comma-separated: {text}"
     elif _is_sequence(hint) or own.repeats:
         each: Any = first if own.repeats else str
         first, default, text = list[each], None, f"{text.removesuffix('.')}; may be repeated."
     if default is None:
         first = first | None
+    words = (own.name or field).replace("_", "-")
     # A flag that is off by default needs no --no-FLAG; of a choice left open, both sides are options.
-    flag = [f"--{name.replace('_', '-')}"] if first is bool and default is False else []
-    annotation = Annotated[first, typer.Option(*flag, help=text)]
+    both = f"/--no-{words}" if get_args(kind)[:1] == (bool,) else ""
+    return _parameter(field, Annotated[first, typer.Option(f"--{words}{both}", help=text)], default)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nas.command_options import command
 from nas.errors import UserError
-from nas.options import TARGETS
+from nas.options import TARGETS, OnCommandLine
 from nas.terminal import Terminal
 from nas.units import counted
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import nas
 
 console = Terminal()
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsJson = Annotated[bool, "Print JSON.", OnCommandLine(name="json")]
 
 
 class _MeasureByDefault(TyperGroup):
@@ -36,33 +37,25 @@ latency_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-Space = Annotated[str, typer.Option(help="A shipped space or a YAML file.")]
-Channels = Annotated[
-    int | None, typer.Option(help="Channels of the images (default: the space's).", show_default=False)
-]
-Resolution = Annotated[
-    int | None, typer.Option(help="Input side in pixels (default: the document's).", show_default=False)
-]
-Classes = Annotated[int, typer.Option(help="Number of classes.")]
+Space = Annotated[str, "A shipped space or a YAML file."]
+Channels = Annotated[int | None, "Channels of the images (default: the space's)."]
+Resolution = Annotated[int | None, "Input side in pixels (default: the document's)."]
+Classes = Annotated[int, "Number of classes."]
 EngineOption = Annotated[
     str | None,
-    typer.Option(
-        help="eager, compiled, onnxruntime, onnxruntime-int8, litert, litert-int8, or graph (CUDA) (default: the "
-        "target's, else eager).",
-        show_default=False,
-    ),
+    "eager, compiled, onnxruntime, onnxruntime-int8, litert, litert-int8, or graph (CUDA) (default: the "
+    "target's, else eager).",
 ]
-TargetOption = Annotated[str | None, typer.Option(help=f"Time what ships there: {TARGETS}.", show_default=False)]
-DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
-Threads = Annotated[int, typer.Option(help="Threads per run.")]
-Batch = Annotated[int, typer.Option(help="Images per run.")]
+TargetOption = Annotated[str | None, f"Time what ships there: {TARGETS}."]
+DeviceOption = Annotated[str, "cpu or cuda."]
+Threads = Annotated[int, "Threads per run."]
+Batch = Annotated[int, "Images per run."]
 
 
-@latency_app.command(name="measure", epilog="Example: nas latency mobilenetv2-cifar han-e --threads 1")
+@command(latency_app, "nas latency mobilenetv2-cifar han-e --threads 1", name="measure")
 def latency_measure(
-    architectures: Annotated[
-        list[str], typer.Argument(help="Published networks or YAML files.", metavar="NETWORK", show_default=False)
-    ],
+    architectures: Annotated[list[str], "Published networks or YAML files.", OnCommandLine(name="NETWORK")],
+    *,
     num_classes: Classes = 10,
     engine: EngineOption = None,
     target: TargetOption = None,
@@ -70,7 +63,7 @@ def latency_measure(
     threads: Threads = 1,
     batch: Batch = 1,
     resolution: Resolution = None,
-    max_seconds: Annotated[float, typer.Option(help="Seconds to wait for a machine that is too busy.")] = 30,
+    max_seconds: Annotated[float, "Seconds to wait for a machine that is too busy."] = 30,
     as_json: AsJson = False,
 ) -> None:
     """Measure networks as they are shipped: folded, pinned, repeats in turn, with spread and provenance."""
@@ -92,9 +85,10 @@ def latency_measure(
         print_latencies(console, found)
 
 
-@latency_app.command(name="calibrate", epilog="Example: nas latency calibrate --space inverted_residual --out pi4.json")
+@command(latency_app, "nas latency calibrate --space inverted_residual --out pi4.json", name="calibrate")
 def latency_calibrate(
-    out: Annotated[Path, typer.Option(help="File of the latency table.", show_default=False)],
+    *,
+    out: Annotated[Path, "File of the latency table."],
     space: Space = "inverted_residual",
     channels: Channels = None,
     resolution: Resolution = None,
@@ -104,7 +98,7 @@ def latency_calibrate(
     device: DeviceOption = "cpu",
     threads: Threads = 1,
     batch: Batch = 1,
-    networks: Annotated[int, typer.Option(help="Number of networks to time.")] = 64,
+    networks: Annotated[int, "Number of networks to time."] = 64,
 ) -> None:
     """Time a space's blocks on this device and write the table that nas search --latency-table reads."""
     from nas.console import print_table_quality
@@ -123,11 +117,10 @@ def latency_calibrate(
     print_table_quality(console, table, out)
 
 
-@latency_app.command(
-    name="export-blocks", epilog="Example: nas latency export-blocks blocks/ --space inverted_residual"
-)
+@command(latency_app, "nas latency export-blocks blocks/ --space inverted_residual", name="export-blocks")
 def latency_export_blocks(
-    folder: Annotated[Path, typer.Argument(help="New or empty folder.", metavar="FOLDER", show_default=False)],
+    folder: Annotated[Path, "New or empty folder.", OnCommandLine(name="FOLDER")],
+    *,
     space: Space = "inverted_residual",
     channels: Channels = None,
     resolution: Resolution = None,
@@ -141,19 +134,14 @@ def latency_export_blocks(
     console.print(f"{counted(count, 'file')} in {folder}; fill in timings.csv there, then nas latency import-timings")
 
 
-@latency_app.command(
-    name="import-timings", epilog="Example: nas latency import-timings blocks/timings.csv --out pi4.json"
-)
+@command(latency_app, "nas latency import-timings blocks/timings.csv --out pi4.json", name="import-timings")
 def latency_import_timings(
-    timings: Annotated[
-        Path, typer.Argument(help="CSV file with the columns file and ms.", metavar="TIMINGS.csv", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option(help="File of the latency table.", show_default=False)],
-    device_name: Annotated[str, typer.Option(help="Name of the device that the times are of.")] = "imported",
-    manifest: Annotated[
-        Path | None, typer.Option(help="manifest.json of the blocks (default: beside the CSV).", show_default=False)
-    ] = None,
-    engine: Annotated[str, typer.Option(help="Engine that ran them.")] = "onnxruntime",
+    timings: Annotated[Path, "CSV file with the columns file and ms.", OnCommandLine(name="TIMINGS.csv")],
+    *,
+    out: Annotated[Path, "File of the latency table."],
+    device_name: Annotated[str, "Name of the device that the times are of."] = "imported",
+    manifest: Annotated[Path | None, "manifest.json of the blocks (default: beside the CSV)."] = None,
+    engine: Annotated[str, "Engine that ran them."] = "onnxruntime",
     threads: Threads = 1,
 ) -> None:
     """Make a latency table from measured times of exported blocks."""

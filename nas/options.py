@@ -2,7 +2,7 @@
 
 A field ``name: Annotated[TYPE, "help", ...] = default`` is an option of the command and a keyword of the function; one
 without a help text is a keyword alone. Of several types the first is the command line's. A sequence without entries is
-an option to be repeated, one with entries a comma-separated option.
+an option to be repeated, one with entries a comma-separated option. A command's own parameters are annotated likewise.
 """
 
 import functools
@@ -42,7 +42,7 @@ R = TypeVar("R")
 class OnCommandLine:
     """Differences of a command's option from its field, as the last item of an ``Annotated``.
 
-    name     of the option
+    name     of the option; of an argument the word that stands for it in the help
     default  of the option; None where the command has to know whether it was given
     resumes  a resumed run may change it
     repeats  it may be given several times; the command gets a tuple of its values
