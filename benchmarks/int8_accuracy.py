@@ -30,8 +30,7 @@ import nas
 from nas.architecture.catalogue import load_space
 from nas.export import fine_tuning
 from nas.export.shipping import ship
-from nas.targets import TARGETS, Target
-from nas.targets.restrict import restricted
+from nas.targets import TARGETS, Target, restricted
 from nas.training.data import Dataset, load_dataset
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.recipe import Recipe, load_recipe

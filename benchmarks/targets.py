@@ -24,8 +24,7 @@ from torch import nn
 import nas
 from nas.architecture.catalogue import load_space, space_names
 from nas.export import Card, quantise, to_onnx
-from nas.targets import TARGETS
-from nas.targets.restrict import restricted
+from nas.targets import TARGETS, restricted
 
 CLASSES = 10
 IMAGES = 4

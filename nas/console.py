@@ -24,7 +24,7 @@ from nas.report.comparison import write_comparison
 from nas.report.points import record_values, shown_name, train_command
 from nas.report.reliability import over_limits
 from nas.report.summary import measured_or_predicted, origin_mark, probability, references, with_interval
-from nas.targets.torch import TORCH
+from nas.targets import TORCH
 from nas.terminal import Terminal
 from nas.training.facts import fact_rows
 from nas.training.loop import Epoch

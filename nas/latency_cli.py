@@ -175,8 +175,7 @@ def _engine(engine: str | None, target: str | None, networks: "Sequence[nas.Arch
 def _fitted(reference: str, channels: int | None, resolution: int | None, engine: str = "") -> "nas.Space":
     """Load a space for images of these channels and this side, None: its own; as a search for an engine takes it."""
     from nas.architecture.catalogue import load_space
-    from nas.targets import TARGETS
-    from nas.targets.restrict import restricted
+    from nas.targets import TARGETS, restricted
 
     space = load_space(reference)
     if engine in TARGETS:

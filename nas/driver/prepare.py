@@ -24,8 +24,7 @@ from nas.driver.study import CostFunction
 from nas.errors import UserError
 from nas.latency import Prediction, Runtime, Table, load_table, measure, table_for
 from nas.latency.layers import segments
-from nas.targets import TARGETS, Target
-from nas.targets.restrict import restricted
+from nas.targets import TARGETS, Target, restricted
 from nas.training.data import FOLDER_PREFIX, Dataset, load_dataset, resplit
 from nas.training.folder import typical_side
 from nas.training.members import largest

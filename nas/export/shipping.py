@@ -18,7 +18,7 @@ from nas.export import litert, onnx
 from nas.export.int8 import onnx_int8_bytes
 from nas.export.micro import arena
 from nas.network.tflite_file import pack
-from nas.targets.target import Target
+from nas.targets import Target
 from nas.training.checkpoint import Checkpoint
 from nas.training.data import Dataset, PartName
 from nas.training.evaluate import Scores, scores

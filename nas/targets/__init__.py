@@ -1,21 +1,92 @@
-"""Targets: what a network costs where it ships."""
+"""Targets: what a network costs where it ships.
 
-from collections.abc import Mapping
+``torch`` ships the state dict as safetensors, which the papers' file sizes are of; ``onnxruntime`` ONNX with norms
+folded, in int8 as QDQ; ``litert`` a .tflite for XNNPACK, in int8 with int8 input and output; ``tflite-micro`` that one
+as an array in flash, run in an arena, and no latency is known of a board.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from nas.architecture.document import Architecture
+from nas.costs.analytic import cost
 from nas.errors import UserError
-from nas.targets.litert import LITERT, LITERT_INT8, LITERT_INT8_PER_TENSOR
-from nas.targets.onnxruntime import ONNXRUNTIME, ONNXRUNTIME_INT8, ONNXRUNTIME_INT8_PER_TENSOR
-from nas.targets.target import Target
-from nas.targets.tflite_micro import TFLITE_MICRO, TFLITE_MICRO_PER_TENSOR
-from nas.targets.torch import TORCH
+from nas.targets import onnx, tflite
+from nas.targets.target import Target, restricted
 
-__all__ = ["TARGETS", "Target", "on_target", "target"]
+__all__ = ["TARGETS", "TORCH", "Target", "on_target", "restricted", "target"]
 
-PER_TENSOR = (ONNXRUNTIME_INT8_PER_TENSOR, LITERT_INT8_PER_TENSOR, TFLITE_MICRO_PER_TENSOR)
+
+def _state_dict(architecture: Architecture, num_classes: int) -> int:
+    return cost(architecture, num_classes).size_bytes
+
+
+def _peak_fp32(architecture: Architecture, num_classes: int) -> int:
+    """Return the peak of activations in fp32, as :mod:`nas.blocks.complexity` defines it."""
+    return cost(architecture, num_classes).peak_activation_bytes
+
+
+def _peak_int8(architecture: Architecture, num_classes: int) -> int:
+    """Return the same peak, one byte per value."""
+    return _peak_fp32(architecture, num_classes) // 4
+
+
+def _arena(architecture: Architecture, num_classes: int) -> int:
+    return tflite.arena_head(architecture, num_classes) + tflite.arena_tail(architecture, num_classes)
+
+
+def _int8(fp32: Target, name: str, ending: str, size: Callable[..., int], **fields: Any) -> list[Target]:
+    """Return a target's two of int8: weights with a scale for each output channel, and with one for all of a layer."""
+    found = []
+    for per_tensor in (False, True):
+        full = f"{name}:per-tensor" if per_tensor else name
+        known = {"engine": full, "memory": _peak_int8, **fields}
+        of_scales = partial(size, int8=True, per_tensor=per_tensor)
+        found.append(replace(fp32, name=full, ending=ending, size=of_scales, int8=True, per_tensor=per_tensor, **known))
+    return found
+
+
+TORCH = Target(
+    name="torch",
+    ending=".safetensors",
+    form=None,
+    engine="eager",
+    size=_state_dict,
+    memory=_peak_fp32,
+    aliases={"memory": "peak_memory"},
+)
+_ONNXRUNTIME = Target(
+    name="onnxruntime",
+    ending=".onnx",
+    form="onnx",
+    modules=("onnx", "onnxscript", "onnxruntime"),
+    extra="export",
+    engine="onnxruntime",
+    size=partial(onnx.file_bytes, int8=False),
+    memory=_peak_fp32,
+)
+_LITERT = Target(
+    name="litert",
+    ending=".tflite",
+    form="litert",
+    modules=("litert_torch", "ai_edge_quantizer", "ai_edge_litert", "tflite_micro"),
+    extra="litert",
+    engine="litert",
+    size=partial(tflite.file_bytes, int8=False),
+    memory=_peak_fp32,
+    knows_experts=False,
+)
+_ARRAY = {"form": "tflite-micro", "engine": None, "memory": _arena, "aliases": {"flash": "size"}}
+_PER_CHANNEL, _PER_TENSOR = zip(
+    _int8(_ONNXRUNTIME, "onnxruntime-int8", "-int8.onnx", onnx.file_bytes),
+    _int8(_LITERT, "litert-int8", "-int8.tflite", tflite.file_bytes),
+    _int8(_LITERT, "tflite-micro", "-tflite-micro", partial(tflite.file_bytes, card=False), **_ARRAY),
+    strict=True,
+)
 TARGETS: Mapping[str, Target] = {
-    item.name: item for item in (TORCH, ONNXRUNTIME, ONNXRUNTIME_INT8, LITERT, LITERT_INT8, TFLITE_MICRO, *PER_TENSOR)
+    item.name: item for item in (TORCH, _ONNXRUNTIME, _PER_CHANNEL[0], _LITERT, *_PER_CHANNEL[1:], *_PER_TENSOR)
 }
 
 

@@ -12,8 +12,7 @@ import nas
 from nas.errors import UserError
 from nas.latency.table import space_id
 from nas.latency_cli import _fitted
-from nas.targets import TARGETS, target
-from nas.targets.restrict import restricted
+from nas.targets import TARGETS, restricted, target
 from nas.targets.tflite import Buffer, arena_head, plan
 
 RECORDED = json.loads(Path(__file__).with_name("recorded.json").read_text())

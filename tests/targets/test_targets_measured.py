@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 import nas
-from nas.targets import TARGETS
-from nas.targets.restrict import restricted
+from nas.targets import TARGETS, restricted
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
