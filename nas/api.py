@@ -31,8 +31,8 @@ from nas.errors import UserError
 from nas.export.command import export as export
 from nas.export.fine_tuning import with_shipped
 from nas.export.judging import check_ships, judge_file, judge_shipped
-from nas.export.opening import ENDINGS
 from nas.export.predict import predict as predict
+from nas.export.shipping import ENDINGS
 from nas.files import fresh_folder as fresh_folder
 from nas.hardware import choose_device as choose_device
 from nas.options import deadline_of, keywords

@@ -20,8 +20,8 @@ from nas.errors import UserError
 from nas.export.check import ExportError
 from nas.export.command import Exported, export
 from nas.export.litert import Session, litert_bytes, litert_int8_bytes, to_litert
-from nas.export.opening import open_exported
 from nas.export.predict import predict
+from nas.export.shipping import open_exported
 from nas.network.tflite_file import operators
 from nas.training.data import load_dataset
 from nas.training.session import Trained

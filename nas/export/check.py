@@ -36,6 +36,16 @@ class Shipped:
         return sum(file.stat().st_size for file in self.files)
 
 
+@dataclass(frozen=True)
+class Quantised:
+    """A model before and after it was quantised: its file, and sizes in bytes."""
+
+    path: Path
+    size: int
+    size_before: int
+    calibration_images: int
+
+
 class Normalised(nn.Module):
     """A network behind its normalisation: (N, C, R, R) in [0, 1] -> (N, classes) logits."""
 
@@ -87,3 +97,8 @@ def write(path: Path, content: bytes) -> None:
         write_atomic(path, content)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def granularity(per_tensor: bool) -> str:
+    """Say of what each scale of weights is."""
+    return "per tensor" if per_tensor else "per channel"

@@ -2,19 +2,19 @@
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+
+from torch import Tensor
 
 from nas.errors import UserError
 from nas.export import Card, Quantised, Shipped, quantise, to_onnx, to_program, to_python
 from nas.export.judging import judge_exported, load_for
-from nas.export.litert import check_litert, quantise_litert, to_litert
+from nas.export.litert import check_litert, to_litert
 from nas.export.micro import write_micro
-from nas.export.opening import open_exported
 from nas.export.python import module_name
-from nas.export.shipping import calibration_images
+from nas.export.shipping import calibration_images, open_exported
 from nas.targets import Target
 from nas.targets import target as target_named
 from nas.training.checkpoint import load_trained
@@ -24,24 +24,16 @@ from nas.training.weights import card
 
 log = logging.getLogger(__name__)
 
-Form = Literal["onnx", "torch-export", "python", "litert", "tflite-micro"]
-FORMS: tuple[Form, ...] = get_args(Form)
-_ENDINGS = {
-    "onnx": ".onnx",
-    "torch-export": ".pt2",
-    "python": ".py",
-    "litert": ".tflite",
-    "tflite-micro": "-tflite-micro",
+FORMS: Mapping[str, tuple[str, Callable[[Card, Mapping[str, Tensor], Path], Shipped]]] = {
+    "onnx": (".onnx", to_onnx),
+    "torch-export": (".pt2", to_program),
+    "python": (".py", to_python),
+    "litert": (".tflite", to_litert),
+    "tflite-micro": ("-tflite-micro", to_litert),
 }
-_WRITERS = {
-    "onnx": to_onnx,
-    "torch-export": to_program,
-    "python": to_python,
-    "litert": to_litert,
-    "tflite-micro": to_litert,
-}
-_QUANTISERS = {"onnx": quantise, "litert": quantise_litert, "tflite-micro": quantise_litert}
-
+"""Formats by name: the ending of the file's name, and what writes it."""
+_INT8 = ("onnx", "litert", "tflite-micro")
+"""Those that can be quantised."""
 
 LEAST_AGREEMENT = 0.98
 """Share of validation images to which int8 should give fp32's class; a smaller one is told."""
@@ -102,7 +94,7 @@ def export(
     int8 = int8 or (wanted is not None and wanted.int8)
     if form not in FORMS:
         raise UserError(f"unknown format {form!r}; allowed: {', '.join(FORMS)}")
-    if int8 and form not in _QUANTISERS:
+    if int8 and form not in _INT8:
         raise UserError(
             f"--int8 quantises ONNX and LiteRT models; leave it out, or give --format onnx instead of {form}"
         )
@@ -112,12 +104,13 @@ def export(
     if wanted is not None:
         wanted.check([description.architecture])
         wanted.require()
-    if _WRITERS[form] is to_litert:
+    ending, writer = FORMS[form]
+    if writer is to_litert:
         check_litert(description.architecture)
     micro = form == "tflite-micro"
     name = module_name(description.architecture.name) if form == "python" else description.architecture.name
-    path = Path(out) if out is not None else source.parent / f"{name}{_ENDINGS[form]}"
-    quantised_path = path.with_name(f"{path.stem}-int8{_ENDINGS[form]}")
+    path = Path(out) if out is not None else source.parent / f"{name}{ending}"
+    quantised_path = path.with_name(f"{path.stem}-int8{ending}")
     beside = path.with_suffix(".pt") if form == "python" else quantised_path
     if source.resolve() in (path.resolve(), beside.resolve()):
         raise UserError(f"{source}: would be overwritten by the export; give another --out")
@@ -126,12 +119,12 @@ def export(
     # The data first: they may be missing, and converting takes a while.
     data = load_for(description, dataset or checkpoint.dataset, data_dir, str(source)) if int8 or micro else None
     if data is None:
-        return Exported(description, _WRITERS[form](description, checkpoint.weights, path))
+        return Exported(description, writer(description, checkpoint.weights, path))
     with tempfile.TemporaryDirectory() as scratch:
         written = (Path(scratch, "float.tflite"), Path(scratch, "int8.tflite")) if micro else (path, quantised_path)
-        model = _WRITERS[form](description, checkpoint.weights, written[0])
+        model = writer(description, checkpoint.weights, written[0])
         per_tensor = wanted is not None and wanted.per_tensor
-        quantised = _QUANTISERS[form](*written, calibration_images(data), per_tensor=per_tensor)
+        quantised = quantise(*written, calibration_images(data), per_tensor=per_tensor)
         ours, theirs = (judge_exported(open_exported(file)[0], data) for file in written)
         if micro:
             files = write_micro(written[1].read_bytes(), description, path)

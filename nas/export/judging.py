@@ -13,8 +13,7 @@ from torch import Tensor
 from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.export.check import ExportError
-from nas.export.opening import ENDINGS, open_exported
-from nas.export.shipping import judge_images, ship
+from nas.export.shipping import ENDINGS, judge_images, open_exported, ship
 from nas.targets import Target
 from nas.training.card import Card
 from nas.training.checkpoint import load_trained

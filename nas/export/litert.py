@@ -16,8 +16,7 @@ from torch import Tensor
 
 from nas.architecture.document import Architecture
 from nas.errors import UserError, first_line
-from nas.export.check import ExportError, Normalised, Shipped, compare, write
-from nas.export.int8 import Quantised, granularity
+from nas.export.check import ExportError, Normalised, Shipped, compare, granularity, write
 from nas.extras import muted, require
 from nas.files import read_bytes
 from nas.network.fold import fold
@@ -57,14 +56,6 @@ def to_litert(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped:
     difference = compare(expected, Session(content), card, tolerance=TOLERANCE, form="LiteRT")
     write(path, content)
     return Shipped((path,), difference)
-
-
-def quantise_litert(model: Path, path: Path, images: Tensor, *, per_tensor: bool = False) -> Quantised:
-    """Quantise a .tflite that :func:`to_litert` wrote, see :func:`litert_int8_bytes`; `path` is replaced."""
-    before = read_bytes(model, most=MAX_BYTES)
-    content = litert_int8_bytes(before, images, per_tensor=per_tensor)
-    write(path, content)
-    return Quantised(path, len(content), len(before), len(images))
 
 
 def litert_bytes(card: Card, weights: Mapping[str, Tensor]) -> bytes:

@@ -1,4 +1,4 @@
-"""ONNX: norms and pyramids folded, any batch size, normalisation inside, checked by ONNX Runtime."""
+"""ONNX of fp32 and int8: norms and pyramids folded, any batch size, normalisation inside; run by ONNX Runtime."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError, first_line
-from nas.export.check import ExportError, Normalised, Shipped, compare, write
+from nas.export.check import ExportError, Normalised, Shipped, compare, granularity, write
 from nas.extras import quietly, require
 from nas.files import read_bytes
 from nas.network.fold import fold
+from nas.network.onnx_int8 import quantise_onnx
 from nas.training.card import Card
 from nas.training.weights import restore
 
@@ -26,6 +27,7 @@ MAX_BYTES = 2**31
 
 TOLERANCE = 1e-4
 INPUT, OUTPUT, BATCH = "images", "logits", "batch"
+_PART = 64
 
 
 def to_onnx(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped:
@@ -60,6 +62,28 @@ def onnx_bytes(card: Card, weights: Mapping[str, Tensor]) -> bytes:
     require("--format onnx", "onnx", "onnxscript", "onnxruntime")
     content: bytes = _convert(Normalised(fold(restore(card, weights)), card), card).SerializeToString()
     return content
+
+
+def onnx_int8_bytes(model: bytes, images: Tensor, *, per_tensor: bool = False) -> bytes:
+    """Quantise an ONNX file of fp32 that :func:`onnx_bytes` made; see :func:`nas.network.onnx_int8.quantise_onnx`.
+
+    Args:
+        model: the file's bytes.
+        images: to calibrate with: uint8 (N, C, R, R), as the network reads them.
+        per_tensor: one scale for all of a layer's weights, in place of one per output channel.
+
+    Raises:
+        UserError: onnx or onnxruntime is missing.
+        ExportError: ONNX Runtime cannot quantise the model.
+    """
+    require("int8", "onnx", "onnxruntime")
+    batches = ((part.float() / 255).numpy() for part in torch.split(images, _PART))
+    scales = granularity(per_tensor)
+    origin = {"quantisation": f"int8, static, {scales}; ranges from {len(images)} training images"}
+    try:
+        return quantise_onnx(model, batches, origin, per_tensor=per_tensor)
+    except Exception as error:  # the quantiser raises whatever its steps raise
+        raise ExportError(f"ONNX Runtime cannot quantise this model: {first_line(error)}") from error
 
 
 class Session:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nas.errors import UserError
 from nas.export.check import Normalised
-from nas.export.opening import ENDINGS, open_exported
+from nas.export.shipping import ENDINGS, open_exported
 from nas.network.fold import fold
 from nas.training.card import Card
 from nas.training.checkpoint import load_trained

@@ -8,6 +8,7 @@ A conversion takes seconds of a core; LiteRT's begins with 8 s in each process, 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from nas.errors import UserError
 from nas.export import litert, onnx
-from nas.export.int8 import onnx_int8_bytes
+from nas.export.check import Quantised, write
 from nas.export.micro import arena
+from nas.files import read_bytes
 from nas.network.tflite_file import pack
 from nas.targets import Target
+from nas.training.card import Card
 from nas.training.checkpoint import Checkpoint
 from nas.training.data import Dataset, PartName
 from nas.training.evaluate import Scores, scores
@@ -27,6 +30,8 @@ from nas.training.split import calibration_part
 from nas.training.weights import card
 
 _BATCH = 64
+ENDINGS = (".onnx", ".tflite")
+"""Of the models that carry their card."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,39 @@ def ship(target: Target, checkpoint: Checkpoint, data: Dataset, where: str = "th
     of_tflite = target.form != "onnx"
     content = (litert.litert_bytes if of_tflite else onnx.onnx_bytes)(description, checkpoint.weights)
     if target.int8:
-        quantise = litert.litert_int8_bytes if of_tflite else onnx_int8_bytes
-        content = quantise(content, calibration_images(data), per_tensor=target.per_tensor)
+        to_int8 = litert.litert_int8_bytes if of_tflite else onnx.onnx_int8_bytes
+        content = to_int8(content, calibration_images(data), per_tensor=target.per_tensor)
     session: Any = litert.Session if of_tflite else onnx.Session
     return Shipment(target, content, session(content, where, threads=1))
+
+
+def quantise(model: Path, path: Path, images: Tensor, *, per_tensor: bool = False) -> Quantised:
+    """Quantise an ONNX model or a .tflite of fp32 that `nas` wrote.
+
+    Args:
+        model: the float model.
+        path: the int8 model's file, whose ending says what both are; replaced where it exists.
+        images: to calibrate with, as :func:`calibration_images` chooses them.
+        per_tensor: one scale for all of a layer's weights, in place of one per output channel.
+
+    Raises:
+        UserError: a library is missing, or a file cannot be read or written.
+        ExportError: the library cannot quantise the model.
+    """
+    before = read_bytes(model, most=litert.MAX_BYTES)
+    to_int8 = litert.litert_int8_bytes if path.suffix == ".tflite" else onnx.onnx_int8_bytes
+    content = to_int8(before, images, per_tensor=per_tensor)
+    write(path, content)
+    return Quantised(path, len(content), len(before), len(images))
+
+
+def open_exported(path: Path) -> tuple[Callable[[Tensor], Tensor], Card]:
+    """Open a model that `nas export` wrote: images (N, C, R, R) in [0, 1] -> logits (N, classes), and its card.
+
+    Raises:
+        UserError: its extra is missing, the file cannot be read or is none of ours.
+    """
+    return litert.open_model(path) if path.suffix == ".tflite" else onnx.open_model(path)
 
 
 def calibration_images(data: Dataset) -> Tensor:

@@ -96,7 +96,7 @@ def test_exported_metadata_are_documented() -> None:
     text = section(FILES, "Exported models")
     card = Card(nas.load("han-e"), classes=("a", "b"), mean=(0.5,) * 3, std=(0.5,) * 3)
     assert all(f"`{key}`" in text for key in card.to_metadata())
-    assert tuple(named(table(text, "format"), "format")) == FORMS
+    assert tuple(named(table(text, "format"), "format")) == tuple(FORMS)
 
 
 def test_versions_are_documented() -> None:

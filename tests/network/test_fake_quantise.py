@@ -27,7 +27,7 @@ def normalised(card: nas.export.Card, images: torch.Tensor) -> torch.Tensor:
 def by_onnxruntime(network, card, images, folder, per_tensor):
     pytest.importorskip("onnxruntime")
     from nas.export import quantise, to_onnx
-    from nas.export.opening import open_exported
+    from nas.export.shipping import open_exported
 
     to_onnx(card, network.state_dict(), folder / "fp32.onnx")
     quantise(folder / "fp32.onnx", folder / "int8.onnx", images, per_tensor=per_tensor)
