@@ -36,11 +36,11 @@ from nas.architecture.space import Space
 from nas.costs.analytic import cost
 from nas.latency import Measurement, Table, calibrate, measure
 from nas.latency.calibration import NETWORKS
+from nas.latency.engine import example, shipped
 from nas.latency.engines import ENGINES, Runtime
 from nas.latency.engines import load as load_engine
 from nas.latency.machine import LoadMeter, Provenance, quiet_process
 from nas.latency.measuring import GROUP
-from nas.latency.segments import example, shipped
 
 CLASSES = 10
 

@@ -36,9 +36,8 @@ from torch import Tensor
 import nas
 from nas.network.build import build
 from nas.training.data import Dataset, load_dataset
-from nas.training.images import Images
+from nas.training.images import Images, channel_statistics
 from nas.training.loop import Trainer
-from nas.training.pixels import channel_statistics
 from nas.training.recipe import RECIPES, Recipe
 from nas.training.split import stratified_order
 

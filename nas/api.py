@@ -11,14 +11,13 @@ from nas.architecture.catalogue import load, load_space
 from nas.architecture.document import Architecture
 from nas.architecture.reported import Printed, printed_for
 from nas.architecture.space import Space
-from nas.costs.analytic import cost
+from nas.costs.analytic import cost, too_large
 from nas.costs.compare import compare as compare_networks
 from nas.costs.profile import profile as profile_network
 from nas.driver.asked import settings_of
 from nas.driver.compared import networks_of
 from nas.driver.devices import search_devices as run_devices
 from nas.driver.display import progress_to
-from nas.driver.memory import memory_bytes, too_large
 from nas.driver.options import CHANGEABLE, SMALL_SPACE, ReproduceOptions, Resources, SearchOptions
 from nas.driver.reproduce import Reproduction
 from nas.driver.reproduce import reproduce as reproduce_table
@@ -35,6 +34,7 @@ from nas.export.predict import predict as predict
 from nas.export.shipping import ENDINGS
 from nas.files import fresh_folder as fresh_folder
 from nas.hardware import choose_device as choose_device
+from nas.hardware import memory_bytes
 from nas.options import deadline_of, keywords
 from nas.preprocessing import checked_fit
 from nas.report.page import write_data_page, write_judgement_page, write_report

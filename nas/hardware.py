@@ -1,5 +1,6 @@
 """Describe this machine, as far as its figures depend on it."""
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -31,6 +32,16 @@ def choose_device(device: str | None) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     check_device(device)
     return device
+
+
+def memory_bytes(device: str) -> int | None:
+    """Memory of the device, or None where the system does not tell."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
 
 
 def device_name(device: str) -> str:

@@ -1,12 +1,12 @@
 """Costs of a network, in closed form from its document: exact, without building a module, in microseconds."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from nas.architecture.document import Architecture, Block
 from nas.architecture.frame import Head, Stem
-from nas.blocks.complexity import ACTIVATIONS, FLOAT_BYTES, CountedPart, Operator, Recorder
+from nas.blocks.complexity import ACTIVATIONS, FLOAT_BYTES, PLAIN_CONVOLUTIONS, CountedPart, Operator, Recorder, Tensor
 
 
 class Cost(NamedTuple):
@@ -66,6 +66,23 @@ def cost(architecture: Architecture, num_classes: int = 10) -> Cost:
         buffer_bytes += part.buffer_bytes
         peak = max(peak, part.peak_bytes)
     return Cost(params, macs, conv_macs, conv_params, FLOAT_BYTES * params + buffer_bytes, peak)
+
+
+def training_bytes(cost: Cost, batch: int) -> int:
+    """The least memory that a training needs: weights, gradients, momentum, and the largest layer of one batch.
+
+    A lower bound, so that nothing is refused that would fit: what lies between the largest layers is not counted, and
+    activations may be held in half precision.
+    """
+    return 3 * FLOAT_BYTES * cost.params + batch * cost.peak_activation_bytes // 2
+
+
+def too_large(cost: Cost, batch: int, memory: int | None) -> str | None:
+    """Return why a network cannot be trained in so much memory, before anything is allocated; else None."""
+    needed = training_bytes(cost, batch)
+    if memory is None or needed <= memory:
+        return None
+    return f"over the memory: training needs {needed / 1e9:.1f} GB or more, there are {memory / 1e9:.1f} GB"
 
 
 def layers(architecture: Architecture, num_classes: int = 10) -> list[PlacedLayer]:
@@ -165,3 +182,41 @@ def _layers_of(operator: Operator) -> Iterator[Layer]:
         features = read.channels * read.size**2 if operator.kind == "linear" else read.channels
         shape = (features, out.channels, operator.kernel, operator.stride, out.size)
         yield Layer(operator.kind, *shape, operator.params, operator.macs)
+
+
+def folded(part: CountedPart) -> tuple[Operator, ...]:
+    """Fold the norms and the sums of plain convolutions of one part.
+
+    A convolution that takes a norm has biases. Of a pyramid of plain convolutions that are added, the largest one
+    stays. `params` and `macs` of what stays are what the operator had before.
+    """
+    written: dict[int, Operator] = {}
+    renamed: dict[int, Tensor] = {}
+    operators = part.record()
+    for operator, following in zip(operators, (*operators[1:], None), strict=True):
+        reads = tuple(renamed.get(tensor.number, tensor) for tensor in operator.reads)
+        writers = [written[tensor.number] for tensor in reads if tensor.number in written]
+        if operator.kind == "sum" and all(writer.kind in PLAIN_CONVOLUTIONS for writer in writers):
+            for writer in writers:
+                del written[writer.writes.number]
+            largest = max(writers, key=lambda writer: writer.kernel)
+            written[operator.writes.number] = largest._replace(writes=operator.writes)
+            continue
+        convolutions = list(_convolutions(writers, written)) if operator.kind == "norm" else []
+        for convolution in convolutions:
+            written[convolution.writes.number] = convolution._replace(biases=convolution.writes.channels)
+        into_next = following is not None and following.kind == "conv" and following.kernel == 1
+        if operator.kind == "norm" and (convolutions or into_next):
+            renamed[operator.writes.number] = reads[0]
+            continue
+        written[operator.writes.number] = operator._replace(reads=reads)
+    return tuple(written.values())
+
+
+def _convolutions(writers: Iterable[Operator], written: dict[int, Operator]) -> Iterable[Operator]:
+    """Yield the convolutions whose outputs, joined or not, these operators are."""
+    for writer in writers:
+        if writer.is_convolution:
+            yield writer
+        elif writer.kind in ("sum", "concat"):
+            yield from _convolutions((written[tensor.number] for tensor in writer.reads), written)

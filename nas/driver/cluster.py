@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nas.driver.memory import memory_bytes
 from nas.driver.options import Resources
 from nas.driver.processes import descendants
 from nas.driver.ray_watchdog import watched
 from nas.errors import UserError, first_line
 from nas.files import home_folder
+from nas.hardware import memory_bytes
 from nas.training.cpu import available_cores, worker_environment
 
 LONGEST_FOLDER = 35

@@ -13,15 +13,14 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from nas.costs.analytic import cost as count
+from nas.costs.analytic import too_large
 from nas.driver.checkpoints import Checkpoints
 from nas.driver.cluster import Workers, card_of, ray_started
 from nas.driver.confirmation import Confirmation
 from nas.driver.earlier_supernet import TRUSTED, supernet_search, take_over
 from nas.driver.final_evaluation import MEASURE_SECONDS, FinalTest, measure_latencies, to_evaluate
-from nas.driver.journal import RunJournal
 from nas.driver.limits import leaves_some
 from nas.driver.locking import StudyLease, locked_folder
-from nas.driver.memory import too_large
 from nas.driver.objectives import OBJECTIVES, Limit
 from nas.driver.options import MOST_TRIALS, Resources
 from nas.driver.prepare import LATENCY_FILE, Prepared, Queued, prepare, sampler_for, with_macs
@@ -31,7 +30,7 @@ from nas.driver.run_file import DATA_FILE, describe_data, describe_environment, 
 from nas.driver.scheduler import Progress, Scheduler
 from nas.driver.settings import Settings
 from nas.driver.stopping import DominanceStopping
-from nas.driver.storage import STUDY_FILE, open_storage
+from nas.driver.storage import STUDY_FILE, RunJournal, open_storage
 from nas.driver.study import SearchStudy, may_stand_on_front
 from nas.driver.supernet import (
     check_supernet,

@@ -1,7 +1,6 @@
 """Latency of a network on a device: measured, or predicted from a table that was calibrated there."""
 
-from nas.latency.cache import table_for
-from nas.latency.calibration import calibrate
+from nas.latency.calibration import calibrate, table_for
 from nas.latency.engine import Engine
 from nas.latency.engines import ENGINES, Runtime
 from nas.latency.exchange import export_blocks, import_timings

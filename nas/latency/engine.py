@@ -1,12 +1,15 @@
-"""The interface of an engine; :mod:`nas.latency.engines` lists them."""
+"""The interface of an engine (:mod:`nas.latency.engines` lists them), and the networks that it runs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from nas.architecture.document import Architecture
+from nas.network.build import Network, build
+from nas.network.fold import fold
 
 Layout = Literal["contiguous", "channels_last"]
 Run = Callable[[Any], Any]
@@ -51,3 +54,29 @@ class Engine(ABC):
     def load_segments(self, network: nn.Module, images: Tensor, threads: int) -> tuple[Sequence[Run], Any]:
         """Make a network's segments ready to run one after the other, each a model of its own; see :meth:`load`."""
         raise NotImplementedError
+
+
+def shipped(architecture: Architecture, num_classes: int, device: str = "cpu") -> nn.Module:
+    """The network folded, with fresh weights of a fixed seed (its latency does not depend on them), on the device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build(architecture, num_classes)
+    return fold(network).to(device)
+
+
+def example(architecture: Architecture, batch: int = 1, device: str = "cpu") -> Tensor:
+    """A batch of noise, (N, C, R, R)."""
+    image = architecture.input
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(batch, image.channels, image.resolution, image.resolution, generator=generator)
+    return noise.to(device)
+
+
+def split(network: nn.Module) -> list[nn.Module]:
+    """A folded network's segments as modules, in the order of :func:`nas.latency.layers.segments`."""
+    assert isinstance(network, Network) and isinstance(network.blocks, nn.Sequential)
+    if network.convolutional:
+        tail = nn.Sequential(network.head, network.classifier, network.pool, nn.Flatten())
+    else:
+        tail = nn.Sequential(network.head, network.pool, nn.Flatten(), network.classifier)
+    return [network.stem, *network.blocks, tail]

@@ -15,9 +15,9 @@ from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.hardware import check_device
 from nas.latency.engine import Engine, Layout, Run
+from nas.latency.engine import split as split_network
 from nas.latency.litert import LiteRTEngine
 from nas.latency.onnx_engines import OnnxRuntimeEngine
-from nas.latency.segments import split as split_network
 from nas.latency.timing import Runner, cuda_runner, runner
 
 

@@ -1,6 +1,6 @@
 """A network as a chain of segments (stem, blocks, tail), and each segment as its layers.
 
-They follow from the operators of the network as it is *folded* (:mod:`nas.costs.folded`), which every block kind
+They follow from the operators of the network as it is *folded* (:mod:`nas.costs.analytic`), which every block kind
 records, those of tomorrow included, without building a module. Latency depends on nothing else, so segments with the
 same layers are one segment.
 """
@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from nas.architecture.document import Architecture
 from nas.blocks.complexity import ACTIVATIONS, FLOAT_BYTES, CountedPart, Operator, Tensor
-from nas.costs.analytic import parts
-from nas.costs.folded import folded
+from nas.costs.analytic import folded, parts
 
 
 class Layer(NamedTuple):

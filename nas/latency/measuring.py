@@ -9,11 +9,10 @@ from contextlib import AbstractContextManager
 import torch
 
 from nas.architecture.document import Architecture
-from nas.latency.engine import Layout
+from nas.latency.engine import Layout, example, shipped
 from nas.latency.engines import ENGINES, Runtime, faster_layout, load
 from nas.latency.machine import LoadMeter, describe
 from nas.latency.processes import Ready, call, made_ready
-from nas.latency.segments import example, shipped
 from nas.latency.summary import Estimate, Measurement, estimates, stolen, summarize
 from nas.latency.timing import Probe, Timer, Trace, Visit, time_round, visit
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.extras import require
-from nas.latency.engine import Engine, Run
-from nas.latency.segments import split
+from nas.latency.engine import Engine, Run, split
 from nas.network.onnx_int8 import quantise_onnx
 
 

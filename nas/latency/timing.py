@@ -2,7 +2,7 @@
 
 Drift (clock speed, temperature, a neighbour on the same host) lasts seconds to minutes, so the networks are timed in
 rounds: in every round each network is visited once, each time in another order, and has a few runs there, so that
-drift meets all alike, and :mod:`nas.latency.drift` can tell it from the networks. Three signs tell whether a run
+drift meets all alike, and :mod:`nas.latency.summary` can tell it from the networks. Three signs tell whether a run
 is to be believed:
 
 - its thread had the core to itself: its processor time equals the wall time;

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from nas.blocks.complexity import CountedPart, Operator
 from nas.blocks.geometry import POOL_KERNEL
-from nas.costs.folded import folded
+from nas.costs.analytic import folded
 
 Shape = tuple[int, ...]
 

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 
 from nas.architecture.document import Architecture
 from nas.blocks.complexity import CountedPart, Operator
-from nas.costs.analytic import parts
-from nas.costs.folded import folded
+from nas.costs.analytic import folded, parts
 from nas.targets.tflite import document_bytes
 
 _FP32: Mapping[str, float] = {

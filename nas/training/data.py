@@ -25,11 +25,10 @@ from nas.preprocessing import Fit, Preprocessing
 from nas.training.fingerprint import Fingerprint, fingerprint
 from nas.training.folder import Reading, SplitBy, read_folder
 from nas.training.images import Images as Images
-from nas.training.images import joined
+from nas.training.images import channel_statistics, joined
 from nas.training.likeness import mirrored_classes, near_copies
 from nas.training.listing import Facts, is_utf8
 from nas.training.mapped import MOST_IN_MEMORY, in_format
-from nas.training.pixels import channel_statistics
 from nas.training.sources import DOWNLOADED, Source, read_digits, read_downloaded
 from nas.training.split import held_out, places, stratified_order
 from nas.units import counted

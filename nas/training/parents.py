@@ -23,9 +23,8 @@ from nas.architecture.catalogue import load
 from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.extras import require
-from nas.network.activations import importance_on_images, observe
 from nas.network.build import build, skeleton
-from nas.network.importance import Scores
+from nas.network.importance import Scores, importance_on_images, observe
 from nas.network.inherit import check_fits, check_weights, inherit
 from nas.training.augment import Normaliser
 from nas.training.batch_norm import recalibrate_on_images

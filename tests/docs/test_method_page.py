@@ -41,7 +41,7 @@ def test_numbers_of_the_method() -> None:
     from nas.driver.sampler.surrogate import _MODEL_POINTS
     from nas.driver.trial_scheduler import TrialScheduler
     from nas.latency import calibration, fitting, measuring, summary, timing
-    from nas.latency.cache import BUDGET_SECONDS
+    from nas.latency.calibration import BUDGET_SECONDS
     from nas.latency.table import LATER
     from nas.training.data import _VALIDATION_FLOOR
 

@@ -9,7 +9,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from nas.driver.journal import RunJournal
+from nas.driver.storage import RunJournal
 from nas.errors import UserError
 
 
@@ -105,7 +105,7 @@ def test_a_reader_stops_before_half_a_line(path):
 FILL = """
 import resource, signal, sys
 from pathlib import Path
-from nas.driver.journal import RunJournal
+from nas.driver.storage import RunJournal
 journal = RunJournal(Path(sys.argv[1]), writer=True)
 journal.append_logs([{"n": 1}])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -10,14 +10,13 @@ from optuna.trial import TrialState
 
 import nas
 from nas.architecture.document import Architecture
-from nas.driver.journal import RunJournal
-from nas.driver.memory import too_large
+from nas.costs.analytic import too_large
 from nas.driver.objectives import parse_limit, parse_objectives
 from nas.driver.prepare import cost_function
 from nas.driver.sampler.registry import make_sampler
 from nas.driver.scheduler import Candidate
 from nas.driver.stopping import DominanceStopping, rungs
-from nas.driver.storage import STUDY_FILE, open_storage
+from nas.driver.storage import STUDY_FILE, RunJournal, open_storage
 from nas.driver.study import SearchStudy, curve_of
 from nas.driver.trial_scheduler import TrialScheduler, training_seed
 

@@ -12,8 +12,7 @@ from torch import nn
 import nas
 from nas.architecture.catalogue import network_names, space_names
 from nas.blocks.layers import CondConv2d
-from nas.costs.analytic import cost, layers, parts
-from nas.costs.folded import folded
+from nas.costs.analytic import cost, folded, layers, parts
 from nas.network.fold import fold
 
 SAMPLES = [(space, seed) for space in space_names() for seed in range(3)]

@@ -20,13 +20,12 @@ from nas.architecture.document import Architecture
 from nas.costs.analytic import cost
 from nas.errors import UserError
 from nas.latency import measure, timing
-from nas.latency.engine import Engine, Run
+from nas.latency.engine import Engine, Run, example, shipped, split
 from nas.latency.engines import ENGINES, Runtime
 from nas.latency.engines import load as load_engine
 from nas.latency.layers import segments
 from nas.latency.machine import LoadMeter, free_cores, quiet_process
 from nas.latency.measuring import time_until_sure
-from nas.latency.segments import example, shipped, split
 from nas.latency.summary import summarize
 from nas.latency.timing import WARM_UP_RUNS, Probe, time_round
 

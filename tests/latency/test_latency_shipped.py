@@ -19,9 +19,9 @@ from nas.architecture.space import Space
 from nas.errors import UserError
 from nas.latency import calibrate, measure
 from nas.latency.calibration import draw_networks
+from nas.latency.engine import example, shipped
 from nas.latency.engines import ENGINES, Runtime
 from nas.latency.onnx_engines import to_onnx_int8
-from nas.latency.segments import example, shipped
 
 DOCUMENT = {
     "name": "small",

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from timings import PROVENANCE, visit
 
-from nas.latency.drift import slowness
-from nas.latency.summary import Measurement, estimates, summarize
+from nas.latency.summary import Measurement, estimates, slowness, summarize
 
 
 class TestEstimate:

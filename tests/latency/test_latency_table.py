@@ -318,7 +318,7 @@ def test_the_cache_is_used_and_mended(tmp_path: Path, table: Table, monkeypatch:
         made.append(table)
         return table
 
-    monkeypatch.setattr("nas.latency.cache.calibrate", fake)
+    monkeypatch.setattr("nas.latency.calibration.calibrate", fake)
     assert table_for(SPACE) == table
     assert table_for(SPACE) == table
     assert len(made) == 1
@@ -335,5 +335,5 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "file"))
-    monkeypatch.setattr("nas.latency.cache.calibrate", lambda *_, **__: table)
+    monkeypatch.setattr("nas.latency.calibration.calibrate", lambda *_, **__: table)
     assert table_for(SPACE) == table

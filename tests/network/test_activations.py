@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 import nas
-from nas.network.activations import importance_on_images, observe
 from nas.network.build import Network
+from nas.network.importance import importance_on_images, observe
 from nas.network.inherit import inherit
 
 STAGE = {"block": "inverted_residual", "channels": 6, "keep_expansion": True}

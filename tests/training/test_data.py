@@ -14,7 +14,7 @@ from torchvision.transforms import functional as reference
 from nas.errors import UserError
 from nas.preprocessing import convert
 from nas.training.data import Dataset, Images, load_dataset, resplit
-from nas.training.pixels import channel_statistics
+from nas.training.images import channel_statistics
 from nas.training.split import stratified_order
 
 

@@ -18,7 +18,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from nas.driver.sampler.known_cost import KnownCostSampler
-from nas.driver.sampler.per_trial import PerTrialSampler
+from nas.driver.sampler.registry import PerTrialSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
