@@ -9,29 +9,8 @@ from nas.architecture.document import Architecture
 from nas.architecture.reported import CLASSES, Printed, fullest, read_all
 from nas.costs.analytic import cost
 
-COLUMNS = (
-    "name",
-    "id",
-    "dataset",
-    "params",
-    "macs",
-    "size_bytes",
-    "peak_activation_bytes",
-    "accuracy",
-    "validation_images",
-    "printed_accuracy",
-    "printed_params",
-    "printed_macs",
-    "printed_size_bytes",
-    "printed_latency_ms",
-    "accuracy_per_size",
-    "time_per_size",
-    "hardware",
-    "source",
-    "note",
-)
-
-_FIGURES = [column for column in COLUMNS if column.startswith(("accuracy", "validation_", "printed_", "time_"))]
+_FIGURES = ("accuracy", "validation_", "printed_", "time_")
+"""Beginnings of the names of columns of numbers."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +45,7 @@ def compare(
             set's, or 10).
 
     Returns:
-        The columns of :data:`COLUMNS`; missing values are NaN or an empty text.
+        Missing values are NaN or an empty text.
     """
     printed = [row for row in read_all() if row.name and dataset in (None, row.dataset)]
     rows = []
@@ -76,8 +55,8 @@ def compare(
         nowhere = Printed("", "", "", "", "", dataset or "")
         for row in fullest(named, lambda row: row.dataset) or [nowhere]:
             rows.append(_row(network, row, num_classes or network.num_classes or CLASSES.get(row.dataset, 10)))
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    return frame.astype(dict.fromkeys(_FIGURES, float))
+    frame = pd.DataFrame(rows)
+    return frame.astype({column: float for column in frame if str(column).startswith(_FIGURES)})
 
 
 def _row(network: Trained, printed: Printed, num_classes: int) -> dict[str, object]:

@@ -91,13 +91,13 @@ def quiet_process(threads: int) -> Iterator[None]:
             os.sched_setaffinity(0, before_cores)
 
 
-def free_cores(count: int, allowed: set[int], seconds: float = 0.1) -> set[int]:
+def free_cores(count: int, allowed: set[int]) -> set[int]:
     """The `count` allowed cores that were idle longest over a short look; the highest numbers on a draw.
 
     Low numbers serve most interrupts.
     """
     before = _core_ticks()
-    time.sleep(seconds)
+    time.sleep(0.1)
     after = _core_ticks()
 
     def idle(core: int) -> int:

@@ -85,36 +85,13 @@ def importance(parent: Architecture, network: Network, weights: Weights) -> dict
         network: as built from it, on any device; its own weights are not read.
         weights: its state dict.
     """
-    scores = _Scores(weights)
-    for place, module, reads, writes, begins in links(parent, network):
-        scores.add(place, module, reads, writes, begins)
-    streams = stage_streams(parent)
-    for stage, stream in enumerate(streams):
-        scores.found.setdefault(f"stages[{stage}]", scores.found[stream])
-    classifier = weights.get("classifier.weight", weights.get("classifier.0.weight"))
-    assert classifier is not None
-    last = "head" if parent.head_channels else streams[-1]
-    scores.found[last].append(shares(classifier.detach().flatten(1).norm(dim=0)))
-    return {group: torch.stack(parts).sum(0) for group, parts in scores.found.items()}
+    found: dict[str, list[Tensor]] = {}
 
-
-class _Scores:
-    """Scores so far: for each group those that its readers and writers give its channels."""
-
-    def __init__(self, weights: Weights) -> None:
-        self.weights = weights
-        self.found: dict[str, list[Tensor]] = {}
-
-    def add(self, path: str, module: nn.Module, reads: Group, writes: Group, begins: int) -> None:
-        """Add those of a module's layers; `reads` and `writes` are groups and the number of their channels."""
-        for name, layer in layers(module, path):
-            self._note(*reads, read_importance(layer, name, self.weights), 0)
-            self._note(*writes, write_importance(layer, name, self.weights), begins)
-
-    def _note(self, group: str, count: int, scores: Tensor | None, begins: int) -> None:
-        if not group:
+    def note(group: Group, scores: Tensor | None, begins: int = 0) -> None:
+        name, count = group
+        if not name:
             return
-        known = self.found.setdefault(group, [torch.zeros(count)])
+        known = found.setdefault(name, [torch.zeros(count)])
         if scores is None:
             return
         scores = scores.detach().cpu()
@@ -123,6 +100,19 @@ class _Scores:
         whole = torch.zeros(count)
         whole[begins : begins + len(scores)] = scores
         known.append(shares(whole))
+
+    for place, module, reads, writes, begins in links(parent, network):
+        for path, layer in layers(module, place):
+            note(reads, read_importance(layer, path, weights))
+            note(writes, write_importance(layer, path, weights), begins)
+    streams = stage_streams(parent)
+    for stage, stream in enumerate(streams):
+        found.setdefault(f"stages[{stage}]", found[stream])
+    classifier = weights.get("classifier.weight", weights.get("classifier.0.weight"))
+    assert classifier is not None
+    last = "head" if parent.head_channels else streams[-1]
+    found[last].append(shares(classifier.detach().flatten(1).norm(dim=0)))
+    return {group: torch.stack(parts).sum(0) for group, parts in found.items()}
 
 
 def shares(scores: Tensor) -> Tensor:

@@ -2,15 +2,12 @@
 
 import datetime
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
-from optuna.trial import TrialState, create_trial
 
 from nas import pareto
 from nas.driver.objectives import Objective
@@ -78,7 +75,7 @@ def closed_records(run: Run) -> list[Record]:
 
 
 def hypervolume_figure(run: Run, box: Box | None = None, *, by_seconds: bool = False) -> Figure | None:
-    """Draw the hypervolume after every training, as Optuna does; None where no network was trained to the end.
+    """Draw the hypervolume after every training; None where no network was trained to the end.
 
     Args:
         run: finished or not.
@@ -89,22 +86,14 @@ def hypervolume_figure(run: Run, box: Box | None = None, *, by_seconds: bool = F
     box = box or Box.of(run.objectives, closed)
     if box is None or not closed:
         return None
-    # Optuna draws the history of two objectives and more: a constant one does not change a volume.
-    constant = [0.0] * (len(box.objectives) == 1)
-    places = [box.place(record) for record in closed]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(directions=["minimize"] * (len(box.objectives) + len(constant)))
-        study.add_trials(
-            [
-                create_trial(state=TrialState.PRUNED) if place is None else create_trial(values=[*place, *constant])
-                for place in places
-            ]
-        )
-        drawn = optuna.visualization.plot_hypervolume_history(study, [1.0] * len(study.directions)).data[0]
+    front, reached = np.empty((0, len(box.objectives))), dict[int, float]()
+    for k, record in enumerate(closed):
+        if (place := box.place(record)) is not None:
+            front = np.concatenate([front, place[None]])
+            front = front[pareto.front_mask(front)]
+            reached[k] = pareto.hypervolume(front, np.ones(len(place)))
     held = holds(run)
     at = [searched(held, r.finished.timestamp()) if by_seconds and r.finished else k for k, r in enumerate(closed, 1)]
-    reached = dict(zip(drawn.x, drawn.y, strict=True))
     minutes = by_seconds and at[-1] > 300
     xs = [0.0, *(at[k] / (60 if minutes else 1) for k in reached), at[-1] / (60 if minutes else 1)]
     ys = [0.0, *reached.values(), max(reached.values(), default=0.0)]

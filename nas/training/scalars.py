@@ -1,23 +1,16 @@
 """A training's curves for TensorBoard, where it is installed."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
 
 from nas.training.loop import Epoch
 
 
-class Scalars(Protocol):
-    """Takes the epochs of a training."""
-
-    def __call__(self, epoch: Epoch) -> None: ...
-
-
 @contextlib.contextmanager
-def scalars(folder: Path, *, first_epoch: int) -> Iterator[Scalars]:
-    """Writes event files into `folder`; does nothing where TensorBoard is not installed.
+def scalars(folder: Path, *, first_epoch: int) -> Iterator[Callable[[Epoch], None]]:
+    """Yield what takes the epochs of a training: event files in `folder`, or nothing without TensorBoard.
 
     Args:
         folder: created when the first epoch comes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,53 +68,44 @@ def read_digits() -> Source:
 class _Downloaded:
     """One of torchvision's data sets, and instructions for a user without network."""
 
-    open: Callable[[Path, str, bool], Any]  # (root, "train" or "test", download) -> torchvision data set
+    name: str  # torchvision's
     manual: str  # what to fetch and where to put it below the data directory
     flip_safe: bool
+    by_split: bool = False  # its parts are asked for by name
 
-
-def _by_train_flag(class_name: str) -> Callable[[Path, str, bool], Any]:
-    def open_part(root: Path, part: str, download: bool) -> Any:
+    def open(self, root: Path, part: str, *, download: bool) -> Any:
         from torchvision import datasets
 
-        return getattr(datasets, class_name)(str(root), train=part == "train", download=download)
-
-    return open_part
-
-
-def _by_split(class_name: str) -> Callable[[Path, str, bool], Any]:
-    def open_part(root: Path, part: str, download: bool) -> Any:
-        from torchvision import datasets
-
-        return getattr(datasets, class_name)(str(root), split=part, download=download)
-
-    return open_part
+        chosen: dict[str, Any] = {"split": part} if self.by_split else {"train": part == "train"}
+        return getattr(datasets, self.name)(str(root), **chosen, download=download)
 
 
 _DOWNLOADED = MappingProxyType(
     {
         "cifar10": _Downloaded(
-            _by_train_flag("CIFAR10"),
+            "CIFAR10",
             "unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz to {root}/cifar-10-batches-py",
             flip_safe=True,
         ),
         "cifar100": _Downloaded(
-            _by_train_flag("CIFAR100"),
+            "CIFAR100",
             "unpack https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz to {root}/cifar-100-python",
             flip_safe=True,
         ),
         "svhn": _Downloaded(
-            _by_split("SVHN"),
+            "SVHN",
             "put train_32x32.mat and test_32x32.mat of http://ufldl.stanford.edu/housenumbers into {root}",
             flip_safe=False,
+            by_split=True,
         ),
         "stl10": _Downloaded(
-            _by_split("STL10"),
+            "STL10",
             "unpack http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz to {root}/stl10_binary",
             flip_safe=True,
+            by_split=True,
         ),
         "fashion_mnist": _Downloaded(
-            _by_train_flag("FashionMNIST"),
+            "FashionMNIST",
             "put the four *-ubyte.gz files of https://github.com/zalandoresearch/fashion-mnist "
             "into {root}/FashionMNIST/raw and gunzip them there",
             flip_safe=True,
@@ -150,14 +141,14 @@ def read_downloaded(name: str, data_dir: str | Path | None = None) -> Source:
 
 def _open(name: str, spec: _Downloaded, root: Path, part: str) -> Any:
     try:
-        return spec.open(root, part, False)
+        return spec.open(root, part, download=False)
     except Exception:  # torchvision answers a missing or damaged set with whatever its reader raises
         pass
     missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _patience(_CONNECT_SECONDS):
-            return spec.open(root, part, True)
+            return spec.open(root, part, download=True)
     except Exception as error:
         for folder in missing:
             with suppress(OSError):  # not empty: part of a download

@@ -51,12 +51,12 @@ def calibration_part(labels: Tensor) -> Tensor:
     return stratified_order(labels.cpu(), seed=0)[:CALIBRATION_IMAGES].to(labels.device)
 
 
-def fixed_test_part(labels: Tensor, fraction: float = TEST_SHARE) -> tuple[Tensor, Tensor]:
+def fixed_test_part(labels: Tensor) -> tuple[Tensor, Tensor]:
     """(remaining, test) indices for data without a test part of their own; stratified, the same whatever the user's
     seed is.
     """
     order = stratified_order(labels, seed=0)
-    size = max(1, round(len(labels) * fraction))
+    size = max(1, round(len(labels) * TEST_SHARE))
     return order[size:].sort().values, order[:size].sort().values
 
 
