@@ -1,6 +1,7 @@
 """What several tests check networks with: a document with everything in it, and counts made without our formulas."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
@@ -8,8 +9,9 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torchvision.ops import SqueezeExcitation
 
 import nas
+from nas.blocks.complexity import ACTIVATIONS, Operator
 from nas.blocks.layers import CondConv2d
-from nas.costs.analytic import cost, layers
+from nas.costs.analytic import cost, parts
 from nas.costs.profile import profile
 
 EVERYTHING: dict[str, Any] = {
@@ -35,6 +37,64 @@ EVERYTHING: dict[str, Any] = {
     ],
     "head": {"channels": 64, "classifier": "conv"},
 }
+
+
+class Layer(NamedTuple):
+    """One layer of a network, as counted."""
+
+    kind: str
+    """``conv``, ``depthwise``, ``grouped``, each also as ``conditional ...``; ``linear``, ``norm``, ``max pool``..."""
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    resolution: int
+    """Side of the output in pixels."""
+    params: int
+    macs: int
+
+
+class PlacedLayer(NamedTuple):
+    """One layer of a network, and the part of the document that it belongs to."""
+
+    part: str
+    """``stem``, ``stages[i]`` or ``head``."""
+    block: int
+    """Which block of the stage, from 0; 0 for stem and head."""
+    layer: Layer
+
+
+def layers(architecture: nas.Architecture, num_classes: int = 10) -> list[PlacedLayer]:
+    """List the layers in the order in which they run; their params and MACs add up to the network's."""
+    stem, *blocks, head = parts(architecture, num_classes)
+    places = [("stem", 0, stem)]
+    stage, index = -1, 0
+    for block, part in zip(architecture.blocks(), blocks, strict=True):
+        stage, index = (stage + 1, 0) if block.first else (stage, index + 1)
+        places.append((f"stages[{stage}]", index, part))
+    places.append(("head", 0, head))
+    return [
+        PlacedLayer(name, index, layer)
+        for name, index, part in places
+        for operator in part.record()
+        for layer in _layers_of(operator)
+    ]
+
+
+_LAYERLESS = ("add", "sum", "concat", *ACTIVATIONS)
+
+
+def _layers_of(operator: Operator) -> Iterator[Layer]:
+    """Yield what counts as layers of an operator: none of joins and activations, the two linear ones of SE."""
+    (read, *_), out = operator.reads, operator.writes
+    if operator.kind == "squeeze-excitation":
+        for ends in ((read.channels, operator.width), (operator.width, read.channels)):
+            weights = ends[0] * ends[1]
+            yield Layer("linear", *ends, 1, 1, 1, weights + ends[1], weights)
+    elif operator.kind not in _LAYERLESS:
+        features = read.channels * read.size**2 if operator.kind == "linear" else read.channels
+        shape = (features, out.channels, operator.kernel, operator.stride, out.size)
+        yield Layer(operator.kind, *shape, operator.params, operator.macs)
 
 
 class _Tracer(fx.Tracer):

@@ -5,12 +5,12 @@ from itertools import groupby
 
 import pytest
 import torch
-from checks import check_counts
+from checks import check_counts, layers
 
 import nas
 from nas.architecture.catalogue import by_paper, network_names, space_names
 from nas.architecture.reported import CLASSES, Printed, read_all, read_table, table_names
-from nas.costs.analytic import cost, layers
+from nas.costs.analytic import cost
 from nas.costs.compare import Trained, compare
 from nas.files import parse_yaml
 

@@ -1,12 +1,12 @@
 """Costs of a network, in closed form from its document: exact, without building a module, in microseconds."""
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from nas.architecture.document import Architecture, Block
 from nas.architecture.frame import Head, Stem
-from nas.blocks.complexity import ACTIVATIONS, FLOAT_BYTES, PLAIN_CONVOLUTIONS, CountedPart, Operator, Recorder, Tensor
+from nas.blocks.complexity import FLOAT_BYTES, PLAIN_CONVOLUTIONS, CountedPart, Operator, Recorder, Tensor
 
 
 class Cost(NamedTuple):
@@ -23,31 +23,6 @@ class Cost(NamedTuple):
     """The state dict: parameters and buffers in fp32 (BatchNorm's step counter in int64)."""
     peak_activation_bytes: int
     """The largest sum of activation tensors alive at once, fp32, as :mod:`nas.blocks.complexity` defines it."""
-
-
-class Layer(NamedTuple):
-    """One layer of a network, as counted."""
-
-    kind: str
-    """``conv``, ``depthwise``, ``grouped``, each also as ``conditional ...``; ``linear``, ``norm``, ``max pool``..."""
-    in_channels: int
-    out_channels: int
-    kernel: int
-    stride: int
-    resolution: int
-    """Side of the output in pixels."""
-    params: int
-    macs: int
-
-
-class PlacedLayer(NamedTuple):
-    """One layer of a network, and the part of the document that it belongs to."""
-
-    part: str
-    """``stem``, ``stages[i]`` or ``head``."""
-    block: int
-    """Which block of the stage, from 0; 0 for stem and head."""
-    layer: Layer
 
 
 def cost(architecture: Architecture, num_classes: int = 10) -> Cost:
@@ -83,23 +58,6 @@ def too_large(cost: Cost, batch: int, memory: int | None) -> str | None:
     if memory is None or needed <= memory:
         return None
     return f"over the memory: training needs {needed / 1e9:.1f} GB or more, there are {memory / 1e9:.1f} GB"
-
-
-def layers(architecture: Architecture, num_classes: int = 10) -> list[PlacedLayer]:
-    """List the layers in the order in which they run; their params and MACs add up to the network's."""
-    stem, *blocks, head = parts(architecture, num_classes)
-    places = [("stem", 0, stem)]
-    stage, index = -1, 0
-    for block, part in zip(architecture.blocks(), blocks, strict=True):
-        stage, index = (stage + 1, 0) if block.first else (stage, index + 1)
-        places.append((f"stages[{stage}]", index, part))
-    places.append(("head", 0, head))
-    return [
-        PlacedLayer(name, index, layer)
-        for name, index, part in places
-        for operator in part.record()
-        for layer in _layers_of(operator)
-    ]
 
 
 def parts(architecture: Architecture, num_classes: int = 10) -> list[CountedPart]:
@@ -166,22 +124,6 @@ def head_part(
         return recorder.operators
 
     return CountedPart.of(record)
-
-
-_LAYERLESS = ("add", "sum", "concat", *ACTIVATIONS)
-
-
-def _layers_of(operator: Operator) -> Iterator[Layer]:
-    """Yield what counts as layers of an operator: none of joins and activations, the two linear ones of SE."""
-    (read, *_), out = operator.reads, operator.writes
-    if operator.kind == "squeeze-excitation":
-        for ends in ((read.channels, operator.width), (operator.width, read.channels)):
-            weights = ends[0] * ends[1]
-            yield Layer("linear", *ends, 1, 1, 1, weights + ends[1], weights)
-    elif operator.kind not in _LAYERLESS:
-        features = read.channels * read.size**2 if operator.kind == "linear" else read.channels
-        shape = (features, out.channels, operator.kernel, operator.stride, out.size)
-        yield Layer(operator.kind, *shape, operator.params, operator.macs)
 
 
 def folded(part: CountedPart) -> tuple[Operator, ...]:

@@ -10,7 +10,6 @@ their routing and mixing) and linear layers.
 """
 
 from collections.abc import Callable
-from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -21,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas.architecture.document import Architecture
 from nas.blocks.layers import CondConv2d
-from nas.costs.analytic import cost, layers
+from nas.costs.analytic import cost, parts
 from nas.network.build import build
 
 Rules = dict[type[nn.Module], Callable[..., None]]
@@ -68,24 +67,25 @@ def parts_table(architecture: Architecture, num_classes: int = 10) -> pd.DataFra
     ``params``, ``macs`` and the shares of both in [0, 1].
     """
     counted = cost(architecture, num_classes)
-    kinds = {f"stages[{index}]": stage.block for index, stage in enumerate(architecture.stages)}
-    ends = {}
+    stem, *blocks, head = parts(architecture, num_classes)
+    groups = {"stem": [stem]}
+    ends = {"stem": (architecture.stem_channels, architecture.stem.out_size(architecture.input.resolution))}
     stage = -1
-    for block in architecture.blocks():
+    for block, part in zip(architecture.blocks(), blocks, strict=True):
         stage += block.first
+        groups.setdefault(f"stages[{stage}]", []).append(part)
         ends[f"stages[{stage}]"] = (block.out_channels, block.out_resolution)
-    ends["stem"] = (architecture.stem_channels, architecture.stem.out_size(architecture.input.resolution))
+    groups["head"] = [head]
+    kinds = {f"stages[{index}]": stage.block for index, stage in enumerate(architecture.stages)}
     rows = []
-    for part, group in groupby(layers(architecture, num_classes), key=lambda placed: placed.part):
-        placed = list(group)
-        params = sum(item.layer.params for item in placed)
-        macs = sum(item.layer.macs for item in placed)
-        channels, resolution = ends.get(part, (num_classes, 1))
+    for name, group in groups.items():
+        params, macs = sum(part.params for part in group), sum(part.macs for part in group)
+        channels, resolution = ends.get(name, (num_classes, 1))
         rows.append(
             {
-                "part": part,
-                "block": kinds.get(part, ""),
-                "blocks": placed[-1].block + 1,
+                "part": name,
+                "block": kinds.get(name, ""),
+                "blocks": len(group),
                 "channels": channels,
                 "resolution": resolution,
                 "params": params,

@@ -5,14 +5,14 @@ import time
 
 import numpy as np
 import pytest
-from checks import EVERYTHING, check_counts
+from checks import EVERYTHING, check_counts, layers
 from shipping import KINDS, small
 from torch import nn
 
 import nas
 from nas.architecture.catalogue import network_names, space_names
 from nas.blocks.layers import CondConv2d
-from nas.costs.analytic import cost, folded, layers, parts
+from nas.costs.analytic import cost, folded, parts
 from nas.network.fold import fold
 
 SAMPLES = [(space, seed) for space in space_names() for seed in range(3)]
