@@ -13,17 +13,18 @@ tuned      EfficientNet-Lite0 as a whole, fine-tuned by `nas`: the teacher of th
 teacher    `few` from slices of `tuned`, whose judgement is learned beside the labels (`nas train --teacher auto`)
 imagenet   the same from slices of the ImageNet weights, the teacher's own training included in its seconds; measured
            by an earlier version
-patient    as `teacher`, in more epochs, of images augmented as photographs (L. Beyer et al., "Knowledge distillation:
-           A good teacher is patient and consistent", CVPR 2022)
-fifth      as `patient`, of the larger network
+patient    as `teacher`, in more epochs (L. Beyer et al., "Knowledge distillation: A good teacher is patient and
+           consistent", CVPR 2022)
+photo      as `patient`, of images augmented as photographs
+fifth      as `photo`, of the larger network
 parent     EfficientNet-Lite0 as a whole, fine-tuned in a plain torch loop as users write it: a new classifier, AdamW at
            0.001 in one cycle, 15 epochs, batches of 32, mirrored images
 fastai     the same network by the defaults of fastai's `vision_learner(...).fine_tune(30)` with `aug_transforms()`,
            written as a plain loop: its head, one epoch with a frozen body, then all of it with a hundredth of the
            head's learning rate for the body, Adam with cycled momentum, batches of 64. Left out: reflected borders
 
-All 10,000 test images judge, after the last epoch. Seconds are those of the CPU (one thread); `teacher`, `patient` and
-`fifth` take those of `tuned` as well.
+All 10,000 test images judge, after the last epoch. Seconds are those of the CPU (one thread); those that `tuned`
+teaches take its own as well.
 
 Every training is a line of the file as soon as it is done; where the file has some already, it goes on.
 
@@ -36,7 +37,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,7 +105,8 @@ GAINS = {
     "tuned": ("parent",),
     "teacher": ("inherited", "imagenet", "parent"),
     "patient": ("teacher", "parent"),
-    "fifth": ("patient", "parent"),
+    "photo": ("patient", "parent"),
+    "fifth": ("photo", "parent"),
     "fastai": ("parent",),
 }
 """Arms whose accuracies are subtracted, seed by seed."""
@@ -135,11 +137,11 @@ def train(
     *,
     inherits: bool = True,
     teacher: Path | None = None,
-    patient: bool = False,
+    epochs: Mapping[int, int] = EPOCHS,
+    augment: str | None = None,
 ) -> float:
     """Train one of our networks, from slices of its teacher if it has one; return its test accuracy."""
-    recipe = load_recipe("train").for_images(job.images, epochs=(PATIENT_EPOCHS if patient else EPOCHS)[job.images])
-    recipe = recipe.with_augment("photo" if patient else None)
+    recipe = load_recipe("train").with_augment(augment).for_images(job.images, epochs=epochs[job.images])
     evaluator = TrainingEvaluator(job.data, recipe, parent=load_parent(teacher or PARENT) if inherits else None)
     trainer = evaluator.trainer(network, job.seed, teacher=teacher)
     for _ in trainer.epochs():
@@ -265,8 +267,9 @@ ARMS: dict[str, Callable[[Job], float]] = {
     "inherited": lambda job: train(job, FEW),
     "tuned": tuned,
     "teacher": lambda job: train(job, FEW, teacher=job.teacher()),
-    "patient": lambda job: train(job, FEW, teacher=job.teacher(), patient=True),
-    "fifth": lambda job: train(job, FIFTH, teacher=job.teacher(), patient=True),
+    "patient": lambda job: train(job, FEW, teacher=job.teacher(), epochs=PATIENT_EPOCHS),
+    "photo": lambda job: train(job, FEW, teacher=job.teacher(), epochs=PATIENT_EPOCHS, augment="photo"),
+    "fifth": lambda job: train(job, FIFTH, teacher=job.teacher(), epochs=PATIENT_EPOCHS, augment="photo"),
     "parent": fine_tune,
     "fastai": fastai,
 }
