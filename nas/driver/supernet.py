@@ -15,7 +15,6 @@ import numpy as np
 import optuna
 import torch
 from optuna.samplers import BaseSampler
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 
@@ -317,8 +316,10 @@ def corrected(study: SearchStudy, judged: Sequence[Judged]) -> list[Judged]:
     expected = sampler.expected(study.study, points) if points and isinstance(sampler, KnownCostSampler) else None
     if expected is None:
         return list(judged)
-    signs = np.array([-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in study.study.directions])
-    return [each._replace(losses=row) for each, row in zip(judged, (signs * expected).tolist(), strict=True)]
+    return [
+        each._replace(losses=losses(study.objectives, values))
+        for each, values in zip(judged, expected.tolist(), strict=True)
+    ]
 
 
 def teach_sampler(study: SearchStudy, judged: Sequence[Judged]) -> None:
