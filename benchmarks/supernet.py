@@ -263,7 +263,8 @@ def judge(known: dict[str, Any], options: argparse.Namespace, say: machine.Outpu
         ranks = kendalltau(guess, true).statistic, spearmanr(guess, true).statistic, concordance(guess, true, macs)[0]
         say(f"{name:20}{cost:>10}{ranks[0]:>9.2f}{ranks[1]:>10.2f}{ranks[2]:>11.2f}")
     say()
-    judge_choices(options, truth, np.array(known["supernet"]["judged"]), say)
+    costs_of = np.log([[row["macs"], row["params"]] for row in rows[0]])
+    judge_choices(options, truth, np.array(known["supernet"]["judged"]), costs_of, say)
     say()
     judge_model(options, truth, {name: guesses[name] for name in ("MACs", *costs)}, say)
     say()
@@ -278,8 +279,12 @@ def judge(known: dict[str, Any], options: argparse.Namespace, say: machine.Outpu
     say(f"share of the ideal: {machine.spread(ideal)} %")
 
 
-def judge_choices(options: argparse.Namespace, truth: np.ndarray, guess: np.ndarray, say: machine.Output) -> None:
-    """Say which choices the supernet misjudges, by correlations with both accuracies, and Kendall without the worst."""
+def judge_choices(
+    options: argparse.Namespace, truth: np.ndarray, guess: np.ndarray, costs: np.ndarray, say: machine.Output
+) -> None:
+    """Say which choices the supernet misjudges, by correlations with both accuracies, Kendall without the worst, and
+    what the supernet tells of that part of the accuracies which costs and the worst choice do not explain.
+    """
     space = open_space(options)
     chosen = [space.parameters(member) for member in draw_members(space, options.members)]
     found = []
@@ -297,6 +302,11 @@ def judge_choices(options: argparse.Namespace, truth: np.ndarray, guess: np.ndar
         option = space.parameters_by_name[name].values[place]
         tau = kendalltau(guess[same], truth[same]).statistic
         say(f"the supernet among {same.sum()} members of {name} {option}: Kendall {tau:.2f}")
+    known = np.column_stack([np.ones(len(truth)), costs, places])
+    alone, within = (each - known @ np.linalg.lstsq(known, each, rcond=None)[0] for each in (truth, guess))
+    told = f"log MACs, log params and {name} explain {100 * (1 - alone.var() / truth.var()):.0f} % of the variance"
+    say(f"{told}, {100 * alone.std():.1f} points are left;")
+    say(f"of these the supernet tells: correlation {np.corrcoef(alone, within)[0, 1]:.2f}")
 
 
 def judge_model(options: argparse.Namespace, truth: np.ndarray, guesses: dict[str, Any], say: machine.Output) -> None:
