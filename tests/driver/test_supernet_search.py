@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 import nas
 from nas.architecture.space import Space
 from nas.driver.earlier_supernet import AS_INT8, TRUSTED, Known, known_members, supernet_file
-from nas.driver.sampler import KnownCostSampler
+from nas.driver.sampler.registry import make_sampler
 from nas.driver.settings import Settings
 from nas.driver.supernet import (
     Judged,
@@ -72,9 +72,8 @@ def test_the_probe_spans_the_accuracies_and_the_best_are_the_front() -> None:
 def test_trainings_correct_what_a_supernet_says_of_an_option_and_untrusted_it_is_forgotten(tmp_path: Path) -> None:
     settings = Settings(space=dict(Space(yaml.safe_load(SPACE)).document), objectives=("accuracy", "size"))
     study = begin(tmp_path / "run", settings)
-    study.study.sampler = KnownCostSampler(
-        known={1: lambda point: study.costs(study.space.architecture(point))["size"]},
-        search_space=study.distributions,
+    study.study.sampler = make_sampler(
+        "known-cost", space=study.space, objectives=study.objectives, limits=(), costs=study.costs, seed=0
     )
     names = list(study.distributions)
     options = itertools.product(*(study.space.parameters_by_name[name].values for name in names))
@@ -96,10 +95,15 @@ def test_trainings_correct_what_a_supernet_says_of_an_option_and_untrusted_it_is
     assert spearmanr(told, truth).statistic < 0.5
     assert spearmanr([-each.losses[0] for each in both], truth).statistic > 0.95
     assert [(each.accuracy, each.losses[1]) for each in both] == [(each.accuracy, each.losses[1]) for each in judged]
+    study.study.set_user_attr(TRUSTED, True)
+    enqueue_best(study, judged, 20)
+    queued = [trial for trial in study.study.get_trials() if trial.state == TrialState.WAITING]
+    heads_queued = [trial.system_attrs["fixed_params"]["head.channels"] for trial in queued]
+    assert 3 <= len(queued) <= 12 and not any(heads_queued)  # the supernet favours those with a head
     study.study.set_user_attr(TRUSTED, False)
     enqueue_best(study, judged, 20)
     assert [each.losses for each in corrected(study, judged)] == by_trials != [each.losses for each in both]
-    assert not [trial for trial in study.study.get_trials() if trial.state == TrialState.WAITING]
+    assert len([trial for trial in study.study.get_trials() if trial.state == TrialState.WAITING]) == len(queued)
 
 
 def members_of(run: nas.Run) -> dict[str, float]:
