@@ -56,10 +56,11 @@ OBJECTIVES: Mapping[str, Objective] = {
 
 _NO_ALIASES: Mapping[str, str] = {}
 
+_BYTES: Mapping[str, float] = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2}
 _UNITS: Mapping[str, Mapping[str, float]] = {
-    "size": {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2},
-    "memory": {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2},
-    "peak_memory": {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2},
+    "size": _BYTES,
+    "memory": _BYTES,
+    "peak_memory": _BYTES,
     "latency": {"": 1, "ms": 1, "us": 1e-3, "s": 1e3},
     "params": {"": 1, "k": 1e3, "m": 1e6},
     "macs": {"": 1, "k": 1e3, "m": 1e6, "g": 1e9},

@@ -65,7 +65,7 @@ def prepare(settings: Settings, *, run: Path, dataset: Dataset | None, deadline:
     Raises:
         UserError: something given does not fit.
     """
-    dataset = dataset or load(settings)
+    dataset = dataset or load_dataset(settings.dataset, **settings.reading)
     if settings.resplit:
         resplit(dataset, settings.seed)  # refuses what the workers could not divide
     num_classes, target = len(dataset.classes), settings.parsed_target
@@ -147,11 +147,6 @@ def with_macs(settings: Settings) -> Settings | None:
 def runtime_of(target: Target) -> Runtime:
     """Return how a target's latencies are measured: its engine on one thread of the CPU."""
     return Runtime(target.engine) if target.engine is not None else Runtime()
-
-
-def load(settings: Settings) -> Dataset:
-    """The data set of a search."""
-    return load_dataset(settings.dataset, **settings.reading)
 
 
 def for_target(space: Space, target: Target) -> Space:

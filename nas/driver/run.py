@@ -199,7 +199,11 @@ class Run:
 
     def __repr__(self) -> str:
         trained, front = sum(record.was_trained for record in self.records), self.front_records
-        best = f", the most accurate {self._percent(front[0].accuracy)} in validation" if front else ""
+        best = (
+            f", the most accurate {percent(front[0].accuracy, self.data.get('validation'))} in validation"
+            if front
+            else ""
+        )
         return (
             f"<Run {self.path}: {self.settings.space.get('name', 'space')} on {self.settings.dataset}, {trained} of "
             f"{counted(self.settings.trials, 'trial')} done, {len(front)} on the front{best}>"
@@ -209,9 +213,6 @@ class Run:
         """The front as a table, for notebooks."""
         hidden = ["trial", "state", "epochs", "seconds", "on_front", "reason"]
         return f"<p>{escape(repr(self))}</p>{self.front.drop(columns=hidden).to_html(index=False)}"
-
-    def _percent(self, accuracy: float | None) -> str:
-        return percent(accuracy, self.data.get("validation"))
 
     def _accuracy(self, objective: Objective, record: Record) -> str:
         fp32 = record.reached.get(objective.name) if record.fp32_accuracy is not None else None

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nas.errors import UserError
@@ -24,8 +23,7 @@ from nas.targets import Target
 from nas.training.card import Card
 from nas.training.checkpoint import Checkpoint
 from nas.training.data import Dataset, PartName
-from nas.training.evaluate import Scores, scores
-from nas.training.mapped import chunks
+from nas.training.evaluate import Scores, evaluate_forward
 from nas.training.split import calibration_part
 from nas.training.weights import card
 
@@ -142,10 +140,4 @@ def calibration_images(data: Dataset) -> Tensor:
 
 def judge_images(run: Callable[[Tensor], Tensor], data: Dataset, part: PartName) -> Scores:
     """Let a model, images (N, C, R, R) in [0, 1] -> logits on the CPU, judge a part of a data set."""
-    images = data.part(part)
-    logits = [run(some.cpu().float() / 255) for some in chunks(images.images, _BATCH)]
-    return scores(
-        images.labels,
-        torch.cat([some.argmax(1) for some in logits]),
-        torch.cat([some.softmax(1).amax(1) for some in logits]),
-    )
+    return evaluate_forward(run, data, part, batch=_BATCH, prepare=lambda images: images.cpu().float() / 255)

@@ -57,9 +57,9 @@ FIGURES: Mapping[str, Callable[[Sources], Figure | None]] = {
     "curves": lambda s: progress.curves(s.run, s.points),
     "time": lambda s: effort.time_figure(effort.time_spent(s.run)),
     "confirmed": lambda s: reliability.confirmed_figure(s.run, s.points),
-    "accuracy": lambda s: reliability.accuracy_figure(s.points),
-    "latency": lambda s: reliability.latency_figure(s.points),
-    "supernet": lambda s: reliability.supernet_figure(s.points),
+    "accuracy": lambda s: reliability.against(s.points, "accuracy"),
+    "latency": lambda s: reliability.against(s.points, "latency"),
+    "supernet": lambda s: reliability.against(s.points, "supernet"),
 }
 
 

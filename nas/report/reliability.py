@@ -18,17 +18,19 @@ from nas.units import counted, listed
 
 SYMBOLS = {"found": "circle", "own": "square", "published": "diamond"}
 
+AGAINST: Mapping[str, tuple[str, str, float, str, str]] = {
+    "accuracy": ("accuracy", "test_accuracy", 100, "Validation accuracy (%)", "Test accuracy (%)"),
+    "latency": ("latency", "measured_latency", 1, "Predicted latency (ms)", "Measured latency (ms)"),
+    "supernet": ("supernet_accuracy", "accuracy", 100, "In the supernet (%)", "Validation accuracy (%)"),
+}
+"""Figures of one quantity against another, of the networks that have both: keys, factor on screen, titles."""
+
 LEAST_NETWORKS = 4
 """With fewer networks the order of two lists agrees or not by chance."""
 
 
 MOST_PAIRS = 6
 """A longer list of pairs is cut: nobody reads it."""
-
-
-def accuracy_figure(points: Sequence[Point]) -> Figure | None:
-    """Draw validation against test accuracy of the networks whose test accuracy was read."""
-    return _against(points, "accuracy", "test_accuracy", 100, "Validation accuracy (%)", "Test accuracy (%)")
 
 
 def confirmed_figure(run: Run, points: Sequence[Point]) -> Figure | None:
@@ -46,16 +48,6 @@ def confirmed_figure(run: Run, points: Sequence[Point]) -> Figure | None:
         "Validation accuracy, trained again (%)",
         [100 * item.spread for item in confirmed],
     )
-
-
-def latency_figure(points: Sequence[Point]) -> Figure | None:
-    """Draw predicted against measured latency of the networks that were measured."""
-    return _against(points, "latency", "measured_latency", 1, "Predicted latency (ms)", "Measured latency (ms)")
-
-
-def supernet_figure(points: Sequence[Point]) -> Figure | None:
-    """Draw the supernet's accuracy of the networks that it judged and that were trained to the end after that."""
-    return _against(points, "supernet_accuracy", "accuracy", 100, "In the supernet (%)", "Validation accuracy (%)")
 
 
 def sentences(run: Run) -> list[str]:
@@ -287,7 +279,9 @@ def _join(environment: Mapping[str, Any], *keys: str) -> str:
     return ", ".join(dict.fromkeys(found))
 
 
-def _against(points: Sequence[Point], x: str, y: str, factor: float, x_title: str, y_title: str) -> Figure | None:
+def against(points: Sequence[Point], name: str) -> Figure | None:
+    """Draw one of :data:`AGAINST`; None where no network has both quantities."""
+    x, y, factor, x_title, y_title = AGAINST[name]
     shown = [i for i, p in enumerate(points) if p.kind != "printed" and x in p.values and y in p.values]
     xs, ys = ([points[index].values[key] * factor for index in shown] for key in (x, y))
     return _diagonal(points, shown, xs, ys, x_title, y_title) if shown else None

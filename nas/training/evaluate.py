@@ -74,16 +74,24 @@ def evaluate(
 
 
 def evaluate_forward(
-    forward: Callable[[Tensor], Tensor], dataset: Dataset, part: PartName = "validation", *, batch: int = 256
+    forward: Callable[[Tensor], Tensor],
+    dataset: Dataset,
+    part: PartName = "validation",
+    *,
+    batch: int = 256,
+    prepare: Callable[[Tensor], Tensor] | None = None,
 ) -> Scores:
-    """Let a function, normalised images (N, C, H, W) -> logits, judge a part of a data set in float32."""
+    """Let a function, images (N, C, H, W) -> logits, judge a part of a data set in float32.
+
+    `prepare`: makes its images of stored ones, uint8; default: normalises them.
+    """
     images = dataset.part(part)
-    normalise = Normaliser(dataset.mean, dataset.std, dataset.device)
+    prepare = prepare or Normaliser(dataset.mean, dataset.std, dataset.device)
     predicted = torch.empty(len(images), dtype=torch.int64, device=dataset.device)
     probabilities = torch.empty(len(images), device=dataset.device)
     with torch.inference_mode(), full_precision():
         for first in range(0, len(images), batch):
             some = slice(first, first + batch)
-            logits = forward(normalise(images.images[some]))
+            logits = forward(prepare(images.images[some]))
             predicted[some], probabilities[some] = logits.argmax(1), logits.softmax(1).amax(1)
     return scores(images.labels, predicted, probabilities)

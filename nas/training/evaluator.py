@@ -187,6 +187,7 @@ class TrainingEvaluator:
         Args:
             extra: what else to keep, in plain values.
         """
+        began = {} if self.parent is None else {"parent": self.parent.name}
         return Checkpoint(
             architecture=architecture.to_dict(),
             classes=trainer.dataset.classes,
@@ -198,14 +199,9 @@ class TrainingEvaluator:
             epoch=trainer.epoch,
             accuracy=trainer.accuracy,
             weights=trainer.evaluated_network.state_dict(),
-            extra={"source_resolution": self.dataset.resolution, **_described(trainer.dataset), **self._began, **extra},
+            extra={"source_resolution": self.dataset.resolution, **_described(trainer.dataset), **began, **extra},
             trainer=None if trainer.done else trainer.state_dict(),
         )
-
-    @property
-    def _began(self) -> dict[str, str]:
-        """What a checkpoint says of where its network's weights came from."""
-        return {} if self.parent is None else {"parent": self.parent.name}
 
     def _give_back_memory(self) -> None:
         """Release cached device memory for other processes and for networks of other sizes."""

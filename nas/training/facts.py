@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from nas.errors import damaged
 from nas.training.data import PARTS, Dataset
-from nas.training.likeness import pixel_hashes
+from nas.training.likeness import pixel_hash
 from nas.training.pictures import PICTURE
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -57,9 +57,9 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "notes": [] if facts is None else list(facts.notes),
     }
     if facts is None:
-        pixels = [part.images[:].numpy() for part in parts.values()]
-        hashes = np.concatenate([pixel_hashes(part, np.zeros((len(part), 2), dtype=np.int32)) for part in pixels])
-        return document | {"copies": len(hashes) - len(np.unique(hashes))}
+        size = np.zeros(2, dtype=np.int32)  # all have the same
+        hashes = [pixel_hash(image, size) for part in parts.values() for image in part.images[:].numpy()]
+        return document | {"copies": len(hashes) - len(set(hashes))}
     files = np.concatenate([part.files for part in parts.values() if part.files is not None])
     ratios = files["width"] / np.maximum(files["height"], 1)
     return document | {

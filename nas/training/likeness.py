@@ -20,16 +20,10 @@ _SAMPLE, _SIDE = 1500, 16
 _SEEN, _TURNED = 0.6, 0.5
 
 
-def pixel_hashes(images: NDArray[np.uint8], sizes: NDArray[np.int32]) -> NDArray[np.uint64]:
-    """64 bits of each image's pixels, (N, H, W, C), and of the size of the file's image, (N, 2), since few pixels of
+def pixel_hash(image: NDArray[np.uint8], size: NDArray[np.int32]) -> int:
+    """64 bits of one image's pixels, (H, W, C), and of the size of the file's image, (2,), since few pixels of
     different photographs may be equal.
     """
-    hashes = (pixel_hash(image, size) for image, size in zip(images, sizes, strict=True))
-    return np.fromiter(hashes, dtype=np.uint64, count=len(images))
-
-
-def pixel_hash(image: NDArray[np.uint8], size: NDArray[np.int32]) -> int:
-    """64 bits of one image's pixels, (H, W, C), and of the size of the file's image, (2,)."""
     return int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8, key=size.tobytes()).digest())
 
 

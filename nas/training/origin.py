@@ -56,6 +56,24 @@ class Origin:
         return reading | {name: value for name, value in asked.items() if value is not None}
 
 
+def read_begun(folder: Path) -> dict[str, Any]:
+    """Read what a training in a folder began with; empty where none was begun.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = folder / "train.yaml"
+    if not file.exists():
+        return {}
+    begun = read_yaml(file)
+    if not isinstance(begun, dict) or "recipe" not in begun:
+        raise UserError(f"{file}: damaged: it names no recipe")
+    threads = begun.get("threads")
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 1024):
+        raise UserError(f"{file}: damaged: threads {threads!r}")
+    return begun
+
+
 def begun_training(
     folder: Path,
     epochs: int | None,
@@ -74,12 +92,9 @@ def begun_training(
         UserError: its files are damaged, or it has another number of epochs, mirrors or augments its images, weighs
             its classes or ends otherwise.
     """
-    file = folder / "train.yaml"
-    if not file.exists():
+    file, begun = folder / "train.yaml", read_begun(folder)
+    if not begun:
         return None
-    begun = read_yaml(file)
-    if not isinstance(begun, dict) or "recipe" not in begun:
-        raise UserError(f"{file}: damaged: it names no recipe")
     try:
         recipe = Recipe.from_dict(begun["recipe"])
         split = dict(check_split(begun.get("split")) or {})

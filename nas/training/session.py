@@ -34,7 +34,7 @@ import yaml
 
 from nas.architecture.document import Architecture
 from nas.errors import UserError
-from nas.files import read_text, read_yaml, write_atomic
+from nas.files import read_text, write_atomic
 from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from nas.training.compiling import COMPILING, worth_compiling
 from nas.training.cpu import available_cores, fewest_fast, own_threads
@@ -42,6 +42,7 @@ from nas.training.data import Dataset
 from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch, Trainer
+from nas.training.origin import read_begun
 from nas.training.pace import Pace
 from nas.training.parents import inherited
 from nas.training.recipe import Recipe, steps_per_epoch
@@ -116,7 +117,7 @@ def train(
         nas.training.failures.TrainingError: the training cannot go on.
     """
     path = out / CHECKPOINT
-    begun = _begun(out) if resume else {}
+    begun = read_begun(out) if resume else {}
     state = None
     if path.exists() and not resume:
         raise UserError(f"{out}: holds a training already; give another --out, or --resume to go on with it")
@@ -246,24 +247,6 @@ def _begin(out: Path, architecture: str, description: str) -> None:
         write_atomic(out / "train.yaml", description)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
-
-
-def _begun(out: Path) -> dict[str, Any]:
-    """Read what a training in a folder began with; empty where none was begun.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    file = out / "train.yaml"
-    if not file.exists():
-        return {}
-    begun = read_yaml(file)
-    if not isinstance(begun, dict) or "recipe" not in begun:
-        raise UserError(f"{file}: damaged: it names no recipe")
-    threads = begun.get("threads")
-    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 1024):
-        raise UserError(f"{file}: damaged: threads {threads!r}")
-    return begun
 
 
 def _read_as(dataset: Dataset) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import yaml
 from commands import SPACE
 
 import nas
-from nas.driver.prepare import load
 from nas.driver.record import COLUMNS
 from nas.driver.run_file import write_run_file
 from nas.driver.scheduler import Candidate
@@ -187,7 +186,9 @@ def test_a_trials_training_is_repeatable_from_its_seed(finished):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        evaluator = TrainingEvaluator(load(run.settings), run.settings.parsed_recipe)
+        evaluator = TrainingEvaluator(
+            load_dataset(run.settings.dataset, **run.settings.reading), run.settings.parsed_recipe
+        )
         for record in [record for record in run.records if record.was_trained][-3:]:
             seed = training_seed(run.settings.seed, Candidate(record.number, record.architecture))
             again = list(evaluator.run(record.architecture, seed=seed))[: len(record.curve)]

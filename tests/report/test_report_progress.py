@@ -159,7 +159,7 @@ def test_trust_says_what_was_not_read(run: Run) -> None:
     assert f"order {signs.count(1)} of {len(signs)} pairs of networks alike and {signs.count(-1)} the other way" in said
     unread = invented_run(Path("results/unread"), trials=10, confirmed=False)
     assert reliability.sentences(unread)[0].startswith("The test set has not been read")
-    assert reliability.accuracy_figure(run_points(unread)) is None
+    assert reliability.against(run_points(unread), "accuracy") is None
 
 
 def test_confirmed_accuracies_stand_against_those_of_the_search(run: Run) -> None:
