@@ -1,6 +1,6 @@
 """Tables that the commands print: plain data in, text on a terminal out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -123,37 +123,28 @@ def print_trained(console: Terminal, result: Trained) -> None:
 
 def print_catalogue(console: Terminal, spaces: Sequence[Space], networks: Sequence[tuple[Architecture, int]]) -> None:
     """Print spaces with their sizes, networks by source with their parameters."""
-    table = _table("Space", "Networks", "Parameters to choose")
-    for space in spaces:
-        size = f"{space.size:,}" if space.size < 10**7 else f"{space.size:.1e}"
-        table.add_row(space.name, size, str(len(space.parameters_by_name)))
-    console.print(table)
-    table = _table("Published network", "Parameters", "Input", "Source")
-    for architecture, params in networks:
-        image = architecture.input
-        table.add_row(
-            architecture.name,
-            f"{params:,}",
-            f"{image.channels}x{image.resolution}x{image.resolution}",
-            architecture.source,
-        )
-    console.print(table)
+    sizes = [(space, space.size, str(len(space.parameters_by_name))) for space in spaces]
+    rows = [(space.name, f"{size:,}" if size < 10**7 else f"{size:.1e}", choices) for space, size, choices in sizes]
+    _print_rows(console, ("Space", "Networks", "Parameters to choose"), rows)
+    images = [(network, params, network.input) for network, params in networks]
+    published = [
+        (n.name, f"{size:,}", f"{i.channels}x{i.resolution}x{i.resolution}", n.source) for n, size, i in images
+    ]
+    _print_rows(console, ("Published network", "Parameters", "Input", "Source"), published)
 
 
 def print_profile(console: Terminal, document: Mapping[str, Any]) -> None:
     """Print a network's costs, one figure a line."""
-    table = _table("", "")
-    for key, value in document.items():
-        if not isinstance(value, list | dict):
-            table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
-    if "target" in document:
-        there = document["target"]
-        table.add_row("target", there["name"])
-        for key in ("file_bytes", "memory_bytes"):
-            table.add_row(f"  {key.replace('_', ' ')}", "-" if there[key] is None else f"{there[key]:,}")
-        table.add_row("  latency engine", there["latency_engine"] or "none")
-        table.add_row("  objection", there["objection"] or "none")
-    console.print(table)
+    plain = {key: value for key, value in document.items() if not isinstance(value, list | dict)}
+    rows = [
+        (key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value)) for key, value in plain.items()
+    ]
+    if (there := document.get("target")) is not None:
+        sizes = ("file_bytes", "memory_bytes")
+        rows.append(("target", there["name"]))
+        rows += [(f"  {key.replace('_', ' ')}", "-" if there[key] is None else f"{there[key]:,}") for key in sizes]
+        rows += [(f"  {key.replace('_', ' ')}", there[key] or "none") for key in ("latency_engine", "objection")]
+    _print_rows(console, ("", ""), rows)
 
 
 COMPARED = {
@@ -252,10 +243,7 @@ def print_table_quality(console: Terminal, table: LatencyTable, path: Path) -> N
 
 def print_mapping(console: Terminal, values: Mapping[str, Any]) -> None:
     """Print one value a line."""
-    table = _table("", "")
-    for key, value in values.items():
-        table.add_row(key.replace("_", " "), str(value))
-    console.print(table)
+    _print_rows(console, ("", ""), ((key.replace("_", " "), str(value)) for key, value in values.items()))
 
 
 def print_reproduction(console: Terminal, done: Reproduction) -> None:
@@ -293,10 +281,7 @@ def print_data(console: Terminal, document: Mapping[str, Any]) -> None:
     table.columns[1].justify = "right"
     console.print(table)
     console.print()
-    facts = _table("", "")
-    for title, text in fact_rows(document):
-        facts.add_row(title, text)
-    console.print(facts)
+    _print_rows(console, ("", ""), fact_rows(document))
     for note in document["notes"]:
         console.print(f"Note: {note}")
 
@@ -311,16 +296,12 @@ def print_judgement(console: Terminal, judgement: Judgement, part: str) -> None:
     console.print(f"balanced {part} accuracy {percent(judgement['balanced_accuracy'], judgement['images'])}")
     console.print(table)
     if pairs := worst_confusions(judgement, _MOST_CONFUSIONS):
-        table = _table("Class", "taken for", "Images", "of the class")
-        for actual, predicted, count, share in pairs:
-            table.add_row(actual, predicted, f"{count:,}", f"{share:.0%}")
         console.print()
-        console.print(table)
-        table = _table("Surest mistakes", "Class", "taken for", "Probability")
-        for mistake in judgement["mistakes"]:
-            table.add_row(mistake["image"], mistake["actual"], mistake["predicted"], f"{mistake['probability']:.0%}")
+        confusions = ((actual, predicted, f"{count:,}", f"{share:.0%}") for actual, predicted, count, share in pairs)
+        _print_rows(console, ("Class", "taken for", "Images", "of the class"), confusions)
         console.print()
-        console.print(table)
+        mistakes = [(m["image"], m["actual"], m["predicted"], f"{m['probability']:.0%}") for m in judgement["mistakes"]]
+        _print_rows(console, ("Surest mistakes", "Class", "taken for", "Probability"), mistakes)
 
 
 def print_exported(console: Terminal, exported: Exported) -> None:
@@ -360,6 +341,13 @@ def print_predictions(console: Terminal, predictions: Sequence[Prediction]) -> N
         console.print(printable(str(prediction.image)))
         for guess in prediction.guesses:
             console.print(f"  {guess.probability:7.2%}  {printable(guess.label)}")
+
+
+def _print_rows(console: Terminal, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def _table(*columns: str) -> Table:
