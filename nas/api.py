@@ -12,9 +12,9 @@ from nas.architecture.document import Architecture
 from nas.architecture.reported import Printed, printed_for
 from nas.architecture.space import Space
 from nas.costs.analytic import cost, too_large
-from nas.costs.compare import compare as compare_networks
 from nas.costs.profile import profile as profile_network
 from nas.driver.asked import settings_of
+from nas.driver.compared import compare as compare_networks
 from nas.driver.compared import networks_of
 from nas.driver.devices import search_devices as run_devices
 from nas.driver.display import progress_to

@@ -11,7 +11,7 @@ import nas
 from nas.architecture.catalogue import by_paper, network_names, space_names
 from nas.architecture.reported import CLASSES, Printed, read_all, read_table, table_names
 from nas.costs.analytic import cost
-from nas.costs.compare import Trained, compare
+from nas.driver.compared import Trained, compare
 from nas.files import parse_yaml
 
 CONTAINED = {

@@ -3,8 +3,8 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any
 
 from nas.architecture import catalogue
 from nas.driver.objectives import trained_for
@@ -18,35 +18,13 @@ from nas.units import accuracy_decimals, counted, decimals, int8_percent, listed
 ENDED = {"complete": "to the end", "stopped": "stopped early", "failed": "failed"}
 
 
-@dataclass(frozen=True)
-class FrontRow:
-    """One row of the front's table; all texts. `mark` says where a network comes from that was not found here.
+def front_rows(run: Run) -> list[dict[str, Any]]:
+    """Describe the front for tables, most accurate first: texts, but for the numbers `rank`, `number` and `level`.
 
-    Size and memory are those measured at the end, else the predicted ones; memory is empty where it is not known.
-    Networks of one level cannot be told from its first one in accuracy.
+    `mark` says where a network comes from that was not found here. Size and memory are those measured at the end, else
+    the predicted ones; memory is empty where it is not known. Networks of one level cannot be told from its first one
+    in accuracy.
     """
-
-    rank: int
-    number: int
-    name: str
-    mark: str
-    accuracy: str
-    accuracy_note: str
-    test: str
-    test_note: str
-    size: str
-    memory: str
-    latency: str
-    latency_note: str
-    macs: str
-    level: int
-    belongs: str
-    distance: str
-    command: str
-
-
-def front_rows(run: Run) -> list[FrontRow]:
-    """Describe the front as texts, most accurate first."""
     names = catalogue.network_names()
     validation, test = run.data.get("validation"), run.data.get("test")
     judged = "balanced: expected" if trained_for(run.objectives).name == "balanced_accuracy" else "expected"
@@ -63,25 +41,25 @@ def front_rows(run: Run) -> list[FrontRow]:
         )
         test_notes = (fp32_note(record.confirmed.get("fp32_test_accuracy"), test), interval(tested, test))
         rows.append(
-            FrontRow(
-                rank=rank,
-                number=record.number,
-                name=shown_name(run, record),
-                mark=origin_mark(record),
-                accuracy=percent(record.accuracy, validation),
-                accuracy_note=", ".join(filter(None, notes)),
-                test=percent(tested, test),
-                test_note=", ".join(filter(None, test_notes)),
-                size=show("size", measured_or_predicted(record, "size")),
-                memory=show("memory", memory) if (memory := measured_or_predicted(record, "memory")) else "",
-                latency=latency_text,
-                latency_note=latency_note,
-                macs=show("macs", record.costs.get("macs")),
-                level=level,
-                belongs=probability(run.belief.belongs.get(record.number)),
-                distance=str(distance(run, record) or ""),
-                command=train_command(run, record, rank, names),
-            )
+            {
+                "rank": rank,
+                "number": record.number,
+                "name": shown_name(run, record),
+                "mark": origin_mark(record),
+                "accuracy": percent(record.accuracy, validation),
+                "accuracy_note": ", ".join(filter(None, notes)),
+                "test": percent(tested, test),
+                "test_note": ", ".join(filter(None, test_notes)),
+                "size": show("size", measured_or_predicted(record, "size")),
+                "memory": show("memory", memory) if (memory := measured_or_predicted(record, "memory")) else "",
+                "latency": latency_text,
+                "latency_note": latency_note,
+                "macs": show("macs", record.costs.get("macs")),
+                "level": level,
+                "belongs": probability(run.belief.belongs.get(record.number)),
+                "distance": str(distance(run, record) or ""),
+                "command": train_command(run, record, rank, names),
+            }
         )
     return rows
 

@@ -8,7 +8,7 @@ import pandas as pd
 from nas.driver.run import Run
 from nas.errors import UserError
 from nas.report import gain
-from nas.report.summary import FrontRow, front_rows, summary
+from nas.report.summary import front_rows, summary
 
 FORMATS = ("csv", "json", "md")
 
@@ -30,22 +30,21 @@ def render(run: Run, format: str) -> str:
     return _json(run, rows) if format == "json" else _markdown(run, rows)
 
 
-def _json(run: Run, rows: list[FrontRow]) -> str:
+def _json(run: Run, rows: list[dict[str, Any]]) -> str:
     trials = [{key: _plain(value) for key, value in row.items()} for row in run.trials.to_dict("records")]
     by_number = {trial["trial"]: trial for trial in trials}
     document = {
         "settings": run.settings.to_dict(),
         "environment": dict(run.environment),
         "front": [
-            {**by_number[row.number], "rank": row.rank, "distance": row.distance, "command": row.command}
-            for row in rows
+            by_number[row["number"]] | {key: row[key] for key in ("rank", "distance", "command")} for row in rows
         ],
         "trials": trials,
     }
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
-def _markdown(run: Run, rows: list[FrontRow]) -> str:
+def _markdown(run: Run, rows: list[dict[str, Any]]) -> str:
     title = f"# {run.settings.space.get('name', 'space')} on {run.settings.dataset}"
     lines = [title, "", " ".join([*gain.sentences(run), summary(run)])]
     if rows:
@@ -63,11 +62,11 @@ def _markdown(run: Run, rows: list[FrontRow]) -> str:
         )
         lines += ["", _line(*titles), _line("--:", "---", *["--:"] * 6, "---")]
         for row in rows:
-            noted = ((row.accuracy, row.accuracy_note), (row.test, row.test_note), (row.latency, row.latency_note))
+            noted = ((row[key], row[f"{key}_note"]) for key in ("accuracy", "test", "latency"))
             validation, test, latency = (f"{text} ({note})" if note else text for text, note in noted)
-            costs = (row.size, latency, row.macs)
-            lines.append(_line(str(row.rank), row.name, validation, test, *costs, row.belongs, row.distance))
-        lines += ["", "Train them:", "", "```", *(row.command for row in rows), "```"]
+            ends = (row["size"], latency, row["macs"], row["belongs"], row["distance"])
+            lines.append(_line(str(row["rank"]), row["name"], validation, test, *ends))
+        lines += ["", "Train them:", "", "```", *(row["command"] for row in rows), "```"]
     return "\n".join(lines) + "\n"
 
 

@@ -16,17 +16,17 @@ from nas.significance import Difference
 
 def test_the_front_s_rows_say_what_the_records_hold(run: Run) -> None:
     rows = front_rows(run)
-    assert [row.number for row in rows] == [record.number for record in run.front_records]
+    assert [row["number"] for row in rows] == [record.number for record in run.front_records]
     for rank, (row, record) in enumerate(zip(rows, run.front_records, strict=True), 1):
-        assert row.rank == rank
-        assert row.accuracy == f"{100 * record.accuracy:.0f} %"  # 269 images: one is a third of a point
-        assert row.test == f"{100 * record.confirmed['test_accuracy']:.0f} %"
-        low, high = (float(word) for word in row.test_note.removesuffix(" %").split(" to "))
+        assert row["rank"] == rank
+        assert row["accuracy"] == f"{100 * record.accuracy:.0f} %"  # 269 images: one is a third of a point
+        assert row["test"] == f"{100 * record.confirmed['test_accuracy']:.0f} %"
+        low, high = (float(word) for word in row["test_note"].removesuffix(" %").split(" to "))
         assert low <= 100 * record.confirmed["test_accuracy"] <= high and 1 < high - low < 15
-        assert row.command == f"nas train {run.front_file(rank, record)}"
+        assert row["command"] == f"nas train {run.front_file(rank, record)}"
         low, high = record.confirmed["latency_low_ms"], record.confirmed["latency_high_ms"]
-        assert float(row.latency_note.split()[0]) == pytest.approx(low, rel=0.01)
-        assert float(row.latency_note.split()[2]) == pytest.approx(high, rel=0.01)
+        assert float(row["latency_note"].split()[0]) == pytest.approx(low, rel=0.01)
+        assert float(row["latency_note"].split()[2]) == pytest.approx(high, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -208,5 +208,5 @@ def test_networks_of_an_earlier_run_are_drawn_and_not_called_found(run: Run) -> 
     assert again.front_records[0].number == number
     point = next(point for point in run_points(again) if point.number == number)
     assert (point.rank, point.state, point.notes[0]) == (1, "complete", "taken from results/example")
-    assert front_rows(again)[0].mark == "earlier run"
+    assert front_rows(again)[0]["mark"] == "earlier run"
     assert "taken from results/example" in render_page(again)
