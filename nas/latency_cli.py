@@ -1,7 +1,7 @@
 """The `nas latency` commands."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from nas.units import counted
 
 if TYPE_CHECKING:
     import nas
+    from nas.latency import Runtime
 
 console = Terminal()
 AsJson = Annotated[bool, "Print JSON.", OnCommandLine(name="json")]
@@ -41,27 +42,31 @@ Space = Annotated[str, "A shipped space or a YAML file."]
 Channels = Annotated[int | None, "Channels of the images (default: the space's)."]
 Resolution = Annotated[int | None, "Input side in pixels (default: the document's)."]
 Classes = Annotated[int, "Number of classes."]
-EngineOption = Annotated[
-    str | None,
-    "eager, compiled, onnxruntime, onnxruntime-int8, litert, litert-int8, or graph (CUDA) (default: the "
-    "target's, else eager).",
-]
-TargetOption = Annotated[str | None, f"Time what ships there: {TARGETS}."]
-DeviceOption = Annotated[str, "cpu or cuda."]
 Threads = Annotated[int, "Threads per run."]
 Batch = Annotated[int, "Images per run."]
 
 
-@command(latency_app, "nas latency mobilenetv2-cifar han-e --threads 1", name="measure")
+@dataclass(frozen=True)
+class RunOptions:
+    """How networks are run; see :class:`nas.latency.Runtime`."""
+
+    engine: Annotated[
+        str | None,
+        "eager, compiled, onnxruntime, onnxruntime-int8, litert, litert-int8, or graph (CUDA) (default: the "
+        "target's, else eager).",
+    ] = None
+    target: Annotated[str | None, f"Time what ships there: {TARGETS}."] = None
+    device: Annotated[str, "cpu or cuda."] = "cpu"
+    threads: Threads = 1
+    batch: Batch = 1
+
+
+@command(latency_app, "nas latency mobilenetv2-cifar han-e --threads 1", name="measure", how=RunOptions)
 def latency_measure(
     architectures: Annotated[list[str], "Published networks or YAML files.", OnCommandLine(name="NETWORK")],
     *,
     num_classes: Classes = 10,
-    engine: EngineOption = None,
-    target: TargetOption = None,
-    device: DeviceOption = "cpu",
-    threads: Threads = 1,
-    batch: Batch = 1,
+    how: dict[str, Any],
     resolution: Resolution = None,
     max_seconds: Annotated[float, "Seconds to wait for a machine that is too busy."] = 30,
     as_json: AsJson = False,
@@ -69,23 +74,20 @@ def latency_measure(
     """Measure networks as they are shipped: folded, pinned, repeats in turn, with spread and provenance."""
     from nas.architecture.catalogue import load
     from nas.console import print_latencies
-    from nas.latency import Runtime, measure
+    from nas.latency import measure
 
     networks = [load(reference) for reference in architectures]
-    found = measure(
-        networks,
-        Runtime(_engine(engine, target, networks), device, threads, batch),
-        num_classes=num_classes,
-        resolution=resolution,
-        max_seconds=max_seconds,
-    )
+    runtime = _runtime(networks, **how)
+    found = measure(networks, runtime, num_classes=num_classes, resolution=resolution, max_seconds=max_seconds)
     if as_json:
         console.print_json(data=[asdict(item) for item in found])
     else:
         print_latencies(console, found)
 
 
-@command(latency_app, "nas latency calibrate --space inverted_residual --out pi4.json", name="calibrate")
+@command(
+    latency_app, "nas latency calibrate --space inverted_residual --out pi4.json", name="calibrate", how=RunOptions
+)
 def latency_calibrate(
     *,
     out: Annotated[Path, "File of the latency table."],
@@ -93,18 +95,14 @@ def latency_calibrate(
     channels: Channels = None,
     resolution: Resolution = None,
     num_classes: Classes = 10,
-    engine: EngineOption = None,
-    target: TargetOption = None,
-    device: DeviceOption = "cpu",
-    threads: Threads = 1,
-    batch: Batch = 1,
+    how: dict[str, Any],
     networks: Annotated[int, "Number of networks to time."] = 64,
 ) -> None:
     """Time a space's blocks on this device and write the table that nas search --latency-table reads."""
     from nas.console import print_table_quality
-    from nas.latency import Runtime, calibrate
+    from nas.latency import calibrate
 
-    runtime = Runtime(_engine(engine, target), device, threads, batch)
+    runtime = _runtime((), **how)
     table = calibrate(
         _fitted(space, channels, resolution, runtime.engine),
         runtime,
@@ -159,17 +157,20 @@ def latency_import_timings(
     print_table_quality(console, table, out)
 
 
-def _engine(engine: str | None, target: str | None, networks: "Sequence[nas.Architecture]" = ()) -> str:
-    """Return the engine asked for, or the target's, which has to run the networks."""
+def _runtime(
+    networks: "Sequence[nas.Architecture]", *, engine: str | None = None, target: str | None = None, **how: Any
+) -> "Runtime":
+    """Make what is asked for; a target gives its engine, and has to run the networks."""
+    from nas.latency import Runtime
     from nas.targets import target as target_named
 
-    if target is None:
-        return engine or "eager"
-    wanted = target_named(target)
-    wanted.check(networks)
-    if engine not in (None, wanted.timing_engine()):
-        raise UserError(f"--target {target} is timed by --engine {wanted.engine}; leave one of the two out")
-    return wanted.timing_engine()
+    if target is not None:
+        wanted = target_named(target)
+        wanted.check(networks)
+        if engine not in (None, wanted.timing_engine()):
+            raise UserError(f"--target {target} is timed by --engine {wanted.engine}; leave one of the two out")
+        engine = wanted.timing_engine()
+    return Runtime(engine or "eager", **how)
 
 
 def _fitted(reference: str, channels: int | None, resolution: int | None, engine: str = "") -> "nas.Space":

@@ -101,28 +101,18 @@ def believe(
         images: of the validation part, where that is known.
         seed: of the draws.
     """
-    with blas().limit(limits=1, user_api="blas"):  # as for the sampler, whose matrices are as small
-        return _believe(records, space, objectives, images, np.random.default_rng(seed))
-
-
-def _believe(
-    records: Sequence[Record],
-    space: Space,
-    objectives: Sequence[Objective],
-    images: int | None,
-    rng: np.random.Generator,
-) -> Belief:
-    judged = trained_for(objectives)
+    judged, rng = trained_for(objectives), np.random.default_rng(seed)
     ended = [record for record in records if record.state == "complete" and record.twin is None]
     ended = [record for record in ended if record.value(judged) is not None]
     draws = np.empty((DRAWS, len(ended)))
-    model = _Model.of(records, space, objectives, images)
-    for place, record in enumerate(ended):
-        draws[:, place] = _alone(record, judged, images, model, rng)
-    if model is not None:
-        inside = [place for place, record in enumerate(ended) if record.params]
-        features = model.features([ended[place] for place in inside])
-        draws[:, inside] = -model.surrogate.sample(features, DRAWS, rng, OWN)
+    with blas().limit(limits=1, user_api="blas"):  # as for the sampler, whose matrices are as small
+        model = _Model.of(records, space, objectives, images)
+        for place, record in enumerate(ended):
+            draws[:, place] = _alone(record, judged, images, model, rng)
+        if model is not None:
+            inside = [place for place, record in enumerate(ended) if record.params]
+            features = model.features([ended[place] for place in inside])
+            draws[:, inside] = -model.surrogate.sample(features, DRAWS, rng, OWN)
     places = {record.number: place for place, record in enumerate(ended)}
     return Belief(places, draws, _belonging(ended, draws, objectives))
 

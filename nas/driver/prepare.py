@@ -69,7 +69,11 @@ def prepare(settings: Settings, *, run: Path, dataset: Dataset | None, deadline:
     if settings.resplit:
         resplit(dataset, settings.seed)  # refuses what the workers could not divide
     num_classes, target = len(dataset.classes), settings.parsed_target
-    check_latency(target, settings)
+    if settings.needs_latency and settings.latency_table is None and target.engine is None:
+        raise UserError(
+            f"target {target.name}: its latency cannot be measured here; leave latency out of the objectives and "
+            "limits (macs tells much of it), or give --latency-table"
+        )
     target.require()
     space, limits = settings.open_space(), settings.parsed_limits
     known = cost_function(num_classes, target=target)
@@ -113,19 +117,6 @@ def sampler_for(settings: Settings, prepared: Prepared, further: Sequence[Limit]
         costs=prepared.costs,
         seed=settings.seed,
     )
-
-
-def check_latency(target: Target, settings: Settings) -> None:
-    """Refuse latency as an objective or a limit where none can be told: no table is given, and none is made here.
-
-    Raises:
-        UserError: so it is.
-    """
-    if settings.needs_latency and settings.latency_table is None and target.engine is None:
-        raise UserError(
-            f"target {target.name}: its latency cannot be measured here; leave latency out of the objectives and "
-            "limits (macs tells much of it), or give --latency-table"
-        )
 
 
 def objectives_for(target: Target, objectives: Sequence[str], has_table: bool) -> tuple[str, ...]:

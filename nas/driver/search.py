@@ -115,7 +115,10 @@ def search(
             if first is not None:
                 take_over(first, settings, study, out)
             if earlier is not None:
-                _import(earlier, study, out)
+                taken, over = import_networks(earlier, study, out)
+                kept_off = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
+                counts = counted(taken, "network")
+                log.info("%s imported from %s%s", counts, earlier.path, kept_off if over else "")
             log.info(recipe.budget(len(prepared.dataset.train)))
             log.info(
                 "%s on %s, %s each", counted(workers.count, "worker"), workers.device, counted(workers.cpus, "thread")
@@ -163,7 +166,8 @@ def search(
             def schedulers() -> Iterator[Scheduler]:
                 queue = prepared.queue
                 if budget is not None:
-                    yield (rehearsal := Rehearsal(prepared, recipe, budget, begun=_has_trained(study)))
+                    begun = any(map(may_stand_on_front, study.study.get_trials(deepcopy=False)))
+                    yield (rehearsal := Rehearsal(prepared, recipe, budget, begun=begun))
                     queue = rehearsal.plan(queue)
                 _enqueue(study, prepared, queue)
                 if judged:
@@ -217,10 +221,6 @@ def search(
     run = Run.open(out)
     run.write_tables()
     return run
-
-
-def _has_trained(study: SearchStudy) -> bool:
-    return any(may_stand_on_front(trial) for trial in study.study.get_trials(deepcopy=False))
 
 
 def is_finished(run: Run, settings: Settings) -> bool:
@@ -332,13 +332,6 @@ def _open_study(
             objection=lambda network: too_large(count(network, prepared.num_classes), batch_size, workers.memory),
             batch=journal.batch if journal else lease.batch if lease else nullcontext,
         )
-
-
-def _import(earlier: Run, study: SearchStudy, out: Path) -> None:
-    """Enter what an earlier run found out."""
-    taken, over = import_networks(earlier, study, out)
-    kept_off = f", {over} of them over a limit: the sampler learns from these, the front leaves them out"
-    log.info("%s imported from %s%s", counted(taken, "network"), earlier.path, kept_off if over else "")
 
 
 def _enqueue(study: SearchStudy, prepared: Prepared, queue: Sequence[Queued]) -> None:

@@ -1,13 +1,14 @@
 """The network that is shipped, the proof that what was written computes the same, and the writing."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UserError
+from nas.errors import UserError, first_line
 from nas.files import write_atomic
 from nas.training.card import Card
 
@@ -84,6 +85,15 @@ def compare(expected: nn.Module, got: Callable[[Tensor], Tensor], card: Card, *,
             raise ExportError(f"{form}: differs from torch by {difference:.2g}, more than {tolerance:.0e}")
         worst = max(worst, difference)
     return worst
+
+
+@contextlib.contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """Raise an ExportError that says what failed and the first line of why."""
+    try:
+        yield
+    except Exception as error:  # what a converter's steps raise has no common base
+        raise ExportError(f"{what}: {first_line(error)}") from error
 
 
 def write(path: Path, content: bytes) -> None:

@@ -5,8 +5,7 @@ operator, a depthwise 1x1 convolution: padding comes after it, as in training, s
 unless all channels have one mean. The int8 input is then the pixel minus 128, for every network.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.architecture.document import Architecture
-from nas.errors import UserError, first_line
-from nas.export.check import ExportError, Normalised, Shipped, compare, granularity, write
+from nas.errors import UserError
+from nas.export.check import Normalised, Shipped, compare, granularity, one_line, write
 from nas.extras import muted, require
 from nas.files import read_bytes
 from nas.network.fold import fold
@@ -72,7 +71,7 @@ def litert_bytes(card: Card, weights: Mapping[str, Tensor]) -> bytes:
     check_litert(card.architecture)
     channels, side, _ = card.shape
     network = ChannelsLast(fold(restore(card, weights)), card.mean, card.std).eval()
-    with _one_line("litert-torch cannot convert this network"):
+    with one_line("litert-torch cannot convert this network"):
         model = to_tflite(network, torch.zeros(1, side, side, channels))
     return pack(model, {name: text for name, text in card.to_metadata().items() if name not in _SENTENCES})
 
@@ -92,7 +91,7 @@ def litert_int8_bytes(model: bytes, images: Tensor, *, per_tensor: bool = False)
     require("an int8 .tflite", "ai_edge_quantizer", "ai_edge_litert", extra="litert")
     card = read_card(model, "the model")
     parts = ([image[None] for image in _as_read(part)] for part in torch.split(images, _PART))
-    with _one_line("ai-edge-quantizer cannot quantise this model"):
+    with one_line("ai-edge-quantizer cannot quantise this model"):
         result = quantise_tflite(model, parts, per_tensor=per_tensor)
     scales = granularity(per_tensor)
     return pack(result, {**card, "quantisation": f"int8, static, {scales}; {len(images)} training images"})
@@ -160,12 +159,3 @@ def _as_read(images: Tensor) -> NDArray[np.float32]:
     """Images (N, C, R, R), uint8 or in [0, 1], as a model reads them: float32 (N, R, R, C) in [0, 1]."""
     values = images.float() / 255 if images.dtype == torch.uint8 else images
     return values.permute(0, 2, 3, 1).contiguous().numpy()
-
-
-@contextlib.contextmanager
-def _one_line(what: str) -> Iterator[None]:
-    """Raise an ExportError that says what failed and the first line of why."""
-    try:
-        yield
-    except Exception as error:  # what a converter's steps raise has no common base
-        raise ExportError(f"{what}: {first_line(error)}") from error

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError, first_line
-from nas.export.check import ExportError, Normalised, Shipped, compare, granularity, write
+from nas.export.check import Normalised, Shipped, compare, granularity, one_line, write
 from nas.extras import quietly, require
 from nas.files import read_bytes
 from nas.network.fold import fold
@@ -80,10 +80,8 @@ def onnx_int8_bytes(model: bytes, images: Tensor, *, per_tensor: bool = False) -
     batches = ((part.float() / 255).numpy() for part in torch.split(images, _PART))
     scales = granularity(per_tensor)
     origin = {"quantisation": f"int8, static, {scales}; ranges from {len(images)} training images"}
-    try:
+    with one_line("ONNX Runtime cannot quantise this model"):
         return quantise_onnx(model, batches, origin, per_tensor=per_tensor)
-    except Exception as error:  # the quantiser raises whatever its steps raise
-        raise ExportError(f"ONNX Runtime cannot quantise this model: {first_line(error)}") from error
 
 
 class Session:
@@ -148,20 +146,17 @@ def _convert(network: nn.Module, card: Card) -> "ModelProto":
     import onnx
 
     example = torch.zeros(2, *card.shape)  # a batch of 1 would be taken for a constant
-    try:
-        with quietly():
-            program = torch.onnx.export(
-                network.eval(),
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
-                verbose=False,
-            )
-    except Exception as error:  # the exporter's errors have no common base
-        raise ExportError(f"torch cannot export this network to ONNX: {first_line(error)}") from error
+    with one_line("torch cannot export this network to ONNX"), quietly():
+        program = torch.onnx.export(
+            network.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+            verbose=False,
+        )
     assert program is not None
     model = program.model_proto
     _forget_origins(model)

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nas.errors import first_line
-from nas.export.check import ExportError, Normalised, Shipped, compare, write
+from nas.export.check import Normalised, Shipped, compare, one_line, write
 from nas.extras import quietly
 from nas.network.fold import fold
 from nas.training.card import Card
@@ -33,16 +32,13 @@ def to_program(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped
     folded = Normalised(fold(expected.network), card).eval()
     example = torch.zeros(2, *card.shape)  # a batch of 1 would be taken for a constant
     buffer = io.BytesIO()
-    try:
-        with quietly():
-            program = torch.export.export(folded, (example,), dynamic_shapes=({0: torch.export.Dim(BATCH)},))
-            for node in program.graph.nodes:
-                # The lines of code it came from, with this machine's paths: a third of a small file.
-                node.meta.pop("stack_trace", None)
-            torch.export.save(program, buffer, extra_files={"card.json": json.dumps(card.to_metadata())})
-            written = torch.export.load(io.BytesIO(buffer.getvalue())).module()
-    except Exception as error:  # the exporter's errors have no common base
-        raise ExportError(f"torch cannot export this network: {first_line(error)}") from error
+    with one_line("torch cannot export this network"), quietly():
+        program = torch.export.export(folded, (example,), dynamic_shapes=({0: torch.export.Dim(BATCH)},))
+        for node in program.graph.nodes:
+            # The lines of code it came from, with this machine's paths: a third of a small file.
+            node.meta.pop("stack_trace", None)
+        torch.export.save(program, buffer, extra_files={"card.json": json.dumps(card.to_metadata())})
+        written = torch.export.load(io.BytesIO(buffer.getvalue())).module()
     difference = compare(expected, written, card, tolerance=TOLERANCE, form="torch.export")
     write(path, buffer.getvalue())
     return Shipped((path,), difference)
