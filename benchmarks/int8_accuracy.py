@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 
 import nas
 from nas.architecture.catalogue import load_space
-from nas.export import fine_tuning
+from nas.export import judging
 from nas.export.shipping import ship
 from nas.targets import TARGETS, Target, restricted
 from nas.training.data import Dataset, load_dataset
@@ -50,7 +50,7 @@ def measure(architecture: nas.Architecture, data: Dataset, recipe: Recipe, targe
     def int8(weights: nas.training.checkpoint.Checkpoint) -> float:
         return ship(target, weights, images).judge(images, "test").accuracy
 
-    tuned, tuned_fp32 = fine_tuning.fine_tuned(checkpoint, images, per_tensor=target.per_tensor)
+    tuned, tuned_fp32 = judging.fine_tuned(checkpoint, images, per_tensor=target.per_tensor)
     seconds = time.perf_counter() - trained
     longer = TrainingEvaluator(images, replace(recipe.for_int8(), qat=0.0)).trainer(architecture, seed=0)
     longer.network.load_state_dict(checkpoint.weights)
@@ -89,7 +89,7 @@ def summarise(out: Output, rows: list[dict[str, Any]]) -> None:
         ("float", "fine-tuned in float, fp32"),
     ):
         lost = [before - after for before, after in zip(values["fp32"], values[name], strict=True)]
-        over = sum(item > 100 * fine_tuning.MOST_LOST for item in lost)
+        over = sum(item > 100 * judging.MOST_LOST for item in lost)
         out(
             f"{what:26} loses {statistics.fmean(lost):+.2f} points on average (deviation {statistics.stdev(lost):.2f}, "
             f"{min(lost):+.2f} to {max(lost):+.2f}); over 0.5 points: {over}"

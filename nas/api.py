@@ -28,8 +28,7 @@ from nas.driver.search import search as run_search
 from nas.driver.settings import check_published
 from nas.errors import UserError
 from nas.export.command import export as export
-from nas.export.fine_tuning import with_shipped
-from nas.export.judging import check_ships, judge_file, judge_shipped
+from nas.export.judging import check_ships, judge_file, judge_shipped, with_shipped
 from nas.export.predict import predict as predict
 from nas.export.shipping import ENDINGS
 from nas.files import fresh_folder as fresh_folder

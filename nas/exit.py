@@ -88,7 +88,7 @@ def resumable(again: Callable[[], str]) -> Iterator[None]:
     """
 
     def end(thread: threading.ExceptHookArgs) -> None:
-        from nas.driver.ray_watchdog import RayLostError
+        from nas.driver.processes import RayLostError
 
         if not isinstance(thread.exc_value, RayLostError):
             threading.__excepthook__(thread)

@@ -8,7 +8,7 @@ from shipping import TINY, train_tiny
 
 import nas
 from nas.errors import UserError
-from nas.export.fine_tuning import MOST_LOST, keep_int8_accuracy
+from nas.export.judging import MOST_LOST, keep_int8_accuracy
 from nas.export.shipping import ship
 from nas.targets import target
 from nas.training.checkpoint import load_checkpoint, load_trained, save_checkpoint

@@ -4,8 +4,7 @@ import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from nas.architecture.document import Architecture, Block
-from nas.architecture.frame import Head, Stem
+from nas.architecture.document import Architecture, Block, Head, Stem
 from nas.blocks.complexity import FLOAT_BYTES, PLAIN_CONVOLUTIONS, CountedPart, Operator, Recorder, Tensor
 
 

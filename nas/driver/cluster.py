@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from nas.driver.options import Resources
-from nas.driver.processes import descendants
-from nas.driver.ray_watchdog import watched
+from nas.driver.processes import descendants, watched
 from nas.errors import UserError, first_line
 from nas.files import home_folder
 from nas.hardware import memory_bytes
@@ -210,7 +209,7 @@ def ray_started(resources: Resources) -> Iterator[Workers]:
 
     Raises:
         UserError: see :func:`start_ray`; or not even one worker fits.
-        nas.driver.ray_watchdog.RayLostError: it died.
+        nas.driver.processes.RayLostError: it died.
     """
     with _home():
         import ray

@@ -87,7 +87,7 @@ def search(
     Raises:
         UserError: something given does not fit, or `out` holds another run; nothing was written.
         SearchFailedError: the trials fail for a reason that is not the networks'.
-        nas.driver.ray_watchdog.RayLostError: Ray died.
+        nas.driver.processes.RayLostError: Ray died.
     """
     resources, recipe = resources or Resources(), settings.parsed_recipe
     checkpoints = Checkpoints((out / "checkpoints").resolve(), settings.keep)

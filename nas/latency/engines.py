@@ -16,8 +16,7 @@ from nas.errors import UserError
 from nas.hardware import check_device
 from nas.latency.engine import Engine, Layout, Run
 from nas.latency.engine import split as split_network
-from nas.latency.litert import LiteRTEngine
-from nas.latency.onnx_engines import OnnxRuntimeEngine
+from nas.latency.file_engines import LiteRTEngine, OnnxRuntimeEngine
 from nas.latency.timing import Runner, cuda_runner, runner
 
 

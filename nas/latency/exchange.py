@@ -18,11 +18,11 @@ from nas.files import parse_json, read_text, write_atomic
 from nas.latency.calibration import draw_networks
 from nas.latency.engine import example, shipped, split
 from nas.latency.engines import Runtime
+from nas.latency.file_engines import to_onnx
 from nas.latency.fitting import Timed, make_table
 from nas.latency.layers import Segment, segments
 from nas.latency.machine import Provenance
 from nas.latency.model import MAX_MS, Count
-from nas.latency.onnx_engines import to_onnx
 from nas.latency.table import SpaceName, Table, space_id
 from nas.units import counted
 

@@ -9,7 +9,7 @@ from nas.driver.confirmation import Confirmed, confirmed_networks, rank_correlat
 from nas.driver.prepare import LATENCY_FILE
 from nas.driver.run import Run
 from nas.errors import UserError
-from nas.export.fine_tuning import MOST_LOST
+from nas.export.judging import MOST_LOST
 from nas.latency import load_table
 from nas.report.points import Point, shown_name
 from nas.report.scatter import Figure

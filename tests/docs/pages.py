@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from nas.architecture.frame import Input
+from nas.architecture.document import Input
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}

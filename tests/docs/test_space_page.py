@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from pages import SPACE, named, plain_default, section, table, written_default
 
-from nas.architecture.document import Architecture
-from nas.architecture.frame import Head, Input, Stem
+from nas.architecture.document import Architecture, Head, Input, Stem
 from nas.architecture.space import MAX_COMBINATIONS
 from nas.blocks import KINDS
 from nas.files import MAX_BYTES, MAX_DEPTH, MAX_NODES

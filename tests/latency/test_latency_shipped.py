@@ -21,7 +21,7 @@ from nas.latency import calibrate, measure
 from nas.latency.calibration import draw_networks
 from nas.latency.engine import example, shipped
 from nas.latency.engines import ENGINES, Runtime
-from nas.latency.onnx_engines import to_onnx_int8
+from nas.latency.file_engines import to_onnx_int8
 
 DOCUMENT = {
     "name": "small",
