@@ -28,7 +28,7 @@ from nas.driver.search import search as run_search
 from nas.driver.settings import check_published
 from nas.errors import UserError
 from nas.export.command import export as export
-from nas.export.judging import check_ships, judge_file, judge_shipped, with_shipped
+from nas.export.judging import judge_file, judge_shipped, with_shipped
 from nas.export.predict import predict as predict
 from nas.export.shipping import ENDINGS
 from nas.files import fresh_folder as fresh_folder
@@ -39,6 +39,7 @@ from nas.preprocessing import checked_fit
 from nas.report.page import write_data_page, write_judgement_page, write_report
 from nas.targets import on_target
 from nas.targets import target as target_named
+from nas.training.checkpoint import load_trained
 from nas.training.data import absolute, load_dataset
 from nas.training.distributed import joined
 from nas.training.facts import describe
@@ -241,7 +242,8 @@ def evaluate(
         raise UserError(f"{path}: is what ships already; leave --target {target} out, or give the checkpoint")
     wanted = target_named(target) if target is not None else None
     if wanted is not None:
-        check_ships(wanted, path)
+        wanted.check([Architecture.from_dict(load_trained(path).architecture, str(path))])  # before any image is read
+        wanted.require()
     place = "cpu" if path.suffix in ENDINGS else choose_device(device)
     architecture, images, found = judge_file(path, dataset=dataset, data_dir=data_dir, device=place)
     there: dict[str, Any] = {}

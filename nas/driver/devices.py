@@ -9,7 +9,7 @@ from typing import Any
 from nas.driver.prepare import prepare
 from nas.driver.run import Run
 from nas.driver.scheduler import Progress
-from nas.driver.search import is_finished, search
+from nas.driver.search import finished_run, search
 from nas.driver.settings import Settings
 from nas.errors import UserError
 from nas.training.data import Dataset
@@ -65,11 +65,9 @@ def search_devices(
             prepare(each, run=folder, dataset=dataset)
     runs: list[Run] = []
     for each, folder in zip(asked, folders, strict=True):
-        if len(asked) > 1 and (folder / "run.yaml").exists():
-            run = Run.open(folder)
-            if each.is_same_search(run.settings) and is_finished(run, each):
-                runs.append(run)
-                continue
+        if len(asked) > 1 and (run := finished_run(folder, each)) is not None:
+            runs.append(run)
+            continue
         until = deadline
         if deadline is not None:
             until = time.monotonic() + (deadline - time.monotonic()) / (len(asked) - len(runs))

@@ -22,7 +22,7 @@ from nas.driver.confirmation import Confirmed
 from nas.driver.options import ReproduceOptions
 from nas.driver.record import Record
 from nas.driver.run import Run
-from nas.driver.search import is_finished, search
+from nas.driver.search import finished_run, search
 from nas.driver.settings import Settings
 from nas.errors import UserError
 from nas.files import fresh_folder, write_atomic
@@ -126,7 +126,7 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
         folder = out / name if len(known) > 1 and name in known else out
         parts[folder] = replace(settings, confirm=seeds - 1), rows
     for folder, (settings, rows) in parts.items():
-        if not _is_finished(folder, settings):
+        if finished_run(folder, settings) is None:
             log.info("%s: %d networks on %s, in %s", table, settings.trials, settings.dataset, folder)
             tell = options.on_change or (lambda progress: None)
             search(settings, out=folder, resources=options.resources, on_change=tell, measure_latency=True)
@@ -171,14 +171,6 @@ def _settings(
         enqueue=documents,
         **data,
     )
-
-
-def _is_finished(folder: Path, settings: Settings) -> bool:
-    """Return whether the folder holds this very search with nothing left to do."""
-    if not (folder / "run.yaml").exists():
-        return False
-    run = Run.open(folder)
-    return settings.is_same_search(run.settings) and is_finished(run, settings)
 
 
 def _trained(row: Printed, run: Run | None) -> dict[str, Any]:

@@ -223,6 +223,12 @@ def search(
     return run
 
 
+def finished_run(folder: Path, settings: Settings) -> Run | None:
+    """Return the run in a folder that is this very search with nothing left to do; None where there is none."""
+    run = Run.open(folder) if (folder / "run.yaml").exists() else None
+    return run if run and settings.is_same_search(run.settings) and is_finished(run, settings) else None
+
+
 def is_finished(run: Run, settings: Settings) -> bool:
     """Return whether a run has all that the settings ask for: trials, what is read at the end, and repeats."""
     epochs = settings.epochs_of_confirmation

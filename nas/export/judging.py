@@ -69,20 +69,6 @@ def judge_file(
     return architecture, data, {part: evaluate(network, data, part) for part in JUDGED}
 
 
-def check_ships(target: Target, path: Path) -> None:
-    """Refuse a trained network that cannot ship on a target, before any image is read.
-
-    Args:
-        target: where it will run.
-        path: a checkpoint or a training's ``.safetensors``.
-
-    Raises:
-        UserError: the target does not run it, or an extra is missing.
-    """
-    target.check([Architecture.from_dict(load_trained(path).architecture, str(path))])
-    target.require()
-
-
 def judge_shipped(target: Target, path: Path, data: Dataset) -> tuple[dict[str, Any], dict[PartName, Scores]]:
     """Make the file of a trained network for a target, measure it, and let it judge validation and test images.
 
