@@ -229,7 +229,8 @@ def print_latencies(console: Terminal, found: Sequence[Measurement]) -> None:
     for note in notes:
         console.print(note)
     if found:
-        print_mapping(console, asdict(found[0].provenance))
+        where = asdict(found[0].provenance)
+        _print_rows(console, ("", ""), ((key.replace("_", " "), str(value)) for key, value in where.items()))
 
 
 def print_table_quality(console: Terminal, table: LatencyTable, path: Path) -> None:
@@ -239,11 +240,6 @@ def print_table_quality(console: Terminal, table: LatencyTable, path: Path) -> N
         f"{path}: {table.space.name} on {table.provenance.device}; on {held.networks} held-out networks "
         f"{held.within_10:.0%} are within 10 %, rank correlation {held.spearman:.3f}",
     )
-
-
-def print_mapping(console: Terminal, values: Mapping[str, Any]) -> None:
-    """Print one value a line."""
-    _print_rows(console, ("", ""), ((key.replace("_", " "), str(value)) for key, value in values.items()))
 
 
 def print_reproduction(console: Terminal, done: Reproduction) -> None:

@@ -42,18 +42,14 @@ def cost(architecture: Architecture, num_classes: int = 10) -> Cost:
     return Cost(params, macs, conv_macs, conv_params, FLOAT_BYTES * params + buffer_bytes, peak)
 
 
-def training_bytes(cost: Cost, batch: int) -> int:
-    """The least memory that a training needs: weights, gradients, momentum, and the largest layer of one batch.
-
-    A lower bound, so that nothing is refused that would fit: what lies between the largest layers is not counted, and
-    activations may be held in half precision.
-    """
-    return 3 * FLOAT_BYTES * cost.params + batch * cost.peak_activation_bytes // 2
-
-
 def too_large(cost: Cost, batch: int, memory: int | None) -> str | None:
-    """Return why a network cannot be trained in so much memory, before anything is allocated; else None."""
-    needed = training_bytes(cost, batch)
+    """Return why a network cannot be trained in so much memory, before anything is allocated; else None.
+
+    A training needs weights, gradients, momentum, and the largest layer of one batch. That is a lower bound, so that
+    nothing is refused that would fit: what lies between the largest layers is not counted, and activations may be held
+    in half precision.
+    """
+    needed = 3 * FLOAT_BYTES * cost.params + batch * cost.peak_activation_bytes // 2
     if memory is None or needed <= memory:
         return None
     return f"over the memory: training needs {needed / 1e9:.1f} GB or more, there are {memory / 1e9:.1f} GB"

@@ -106,20 +106,17 @@ def _trained_again(run: Run) -> str:
     confirmed = confirmed_networks(run.records)
     if not confirmed:
         return ""
+    # A confirmation draws its own validation images where it can; see nas.training.data.resplit.
+    stays = run.data.get("own_validation") or run.settings.train_size is not None
+    drawn = "" if stays else " and draws of validation images"
     correlation = rank_correlation(confirmed)
     spearman = "" if correlation is None else f" Rank correlation between the two (Spearman): {correlation:.2f}."
     return (
         f"{counted(len(confirmed), 'network')} were trained again, {counted(confirmed[0].epochs, 'epoch')} each with "
-        f"other seeds{_and_splits(run)}: on average they get "
+        f"other seeds{drawn}: on average they get "
         f"{_lead(fmean(c.mean - (c.record.accuracy or 0) for c in confirmed))} of the validation images right than in "
         f"the search.{spearman}{_not_told_apart(run, confirmed)}"
     )
-
-
-def _and_splits(run: Run) -> str:
-    """Say that a confirmation draws its own validation images; see :func:`nas.training.data.resplit`."""
-    stays = run.data.get("own_validation") or run.settings.train_size is not None
-    return "" if stays else " and draws of validation images"
 
 
 def _latencies(run: Run) -> list[str]:

@@ -309,7 +309,12 @@ def _split(source: Source, split: Split) -> Dataset:
             validation_order = validation_order[: max(share, _VALIDATION_FLOOR)]
         validation = pool.take(validation_order)
     if train_size is not None:
-        _check_train_size(train_size, source, available=len(train_order))
+        classes, available = len(source.classes), len(train_order)
+        if not classes <= train_size <= available:
+            raise UserError(
+                f"train size {train_size}: data set {source.name!r} allows {classes} (one per class) to {available} "
+                "(what test and validation leave)"
+            )
         train_order = train_order[:train_size]
     train = pool.take(train_order)
     if len(train) < 2:
@@ -374,12 +379,3 @@ def _looked_at(dataset: Dataset, facts: Facts) -> Dataset:
         "mirrored images of {} look like {}: none is mirrored without --flip horizontal".format(*facts.mirrored)
     )
     return replace(dataset, flip_safe=False)
-
-
-def _check_train_size(train_size: int, source: Source, available: int) -> None:
-    classes = len(source.classes)
-    if not classes <= train_size <= available:
-        raise UserError(
-            f"train size {train_size}: data set {source.name!r} allows {classes} (one per class) to {available} "
-            "(what test and validation leave)"
-        )
