@@ -169,12 +169,8 @@ def cutout(images: Tensor, centres: Tensor, size: int) -> Tensor:
     square reaches one pixel further up and left. Source: T. DeVries, G. Taylor, "Improved Regularization of CNNs with
     Cutout", 2017.
     """
-    inside = [
-        (torch.arange(extent, device=images.device) - centre.view(-1, 1) + size // 2) // size == 0
-        for extent, centre in zip(images.shape[-2:], centres.unbind(1), strict=True)
-    ]
-    square = inside[0].unsqueeze(2) & inside[1].unsqueeze(1)
-    return images.masked_fill(square.unsqueeze(1), 0)
+    boxes = torch.cat([centres - size // 2, torch.full_like(centres, size)], dim=1)
+    return erase(images, boxes)
 
 
 def mixup(images: Tensor, share: Tensor) -> Tensor:

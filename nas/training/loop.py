@@ -18,7 +18,6 @@ from nas.errors import UserError, first_line
 from nas.network.fake_quantise import FakeQuantised
 from nas.training.augment import Draws, Normaliser, draw_epoch, prepare
 from nas.training.batch_norm import recalibrate_batch_norm, share_batch_norm
-from nas.training.compiling import Compiled
 from nas.training.data import Dataset, PartName
 from nas.training.distillation import Teacher, distillation_loss
 from nas.training.distributed import ALONE, Ranks
@@ -27,7 +26,7 @@ from nas.training.failures import DivergedError, EpochTimeoutError, OutOfTimeErr
 from nas.training.graphs import StepGraph, kernels_chosen_by_time
 from nas.training.optimizer import WeightAverage, build_optimizer, load_optimizer_state, xavier_
 from nas.training.per_class import balanced_weights
-from nas.training.precision import autocast_dtype, disable_inplace_relu, mixed_precision
+from nas.training.precision import Compiled, autocast_dtype, disable_inplace_relu, mixed_precision
 from nas.training.recipe import Recipe, steps_per_epoch
 from nas.training.split import calibration_part
 

@@ -36,7 +36,6 @@ from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.files import read_text, write_atomic
 from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
-from nas.training.compiling import COMPILING, worth_compiling
 from nas.training.cpu import available_cores, fewest_fast, own_threads
 from nas.training.data import Dataset
 from nas.training.distributed import ALONE, Ranks
@@ -45,6 +44,7 @@ from nas.training.loop import Epoch, Trainer
 from nas.training.origin import read_begun
 from nas.training.pace import Pace
 from nas.training.parents import inherited
+from nas.training.precision import COMPILING, worth_compiling
 from nas.training.recipe import Recipe, steps_per_epoch
 from nas.training.scalars import scalars
 from nas.training.weights import Initialised, initialise

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.training.compiling import worth_compiling
+from nas.training.precision import worth_compiling
 
 TRAIN = """
 import logging, sys, torch
