@@ -47,7 +47,7 @@ def search(
     began = time.monotonic()
     from nas import api
     from nas.console import print_runs
-    from nas.driver.display import Display
+    from nas.driver.display import shown
     from nas.driver.prepare import default_space
 
     out = asked.get("out")
@@ -60,7 +60,7 @@ def search(
         begun = (folder / "run.yaml").exists()
         return shlex.join(["nas", "search", "--resume", str(folder)]) if begun else same_command(folder, out or resume)
 
-    with resumable(again), Display(console) as display:
+    with resumable(again), shown(console) as display:
         how: dict[str, Any] = {"resources": Resources(**resources), "on_change": display, "began": began}
         if resume is None:
             runs = api.search_devices(**asked | {"out": folder}, **how)
@@ -138,10 +138,10 @@ def reproduce(
     """Train, or time, the networks of a paper's table, and write it again with our figures."""
     from nas import api
     from nas.console import print_reproduction
-    from nas.driver.display import Display
+    from nas.driver.display import shown
 
     folder = asked.get("out") or api.fresh_folder("reproduce", table)
-    with resumable(lambda: same_command(folder, asked.get("out"))), Display(console) as display:
+    with resumable(lambda: same_command(folder, asked.get("out"))), shown(console) as display:
         how: dict[str, Any] = {"resources": Resources(**resources), "on_change": display}
         done = api.reproduce(table, **asked | {"out": folder}, **how)
     print_reproduction(console, done)

@@ -3,8 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, Self
+from contextlib import contextmanager, nullcontext
 
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -18,43 +17,36 @@ from nas.units import percent, show_seconds
 PLAIN_EVERY_SECONDS = 10.0
 
 
-class Display:
-    """Shows a :class:`~nas.driver.scheduler.Progress`. Use as a context manager and call with every change.
+@contextmanager
+def shown(console: Terminal) -> Iterator[Callable[[Progress], None]]:
+    """Yield who shows a :class:`~nas.driver.scheduler.Progress`; call it with every change.
 
     Within, what is logged is printed above it.
     """
+    last: Progress | None = None
+    last_line = 0.0
 
-    def __init__(self, console: Terminal | None = None) -> None:
-        self.console = console or Terminal()
-        self._progress: Progress | None = None
-        self._last_line = 0.0
-        self._shown = ExitStack()
+    def tell(progress: Progress) -> None:
+        nonlocal last, last_line
+        last = progress
+        if not console.is_terminal and time.monotonic() - last_line > PLAIN_EVERY_SECONDS:
+            last_line = time.monotonic()
+            console.print(describe(progress))
 
-    def __enter__(self) -> Self:
-        self._shown.enter_context(log_to(self.console))
-        if self.console.is_terminal:
-            live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True)
-            self._shown.enter_context(live)
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._shown.close()
-        if self._progress is not None:
-            self.console.print(describe(self._progress))
-
-    def __call__(self, progress: Progress) -> None:
-        self._progress = progress
-        if not self.console.is_terminal and time.monotonic() - self._last_line > PLAIN_EVERY_SECONDS:
-            self._last_line = time.monotonic()
-            self.console.print(describe(progress))
-
-    def _render(self) -> Table | Text:
-        progress = self._progress
-        if progress is None:
+    def render() -> Table | Text:
+        if last is None:
             return Text("starting the workers ...")
         grid = Table.grid(padding=(0, 1))
-        grid.add_row(ProgressBar(total=progress.budget, completed=progress.closed, width=20), describe(progress))
+        grid.add_row(ProgressBar(total=last.budget, completed=last.closed, width=20), describe(last))
         return grid
+
+    live = Live(get_renderable=render, console=console, refresh_per_second=2, transient=True)
+    try:
+        with log_to(console), live if console.is_terminal else nullcontext():
+            yield tell
+    finally:
+        if last is not None:
+            console.print(describe(last))
 
 
 @contextmanager
@@ -67,10 +59,10 @@ def progress_to(
     if not progress:
         yield on_change or (lambda progress: None)
         return
-    with Display() as display:
+    with shown(Terminal()) as show:
 
         def tell(state: Progress) -> None:
-            display(state)
+            show(state)
             if on_change is not None:
                 on_change(state)
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from nas.cli import app
 from nas.console import print_run
-from nas.driver.display import Display
+from nas.driver.display import shown
 from nas.driver.trial_scheduler import Progress
 from nas.exit import run_command
 from nas.terminal import Terminal
@@ -86,7 +86,7 @@ def test_a_search_s_screen_and_an_error_print_names_as_they_are(
     run = invented_run(folder / "run", trials=10, epochs=1, dataset=f"imagefolder:{NAME}")
     screen = io.StringIO()
     terminal = Terminal(file=screen, width=400)
-    with Display(terminal) as display:
+    with shown(terminal) as display:
         logging.getLogger("nas.somewhere").info("reading %s", NAME)
         display(progress_with(NAME))
     print_run(terminal, run, run.path / "report.html")
