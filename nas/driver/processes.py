@@ -11,6 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+PATIENCE = 10
+"""Attempts in a row, one a second, after which Ray is given up. A network may fail for a moment, and this process may
+stand still for some seconds, in which it asks nothing."""
+REACTION = 5.0
+"""Seconds in which the main thread has to react, unless it waits for Ray within Ray's own code."""
+
 
 def descendants(process: int) -> list[int]:
     """The processes that a process started, and those that they started; empty where there is no ``/proc``."""
@@ -25,14 +31,6 @@ def descendants(process: int) -> list[int]:
         found += mine
         open_ += mine
     return found
-
-
-PATIENCE = 10
-"""Attempts in a row, one a second, after which Ray is given up. A network may fail for a moment, and this process may
-stand still for some seconds, in which it asks nothing."""
-
-REACTION = 5.0
-"""Seconds in which the main thread has to react, unless it waits for Ray within Ray's own code."""
 
 
 class RayLostError(RuntimeError):

@@ -32,6 +32,8 @@ from nas.training.weights import card, restored
 log = logging.getLogger(__name__)
 
 JUDGED: tuple[PartName, ...] = ("validation", "test")
+MOST_LOST = 0.005
+"""Validation accuracy that int8 may lose; above it, a training is fine-tuned."""
 
 
 def judge_file(
@@ -143,10 +145,6 @@ def check_classes(data: Dataset, classes: Sequence[str], where: str) -> None:
 def judge_exported(run: Callable[[Tensor], Tensor], data: Dataset) -> dict[PartName, Scores]:
     """Let an exported model, images (N, C, R, R) in [0, 1] -> logits, judge the validation and the test images."""
     return {part: judge_images(run, data, part) for part in JUDGED}
-
-
-MOST_LOST = 0.005
-"""Validation accuracy that int8 may lose; above it, a training is fine-tuned."""
 
 
 def with_shipped(trained: Trained, target: Target, data: Dataset, *, device: str = "cpu") -> Trained:

@@ -44,6 +44,7 @@ WHOLE_ROUNDS = 10
 RUNS = 3
 CANDIDATES = 16
 """Networks drawn for each one that is timed: the one with most layers not yet timed is taken."""
+BUDGET_SECONDS = 40.0
 
 
 def calibrate(
@@ -231,9 +232,6 @@ def _read_partial(path: Path | None, identity: dict[str, Any]) -> list[Group]:
     except (OSError, ValidationError):
         return []
     return partial.groups if partial.identity == identity else []
-
-
-BUDGET_SECONDS = 40.0
 
 
 def table_for(

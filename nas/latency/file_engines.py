@@ -20,6 +20,10 @@ from nas.network.litert import ChannelsLast, check_operators, quantise_tflite, t
 from nas.network.onnx_int8 import quantise_onnx
 from nas.network.tflite_file import pack
 
+_PACKAGES = ("litert-torch", "ai-edge-quantizer", "ai-edge-litert")
+_MEAN, _STD = 0.5, 0.25
+"""Of a normalisation like the one in the file that ships; its values cost no time."""
+
 
 class OnnxRuntimeEngine(Engine):
     """ONNX Runtime on the CPU, or on a card where onnxruntime-gpu is installed.
@@ -118,11 +122,6 @@ def _exporting() -> Iterator[None]:
         yield
     finally:
         torch.compiler._is_exporting_flag = before
-
-
-_PACKAGES = ("litert-torch", "ai-edge-quantizer", "ai-edge-litert")
-_MEAN, _STD = 0.5, 0.25
-"""Of a normalisation like the one in the file that ships; its values cost no time."""
 
 
 class LiteRTEngine(Engine):

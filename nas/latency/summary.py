@@ -24,6 +24,9 @@ SHARED = 0.1
 SLOW = 1.3
 """or when the probe took this much longer than on the free machine."""
 RESAMPLES = 200
+NEIGHBOURS = 8
+"""Visits before and after one that tell how fast the machine was; fewer networks tell nothing."""
+PASSES = 5
 
 
 @dataclass(frozen=True)
@@ -164,11 +167,6 @@ def _estimate(trace: Trace, values: Times, kept: Times, drift: Times) -> Estimat
         clean=clean,
         method="runs" if whole else "parts",
     )
-
-
-NEIGHBOURS = 8
-"""Visits before and after one that tell how fast the machine was; fewer networks tell nothing."""
-PASSES = 5
 
 
 def slowness(times: Times, at: npt.NDArray[np.int64]) -> Times:

@@ -27,6 +27,7 @@ FILE = np.dtype(
 )
 """Facts of an image file: `name` within its part ("class/.../file"), size in bytes, width and height as it stands
 upright, Pillow's name of the format, and a hash of the decoded pixels."""
+_CHUNK = 64  # images counted at once: bounds the memory for intermediate results
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +78,6 @@ def mixed(values: NDArray[Any]) -> NDArray[np.uint64]:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
     return cast(NDArray[np.uint64], bits ^ (bits >> np.uint64(31)))
-
-
-_CHUNK = 64  # images counted at once: bounds the memory for intermediate results
 
 
 def channel_statistics(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 from nas.training.recipe import Precision
 
+_BREAK_EVEN_STEPS = 50_000
+log = logging.getLogger(__name__)
+COMPILING = "compiling the network first"
+
 
 def _cuda_has_bf16(device: torch.device) -> bool:
     with torch.cuda.device(device):  # torch asks the current one
@@ -71,13 +75,6 @@ def disable_inplace_relu(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.ReLU | nn.ReLU6):
             module.inplace = False
-
-
-_BREAK_EVEN_STEPS = 50_000
-
-log = logging.getLogger(__name__)
-
-COMPILING = "compiling the network first"
 
 
 def worth_compiling(device: str, steps: int) -> bool:
