@@ -23,9 +23,10 @@ again, with the same values, when it goes on.
 import csv
 import io
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,6 @@ from nas.training.pace import Pace
 from nas.training.parents import inherited
 from nas.training.precision import COMPILING, worth_compiling
 from nas.training.recipe import Recipe, steps_per_epoch
-from nas.training.scalars import scalars
 from nas.training.weights import Initialised, initialise
 
 log = logging.getLogger(__name__)
@@ -276,3 +276,33 @@ def _read_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
     if not all(row.keys() <= {item.name for item in fields(Epoch)} for row in rows):
         raise UserError(f"{path}: damaged: its columns are not those of the epochs of a training")
     return rows
+
+
+@contextmanager
+def scalars(folder: Path, *, first_epoch: int) -> Iterator[Callable[[Epoch], None]]:
+    """Yield what takes the epochs of a training: event files in `folder`, or nothing without TensorBoard.
+
+    Args:
+        folder: created when the first epoch comes.
+        first_epoch: what a killed training wrote from this epoch on is hidden.
+    """
+    if find_spec("tensorboard") is None:
+        yield lambda epoch: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder), purge_step=first_epoch) as writer:
+
+        def write(epoch: Epoch) -> None:
+            figures = {
+                "loss": epoch.loss,
+                "accuracy/train": epoch.train_accuracy,
+                "accuracy/validation": epoch.validation_accuracy,
+                "learning_rate": epoch.lr,
+                "images_per_second": epoch.images_per_second,
+            }
+            for name, figure in figures.items():
+                writer.add_scalar(name, figure, epoch.epoch)
+            writer.flush()
+
+        yield write

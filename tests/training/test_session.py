@@ -307,7 +307,7 @@ def test_curves_for_tensorboard(digits: Dataset, tmp_path: Path) -> None:
 def test_without_tensorboard_nothing_is_missed(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas.training.scalars.find_spec", lambda name: None)
+    monkeypatch.setattr("nas.training.session.find_spec", lambda name: None)
     train(TINY, digits, RECIPE.with_epochs(2), out=tmp_path)
     assert not (tmp_path / "tensorboard").exists()
 
