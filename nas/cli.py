@@ -47,8 +47,8 @@ def search(
     began = time.monotonic()
     from nas import api
     from nas.console import print_runs
+    from nas.driver.asked import default_space
     from nas.driver.display import shown
-    from nas.driver.prepare import default_space
 
     out = asked.get("out")
     if resume is None and "space" not in asked:

@@ -17,19 +17,15 @@ from nas.costs.analytic import cost
 from nas.driver import references
 from nas.driver.limits import check_limits
 from nas.driver.objectives import Limit
-from nas.driver.options import DEFAULT_TRIALS, MOST_TRIALS, PHOTO_SPACE, SMALL_SPACE, SearchOptions
+from nas.driver.options import DEFAULT_TRIALS, MOST_TRIALS, SearchOptions
 from nas.driver.sampler.registry import make_sampler
 from nas.driver.settings import PUBLISHED, Settings
 from nas.driver.study import CostFunction
 from nas.errors import UserError
 from nas.latency import Prediction, Runtime, Table, load_table, measure, table_for
 from nas.latency.layers import segments
-from nas.targets import TARGETS, Target, restricted
-from nas.training.data import FOLDER_PREFIX, Dataset, load_dataset, resplit
-from nas.training.folder import typical_side
-from nas.training.members import largest
-from nas.training.parents import fitting_parent
-from nas.training.recipe import PHOTO_SIDE
+from nas.targets import TARGETS, Target
+from nas.training.data import Dataset, load_dataset, resplit
 
 log = logging.getLogger(__name__)
 
@@ -119,14 +115,6 @@ def sampler_for(settings: Settings, prepared: Prepared, further: Sequence[Limit]
     )
 
 
-def objectives_for(target: Target, objectives: Sequence[str], has_table: bool) -> tuple[str, ...]:
-    """Return the objectives of a search; memory takes latency's place in the default ones where no latency is known."""
-    if has_table or target.engine is not None or tuple(objectives) != tuple(SearchOptions.objectives):
-        return tuple(objectives)
-    log.info("target %s: its latency cannot be measured here, so memory is an objective in its place", target.name)
-    return ("accuracy", "size", "memory")
-
-
 def with_macs(settings: Settings) -> Settings | None:
     """Return the search with MACs in latency's place; None where latency was asked for, or a table is given."""
     by_default = settings.objectives == tuple(SearchOptions.objectives) and settings.latency_table is None
@@ -138,49 +126,6 @@ def with_macs(settings: Settings) -> Settings | None:
 def runtime_of(target: Target) -> Runtime:
     """Return how a target's latencies are measured: its engine on one thread of the CPU."""
     return Runtime(target.engine) if target.engine is not None else Runtime()
-
-
-def for_target(space: Space, target: Target) -> Space:
-    """A space without what the target does not run; one line says what it lost.
-
-    Raises:
-        UserError: nothing is left.
-    """
-    smaller, lost = restricted(space, target)
-    if lost:
-        log.info(lost)
-    return smaller
-
-
-def default_space(dataset: str) -> str:
-    """Name the space of a search that is given none: that of photographs for a folder of them."""
-    if not dataset.startswith(FOLDER_PREFIX):
-        return SMALL_SPACE
-    try:
-        side = typical_side(Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser())
-    except (UserError, OSError):  # whoever reads the images says so
-        return SMALL_SPACE
-    name = PHOTO_SPACE if side >= PHOTO_SIDE else SMALL_SPACE
-    log.info("images of about %d pixels: --space %s", side, name)
-    return name
-
-
-def parent_for(asked: Path | str | None, space: Space) -> str | None:
-    """Choose the parent that a space's networks begin with, as :func:`nas.training.parents.fitting_parent` does.
-
-    Raises:
-        UserError: the one that was asked for cannot be read, or the space's largest network does not fit it.
-    """
-    if str(asked) == "none" or (asked is None and max(space.resolutions) < PHOTO_SIDE):
-        return None
-    return fitting_parent(None if asked is None else str(asked), largest(space))
-
-
-def fit_space(space: Space, dataset: Dataset, resolution: int | None = None) -> Space:
-    """A space for a data set: its channels, and a resolution no larger than its images unless one is asked for."""
-    if resolution is None and len(space.resolutions) == 1:
-        resolution = min(space.resolutions[0], dataset.resolution)
-    return space.with_input(channels=dataset.channels, resolution=resolution)
 
 
 def cost_function(

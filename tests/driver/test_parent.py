@@ -9,7 +9,7 @@ from commands import SPACE
 from PIL import Image
 
 import nas
-from nas.driver.prepare import default_space, parent_for
+from nas.driver.asked import default_space, parent_for
 from nas.network.inherit import inherit
 from nas.training.checkpoint import load_checkpoint, load_trained
 from nas.training.data import load_dataset

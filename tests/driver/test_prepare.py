@@ -5,7 +5,8 @@ import pytest
 
 import nas
 from nas.architecture.space import Space
-from nas.driver.prepare import fit_space, prepare, queued
+from nas.driver.asked import fit_space
+from nas.driver.prepare import prepare, queued
 from nas.driver.settings import Settings
 from nas.errors import UserError
 from nas.training.data import load_dataset

@@ -11,8 +11,9 @@ import runs
 
 import nas
 from nas.architecture.document import Architecture
+from nas.driver.asked import fit_space
 from nas.driver.objectives import parse_limit, parse_objectives
-from nas.driver.prepare import cost_function, fit_space, queued
+from nas.driver.prepare import cost_function, queued
 from nas.driver.references import in_time
 from nas.driver.run import Run
 from nas.driver.sampler.registry import make_sampler

@@ -7,7 +7,8 @@ import pytest
 
 import nas
 from nas.architecture.catalogue import load_space
-from nas.driver.prepare import Prepared, Queued, cost_function, fit_space
+from nas.driver.asked import fit_space
+from nas.driver.prepare import Prepared, Queued, cost_function
 from nas.driver.rehearsal import Rehearsal
 from nas.driver.settings import Settings
 from nas.driver.time_budget import END_SECONDS, FEWEST, TimeBudget

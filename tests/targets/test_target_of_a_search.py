@@ -3,8 +3,9 @@
 import pytest
 
 import nas
+from nas.driver.asked import objectives_for
 from nas.driver.objectives import parse_limit, parse_objectives
-from nas.driver.prepare import cost_function, objectives_for, prepare, queued
+from nas.driver.prepare import cost_function, prepare, queued
 from nas.driver.settings import Settings
 from nas.errors import UserError
 from nas.export.command import export
