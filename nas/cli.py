@@ -87,7 +87,7 @@ def report(
     from nas import api
     from nas.driver.run import Run
     from nas.report.comparison import write_comparison
-    from nas.report.table import render
+    from nas.report.summary import render
 
     if form != "html" and (len(runs) > 1 or out is not None):
         raise UserError(f"--format {form} prints one run; give one folder and no --out")

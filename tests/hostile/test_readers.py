@@ -39,7 +39,7 @@ from nas.latency.exchange import import_timings
 from nas.latency.table import load_table
 from nas.preprocessing import decode_file
 from nas.report.images import confusion_figure, judgement_section, run_sections
-from nas.report.table import render
+from nas.report.summary import render
 from nas.training.data import load_dataset
 from nas.training.failures import TrainingError
 from nas.training.fingerprint import compare, read_fingerprint

@@ -22,7 +22,7 @@ from nas.report.comparison import caveats, common_box, common_objectives, run_ro
 from nas.report.page import write_report
 from nas.report.progress import losses_of
 from nas.report.reliability import facts
-from nas.report.table import render
+from nas.report.summary import render
 from nas.training.data import load_dataset
 
 
