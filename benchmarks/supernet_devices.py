@@ -58,7 +58,7 @@ def main() -> None:
     parser = machine.parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data-dir")
-    parser.add_argument("--space", default="micro")
+    parser.add_argument("--space", default=str(Path(__file__).with_name("supernet_space.yaml")))
     parser.add_argument("--resolution", type=int, default=16)
     parser.add_argument("--images", type=int, default=2_000)
     parser.add_argument("--epochs", type=int, default=9)
