@@ -190,7 +190,7 @@ class _Model:
         variances = np.array([counting_variance(value, images) for value in values])
         observed = Observations(features, -np.array(values), np.array(lags), variances)
         none = features.take(np.zeros(0, dtype=np.int64))
-        return cls(SurrogateFitter(featurizer.group)(observed, none), encoding, featurizer, costs)
+        return cls(SurrogateFitter(featurizer)(observed, none), encoding, featurizer, costs)
 
     def features(self, records: Sequence[Record]) -> Features:
         return _features(records, self.encoding, self.featurizer, self.costs)

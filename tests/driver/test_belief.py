@@ -109,7 +109,7 @@ def test_draws_have_the_posterior_s_moments_and_the_correlation_of_equal_points(
     group = np.arange(4)
     seen, points = (Features(rng.choice([-1.0, 1.0], (n, 4)), rng.normal(size=(n, 1))) for n in (20, 5))
     targets = seen.embedding @ [1, -1, 0.5, 0] / 2
-    theta, _ = fit_hyperparameters(seen, targets, np.zeros((20, 20)), group)
+    theta, _ = fit_hyperparameters(seen, targets, np.zeros((20, 20)), group, np.zeros(4))
     process = GaussianProcess(theta, group, seen, targets, np.zeros((20, 20)))
     twice = points.take(np.array([0, 1, 2, 3, 4, 0]))
     draws = process.sample(twice, 20_000, rng)

@@ -4,10 +4,11 @@ The kernel is built on one similarity, a weighted mean over the parameters,
 
     k(x, x') = sum_p w_p s_p(x, x') / sum_p w_p,
 
-where ``s_p`` compares one parameter: equal or not; for ordered ones also how near. On it stand, each with its own
-variance: main effects ``k``, pairwise interactions ``k^2`` (Duvenaud et al., 2011, additive Gaussian processes), and
-the rest ``exp(g (k - 1))``, which is an exponential kernel of the weighted Hamming distance. A linear and a smooth
-function of known quantities (log costs) are added where there are any.
+where ``s_p`` compares one parameter: equal or not; for ordered ones also how near. Parameters that share their levels,
+as those of a network's layers do, have one more ``s_p`` in common: how alike the counts of their levels are, wherever
+these stand. On ``k`` stand, each with its own variance: main effects ``k``, pairwise interactions ``k^2`` (Duvenaud et
+al., 2011, additive Gaussian processes), and the rest ``exp(g (k - 1))``, which is an exponential kernel of the weighted
+Hamming distance. A linear and a smooth function of known quantities (log costs) are added where there are any.
 
 Because every ``s_p`` has a small feature table, a kernel matrix is one matrix product, and the gradient of the marginal
 likelihood towards all weights is another one.
@@ -25,6 +26,7 @@ from nas.driver.sampler.encoding import Array, Axis, Encoding, IntArray
 
 _KNOTS = 21  # of a continuous axis: its kernels are smooth enough that more changes nothing
 _JITTER = 1e-8
+_ALIKE = 3  # parameters with the same levels: so many may be one decision in several places
 
 
 @dataclass(frozen=True)
@@ -50,31 +52,46 @@ class Features:
 
 
 class Featurizer:
-    """Rows of an encoding -> features; the tables are built once per space."""
+    """Rows of an encoding -> features; the tables are built once per space.
+
+    Attributes:
+        group: The sub-kernel that each embedding column belongs to.
+        prior: Expected logarithm of each sub-kernel's weight. Counts of n parameters weigh as much as the root of n of
+            these: n times as much was better where only counts matter, and worse where every parameter differs.
+    """
 
     def __init__(self, encoding: Encoding) -> None:
-        tables = [(i, table) for i, axis in enumerate(encoding.axes) for table in _tables(axis)]
+        self._tables = [(i, table) for i, axis in enumerate(encoding.axes) for table in _tables(axis)]
         self._axes = encoding.axes
-        self._tables = tables
-        #: Which sub-kernel each embedding column belongs to.
-        self.group = np.repeat(np.arange(len(tables)), [table.shape[1] for _, table in tables])
+        self._alike = _alike(encoding)
+        widths = [table.shape[1] for _, table in self._tables] + [levels for _, levels in self._alike]
+        self.group = np.repeat(np.arange(len(widths)), widths)
+        self.prior = np.log([1.0] * len(self._tables) + [len(axes) ** 0.5 for axes, _ in self._alike])
 
     @property
     def kernels(self) -> int:
-        return len(self._tables)
+        return len(self.prior)
 
     def __call__(self, rows: Array) -> Array:
         """Shape (points, width)."""
-        embedding = np.empty((len(rows), len(self.group)))
-        start = 0
-        for i, table in self._tables:
-            stop = start + table.shape[1]
-            if self._axes[i].levels is None:
-                embedding[:, start:stop] = _interpolate(rows[:, i], table)
-            else:
-                embedding[:, start:stop] = table[rows[:, i].astype(np.int64)]
-            start = stop
-        return embedding
+        columns = [
+            _interpolate(rows[:, i], table) if self._axes[i].levels is None else table[rows[:, i].astype(np.int64)]
+            for i, table in self._tables
+        ]
+        for axes, levels in self._alike:
+            counts = (rows[:, axes, None] == np.arange(levels)).sum(axis=1).astype(np.float64)
+            columns.append(counts / np.linalg.norm(counts, axis=1, keepdims=True))
+        return np.concatenate(columns, axis=1) if columns else np.empty((len(rows), 0))
+
+
+def _alike(encoding: Encoding) -> list[tuple[IntArray, int]]:
+    """Find the parameters that share their levels: their positions, and the number of levels."""
+    groups: dict[str, list[int]] = {}
+    for i, axis in enumerate(encoding.axes):
+        if axis.levels is not None and len(axis.levels) > 1:
+            groups.setdefault(repr(axis.levels), []).append(i)
+    sizes = {tuple(axes): len(encoding.axes[axes[0]].levels or ()) for axes in groups.values() if len(axes) >= _ALIKE}
+    return [(np.array(axes), levels) for axes, levels in sizes.items()]
 
 
 def _tables(axis: Axis) -> list[Array]:
@@ -132,7 +149,13 @@ def _same(a: Features, b: Features) -> Array:
 
 
 def fit_hyperparameters(
-    features: Features, targets: Array, extra: Array, group: IntArray, start: Array | None = None, iterations: int = 30
+    features: Features,
+    targets: Array,
+    extra: Array,
+    group: IntArray,
+    prior: Array,
+    start: Array | None = None,
+    iterations: int = 30,
 ) -> tuple[Array, float]:
     """Find the maximum a posteriori hyperparameters, and return their log posterior too.
 
@@ -140,9 +163,10 @@ def fit_hyperparameters(
         features: Of the observations.
         targets: Standardised, shape (n,).
         extra: Covariance that is added as it is, shape (n, n): that of stopped trials.
+        group, prior: As of the :class:`Featurizer`.
     """
-    kernels = int(group.max()) + 1 if len(group) else 0
-    prior_mean = np.concatenate([_PRIOR_MEAN, np.zeros(kernels)])
+    kernels = len(prior)
+    prior_mean = np.concatenate([_PRIOR_MEAN, prior])
     prior_std = np.concatenate([_PRIOR_STD, np.full(kernels, _WEIGHT_STD)])
     embedding, costs = features.embedding, features.costs
     n = len(targets)

@@ -53,7 +53,7 @@ class Guesses:
     def _model(self) -> Surrogate:
         count = len(self._rows)
         seen = Observations(self._features(self._rows), self._values, np.zeros(count))
-        return SurrogateFitter(self._featurizer.group)(seen, seen.features.take(np.arange(0)))
+        return SurrogateFitter(self._featurizer)(seen, seen.features.take(np.arange(0)))
 
     def _features(self, rows: Array) -> Features:
         return Features(self._featurizer(rows), np.empty((len(rows), 0)))

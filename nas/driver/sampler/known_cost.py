@@ -272,7 +272,7 @@ class KnownCostSampler(BaseSampler):
                 known=tuple(sorted(self._known)),
                 functions=KnownFunctions(encoding, self._known, signs, self._feasible, self._identity),
                 featurizer=featurizer,
-                fit=SurrogateFitter(featurizer.group),
+                fit=SurrogateFitter(featurizer),
                 guesses=Guesses(self._guesses, encoding, featurizer),
                 allowed=tuple(row for params in self._allowed if (row := encoding.encode(params)) is not None),
                 decided=self._decided,

@@ -15,7 +15,7 @@ from scipy.special import log_ndtr
 
 from nas.driver.sampler import ehvi
 from nas.driver.sampler.encoding import Array, IntArray
-from nas.driver.sampler.gp import Features, GaussianProcess, fit_hyperparameters
+from nas.driver.sampler.gp import Features, Featurizer, GaussianProcess, fit_hyperparameters
 
 #: Strengths of the log scale: shift = min(y) - strength * interquartile range; infinity is y as it is.
 _WARPS = (np.inf, 1.0, 0.3)
@@ -165,8 +165,8 @@ class SurrogateFitter:
     same: what it holds is a cache and not a state.
     """
 
-    def __init__(self, group: IntArray) -> None:
-        self._group = group
+    def __init__(self, featurizer: Featurizer) -> None:
+        self._featurizer = featurizer
         self._fits: dict[tuple[bytes, ...], Hyperparameters] = {}
 
     def __call__(self, seen: Observations, pending: Features, warps: tuple[float, ...] = _WARPS) -> Surrogate:
@@ -184,13 +184,13 @@ class SurrogateFitter:
         used = seen.take(thin(len(seen), _MODEL_POINTS))
         scale = Scale.of(used.values, fit.strength)
         features, targets, extra = fit.standardised(used.features), scale.forward(used.values), used.covariance(scale)
-        process = GaussianProcess(fit.theta, self._group, features, targets, extra)
+        process = GaussianProcess(fit.theta, self._featurizer.group, features, targets, extra)
         if len(pending):
             pending = fit.standardised(pending)
             believed, _ = process.predict(pending)
             features, targets = features.joined(pending), np.concatenate([targets, believed])
             extra = block_diag(extra, np.zeros((len(pending), len(pending))))
-            process = GaussianProcess(fit.theta, self._group, features, targets, extra)
+            process = GaussianProcess(fit.theta, self._featurizer.group, features, targets, extra)
         return Surrogate(scale, fit, process)
 
     def _fitted(self, seen: Observations, warps: tuple[float, ...]) -> Hyperparameters:
@@ -200,31 +200,32 @@ class SurrogateFitter:
         if key not in self._fits:
             if len(self._fits) >= _REMEMBERED:
                 del self._fits[next(iter(self._fits))]
-            self._fits[key] = _fit(seen, warps, self._group)
+            self._fits[key] = _fit(seen, warps, self._featurizer)
         return self._fits[key]
 
 
-def _fit(seen: Observations, warps: tuple[float, ...], group: IntArray) -> Hyperparameters:
+def _fit(seen: Observations, warps: tuple[float, ...], featurizer: Featurizer) -> Hyperparameters:
     width = seen.features.costs.std(axis=0)
     width[width == 0.0] = 1.0
     plain = Hyperparameters(np.inf, np.zeros(0), seen.features.costs.mean(axis=0), width)
     seen = replace(seen, features=plain.standardised(seen.features))
     # The scale shows in fewer observations than the weights of many parameters, and n^3 is dear three times over.
     some = seen.take(thin(len(seen), _SCALE_POINTS))
-    fits = [_fit_on_scale(some, strength, group) for strength in (warps if len(seen) >= _FEW else warps[:1])]
+    fits = [_fit_on_scale(some, strength, featurizer) for strength in (warps if len(seen) >= _FEW else warps[:1])]
     _, best = max(fits, key=lambda fit: fit[0])
     if len(some) < len(seen):
-        _, best = _fit_on_scale(seen, best[0], group, start=best[1], iterations=_REFINEMENTS)
+        _, best = _fit_on_scale(seen, best[0], featurizer, start=best[1], iterations=_REFINEMENTS)
     return replace(plain, strength=best[0], theta=best[1])
 
 
 def _fit_on_scale(
-    seen: Observations, strength: float, group: IntArray, start: Array | None = None, iterations: int = 30
+    seen: Observations, strength: float, featurizer: Featurizer, start: Array | None = None, iterations: int = 30
 ) -> tuple[float, tuple[float, Array]]:
     """Fit on one scale; return the evidence on the scale of the objective itself, and what reaches it."""
     scale = Scale.of(seen.values, strength)
     targets = scale.forward(seen.values)
-    theta, evidence = fit_hyperparameters(seen.features, targets, seen.covariance(scale), group, start, iterations)
+    group, prior, extra = featurizer.group, featurizer.prior, seen.covariance(scale)
+    theta, evidence = fit_hyperparameters(seen.features, targets, extra, group, prior, start, iterations)
     return evidence + scale.log_slope(seen.values), (strength, theta)
 
 
