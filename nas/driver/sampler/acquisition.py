@@ -196,6 +196,45 @@ def collapsed(values: Array) -> NDArray[np.bool_]:
     return worst & is_plateau
 
 
+class Models:
+    """The models of the unknown objectives, and what they predict.
+
+    Attributes:
+        trials: Those that are learned from: all given but the collapsed ones.
+    """
+
+    def __init__(self, problem: Problem, view: View, observed: Sequence[EncodedTrial], pending: Features) -> None:
+        """
+        Args:
+            observed: Trials that have a row and values.
+            pending: Of running trials, which end as predicted.
+        """
+        self._problem = problem
+        self.trials = [trial for trial in observed if not view.is_collapsed(trial)]
+        self._reached = np.array([trial.values for trial in self.trials])
+        self._surrogates = {
+            d: problem.fit(view.observations(self.trials, self._reached[:, d], final=False), pending)
+            for d in problem.unknown
+        }
+
+    def at(self, features: Features) -> dict[int, Posterior]:
+        """Predict the unknown objectives at some points."""
+        return {d: surrogate.at(features) for d, surrogate in self._surrogates.items()}
+
+    def medians(self, posteriors: Mapping[int, Posterior], known: Array) -> Array:
+        """Return the medians of the unknown objectives beside the known ones, shape (points, objectives).
+
+        They are clipped to the range of what was reached and as much again: far from all data a log scale may predict
+        the absurd, which must not move a reference point.
+        """
+        points = np.empty((len(known), len(self._problem.signs)))
+        points[:, list(self._problem.known)] = known
+        low, high = self._reached.min(axis=0), self._reached.max(axis=0)
+        for d, posterior in posteriors.items():
+            points[:, d] = np.clip(posterior.median, low[d] - (high[d] - low[d]), high[d] + (high[d] - low[d]))
+        return points
+
+
 def expected(problem: Problem, trials: Sequence[EncodedTrial], rows: Array) -> Array:
     """Predict the objectives at some points from the trials: medians where they are unknown, minimised.
 
@@ -208,21 +247,8 @@ def expected(problem: Problem, trials: Sequence[EncodedTrial], rows: Array) -> A
     placed = [trial for trial in trials if trial.row is not None]
     pool = Pool(rows, problem.functions.costs(rows))
     view = View(problem, placed, pool)
-    observed = [trial for trial in placed if trial.values is not None and not view.is_collapsed(trial)]
-    reached = np.array([trial.values for trial in observed])
-    points = np.empty((len(rows), len(problem.signs)))
-    points[:, list(problem.known)] = pool.costs
-    features, nothing = view.features(pool), view.features_of([])
-    for d in problem.unknown:
-        model = problem.fit(view.observations(observed, reached[:, d], final=False), nothing)
-        points[:, d] = within_reach(model.at(features).median, reached[:, d])
-    return points
-
-
-def within_reach(predicted: Array, seen: Array) -> Array:
-    """Clip predictions to the range of what was seen and as much again: a log scale may predict the absurd."""
-    low, high = seen.min(), seen.max()
-    return np.asarray(np.clip(predicted, low - (high - low), high + (high - low)))
+    models = Models(problem, view, [trial for trial in placed if trial.values is not None], view.features_of([]))
+    return models.medians(models.at(view.features(pool)), pool.costs)
 
 
 class Acquisition:
@@ -251,31 +277,22 @@ class Acquisition:
         self._problem = problem
         self._view = view
         pending = view.features_of(running)
-        observed = [trial for trial in observed if not view.is_collapsed(trial)]
-        reached = np.array([trial.values for trial in observed])
-        objectives = len(problem.signs)
-        self._models = {
-            d: problem.fit(view.observations(observed, reached[:, d], final=False), pending) for d in problem.unknown
-        }
-        self._reached = reached
+        self._models = Models(problem, view, observed, pending)
         competing = (trial for trial in trials if trial.competes and not view.is_collapsed(trial))
         results = [trial.values for trial in competing if trial.values is not None]
-        points = view.points(np.reshape(results, (len(results), objectives)))
+        points = view.points(np.reshape(results, (len(results), len(problem.signs))))
         if len(pending):
-            points = np.concatenate([points, self._predicted(pending, self._at(pending))])
+            points = np.concatenate([points, self._predicted(pending, self._models.at(pending))])
         front = points[pareto.front_mask(points)]
         features = view.features(pool)
-        posteriors = self._at(features)
+        posteriors = self._models.at(features)
         self._boxes = ehvi.open_boxes(front, _reference(front, self._predicted(features, posteriors)))
-        self._constraints = self._constraint_models(observed, pending)
+        self._constraints = self._constraint_models(self._models.trials, pending)
         self.first = self._scores(pool, features, posteriors)
 
     def __call__(self, pool: Pool) -> Array:
         features = self._view.features(pool)
-        return self._scores(pool, features, self._at(features))
-
-    def _at(self, features: Features) -> dict[int, Posterior]:
-        return {d: model.at(features) for d, model in self._models.items()}
+        return self._scores(pool, features, self._models.at(features))
 
     def _scores(self, pool: Pool, features: Features, posteriors: Mapping[int, Posterior]) -> Array:
         shortfalls = {d: posterior.shortfall for d, posterior in posteriors.items()}
@@ -288,12 +305,7 @@ class Acquisition:
         return score
 
     def _predicted(self, features: Features, posteriors: Mapping[int, Posterior]) -> Array:
-        """Return the medians of the unknown objectives beside the known ones, shape (points, objectives)."""
-        points = np.empty((len(features), len(self._problem.signs)))
-        points[:, list(self._problem.known)] = features.costs[:, : len(self._problem.known)]
-        for d, posterior in posteriors.items():
-            points[:, d] = within_reach(posterior.median, self._reached[:, d])  # or the reference point moves
-        return points
+        return self._models.medians(posteriors, features.costs[:, : len(self._problem.known)])
 
     def _constraint_models(self, observed: Sequence[EncodedTrial], pending: Features) -> list[Surrogate]:
         models = []

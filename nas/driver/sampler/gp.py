@@ -86,12 +86,12 @@ class Featurizer:
 
 def _alike(encoding: Encoding) -> list[tuple[IntArray, int]]:
     """Find the parameters that share their levels: their positions, and the number of levels."""
-    groups: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = {}  # by what tells 1, 1.0 and True apart
     for i, axis in enumerate(encoding.axes):
         if axis.levels is not None and len(axis.levels) > 1:
             groups.setdefault(repr(axis.levels), []).append(i)
-    sizes = {tuple(axes): len(encoding.axes[axes[0]].levels or ()) for axes in groups.values() if len(axes) >= _ALIKE}
-    return [(np.array(axes), levels) for axes, levels in sizes.items()]
+    alike = [axes for axes in groups.values() if len(axes) >= _ALIKE]
+    return [(np.array(axes), len(encoding.axes[axes[0]].levels or ())) for axes in alike]
 
 
 def _tables(axis: Axis) -> list[Array]:
