@@ -37,15 +37,18 @@ def _arena(architecture: Architecture, num_classes: int) -> int:
     return tflite.arena_head(architecture, num_classes) + tflite.arena_tail(architecture, num_classes)
 
 
-def _int8(fp32: Target, name: str, ending: str, size: Callable[..., int], **fields: Any) -> list[Target]:
-    """Return a target's two of int8: weights with a scale for each output channel, and with one for all of a layer."""
-    found = []
-    for per_tensor in (False, True):
-        full = f"{name}:per-tensor" if per_tensor else name
-        known = {"engine": full, "memory": _peak_int8, **fields}
-        of_scales = partial(size, int8=True, per_tensor=per_tensor)
-        found.append(replace(fp32, name=full, ending=ending, size=of_scales, int8=True, per_tensor=per_tensor, **known))
-    return found
+def _int8(fp32: Target, name: str, ending: str, size: Callable[..., int], **fields: Any) -> Target:
+    """Return a target's twin of int8, with a scale for each output channel's weights."""
+    known = {"engine": name, "memory": _peak_int8, **fields}
+    return replace(fp32, name=name, ending=ending, size=partial(size, int8=True), int8=True, **known)
+
+
+def _per_tensor(target: Target) -> Target:
+    """Return the same target with one scale for all of a layer's weights."""
+    name = f"{target.name}:per-tensor"
+    size: Callable[..., int] = target.size  # those of int8 take `per_tensor` too
+    of_scales = partial(size, per_tensor=True)
+    return replace(target, name=name, engine=target.engine and name, size=of_scales, per_tensor=True)
 
 
 TORCH = Target(
@@ -79,14 +82,13 @@ _LITERT = Target(
     knows_experts=False,
 )
 _ARRAY = {"form": "tflite-micro", "engine": None, "memory": _arena, "aliases": {"flash": "size"}}
-_PER_CHANNEL, _PER_TENSOR = zip(
+_INT8 = (
     _int8(_ONNXRUNTIME, "onnxruntime-int8", "-int8.onnx", onnx.file_bytes),
     _int8(_LITERT, "litert-int8", "-int8.tflite", tflite.file_bytes),
     _int8(_LITERT, "tflite-micro", "-tflite-micro", partial(tflite.file_bytes, card=False), **_ARRAY),
-    strict=True,
 )
 TARGETS: Mapping[str, Target] = {
-    item.name: item for item in (TORCH, _ONNXRUNTIME, _PER_CHANNEL[0], _LITERT, *_PER_CHANNEL[1:], *_PER_TENSOR)
+    item.name: item for item in (TORCH, _ONNXRUNTIME, _INT8[0], _LITERT, *_INT8[1:], *map(_per_tensor, _INT8))
 }
 
 
