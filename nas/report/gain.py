@@ -107,12 +107,7 @@ def gain(run: Run) -> Gain | None:
     line, found = references(run), found_networks(run)
     if not (line and found):
         return None
-    again = _confirmed([*line, *found])
-    if again is None:
-        drawn = [run.belief.of(record) for record in (*line, *found)]
-        draws, seeds = np.array([own for own in drawn if own is not None]).T, 0
-    else:
-        draws, seeds = again
+    draws, seeds = _accuracies(run, [*line, *found])
     key = cost_key(run)
     logs = np.log([record.costs[key] for record in (*line, *found)])
     compared = partial(_compare, logs, len(line))
@@ -153,6 +148,17 @@ def _compare(logs: Numbers, references: int, draws: Numbers) -> tuple[Numbers | 
     return mean_points, mean_times, max(len(points), len(times))
 
 
+def _accuracies(run: Run, records: Sequence[Record]) -> tuple[Numbers, int]:
+    """Draw accuracies without noise, shape (draws, networks), and the seeds of the confirmation that they are from; 0:
+    what the search believes of them.
+    """
+    again = _confirmed(records)
+    if again is not None:
+        return again
+    drawn = [run.belief.of(record) for record in records]
+    return np.array([own for own in drawn if own is not None]).T, 0
+
+
 def _confirmed(records: Sequence[Record], draws: int = 2_000) -> tuple[Numbers, int] | None:
     """Draw mean accuracies over the seeds of a confirmation, shape (draws, networks), with the number of seeds.
 
@@ -185,10 +191,7 @@ def sentences(run: Run) -> list[str]:
         named = f"{line[0].architecture.name}, the one published network trained here"
     found = gain(run)
     if found is None:
-        return [
-            f"No network found is as costly or as accurate as the cheapest of {named.removeprefix('the line of ')}: "
-            "what the search gained over them cannot be said."
-        ]
+        return [_below_the_line(run)]
     noun = OBJECTIVES[found.key].title
     noun = noun if noun.isupper() or noun == "MACs" else noun.lower()
     figures, lows, highs = [], [], []
@@ -206,16 +209,35 @@ def sentences(run: Run) -> list[str]:
         verdict = "gained"
     elif min(highs) < 0 and max(lows) <= 0:
         verdict = "fell short"
-    basis = (
-        f"trained again with {found.seeds} seeds"
-        if found.seeds
-        else "by validation accuracy, corrected for having been chosen by it"
-    )
     test = "" if found.test is None else f" On test images, which chose nothing: {_signed(found.test)} points."
     return [
         f"Against {named} the search {verdict}: {', '.join(figures)}; means over "
-        f"{counted(found.networks, 'network')} of the front, 95 % intervals, {basis}.{test}"
+        f"{counted(found.networks, 'network')} of the front, 95 % intervals, {_basis(found.seeds)}.{test}"
     ]
+
+
+def _basis(seeds: int) -> str:
+    if seeds:
+        return f"trained again with {seeds} seeds"
+    return "by validation accuracy, corrected for having been chosen by it"
+
+
+def _below_the_line(run: Run) -> str:
+    """Compare the most accurate network found with the cheapest reference, which all found ones cost and reach less
+    than: nothing on the line is equal to any of them.
+    """
+    first, found, key = references(run)[0], found_networks(run), cost_key(run)
+    draws, seeds = _accuracies(run, [first, *found])
+    place = int(draws[:, 1:].mean(axis=0).argmax())
+    points = Estimate.of(draws[:, 1 + place] - draws[:, 0])
+    times = first.costs[key] / found[place].costs[key]
+    told = "less accurate" if points.high < 0 else "no difference in accuracy that can be told"
+    shown = [_signed(share) for share in (points.value, points.low, points.high)]
+    return (
+        f"No published network trained here is as {WORDS[key].good} as those found. The most accurate of these, "
+        f"{times:.1f} times {WORDS[key].better} than {first.architecture.name}, has {shown[0]} points of accuracy "
+        f"beside it ({shown[1]} to {shown[2]}), {told}; 95 % interval, {_basis(seeds)}."
+    )
 
 
 def _times(times: Estimate, noun: str, words: Words) -> str:

@@ -81,12 +81,26 @@ def test_what_chance_explains_is_called_nothing_and_a_loss_a_loss(run: Run) -> N
 def test_what_the_line_does_not_reach_is_not_compared(run: Run) -> None:
     line = [("published", 0.80, 1e6, {}), ("published", 0.84, 4e6, {})]
     small = ("", 0.70, 1e5, {})
-    assert "cannot be said" in sentences(made(run, *line, small))[0]
+    assert gain(made(run, *line, small)) is None
     large = gain(made(run, *line, ("", 0.95, 9e6, {})))
     assert large is not None and large.times is None and large.points is not None
     accurate = gain(made(run, *line, ("", 0.83, 5e5, {})))  # smaller than all, no less accurate than the first
     assert accurate is not None and accurate.points is None and accurate.times is not None
     assert sentences(made(run, small)) == sentences(made(run, *line)) == []
+
+
+def test_networks_below_the_line_are_compared_with_its_beginning(run: Run) -> None:
+    """Smaller than all references and no more accurate than the first: that is said in its size and points."""
+    line = [("published", 0.80, 1e6, {}), ("published", 0.84, 4e6, {})]
+    close = sentences(made(run, *line, ("", 0.78, 1e5, {}), ("", 0.79, 2.5e5, {})))[0]
+    assert close.startswith("No published network trained here is as small as those found. The most accurate of ")
+    assert "4.0 times smaller than" in close and "no difference in accuracy that can be told" in close
+    clear = sentences(made(run, *line, ("", 0.60, 1e5, {})))[0]
+    assert "10.0 times smaller" in clear and "), less accurate; 95 % interval, by validation accuracy" in clear
+    again = [(o, a, s, seeds(a, a + 0.01, a - 0.01)) for o, a, s, _ in (*line, ("", 0.79, 2.5e5, {}))]
+    confirmed = sentences(made(run, *again))[0]
+    assert "has −1.0 points of accuracy beside it (−1.0 to −1.0), less accurate" in confirmed
+    assert confirmed.endswith("95 % interval, trained again with 3 seeds.")
 
 
 def test_the_line_is_drawn_through_what_published_networks_reach(run: Run) -> None:
