@@ -11,8 +11,8 @@ and judged by the test images: the mean is its true accuracy. Guessed by
 Kendall's tau-b and Spearman's rho over all members, and the share of concordant less that of discordant pairs among
 pairs of like cost, whose MACs differ by less than a factor of 2. Seconds of one core. Then what a search makes of it:
 the sampler's model, which knows MACs, the accuracies of 8 members and the guesses of all, ranks the other 16, for 20
-choices of the 8. Then what int8 does to the supernet's judgement, and the seconds of a step against those of its
-networks by themselves.
+choices of the 8. Then what members reach that begin with the supernet's weights and train for a fifth of the epochs,
+what int8 does to the supernet's judgement, and the seconds of a step against those of its networks by themselves.
 
 Rows go to ``FOLDER/rows.jsonl`` at once, and a second call goes on.
 
@@ -61,6 +61,10 @@ LIKE = 2.0
 INT8 = TARGETS["onnxruntime-int8"]
 INT8_MEMBERS, TIMED_ROUNDS, TIMED_STEPS = 12, 6, 8
 TRAINED, CHOICES = 8, 20
+BEGUN = 0.2
+"""Share of the epochs that members train for which begin with the supernet's weights."""
+SMALL = 100_000
+"""Bytes of fp32 up to which a member is small."""
 
 
 class Arm(NamedTuple):
@@ -99,13 +103,16 @@ def draw_members(space: Space, count: int) -> list[nas.Architecture]:
     return members
 
 
-def train_alone(network: nas.Architecture, data: Dataset, epochs: int, seed: int) -> tuple[float, float]:
-    """Train from fresh weights: test accuracy, seconds."""
+def train_alone(
+    network: nas.Architecture, data: Dataset, epochs: int, seed: int, begun: TrainedSupernet | None = None
+) -> tuple[float, float]:
+    """Train from fresh weights, or from a supernet's: test accuracy, seconds."""
     started = time.process_time()
     torch.manual_seed(seed)
     images = data.for_network(data.channels, network.input.resolution, "cpu")
     recipe = RECIPES["search"].for_images(len(images.train), epochs=epochs)
-    trainer = Trainer(build(network, len(data.classes)), images, recipe, seed=seed)
+    module = build(network, len(data.classes)) if begun is None else begun.recalibrated(network)[0]
+    trainer = Trainer(module, images, recipe, seed=seed)
     for _ in trainer.epochs():
         pass
     return trainer.evaluate("test").accuracy, time.process_time() - started
@@ -132,7 +139,11 @@ def train_supernet(arm: Arm, space: Space, data: Dataset, members: Sequence[nas.
     trained = TrainedSupernet(trainer.supernet, data)
     judged = [trained.judge(member).accuracy for member in members]
     row = {"seconds": trained_by - started, "judged": judged, "seconds_judging": time.process_time() - trained_by}
-    return row | ({"int8": judge_int8(trained, members[:INT8_MEMBERS])} if arm.name == "supernet" else {})
+    if arm.name == "supernet":
+        row["int8"] = judge_int8(trained, members[:INT8_MEMBERS])
+        epochs = max(1, round(BEGUN * arm.epochs))
+        row["begun"] = [train_alone(member, data, epochs, 1, trained) for member in members]
+    return row
 
 
 def judge_int8(trained: TrainedSupernet, members: Sequence[nas.Architecture]) -> dict[str, list[float]]:
@@ -268,6 +279,8 @@ def judge(known: dict[str, Any], options: argparse.Namespace, say: machine.Outpu
     say()
     judge_model(options, truth, {name: guesses[name] for name in ("MACs", *costs)}, say)
     say()
+    judge_begun(known["supernet"]["begun"], rows, say)
+    say()
     judge_rounding(known["supernet"], say)
     say()
     steps = np.array(known["steps"])
@@ -355,6 +368,24 @@ def judge_model(options: argparse.Namespace, truth: np.ndarray, guesses: dict[st
         tau = f"{means[0]:.2f} +- {row[:, 0].std(ddof=1):.2f}"
         own = "" if name == "model alone" else f"{less.mean():.2f} +- {less.std(ddof=1):.2f}"
         say(f"{name:22}{tau:>14}{means[1]:>10.2f}{means[2]:>11.2f}{own:>27}")
+
+
+def judge_begun(
+    begun: Sequence[Sequence[float]], rows: Sequence[Sequence[dict[str, Any]]], say: machine.Output
+) -> None:
+    """Compare members that begin with the supernet's weights with the same from fresh ones, all and small ones."""
+    truth = np.mean([[row["accuracy"] for row in each] for each in rows], axis=0)
+    gained = 100 * (np.array(begun)[:, 0] - truth)
+    part = sum(seconds for _, seconds in begun) / sum(row["seconds"] for row in rows[0])
+    spent = f"{BEGUN:.0%} of the epochs ({part:.0%} of the seconds)"
+    say(f"from the supernet's weights in {spent}, against fresh ones in all epochs:")
+    small = np.array([4 * row["params"] <= SMALL for row in rows[0]])
+    for name, some in {"all": np.ones_like(small), f"up to {SMALL // 1000} kB": small}.items():
+        if some.any():
+            ends = f"[{gained[some].min():+.1f}, {gained[some].max():+.1f}]"
+            say(f"{name:14} n = {some.sum():2}: mean {gained[some].mean():+.1f} points, {ends}")
+    tau = kendalltau(np.array(begun)[:, 0], truth).statistic
+    say(f"rank correlation with the trainings from fresh weights: Kendall {tau:.2f}")
 
 
 def judge_rounding(row: dict[str, Any], say: machine.Output) -> None:
