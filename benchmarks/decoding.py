@@ -80,7 +80,7 @@ def main() -> None:
             folder = Path(name, "many", str(index % 2))
             folder.mkdir(parents=True, exist_ok=True)
             # Another corner for each, so that no two are copies.
-            corner = (index // 2 % 200, index // 400 % 100)
+            corner = (index // 2 % 320, index // 640 % 187)
             photographs[index % 2].crop((*corner, corner[0] + 320, corner[1] + 240)).save(folder / f"{index}.jpg")
         print(
             f"\n{given.many} images, {given.many * 3 * SIDE**2 / 1e9:.1f} GB; own memory {own_memory():.0f} MB before"
