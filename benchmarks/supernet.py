@@ -42,7 +42,7 @@ from scipy.stats import kendalltau, spearmanr
 
 import nas
 from nas.architecture.space import Space
-from nas.driver.sampler import KnownCostSampler
+from nas.driver.sampler.known_cost import KnownCostSampler
 from nas.driver.study import distributions
 from nas.export.shipping import ship
 from nas.network.build import build, skeleton

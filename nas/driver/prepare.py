@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from optuna.samplers import BaseSampler
-
 from nas.architecture.catalogue import load as load_network
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
@@ -19,6 +17,7 @@ from nas.driver.limits import check_limits
 from nas.driver.objectives import Limit
 from nas.driver.options import DEFAULT_TRIALS, MOST_TRIALS, SearchOptions
 from nas.driver.sampler.registry import make_sampler
+from nas.driver.sampler.whole_space import WholeSpaceSampler
 from nas.driver.settings import PUBLISHED, Settings
 from nas.driver.study import CostFunction
 from nas.errors import UserError
@@ -103,7 +102,7 @@ def prepare(settings: Settings, *, run: Path, dataset: Dataset | None, deadline:
     return Prepared(settings, dataset, space, costs, queue, table)
 
 
-def sampler_for(settings: Settings, prepared: Prepared, further: Sequence[Limit] = ()) -> BaseSampler:
+def sampler_for(settings: Settings, prepared: Prepared, further: Sequence[Limit] = ()) -> WholeSpaceSampler:
     """Make the sampler that a search asks; its proposals keep the search's limits and further ones."""
     return make_sampler(
         settings.sampler,

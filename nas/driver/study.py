@@ -20,7 +20,7 @@ trial number.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space, Value
 from nas.driver.objectives import Limit, Objective, over_limits
+from nas.driver.sampler.whole_space import WholeSpaceSampler
 from nas.driver.scheduler import Candidate
 
 EPOCH = "epoch:"
@@ -39,13 +40,6 @@ MAX_UNTRAINED_IN_A_ROW = 300
 Costs = Mapping[str, float]
 CostFunction = Callable[[Architecture], Costs]
 """The known figures of a network by objective name: params, macs, size, peak_memory, latency."""
-
-
-@runtime_checkable
-class Spendable(Protocol):
-    """A sampler that knows whether anything is left to propose."""
-
-    def is_spent(self, study: optuna.Study) -> bool: ...
 
 
 def _described(architecture: Architecture) -> dict[str, Any]:
@@ -217,7 +211,7 @@ class SearchStudy:
         if not self.distributions:
             return self.space.architecture({}).id in self._by_id
         sampler = self.study.sampler
-        return isinstance(sampler, Spendable) and sampler.is_spent(self.study)
+        return isinstance(sampler, WholeSpaceSampler) and sampler.is_spent(self.study)
 
     def record_epoch(self, number: int, epoch: Mapping[str, float]) -> None:
         """Write down the next epoch of a running trial."""

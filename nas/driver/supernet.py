@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 import torch
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 
@@ -35,9 +34,10 @@ from nas.driver.objectives import losses, trained_for
 from nas.driver.prepare import Prepared, sampler_for
 from nas.driver.region import Region, members_within, region_of
 from nas.driver.run import Run
-from nas.driver.sampler import KnownCostSampler
+from nas.driver.sampler.known_cost import KnownCostSampler
+from nas.driver.sampler.whole_space import WholeSpaceSampler
 from nas.driver.settings import Settings
-from nas.driver.study import SUPERNET_ACCURACY, SearchStudy, Spendable, curve_of, may_stand_on_front, of_what_ships
+from nas.driver.study import SUPERNET_ACCURACY, SearchStudy, curve_of, may_stand_on_front, of_what_ships
 from nas.driver.supernet_training import Task, train_supernet
 from nas.errors import UserError
 from nas.network.supernet import Supernet
@@ -171,7 +171,7 @@ def check_members(supernet: Space, space: Space, where: str) -> None:
 def judge_members(
     study: SearchStudy,
     trained: TrainedSupernet,
-    sampler: BaseSampler,
+    sampler: WholeSpaceSampler,
     count: int,
     images: int,
     known: Sequence[Known] = (),
@@ -202,7 +202,7 @@ def judge_members(
     best = 0.0
     for number in range(1, left + 1):
         late = deadline is not None and time.monotonic() >= deadline
-        if late or (isinstance(sampler, Spendable) and sampler.is_spent(judged)):
+        if late or sampler.is_spent(judged):
             break
         with study.batch():
             asked = judged.ask(study.distributions)

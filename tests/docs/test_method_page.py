@@ -37,7 +37,7 @@ def flat(text: str) -> str:
 
 
 def test_numbers_of_the_method() -> None:
-    from nas.driver.sampler import KnownCostSampler
+    from nas.driver.sampler.proposer import STARTUP_TRIALS
     from nas.driver.sampler.surrogate import _MODEL_POINTS
     from nas.driver.trial_scheduler import TrialScheduler
     from nas.latency import calibration, fitting, measuring, summary, timing
@@ -45,9 +45,8 @@ def test_numbers_of_the_method() -> None:
     from nas.latency.table import LATER
     from nas.training.data import _VALIDATION_FLOOR
 
-    defaults = {name: item.default for name, item in inspect.signature(KnownCostSampler).parameters.items()}
     text = flat(METHOD)
-    assert "Until eight trials" in text and defaults["startup_trials"] == 8
+    assert "Until eight trials" in text and STARTUP_TRIALS == 8
     assert f"at most {_MODEL_POINTS} trials" in text
     assert (
         "Five broken ones in a row" in text

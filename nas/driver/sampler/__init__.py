@@ -1,5 +1,1 @@
-"""The next network to train: :class:`KnownCostSampler`, and samplers by name (:mod:`nas.driver.sampler.registry`)."""
-
-from nas.driver.sampler.known_cost import KnownCostSampler
-
-__all__ = ["KnownCostSampler"]
+"""The next network to train: samplers by name (:mod:`nas.driver.sampler.registry`)."""

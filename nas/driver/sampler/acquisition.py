@@ -36,9 +36,6 @@ class Problem:
         signs: 1 for a minimised objective, -1 for a maximised one.
         known: Indices of the known objectives, ascending.
         allowed: Rows that keep the limits.
-        decided: Names of the constraints that are known beforehand.
-        startup_trials: Trials that are spread over the space before the model decides.
-        pool_size: Candidates that are drawn and priced for one proposal.
     """
 
     encoding: Encoding
@@ -49,9 +46,6 @@ class Problem:
     fit: SurrogateFitter
     guesses: Guesses
     allowed: tuple[Array, ...]
-    decided: frozenset[str]
-    startup_trials: int
-    pool_size: int
 
     @property
     def unknown(self) -> list[int]:
@@ -197,23 +191,19 @@ def collapsed(values: Array) -> NDArray[np.bool_]:
 
 
 class Models:
-    """The models of the unknown objectives, and what they predict.
-
-    Attributes:
-        trials: Those that are learned from: all given but the collapsed ones.
-    """
+    """The models of the unknown objectives, and what they predict."""
 
     def __init__(self, problem: Problem, view: View, observed: Sequence[EncodedTrial], pending: Features) -> None:
         """
         Args:
-            observed: Trials that have a row and values.
+            observed: Trials that have a row and values; collapsed ones are not learned from.
             pending: Of running trials, which end as predicted.
         """
         self._problem = problem
-        self.trials = [trial for trial in observed if not view.is_collapsed(trial)]
-        self._reached = np.array([trial.values for trial in self.trials])
+        trials = [trial for trial in observed if not view.is_collapsed(trial)]
+        self._reached = np.array([trial.values for trial in trials])
         self._surrogates = {
-            d: problem.fit(view.observations(self.trials, self._reached[:, d], final=False), pending)
+            d: problem.fit(view.observations(trials, self._reached[:, d], final=False), pending)
             for d in problem.unknown
         }
 
@@ -287,7 +277,6 @@ class Acquisition:
         features = view.features(pool)
         posteriors = self._models.at(features)
         self._boxes = ehvi.open_boxes(front, _reference(front, self._predicted(features, posteriors)))
-        self._constraints = self._constraint_models(self._models.trials, pending)
         self.first = self._scores(pool, features, posteriors)
 
     def __call__(self, pool: Pool) -> Array:
@@ -299,22 +288,10 @@ class Acquisition:
         for column, d in enumerate(self._problem.known):
             shortfalls[d] = ehvi.known(features.costs[:, column])
         in_order = [shortfalls[d] for d in range(len(shortfalls))]
-        score = ehvi.log_expected_improvement(self._boxes, in_order) + np.log(self._view.success(pool))
-        for model in self._constraints:
-            score += model.at(features).log_probability_of_holding
-        return score
+        return ehvi.log_expected_improvement(self._boxes, in_order) + np.log(self._view.success(pool))
 
     def _predicted(self, features: Features, posteriors: Mapping[int, Posterior]) -> Array:
         return self._models.medians(posteriors, features.costs[:, : len(self._problem.known)])
-
-    def _constraint_models(self, observed: Sequence[EncodedTrial], pending: Features) -> list[Surrogate]:
-        models = []
-        for name in sorted({name for trial in observed for name in trial.constraints} - self._problem.decided):
-            having = [trial for trial in observed if np.isfinite(trial.constraints.get(name, np.nan))]
-            if having:
-                values = np.array([trial.constraints[name] for trial in having])
-                models.append(self._problem.fit(self._view.observations(having, values), pending, warps=(np.inf,)))
-        return models
 
 
 def _reference(front: Array, predicted: Array) -> Array:

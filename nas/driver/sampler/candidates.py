@@ -21,23 +21,18 @@ MAX_LISTED = 10_000
 _ATTEMPTS = 100
 _WALK_STEPS = 32  # of a walk that looks for something unseen
 _ROUNDS = 4  # of walks that fill a pool
-_STEP = 0.15  # of a continuous coordinate's mutation, in units of its range
 
 
 def random_rows(encoding: Encoding, count: int, rng: np.random.Generator) -> Array:
     """Draw uniformly, shape (count, parameters)."""
-    columns = [
-        rng.random(count) if axis.levels is None else rng.integers(0, len(axis.levels), count).astype(np.float64)
-        for axis in encoding.axes
-    ]
+    columns = [rng.integers(0, len(axis.levels), count).astype(np.float64) for axis in encoding.axes]
     return np.stack(columns, axis=1) if columns else np.zeros((count, 0))
 
 
 def mutate(encoding: Encoding, parents: Array, rng: np.random.Generator) -> Array:
     """Change one parameter of each parent, and further ones with falling probability: k with 2^-k.
 
-    A level moves to any other one or, where there is an order, half of the time to a neighbour; a coordinate mostly a
-    little, now and then anywhere.
+    A level moves to any other one or, where there is an order, half of the time to a neighbour.
     """
     children = parents.copy()
     moves = encoding.moves
@@ -47,15 +42,13 @@ def mutate(encoding: Encoding, parents: Array, rng: np.random.Generator) -> Arra
     places = rng.random((len(parents), len(moves.axes))).argsort(axis=1).argsort(axis=1)
     child, column = np.nonzero(places < changes[:, None])
     axis, count = moves.axes[column], moves.counts[column]
-    numbers = children[child, axis]
-    uniform, side, normal = rng.random(len(child)), rng.random(len(child)), rng.standard_normal(len(child))
+    level = children[child, axis].astype(np.int64)
+    uniform, side = rng.random(len(child)), rng.random(len(child))
+    rng.standard_normal(len(child))  # unused: so a run that an older version began goes on as it would have
     is_far = rng.random(len(child)) < moves.far[column]
-    coordinate = np.where(is_far, uniform, np.clip(numbers + _STEP * normal, 0.0, 1.0))
-    level = np.where(moves.is_continuous[column], 0, numbers).astype(np.int64)
     anywhere = (level + 1 + (uniform * (count - 1)).astype(np.int64)) % count
     neighbour = np.where(side < 0.5, moves.below[column, level], moves.above[column, level])
-    discrete = np.where(is_far, anywhere, neighbour)
-    children[child, axis] = np.where(moves.is_continuous[column], coordinate, discrete)
+    children[child, axis] = np.where(is_far, anywhere, neighbour)
     return children
 
 
@@ -85,11 +78,10 @@ def draw(encoding: Encoding, parents: Array, count: int, rng: np.random.Generato
 
 
 def neighbours(encoding: Encoding, row: Array, rng: np.random.Generator) -> Array:
-    """Return all rows that differ in one level, and two draws for each coordinate, in random order."""
+    """Return all rows that differ in one level, in random order."""
     changed = []
     for position, axis in enumerate(encoding.axes):
-        others = rng.random(2) if axis.levels is None else np.setdiff1d(np.arange(len(axis.levels)), [row[position]])
-        for number in others:
+        for number in np.setdiff1d(np.arange(len(axis.levels)), [row[position]]):
             changed.append(row.copy())
             changed[-1][position] = number
     return encoding.stack(changed)[rng.permutation(len(changed))]
@@ -157,7 +149,7 @@ class KnownFunctions:
     def _point_of(self, row: bytes) -> tuple[Hashable, bool]:
         numbers = np.frombuffer(row)
         params = self.encoding.decode(numbers)
-        key = self._identity(params) if self._identity is not None else self.encoding.key(numbers)
+        key = self._identity(params) if self._identity is not None else row
         return key, self._feasible is None or bool(self._feasible(params))
 
     def _cost_of(self, row: bytes) -> list[float]:
@@ -314,7 +306,7 @@ class Source:
     def _anything_allowed(self) -> Array:
         """Return an allowed row from all of the space, seen or not, where none is known, shape (1, parameters)."""
         if self._encoding.size <= MAX_LISTED:
-            drawn = (self._encoding.point(index) for index in range(int(self._encoding.size)))
+            drawn = (self._encoding.point(index) for index in range(self._encoding.size))
         else:
             drawn = (row for _ in range(_ATTEMPTS) for row in random_rows(self._encoding, 64, self._rng))
         row = next((row for row in drawn if self._functions.is_allowed(row)), None)
@@ -339,7 +331,7 @@ class Source:
         return admitted[:count]
 
     def _listed(self, count: int) -> list[Array]:
-        order = self._rng.permutation(int(self._encoding.size)).tolist()
+        order = self._rng.permutation(self._encoding.size).tolist()
         unseen = (row for index in order if self._is_new(row := self._encoding.point(index)))
         return list(itertools.islice(unseen, count))
 

@@ -24,7 +24,6 @@ from scipy.optimize import minimize
 
 from nas.driver.sampler.encoding import Array, Axis, Encoding, IntArray
 
-_KNOTS = 21  # of a continuous axis: its kernels are smooth enough that more changes nothing
 _JITTER = 1e-8
 _ALIKE = 3  # parameters with the same levels: so many may be one decision in several places
 
@@ -62,7 +61,6 @@ class Featurizer:
 
     def __init__(self, encoding: Encoding) -> None:
         self._tables = [(i, table) for i, axis in enumerate(encoding.axes) for table in _tables(axis)]
-        self._axes = encoding.axes
         self._alike = _alike(encoding)
         widths = [table.shape[1] for _, table in self._tables] + [levels for _, levels in self._alike]
         self.group = np.repeat(np.arange(len(widths)), widths)
@@ -74,10 +72,7 @@ class Featurizer:
 
     def __call__(self, rows: Array) -> Array:
         """Shape (points, width)."""
-        columns = [
-            _interpolate(rows[:, i], table) if self._axes[i].levels is None else table[rows[:, i].astype(np.int64)]
-            for i, table in self._tables
-        ]
+        columns = [table[rows[:, i].astype(np.int64)] for i, table in self._tables]
         for axes, levels in self._alike:
             counts = (rows[:, axes, None] == np.arange(levels)).sum(axis=1).astype(np.float64)
             columns.append(counts / np.linalg.norm(counts, axis=1, keepdims=True))
@@ -88,28 +83,25 @@ def _alike(encoding: Encoding) -> list[tuple[IntArray, int]]:
     """Find the parameters that share their levels: their positions, and the number of levels."""
     groups: dict[str, list[int]] = {}  # by what tells 1, 1.0 and True apart
     for i, axis in enumerate(encoding.axes):
-        if axis.levels is not None and len(axis.levels) > 1:
+        if len(axis.levels) > 1:
             groups.setdefault(repr(axis.levels), []).append(i)
     alike = [axes for axes in groups.values() if len(axes) >= _ALIKE]
-    return [(np.array(axes), len(encoding.axes[axes[0]].levels or ())) for axes in alike]
+    return [(np.array(axes), len(encoding.axes[axes[0]].levels)) for axes in alike]
 
 
 def _tables(axis: Axis) -> list[Array]:
     """Make the feature tables of one parameter's sub-kernels; ``table @ table.T`` is the similarity of its levels."""
-    if axis.levels is None:
-        knots = np.linspace(0.0, 1.0, _KNOTS)
-        return [_root(_matern(np.abs(knots[:, None] - knots), length)) for length in (0.7, 0.2)]
     if len(axis.levels) < 2:
         return []
     same = np.eye(len(axis.levels))
     if axis.positions is None or len(axis.levels) == 2:
         return [same]
     positions = np.array(axis.positions)
-    return [same, _root(_matern(np.abs(positions[:, None] - positions), 1.0))]
+    return [same, _root(_matern(np.abs(positions[:, None] - positions)))]
 
 
-def _matern(distance: Array, length: float) -> Array:
-    scaled = np.sqrt(5.0) * distance / length
+def _matern(distance: Array) -> Array:
+    scaled = np.sqrt(5.0) * distance
     return np.asarray((1.0 + scaled + scaled**2 / 3.0) * np.exp(-scaled))
 
 
@@ -119,14 +111,6 @@ def _root(matrix: Array) -> Array:
     kept = values > 1e-6 * values[-1]
     root = vectors[:, kept] * np.sqrt(values[kept])
     return np.asarray(root / np.linalg.norm(root, axis=1, keepdims=True))
-
-
-def _interpolate(coordinates: Array, table: Array) -> Array:
-    scaled = np.clip(coordinates, 0.0, 1.0) * (len(table) - 1)
-    lower = np.minimum(scaled.astype(np.int64), len(table) - 2)
-    share = (scaled - lower)[:, None]
-    mixed = (1.0 - share) * table[lower] + share * table[lower + 1]
-    return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True))
 
 
 # Hyperparameters, all as logarithms, in this order, followed by one weight per sub-kernel. The priors are wide normal

@@ -26,7 +26,7 @@ class EncodedTrial:
     Attributes:
         row: Its parameters as numbers; None when they are not (yet) a point of the space.
         key: Value that trials of the same meaning share; None when ``row`` is.
-        values: Every objective, minimised and finite, as it ended or as a stopped or running trial had it last; None
+        values: Every objective, minimised and finite, as it ended or as a stopped trial had it last; None
             where there are none.
         lag: log2(budget / epoch): how many halvings before the trial's end its values were reached.
         constraints: Optuna's, feasible at or below zero.
@@ -49,25 +49,12 @@ class EncodedTrial:
         return self.state == TrialState.COMPLETE and self.values is not None and is_feasible
 
 
-def encode_trial(
-    trial: FrozenTrial,
-    encoding: Encoding,
-    signs: Array,
-    identity: Identity | None,
-    last_step: int,
-    proposed: Params | None = None,
-) -> EncodedTrial:
-    """Read one trial.
-
-    Args:
-        signs: 1 for a minimised objective, -1 for a maximised one.
-        last_step: The largest step that any trial of the study has reported.
-        proposed: Proposal for a trial whose parameters have not reached the storage yet.
-    """
-    params = {**(proposed or {}), **trial.system_attrs.get("fixed_params", {}), **trial.params}
+def encode_trial(trial: FrozenTrial, encoding: Encoding, signs: Array, identity: Identity | None) -> EncodedTrial:
+    """Read one trial; `signs` are 1 for a minimised objective, -1 for a maximised one."""
+    params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     row = encoding.encode(params)
-    key = None if row is None else identity(params) if identity is not None else encoding.key(row)
-    values, lag = _reached(trial, signs, last_step)
+    key = None if row is None else identity(params) if identity is not None else row.tobytes()
+    values, lag = _reached(trial, signs)
     return EncodedTrial(
         trial.number, trial.state, row, key, values, lag, trial.constraints, "beside" in trial.user_attrs
     )
@@ -78,28 +65,19 @@ def signs_of(directions: Sequence[StudyDirection]) -> Array:
     return np.array([-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions])
 
 
-def _reached(trial: FrozenTrial, signs: Array, last_step: int) -> tuple[Array | None, float]:
-    """Return a trial's values and lag.
-
-    Those of a stopped one are in ``user_attrs["partial"]`` ({"epoch", "budget", "values"}), or are what it reported to
-    a pruner.
-    """
+def _reached(trial: FrozenTrial, signs: Array) -> tuple[Array | None, float]:
+    """Return a trial's values and lag; those of a stopped one are in ``user_attrs["partial"]``."""
     if trial.state == TrialState.COMPLETE:
         return _minimised(trial.values, signs), 0.0
     note = trial.user_attrs.get("partial")
-    if trial.state in _UNFINISHED and isinstance(note, Mapping):
-        try:
-            epoch, budget = float(note["epoch"]), float(note["budget"])
-            values = _minimised([float(v) for v in note["values"]], signs)
-        except (KeyError, TypeError, ValueError):
-            return None, 0.0
-        return (values, math.log2(max(budget / epoch, 1.0))) if epoch > 0.0 else (None, 0.0)
-    if trial.state in _UNFINISHED and trial.intermediate_values and len(signs) == 1:
-        step = max(trial.intermediate_values)
-        # Steps count from 0 by habit; an unknown budget is taken as the longest run so far.
-        lag = math.log2(max((last_step + 1) / (max(step, 0) + 1), 1.0))
-        return _minimised([trial.intermediate_values[step]], signs), lag
-    return None, 0.0
+    if trial.state not in _UNFINISHED or not isinstance(note, Mapping):
+        return None, 0.0
+    try:
+        epoch, budget = float(note["epoch"]), float(note["budget"])
+        values = _minimised([float(v) for v in note["values"]], signs)
+    except (KeyError, TypeError, ValueError):
+        return None, 0.0
+    return (values, math.log2(max(budget / epoch, 1.0))) if epoch > 0.0 else (None, 0.0)
 
 
 def _minimised(values: Sequence[float], signs: Array) -> Array | None:

@@ -12,6 +12,10 @@ from nas.driver.sampler.candidates import Source
 from nas.driver.sampler.encoding import Array
 from nas.driver.sampler.history import EncodedTrial
 
+STARTUP_TRIALS = 8
+"""They are spread over the space before the model decides."""
+POOL_SIZE = 512
+"""Candidates that are drawn and priced for one proposal."""
 _ROUNDS = 2  # of local search around the best candidates
 _LEADERS = 6
 _PARENTS = 10  # a smaller front takes in the next ranks
@@ -31,16 +35,16 @@ def propose(problem: Problem, trials: Sequence[EncodedTrial], rng: np.random.Gen
     observed = [trial for trial in placed if trial.values is not None]
     running = [trial for trial in placed if not trial.state.is_finished()]  # these may have values as well
     source = source_of(problem, trials, rng)
-    pool = source.fresh(_parents(problem, placed), problem.pool_size // 2)
+    pool = source.fresh(_parents(problem, placed), POOL_SIZE // 2)
     view = View(problem, placed, pool)
     started = {trial.number for trial in [*observed, *running]}
-    if len(observed) < 2 or len(started) < problem.startup_trials:
+    if len(observed) < 2 or len(started) < STARTUP_TRIALS:
         return np.asarray(pool.rows[np.argmax(view.distance(pool) * view.success(pool))])
     score = Acquisition(problem, view, trials, observed, running, pool)
     scores = score.first
     for _ in range(_ROUNDS):
         leaders = pool.rows[np.argsort(-scores, kind="stable")[:_LEADERS]]
-        more = source.near(leaders, problem.pool_size // (2 * _ROUNDS))
+        more = source.near(leaders, POOL_SIZE // (2 * _ROUNDS))
         if len(more):
             pool, scores = pool.joined(more), np.concatenate([scores, score(more)])
     if np.isneginf(scores).all():  # every candidate is known to be dominated: look where nothing has been seen

@@ -24,6 +24,7 @@ from nas.driver.sampler.candidates import KnownFunctions, Source, SpaceExhausted
 from nas.driver.sampler.encoding import Encoding
 from nas.driver.sampler.history import Identity, Params
 from nas.driver.sampler.known_cost import KnownCostSampler
+from nas.driver.sampler.whole_space import WholeSpaceSampler
 from nas.driver.study import CostFunction, Costs, distributions
 
 Parameters = Mapping[str, Any]
@@ -49,7 +50,7 @@ def make_sampler(
     limits: Sequence[Limit],
     costs: CostFunction,
     seed: int,
-) -> BaseSampler:
+) -> WholeSpaceSampler:
     """Make a sampler for this search; `name` is one of :data:`nas.driver.settings.SAMPLERS`.
 
     With any of them a proposal is a function of the seed, the trial's number and the study so far: a search that was
@@ -85,10 +86,10 @@ def make_sampler(
     if name != "known-cost":
         return PerTrialSampler(OPTUNAS[name], **common)
     functions = {index: known(objective) for index, objective in enumerate(objectives) if objective.known}
-    return KnownCostSampler(known=functions, decided=[str(limit) for limit in limits], **common)
+    return KnownCostSampler(known=functions, **common)
 
 
-class PerTrialSampler(BaseSampler):
+class PerTrialSampler(WholeSpaceSampler):
     """Gives every trial a sampler of its own, whose seed follows from the search's and the trial's number.
 
     So a proposal is a function of the seed, the trial's number and the study. That needs a sampler which keeps nothing
@@ -115,20 +116,16 @@ class PerTrialSampler(BaseSampler):
         feasible: Callable[[Params], bool] | None = None,
         allowed: Sequence[Params] = (),
     ) -> None:
+        super().__init__(search_space)
         self._make = make
         self._seed = seed
-        self._space = dict(search_space)
         self._encoding = Encoding.of(search_space)
         self._functions = KnownFunctions(self._encoding, {}, np.ones(0), feasible, identity)
         self._allowed = [row for params in allowed if (row := self._encoding.encode(params)) is not None]
         self._current: tuple[int, BaseSampler] | None = None
 
     def is_spent(self, study: Study) -> bool:
-        """Tell whether every allowed choice of parameters is some trial's."""
         return self._source(study, None, np.random.default_rng(0)).is_spent()
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {} if "fixed_params" in trial.system_attrs else dict(self._space)  # what is queued needs no proposal
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -148,11 +145,6 @@ class PerTrialSampler(BaseSampler):
             return self._encoding.decode(source.closest(row))
         except SpaceExhaustedError:
             return drawn if self._functions.is_allowed(row) else self._encoding.decode(source.nearest_allowed(row))
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return self._of(trial).sample_independent(_in_space(study), trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._of(trial).before_trial(study, trial)

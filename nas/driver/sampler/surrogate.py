@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import block_diag
-from scipy.special import log_ndtr
 
 from nas.driver.sampler import ehvi
 from nas.driver.sampler.encoding import Array, IntArray
@@ -128,12 +127,6 @@ class Posterior:
     @property
     def median(self) -> Array:
         return self.mean if self.shift is None else np.asarray(self.shift + np.exp(np.minimum(self.mean, 700.0)))
-
-    @property
-    def log_probability_of_holding(self) -> Array:
-        """Log probability that a constraint holds, which it does at or below zero."""
-        assert self.shift is None
-        return np.asarray(log_ndtr(-self.mean / self.std))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import pytest
 from invented_problem import LARGE, LEVELS, Params, Space, error, size
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from nas.driver.sampler.known_cost import KnownCostSampler
@@ -25,9 +25,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 RECORD = Path(__file__).with_name("recorded_decisions.json")
 LIMIT = 420.0  # of sizes from 210 to 1260: about one random point in 10^4 keeps it
 MIXED: Space = {
-    "lr": FloatDistribution(1e-4, 1e-1, log=True),
-    "width": IntDistribution(8, 4096, log=True),
-    "depth": IntDistribution(2, 20, step=3),
+    "lr": CategoricalDistribution([1e-4, 1e-3, 1e-2, 1e-1]),
+    "width": CategoricalDistribution([2**n for n in range(3, 13)]),
+    "depth": CategoricalDistribution(range(2, 21, 3)),
+    "bias": CategoricalDistribution([False, True]),
     "t": CategoricalDistribution(LEVELS),
     "kind": CategoricalDistribution(["plain", "deep", "wide"]),
 }
@@ -60,7 +61,7 @@ def proposals(
                     trial.set_user_attr("partial", {"epoch": 2, "budget": 8, "values": worse})
                 study.tell(trial, state=TrialState.PRUNED)
             case other:
-                trial.set_constraint("learned", reached[0] - (12.0 if other else 1.0))
+                trial.set_constraint("limit", reached[0] - (12.0 if other else 1.0))
                 study.tell(trial, reached)
 
     for _ in range(count):
@@ -72,10 +73,7 @@ def proposals(
 
 
 def cheapest(space: Space) -> Params:
-    return {
-        name: d.choices[0] if isinstance(d, CategoricalDistribution) else d.low  # type: ignore[attr-defined]
-        for name, d in space.items()
-    }
+    return {name: d.choices[0] for name, d in space.items()}  # type: ignore[attr-defined]
 
 
 def two(params: Params) -> list[float]:
@@ -90,13 +88,14 @@ def known_cost_within_a_limit() -> list[list[Any]]:
 
 
 def known_cost_of_mixed_parameters() -> list[list[Any]]:
-    sampler = KnownCostSampler(known={1: lambda p: float(p["width"])}, seed=6)
+    sampler = KnownCostSampler(known={1: lambda p: float(p["width"])}, search_space=MIXED, seed=6)
     return proposals(sampler, MIXED, lambda p: [mixed(p), float(p["width"])], 40)
 
 
 def nothing_known() -> list[list[Any]]:
-    sampler = KnownCostSampler(seed=7, identity=lambda p: p["t00"] * p["t01"] + 100 * p["t02"])
-    return proposals(sampler, {name: LARGE[name] for name in ("t00", "t01", "t02")}, two, 40)
+    space = {name: LARGE[name] for name in ("t00", "t01", "t02")}
+    sampler = KnownCostSampler(search_space=space, seed=7, identity=lambda p: p["t00"] * p["t01"] + 100 * p["t02"])
+    return proposals(sampler, space, two, 40)
 
 
 def random_within_a_limit() -> list[list[Any]]:

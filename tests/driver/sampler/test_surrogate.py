@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from scipy.stats import spearmanr
 
 from nas.driver.sampler import candidates, gp, surrogate
@@ -14,8 +14,8 @@ from nas.driver.sampler.gp import Features
 SPACE: dict[str, BaseDistribution] = {
     "a": CategoricalDistribution(["x", "y", "z"]),
     "b": CategoricalDistribution([1, 2, 3, 4, 6]),
-    "c": IntDistribution(0, 1000),
-    "d": FloatDistribution(1e-4, 1.0, log=True),
+    "c": CategoricalDistribution(["only"]),
+    "d": CategoricalDistribution([i / 20 for i in range(21)]),
     "e": CategoricalDistribution([True, False]),
 }
 
@@ -25,7 +25,7 @@ def data(count: int, seed: int = 0) -> tuple[Encoding, gp.Featurizer, Features, 
     rng = np.random.default_rng(seed)
     rows = candidates.random_rows(encoding, count, rng)
     featurizer = gp.Featurizer(encoding)
-    values = rows[:, 0] + np.sqrt(rows[:, 1]) + np.sin(3.0 * rows[:, 3]) + rows[:, 0] * rows[:, 4]
+    values = rows[:, 0] + np.sqrt(rows[:, 1]) + np.sin(0.15 * rows[:, 3]) + rows[:, 0] * rows[:, 4]
     values = values + 0.1 * rng.standard_normal(count)
     return encoding, featurizer, Features(featurizer(rows), rng.normal(size=(count, 2))), values
 
@@ -126,7 +126,6 @@ def test_values_survive_the_encoding(name: str) -> None:
         params = encoding.decode(row)
         again = encoding.encode(params)
         assert again is not None
-        expected = pytest.approx(params[name]) if name == "d" else params[name]
-        assert encoding.decode(again)[name] == expected
+        assert encoding.decode(again) == params
     assert encoding.encode({name: "not a value"}) is None
     assert encoding.encode({}) is None
