@@ -364,7 +364,7 @@ def _looked_at(dataset: Dataset, facts: Facts) -> Dataset:
             facts.notes.append(f"no {name} image of {', '.join(missing)}")
     files = np.concatenate([part.files for part in parts.values() if part.files is not None])
     pixels = files["pixels"]
-    near = near_copies([part.images for part in parts.values()])
+    near = near_copies([part.files["thumbnail"] for part in parts.values() if part.files is not None])
     facts.near = [(files["name"][one], files["name"][other]) for one, other in near if pixels[one] != pixels[other]]
     if facts.near:
         facts.notes.append(

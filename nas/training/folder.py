@@ -25,7 +25,7 @@ from PIL import Image
 from nas.errors import UserError
 from nas.preprocessing import WHITES, Fit, decode_file, formats, is_deep
 from nas.training.images import FILE, Images
-from nas.training.likeness import pixel_hash
+from nas.training.likeness import gray_thumbnails, pixel_hash
 from nas.training.listing import Facts, Listed, list_folder
 from nas.training.mapped import MOST_IN_MEMORY, Known, MappedPixels, Pixels, file_of, progress_of, write_mapped
 from nas.training.sources import Source
@@ -38,6 +38,8 @@ SplitBy = Literal["name", "order"]
 """How images of a folder are divided: by their files' names; or by a shuffled order of the files there are, as for
 other data sets, which is what networks of earlier versions were trained with."""
 
+_VERSION = 2
+"""Of what is kept of decoded images; those of another are decoded again."""
 _MOST_NAMED = 5
 _SIDE = 64
 
@@ -210,12 +212,15 @@ def _decoded(items: Sequence[Listed], side: int, reading: Reading) -> tuple[Imag
     files["width"], files["height"] = known["sizes"].T
     files["format"] = known["formats"].tolist()
     files["pixels"] = known["hashes"]
+    files["thumbnail"] = known["thumbnails"]
     return Images(pixels, torch.tensor([item.label for item in items], dtype=torch.int64), files), known
 
 
 def _key(items: Sequence[Listed], side: int, reading: Reading) -> str:
     """Return the name of what is decoded: of the files as they are now, and of how they are read."""
-    digest = hashlib.blake2b(f"{PIL.__version__} {side} {reading.fit} {reading.white}".encode(), digest_size=12)
+    digest = hashlib.blake2b(
+        f"{_VERSION} {PIL.__version__} {side} {reading.fit} {reading.white}".encode(), digest_size=12
+    )
     for item in items:
         status = item.file.stat()
         digest.update(f"\0{item.name}\0{status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape"))
@@ -230,7 +235,8 @@ def _decode(
     *,
     tell: Callable[[], None] = lambda: None,
 ) -> Known:
-    """Decode images into uint8 (N, 3, side, side); return their sizes, formats and hashes, which are deep, and white.
+    """Decode images into uint8 (N, 3, side, side); return what is known of them: sizes, formats, hashes and thumbnails,
+    which are deep, and white.
 
     Raises:
         UserError: some cannot be read.
@@ -262,7 +268,14 @@ def _decode(
             line += f"; so it is with {len(broken) - 1} more: {named}{' ...' if len(broken) > 1 + _MOST_NAMED else ''}"
         raise UserError(line)
     formats = np.array([header[2] for header in headers], dtype=np.str_)
-    return {"sizes": sizes, "formats": formats, "hashes": hashes, "deep": deep, "white": np.array(white, dtype=float)}
+    return {
+        "sizes": sizes,
+        "formats": formats,
+        "hashes": hashes,
+        "thumbnails": gray_thumbnails(torch.from_numpy(pixels)).numpy(),
+        "deep": deep,
+        "white": np.array(white, dtype=float),
+    }
 
 
 def _without_copies(parts: dict[str, Images], path: Path, classes: tuple[str, ...], facts: Facts) -> dict[str, Images]:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nas.training.likeness import THUMBNAIL
 from nas.training.mapped import Pixels, chunks, joined_pixels, taken
 
 FILE = np.dtype(
@@ -23,10 +24,11 @@ FILE = np.dtype(
         ("height", np.int32),
         ("format", object),
         ("pixels", np.uint64),
+        ("thumbnail", np.float32, THUMBNAIL),
     ]
 )
 """Facts of an image file: `name` within its part ("class/.../file"), size in bytes, width and height as it stands
-upright, Pillow's name of the format, and a hash of the decoded pixels."""
+upright, Pillow's name of the format, a hash of the decoded pixels, and their gray thumbnail."""
 _CHUNK = 64  # images counted at once: bounds the memory for intermediate results
 
 

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.training.mapped import Pixels, chunks, taken
+from nas.training.mapped import Pixels, taken
 
-_CHUNK = 64  # images at once: bounds the memory for intermediate results
+THUMBNAIL = (8, 9)
+"""Cells of the thumbnails that copies are found by: rows, columns."""
+_CHUNK = 1 << 20  # values of pixels averaged at once: they stay in the processor's cache
 _BITS, _LEVELS, _FLAT = 3, 4.0, 8.0
 _WINDOW = 6
 _SAMPLE, _SIDE = 1500, 16
@@ -27,13 +29,17 @@ def pixel_hash(image: NDArray[np.uint8], size: NDArray[np.int32]) -> int:
     return int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8, key=size.tobytes()).digest())
 
 
-def gray_thumbnails(images: Pixels, height: int, width: int) -> Tensor:
-    """Mean levels of the cells of a grid: uint8 (N, C, H, W) -> float32 (N, height, width)."""
-    cells = [F.adaptive_avg_pool2d(part.float().mean(1), (height, width)) for part in chunks(images, _CHUNK)]
-    return torch.cat(cells) if cells else torch.empty(0, height, width)
+def gray_thumbnails(images: Pixels, shape: tuple[int, int] = THUMBNAIL) -> Tensor:
+    """Mean levels of the cells of a grid: uint8 (N, C, H, W) -> float32 (N, rows, columns)."""
+    thumbnails = torch.empty(len(images), *shape)
+    size = max(1, _CHUNK // images.shape[1:].numel())
+    for first in range(0, len(images), size):
+        part = images[first : first + size]
+        thumbnails[first : first + size] = F.adaptive_avg_pool2d(part.float().mean(1), shape)
+    return thumbnails
 
 
-def near_copies(parts: Sequence[Pixels]) -> list[tuple[int, int]]:
+def near_copies(parts: Sequence[NDArray[np.float32]]) -> list[tuple[int, int]]:
     """Find images of the later parts that look almost like one of the first: resized, recompressed, the next frame.
 
     Two are such where at most 3 of 64 bits of their difference hashes (is a cell brighter than its left neighbour?)
@@ -43,12 +49,12 @@ def near_copies(parts: Sequence[Pixels]) -> list[tuple[int, int]]:
     alike some pairs are missed.
 
     Args:
-        parts: uint8 (N, C, H, W) each.
+        parts: thumbnails, (N, 8, 9) each.
 
     Returns:
         An index into all images, of a later part's, and the index of one like it in the first part; each image once.
     """
-    small = torch.cat([gray_thumbnails(part, 8, 9) for part in parts]).numpy()
+    small = np.concatenate(parts)
     bits = np.packbits((small[:, :, 1:] > small[:, :, :-1]).reshape(len(small), 64), axis=1)
     quarters = bits.view(np.uint16)
     drawn = small.std((1, 2)) > _FLAT
@@ -83,7 +89,7 @@ def mirrored_classes(images: Pixels, labels: Tensor) -> tuple[int, int] | None:
     if len(labels) > _SAMPLE:
         chosen = torch.linspace(0, len(labels) - 1, _SAMPLE).long()
         images, labels = taken(images, chosen), labels[chosen]
-    thumbnails = gray_thumbnails(images, _SIDE, _SIDE)
+    thumbnails = gray_thumbnails(images, (_SIDE, _SIDE))
     plain = _standardised(thumbnails)
     turned = _standardised(thumbnails.flip(2))
     classes = int(labels.max()) + 1

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from nas.training.data import load_dataset
-from nas.training.likeness import mirrored_classes, near_copies
+from nas.training.likeness import gray_thumbnails, mirrored_classes, near_copies
 
 
 def scene(seed: int, side: int = 64) -> Image.Image:
@@ -22,29 +22,41 @@ def tensors(pictures: list[Image.Image]) -> Tensor:
     return torch.stack([torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1) for picture in pictures])
 
 
+def thumbnails(*parts: Tensor) -> list[np.ndarray]:
+    return [gray_thumbnails(part).numpy() for part in parts]
+
+
+@pytest.mark.parametrize("side", [18, 72, 504])  # of the last, more than one chunk
+def test_thumbnails_are_means_of_cells(side: int) -> None:
+    images = torch.randint(0, 256, (5, 3, side, side), dtype=torch.uint8)
+    cells = images.double().reshape(5, 3, 9, side // 9, 9, side // 9).mean((1, 3, 5))
+    torch.testing.assert_close(gray_thumbnails(images, (9, 9)), cells.float(), rtol=1e-5, atol=1e-3)
+    assert gray_thumbnails(images[:0]).shape == (0, 8, 9)
+
+
 def test_almost_copies_are_found_and_others_are_not() -> None:
     train = [scene(seed) for seed in range(200)]
     smaller = [train[7].resize((40, 40)).resize((64, 64)), train[9].crop((1, 0, 64, 64)).resize((64, 64))]
     others = [scene(seed) for seed in range(1000, 1200)]
-    found = near_copies([tensors(train), tensors(others[:5]), tensors([*smaller, *others[5:]])])
+    found = near_copies(thumbnails(tensors(train), tensors(others[:5]), tensors([*smaller, *others[5:]])))
     assert found == [(205, 7), (206, 9)]
 
 
 def test_plain_surfaces_are_no_copies_of_each_other() -> None:
     plain = torch.full((20, 3, 16, 16), 200, dtype=torch.uint8)
-    assert near_copies([plain, plain + 1]) == []
+    assert near_copies(thumbnails(plain, plain + 1)) == []
 
 
 def test_digits_of_different_writers_are_not_taken_for_copies() -> None:
     digits = load_dataset("digits").for_network(1, 32)
-    assert len(near_copies([digits.train.images, digits.test.images])) < 0.05 * len(digits.test)
+    assert len(near_copies(thumbnails(digits.train.images, digits.test.images))) < 0.05 * len(digits.test)
 
 
 @pytest.mark.slow
 def test_fifty_thousand_images_take_seconds() -> None:
     images = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8)
     start = time.process_time()
-    assert near_copies([images[:40_000], images[40_000:]]) == []
+    assert near_copies(thumbnails(images[:40_000], images[40_000:])) == []
     assert time.process_time() - start < 30
 
 
