@@ -28,7 +28,8 @@ ClassWeights = Annotated[
 ]
 Augment = Annotated[
     str | None,
-    "Augmentation of training images: small, or photo: crops, colours, erasing (default: photo from 96 pixels on).",
+    "Augmentation of training images: small, or photo: crops, colours, erasing (default: photo from 96 pixels on,"
+    " for networks of 100,000 parameters and more).",
 ]
 Seed = Annotated[int, "Random seed."]
 TrainSize = Annotated[int | None, "Number of training images to use (default: all)."]

@@ -29,9 +29,11 @@ SMALLEST_AREA = 0.25
 ERASED = 0.25
 """Share of the images of which a rectangle is erased, at full strength."""
 
-WEAKEST = 0.3
-"""Strength for the smallest networks."""
-_SMALL, _LARGE = 25_000, 1_000_000  # parameters
+FEWEST = 100_000
+"""Parameters below which networks are better off without: `benchmarks/augmentation.py`."""
+WEAKEST = 0.2
+"""Strength for the smallest networks, where it is asked for."""
+_NONE, _FULL = 40_000, 4_000_000  # parameters at which the strength, along their logarithm, would be 0, and is 1
 
 _RATIOS, _ERASED_RATIOS, _ERASED_AREAS = (3 / 4, 4 / 3), (0.3, 3.3), (0.02, 1 / 3)
 _SHEAR, _TRANSLATE, _ROTATE, _BLEND, _BITS = 0.99, 32 / 224, 135.0, 0.99, 6
@@ -43,13 +45,11 @@ def photo_strength(params: int | None) -> float:
     """Return the strength of the augmentation for a network of so many parameters; None: full.
 
     A small network has no weights to spare for what its augmentation made up. So it grows with the logarithm of the
-    parameters, from `WEAKEST` at 25,000 (100 kB) and fewer to 1 at a million (4 MB) and more. Chosen, not measured:
-    `benchmarks/augmentation.py` compares strengths.
+    parameters, from `WEAKEST` at `FEWEST` (400 kB) and fewer to 1 at four million (16 MB) and more.
     """
     if params is None:
         return 1.0
-    share = math.log(max(params, 1) / _SMALL) / math.log(_LARGE / _SMALL)
-    return WEAKEST + (1 - WEAKEST) * min(max(share, 0.0), 1.0)
+    return min(max(math.log(max(params, 1) / _NONE) / math.log(_FULL / _NONE), WEAKEST), 1.0)
 
 
 def draw_maps(flips: Tensor | None, shape: tuple[int, int], strength: float, generator: torch.Generator) -> Tensor:

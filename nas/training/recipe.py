@@ -15,7 +15,7 @@ from nas.errors import UserError
 from nas.files import read_yaml
 from nas.options import check_fields
 from nas.training.augment import Augmentation, FlipMode, PadMode
-from nas.training.photo import photo_strength
+from nas.training.photo import FEWEST, photo_strength
 from nas.units import counted
 
 Optimizer = Literal["sgd", "nag", "adamw"]
@@ -67,7 +67,8 @@ class Recipe:
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Precision = "auto"  # of training: bf16 is autocast, auto whichever is faster on the device
     # small: `pad` and `flip`; photo: random resized crop, `flip`, TrivialAugment, random erasing (nas.training.photo);
-    # None: photo for inputs of 96 pixels and more, else small. `cutout` and `mixup` go with either
+    # None: photo for inputs of 96 pixels and more of networks of 100,000 parameters and more, else small. `cutout` and
+    # `mixup` go with either
     augment: Augment | None = None
     pad: Annotated[int, Field(ge=0, le=1024)] | None = None  # pixels; None: an eighth of the side, 0 below 16x16
     pad_mode: PadMode = "zero"
@@ -269,7 +270,8 @@ class Recipe:
         # accuracy.
         default_pad = resolution // 8 if resolution >= 16 else 0
         pad = default_pad if self.pad is None else self.pad
-        augment = self.augment or ("photo" if resolution >= PHOTO_SIDE else "small")
+        photographs = resolution >= PHOTO_SIDE and (params is None or params >= FEWEST)
+        augment = self.augment or ("photo" if photographs else "small")
         return Augmentation(
             # a reflection cannot be deeper than the image, and a wider zero border would show empty images
             pad=min(pad, resolution - 1),
