@@ -1,15 +1,14 @@
 """PydMobileNet's block, and the ResNet block that it is compared with."""
 
+from functools import partial
 from typing import Literal
 
 from torch import nn
 
 from nas.blocks.complexity import Recorder
 from nas.blocks.document import Ratio
-from nas.blocks.inheritance import Wire
-from nas.blocks.layers import norm_act
 from nas.blocks.pyramid import PyramidStage
-from nas.blocks.stage import Block, Shortcut, inner_channels
+from nas.blocks.stage import Block, Layer, Shortcut, inner_channels
 
 
 class Bottleneck(PyramidStage):
@@ -28,27 +27,8 @@ class Bottleneck(PyramidStage):
     def depthwise(self) -> bool:
         return self.conv == "depthwise"
 
-    def body(self, block: Block) -> nn.Sequential:
+    def layers(self, block: Block) -> list[Layer]:
         hidden = inner_channels(self.expansion, block.out_channels)
-        pyramid, wide = self.pyramid(block, hidden)
-        return nn.Sequential(
-            *([nn.BatchNorm2d(block.in_channels)] if block.norm == "batch" else []),
-            self.pointwise(block, block.in_channels, hidden, block.activation),
-            norm_act(pyramid, wide, block.activation, block.norm),
-            *self.squeeze(wide),
-            self.pointwise(block, wide, block.out_channels, None),
-        )
-
-    def wires(self, block: Block) -> tuple[Wire, ...]:
-        norm = (Wire("norm", "body.0", "in", "in"),) if block.norm == "batch" else ()
-        reduce = Wire("reduce", f"body.{len(norm)}", "in", "hidden")
-        return (*norm, reduce, *self.wires_around("hidden", first=len(norm) + 1))
-
-    def record_body(self, block: Block, recorder: Recorder) -> None:
-        recorder.norm()
-        self.record_pointwise(inner_channels(self.expansion, block.out_channels), recorder)
-        recorder.activate()
-        self.record_pyramid(block, recorder)
-        recorder.norm_act()
-        self.record_squeeze(recorder)
-        self.record_pointwise(block.out_channels, recorder)
+        norm = Layer(partial(nn.BatchNorm2d, block.in_channels), Recorder.norm, "norm", "in", "in")
+        reduce = self.pointwise(block, ("reduce", "in", "hidden"), block.in_channels, hidden, act=True)
+        return [*([norm] if block.norm == "batch" else []), reduce, *self.around(block, "hidden", hidden)]

@@ -5,12 +5,10 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 from torch import nn
 
-from nas.blocks.complexity import Recorder
 from nas.blocks.document import Count, Kernel
 from nas.blocks.geometry import Padding, check_upper, convolved, least_convolved
 from nas.blocks.inheritance import Wire
-from nas.blocks.layers import conv_norm_act
-from nas.blocks.stage import Block, BlockShortcut, ResidualStage, Shortcut
+from nas.blocks.stage import Block, BlockShortcut, Layer, ResidualStage, Shortcut, convolution
 
 
 class Conv(ResidualStage):
@@ -48,22 +46,16 @@ class Conv(ResidualStage):
             return "none"
         return super()._effective_shortcut(in_channels, channels)
 
+    def layers(self, block: Block) -> list[Layer]:
+        shape: dict[str, Any] = {"stride": block.stride, "padding": self.padding, "experts": self.experts}
+        ends = block.in_channels, block.out_channels
+        return [convolution(block, ("conv", "in", "out"), *ends, self.kernel, act=True, **shape)]
+
     def body(self, block: Block) -> nn.Sequential:
-        return conv_norm_act(
-            block.in_channels,
-            block.out_channels,
-            self.kernel,
-            stride=block.stride,
-            padding=self.padding,
-            size=block.resolution,
-            experts=self.experts,
-            activation=block.activation,
-            norm=block.norm,
-        )
+        """Make the convolution; it is no sequence of one layer, by the names that its weights have."""
+        (layer,) = super().body(block)
+        assert isinstance(layer, nn.Sequential)
+        return layer
 
     def wires(self, block: Block) -> tuple[Wire, ...]:
-        return (Wire("conv", "body", "in", "out"),)
-
-    def record_body(self, block: Block, recorder: Recorder) -> None:
-        recorder.conv(block.out_channels, self.kernel, stride=block.stride, padding=self.padding, experts=self.experts)
-        recorder.norm_act()
+        return tuple(layer.wire("body") for layer in self.layers(block))

@@ -2,13 +2,8 @@
 
 from typing import Literal
 
-from torch import nn
-
-from nas.blocks.complexity import Recorder
-from nas.blocks.inheritance import Wire
-from nas.blocks.layers import norm_act
 from nas.blocks.pyramid import PyramidStage
-from nas.blocks.stage import Block
+from nas.blocks.stage import Block, Layer
 
 
 class DepthwiseSeparable(PyramidStage):
@@ -20,22 +15,5 @@ class DepthwiseSeparable(PyramidStage):
     block: Literal["depthwise_separable"]
     intermediate: bool = True
 
-    def body(self, block: Block) -> nn.Sequential:
-        pyramid, wide = self.pyramid(block, block.in_channels)
-        first = norm_act(pyramid, wide, block.activation, block.norm) if self.intermediate else pyramid
-        return nn.Sequential(
-            first,
-            *self.squeeze(wide),
-            self.pointwise(block, wide, block.out_channels, block.activation),
-        )
-
-    def wires(self, block: Block) -> tuple[Wire, ...]:
-        return self.wires_around("in", first=0)
-
-    def record_body(self, block: Block, recorder: Recorder) -> None:
-        self.record_pyramid(block, recorder)
-        if self.intermediate:
-            recorder.norm_act()
-        self.record_squeeze(recorder)
-        self.record_pointwise(block.out_channels, recorder)
-        recorder.activate()
+    def layers(self, block: Block) -> list[Layer]:
+        return self.around(block, "in", block.in_channels, act=self.intermediate, act_last=True)

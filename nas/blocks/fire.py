@@ -1,6 +1,6 @@
 """SqueezeNet's block."""
 
-import functools
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -11,8 +11,8 @@ from nas.blocks.complexity import Recorder
 from nas.blocks.document import Ratio
 from nas.blocks.geometry import least_pooled, pooled
 from nas.blocks.inheritance import Wire, best
-from nas.blocks.layers import conv_norm_act, max_pool
-from nas.blocks.stage import Block, Ends, ResidualBlock, Stage, inner_channels
+from nas.blocks.layers import max_pool
+from nas.blocks.stage import Block, Ends, Layer, ResidualBlock, Stage, convolution, inner_channels
 
 
 class Fire(Stage):
@@ -32,21 +32,25 @@ class Fire(Stage):
     def least_size(self, out_size: int, stride: int) -> int:
         return least_pooled(out_size, stride, "valid") if stride > 1 else out_size
 
-    def build(self, block: Block) -> nn.Module:
-        squeeze, half = self._widths(block)
-        expand = functools.partial(conv_norm_act, squeeze, activation=block.activation, norm=block.norm)
-        return FireBlock(self.body(block), expand(half), expand(block.out_channels - half, 3))
+    def layers(self, block: Block) -> list[Layer]:
+        squeeze = convolution(block, ("squeeze", "in", "hidden"), block.in_channels, self._widths(block)[0], act=True)
+        pool = Layer(partial(max_pool, block.stride, "valid"), lambda r: r.pool(block.stride, "valid"))
+        return [pool, squeeze] if block.stride > 1 else [squeeze]
 
-    def body(self, block: Block) -> nn.Sequential:
-        squeeze = conv_norm_act(block.in_channels, self._widths(block)[0], activation=block.activation, norm=block.norm)
-        return nn.Sequential(max_pool(block.stride, "valid"), squeeze) if block.stride > 1 else nn.Sequential(squeeze)
+    def sides(self, block: Block) -> tuple[Layer, Layer]:
+        """State the two expansions of the squeeze."""
+        squeeze, half = self._widths(block)
+        rest = block.out_channels - half
+        return (
+            convolution(block, ("expand1", "hidden", "out"), squeeze, half, act=True),
+            convolution(block, ("expand3", "hidden", "out"), squeeze, rest, 3, act=True, begins=half),
+        )
+
+    def build(self, block: Block) -> nn.Module:
+        return FireBlock(self.body(block), *(side.make() for side in self.sides(block)))
 
     def wires(self, block: Block) -> tuple[Wire, ...]:
-        return (
-            Wire("squeeze", "body.1" if block.stride > 1 else "body.0", "in", "hidden"),
-            Wire("expand1", "expand1", "hidden", "out"),
-            Wire("expand3", "expand3", "hidden", "out", begins=self._widths(block)[1]),
-        )
+        return (*super().wires(block), *(side.wire(side.role) for side in self.sides(block)))
 
     def keep(self, group: str, scores: Tensor, count: int, ends: Ends) -> Tensor:
         """Keep as many of each side's channels as the smaller block has."""
@@ -56,18 +60,13 @@ class Fire(Stage):
         return torch.cat([best(scores[:theirs], half), best(scores[theirs:], count - half) + theirs])
 
     def record_body(self, block: Block, recorder: Recorder) -> None:
-        squeeze, half = self._widths(block)
-        if block.stride > 1:
-            recorder.pool(block.stride, "valid")
-        recorder.conv(squeeze)
-        recorder.norm_act()
-        squeezed, sides = recorder.here, []
-        for channels, kernel in ((half, 1), (block.out_channels - half, 3)):
+        super().record_body(block, recorder)
+        squeezed, outputs = recorder.here, []
+        for side in self.sides(block):
             recorder.here = squeezed
-            recorder.conv(channels, kernel)
-            recorder.norm_act()
-            sides.append(recorder.here)
-        recorder.concat(*sides)
+            side.record(recorder)
+            outputs.append(recorder.here)
+        recorder.concat(*outputs)
 
     def _widths(self, block: Block) -> tuple[int, int]:
         """Return the channels of the squeeze and of the 1x1 expansion."""

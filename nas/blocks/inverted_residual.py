@@ -2,14 +2,9 @@
 
 from typing import Any, Literal
 
-from torch import nn
-
-from nas.blocks.complexity import Recorder
 from nas.blocks.document import Ratio
-from nas.blocks.inheritance import Wire
-from nas.blocks.layers import norm_act
 from nas.blocks.pyramid import PyramidStage
-from nas.blocks.stage import Block, Shortcut, inner_channels
+from nas.blocks.stage import Block, Layer, Shortcut, inner_channels
 
 
 class InvertedResidual(PyramidStage):
@@ -33,27 +28,9 @@ class InvertedResidual(PyramidStage):
             document.pop("keep_expansion", None)
         return document
 
-    def body(self, block: Block) -> nn.Sequential:
-        hidden = inner_channels(self.expansion, block.in_channels)
-        pyramid, wide = self.pyramid(block, hidden)
-        expand = [self.pointwise(block, block.in_channels, hidden, block.activation)] if self.expands else []
-        return nn.Sequential(
-            *expand,
-            norm_act(pyramid, wide, block.activation, block.norm),
-            *self.squeeze(wide),
-            self.pointwise(block, wide, block.out_channels, None),
-        )
-
-    def wires(self, block: Block) -> tuple[Wire, ...]:
+    def layers(self, block: Block) -> list[Layer]:
         if not self.expands:
-            return self.wires_around("in", first=0)
-        return (Wire("expand", "body.0", "in", "hidden"), *self.wires_around("hidden", first=1))
-
-    def record_body(self, block: Block, recorder: Recorder) -> None:
-        if self.expands:
-            self.record_pointwise(inner_channels(self.expansion, block.in_channels), recorder)
-            recorder.activate()
-        self.record_pyramid(block, recorder)
-        recorder.norm_act()
-        self.record_squeeze(recorder)
-        self.record_pointwise(block.out_channels, recorder)
+            return self.around(block, "in", block.in_channels)
+        hidden = inner_channels(self.expansion, block.in_channels)
+        expand = self.pointwise(block, ("expand", "in", "hidden"), block.in_channels, hidden, act=True)
+        return [expand, *self.around(block, "hidden", hidden)]

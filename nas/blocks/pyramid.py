@@ -1,5 +1,6 @@
 """Stages around a depthwise convolution that may be a kernel pyramid, conditional, and followed by SE."""
 
+from functools import partial
 from typing import Any, Literal, Self
 
 from pydantic import model_validator
@@ -9,9 +10,8 @@ from torchvision.ops import SqueezeExcitation
 from nas.blocks.complexity import Recorder
 from nas.blocks.document import Count, Kernels, SeRatio
 from nas.blocks.geometry import check_upper, upper_padding
-from nas.blocks.inheritance import Wire
-from nas.blocks.layers import Pyramid, conv_norm_act, pad_behind
-from nas.blocks.stage import Block, ResidualStage
+from nas.blocks.layers import Pyramid, norm_act, pad_behind
+from nas.blocks.stage import Block, Layer, ResidualStage, convolution
 
 
 class PyramidStage(ResidualStage):
@@ -43,55 +43,38 @@ class PyramidStage(ResidualStage):
             document.pop("padding", None)
         return document
 
-    def pointwise(self, block: Block, in_channels: int, out_channels: int, activation: str | None) -> nn.Sequential:
-        """Make a 1x1 convolution with norm and, unless None, activation."""
-        return conv_norm_act(in_channels, out_channels, experts=self.experts, activation=activation, norm=block.norm)
+    def pointwise(
+        self, block: Block, wire: tuple[str, str, str], in_channels: int, out_channels: int, *, act: bool
+    ) -> Layer:
+        """State a 1x1 convolution with norm and, if `act`, activation."""
+        return convolution(block, wire, in_channels, out_channels, act=act, experts=self.experts)
 
-    def pyramid(self, block: Block, channels: int) -> tuple[nn.Module, int]:
-        """Make the pyramid on so many channels, and count those that it gives."""
-        less, behind = upper_padding(block.resolution, block.stride) if self.padding == "same_upper" else (0, 0)
-        pyramid = Pyramid(
-            channels,
-            self.kernels,
-            self.combine,
-            stride=block.stride,
-            depthwise=self.depthwise,
-            experts=self.experts,
-            bias=block.norm == "none",
-            less=less,
-        )
-        return pad_behind(pyramid, behind), pyramid.out_channels
+    def around(
+        self, block: Block, group: str, channels: int, *, act: bool = True, act_last: bool = False
+    ) -> list[Layer]:
+        """State the pyramid on a group of so many channels, SE where there is one, and the last 1x1.
 
-    def squeeze(self, channels: int) -> list[nn.Module]:
-        """Make the SE layer, where there is one."""
-        return [SqueezeExcitation(channels, self.squeeze_channels(channels))] if self.se_ratio else []
+        Args:
+            act: the pyramid has norm and activation.
+            act_last: so has the 1x1; else it has norm alone.
+        """
+        wide = channels * len(self.kernels) if self.combine == "concat" else channels
+        shape: dict[str, Any] = {"stride": block.stride, "experts": self.experts, "depthwise": self.depthwise}
 
-    def squeeze_channels(self, channels: int) -> int:
-        """Return SE's inner width: the ratio of the channels that it scales (Kuo: R = 4 is a ratio of 1/4)."""
-        return max(1, round(channels * self.se_ratio))
+        def make() -> nn.Module:
+            less, behind = upper_padding(block.resolution, block.stride) if self.padding == "same_upper" else (0, 0)
+            pyramid = Pyramid(channels, self.kernels, self.combine, bias=block.norm == "none", less=less, **shape)
+            padded = pad_behind(pyramid, behind)
+            return norm_act(padded, wide, block.activation, block.norm) if act else padded
 
-    def wires_around(self, group: str, *, first: int) -> tuple[Wire, ...]:
-        """List the pyramid, SE where there is one, and the last 1x1, from this place on; `group` is between them."""
-        roles = ("pyramid", "squeeze", "project") if self.se_ratio else ("pyramid", "project")
-        ends = (*(group for _ in roles[:-1]), "out")
-        return tuple(
-            Wire(role, f"body.{first + i}", group, end) for i, (role, end) in enumerate(zip(roles, ends, strict=True))
-        )
+        def record(recorder: Recorder) -> None:
+            recorder.pyramid(self.kernels, self.combine, padding=self.padding, **shape)
+            if act:
+                recorder.norm_act()
 
-    def record_pyramid(self, block: Block, recorder: Recorder) -> None:
-        recorder.pyramid(
-            self.kernels,
-            self.combine,
-            stride=block.stride,
-            padding=self.padding,
-            experts=self.experts,
-            depthwise=self.depthwise,
-        )
-
-    def record_squeeze(self, recorder: Recorder) -> None:
+        layers = [Layer(make, record, "pyramid", group, group)]
         if self.se_ratio:
-            recorder.squeeze_excitation(self.squeeze_channels(recorder.here.channels))
-
-    def record_pointwise(self, out_channels: int, recorder: Recorder) -> None:
-        recorder.conv(out_channels, experts=self.experts)
-        recorder.norm()
+            inner = max(1, round(wide * self.se_ratio))  # Kuo: R = 4 is a ratio of 1/4
+            squeeze = partial(SqueezeExcitation, wide, inner)
+            layers.append(Layer(squeeze, lambda r: r.squeeze_excitation(inner), "squeeze", group, group))
+        return [*layers, self.pointwise(block, ("project", group, "out"), wide, block.out_channels, act=act_last)]

@@ -1,16 +1,14 @@
 """Xception's block."""
 
-import itertools
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from torch import nn
 
 from nas.blocks.complexity import Recorder
 from nas.blocks.document import Kernel, Ratio
-from nas.blocks.inheritance import Wire
-from nas.blocks.layers import ACTIVATIONS, conv2d, conv_norm_act, max_pool
-from nas.blocks.stage import Block, ResidualStage, Shortcut, inner_channels
+from nas.blocks.layers import ACTIVATIONS, conv2d, max_pool
+from nas.blocks.stage import Block, Layer, ResidualStage, Shortcut, convolution, inner_channels
 
 
 class Separable(ResidualStage):
@@ -31,37 +29,26 @@ class Separable(ResidualStage):
             document.pop("expansion", None)
         return document
 
-    def body(self, block: Block) -> nn.Sequential:
-        layers: list[nn.Module] = []
-        channels = block.in_channels
-        for index, width in enumerate(self._widths(block)):
+    def layers(self, block: Block) -> list[Layer]:
+        layers, channels, group = [], block.in_channels, "in"
+        for index, width in enumerate(self._widths(block), 1):
+            role, following = ("last", "out") if index == self.depth else (f"{index}", f"hidden{index}")
             # The first activation leaves the block's input as it is: the shortcut reads it too.
-            layers.append(ACTIVATIONS[block.activation](inplace=index > 0))
-            layers.append(conv2d(channels, channels, self.kernel, groups=channels))
-            layers.append(conv_norm_act(channels, width, activation=None, norm=block.norm))
-            channels = width
+            activation = partial(ACTIVATIONS[block.activation], inplace=index > 1)
+            depthwise = partial(conv2d, channels, channels, self.kernel, groups=channels)
+            layers += [
+                Layer(activation, Recorder.activate),
+                Layer(depthwise, self._record_depthwise, f"depthwise {role}", group, group),
+                convolution(block, (f"pointwise {role}", group, following), channels, width, act=False),
+            ]
+            channels, group = width, following
         if block.stride > 1:
-            layers.append(max_pool(block.stride, "same"))
-        return nn.Sequential(*layers)
+            layers.append(Layer(partial(max_pool, block.stride, "same"), lambda r: r.pool(block.stride, "same")))
+        return layers
 
-    def wires(self, block: Block) -> tuple[Wire, ...]:
-        groups = ["in", *(f"hidden{number}" for number in range(1, self.depth)), "out"]
-        wires = []
-        for number, (group, following) in enumerate(itertools.pairwise(groups)):
-            role = "last" if following == "out" else f"{number + 1}"
-            wires.append(Wire(f"depthwise {role}", f"body.{3 * number + 1}", group, group))
-            wires.append(Wire(f"pointwise {role}", f"body.{3 * number + 2}", group, following))
-        return tuple(wires)
-
-    def record_body(self, block: Block, recorder: Recorder) -> None:
-        for width in self._widths(block):
-            recorder.activate()
-            channels = recorder.here.channels
-            recorder.conv(channels, self.kernel, groups=channels, bias=False)
-            recorder.conv(width)
-            recorder.norm()
-        if block.stride > 1:
-            recorder.pool(block.stride, "same")
+    def _record_depthwise(self, recorder: Recorder) -> None:
+        channels = recorder.here.channels
+        recorder.conv(channels, self.kernel, groups=channels, bias=False)
 
     def _widths(self, block: Block) -> list[int]:
         inner = inner_channels(self.expansion, block.out_channels)

@@ -1,6 +1,7 @@
 """ShuffleNet's block."""
 
 import math
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -10,9 +11,19 @@ from torch import Tensor, nn
 from nas.blocks.complexity import Recorder
 from nas.blocks.document import Kernel, Ratio
 from nas.blocks.geometry import POOL_KERNEL
-from nas.blocks.inheritance import DoesNotFitError, Wire, best
-from nas.blocks.layers import ACTIVATIONS, conv2d, conv_norm_act, norm_act
-from nas.blocks.stage import Block, BlockShortcut, Ends, ResidualBlock, Stage, inner_channels, make_shortcut
+from nas.blocks.inheritance import DoesNotFitError, best
+from nas.blocks.layers import ACTIVATIONS
+from nas.blocks.stage import (
+    Block,
+    BlockShortcut,
+    Ends,
+    Layer,
+    ResidualBlock,
+    Stage,
+    convolution,
+    inner_channels,
+    make_shortcut,
+)
 
 
 class Shuffle(Stage):
@@ -44,23 +55,17 @@ class Shuffle(Stage):
         activation = ACTIVATIONS[block.activation](inplace=True)
         return ShuffleBlock(self.body(block), make_shortcut(block), pool, activation, concat=_concatenates(block))
 
-    def body(self, block: Block) -> nn.Sequential:
+    def layers(self, block: Block) -> list[Layer]:
         hidden, branch, first, last = self._widths(block)
-        depthwise = conv2d(hidden, hidden, self.kernel, block.stride, hidden, bias=block.norm == "none")
-        return nn.Sequential(
-            conv_norm_act(block.in_channels, hidden, groups=first, activation=block.activation, norm=block.norm),
-            nn.ChannelShuffle(math.gcd(self.groups, hidden)),
-            norm_act(depthwise, hidden, None, block.norm),
-            conv_norm_act(hidden, branch, groups=last, activation=None, norm=block.norm),
-        )
-
-    def wires(self, block: Block) -> tuple[Wire, ...]:
-        return (
-            Wire("first", "body.0", "in", "hidden"),
-            Wire("shuffle", "body.1", "hidden", "hidden"),
-            Wire("depthwise", "body.2", "hidden", "hidden"),
-            Wire("last", "body.3", "hidden", "out", begins=block.in_channels if _concatenates(block) else 0),
-        )
+        mix = partial(nn.ChannelShuffle, math.gcd(self.groups, hidden))
+        spatial = {"stride": block.stride, "groups": hidden}
+        begins = block.in_channels if _concatenates(block) else 0
+        return [
+            convolution(block, ("first", "in", "hidden"), block.in_channels, hidden, act=True, groups=first),
+            Layer(mix, Recorder.shuffle, "shuffle", "hidden", "hidden"),
+            convolution(block, ("depthwise", "hidden", "hidden"), hidden, hidden, self.kernel, act=False, **spatial),
+            convolution(block, ("last", "hidden", "out"), hidden, branch, act=False, begins=begins, groups=last),
+        ]
 
     def keep(self, group: str, scores: Tensor, count: int, ends: Ends) -> Tensor:
         """Keep the same number in each group of channels, and the concatenated input's as they are kept there."""
@@ -86,16 +91,6 @@ class Shuffle(Stage):
                 recorder.pool(block.stride, "same", kind="average pool")
             recorder.concat(recorder.here, body)
         recorder.activate()
-
-    def record_body(self, block: Block, recorder: Recorder) -> None:
-        hidden, branch, first, last = self._widths(block)
-        recorder.conv(hidden, groups=first)
-        recorder.norm_act()
-        recorder.shuffle()
-        recorder.conv(hidden, self.kernel, stride=block.stride, groups=hidden)
-        recorder.norm()
-        recorder.conv(branch, groups=last)
-        recorder.norm()
 
     def _widths(self, block: Block) -> tuple[int, int, int, int]:
         """Return the channels inside, those that the body gives, and the groups of the first and of the last 1x1."""

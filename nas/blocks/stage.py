@@ -1,11 +1,12 @@
 """The common part of all block kinds: a stage of the document, its blocks, and a block as a module with its costs.
 
 A kind is one class in one file: its fields, what follows from them (the canonical form, the shortcuts, the sides of its
-outputs), the layers, and their record, which walks a :class:`~nas.blocks.complexity.Recorder` through the same layers
-as the forward pass. All blocks map (N, C_in, H, W) to (N, C_out, H', W'), where H' = ceil(H / stride) unless the kind
-says otherwise.
+outputs), and its layers, each stated once (:class:`Layer`). All blocks map (N, C_in, H, W) to (N, C_out, H', W'), where
+H' = ceil(H / stride) unless the kind says otherwise.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -46,17 +47,22 @@ class Stage(Part):
         """Return the smallest input side for which a block's output has at least this one."""
         return least_convolved(out_size, 1, stride, "same")
 
+    def layers(self, block: "Block") -> "Sequence[Layer]":
+        """State the layers beside the shortcut, in order."""
+        raise NotImplementedError
+
     def body(self, block: "Block") -> nn.Sequential:
         """Make the layers beside the shortcut."""
-        raise NotImplementedError
+        return nn.Sequential(*(layer.make() for layer in self.layers(block)))
 
     def record_body(self, block: "Block", recorder: Recorder) -> None:
-        """Record the layers that :meth:`body` makes."""
-        raise NotImplementedError
+        """Record the layers beside the shortcut."""
+        for layer in self.layers(block):
+            layer.record(recorder)
 
     def wires(self, block: "Block") -> tuple[Wire, ...]:
-        """List the layers of :meth:`build` with the groups of channels that they read and write, in order."""
-        raise NotImplementedError
+        """List the layers of :meth:`build` that a smaller block inherits, in order."""
+        return tuple(layer.wire(f"body.{i}") for i, layer in enumerate(self.layers(block)) if layer.role)
 
     def all_wires(self, block: "Block") -> tuple[Wire, ...]:
         """List the wires of :meth:`wires`, then that of a shortcut's convolution, which reads the block's input."""
@@ -146,6 +152,58 @@ class Block(NamedTuple):
     @property
     def out_resolution(self) -> int:
         return self.spec.out_size(self.resolution, self.stride)
+
+
+class Layer(NamedTuple):
+    """One layer of a block: its module, its costs, and what a smaller block inherits of it.
+
+    Attributes:
+        make: makes the module.
+        record: walks a recorder through it as the forward pass goes.
+        role, reads, writes, begins: as of its :class:`~nas.blocks.inheritance.Wire`; no role where nothing of it is
+            inherited.
+    """
+
+    make: Callable[[], nn.Module]
+    record: Callable[[Recorder], None]
+    role: str = ""
+    reads: str = ""
+    writes: str = ""
+    begins: int = 0
+
+    def wire(self, module: str) -> Wire:
+        """Return the wire of the layer at this path within the block's module."""
+        return Wire(self.role, module, self.reads, self.writes, self.begins)
+
+
+def convolution(
+    block: Block,
+    wire: tuple[str, str, str],
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 1,
+    *,
+    act: bool,
+    begins: int = 0,
+    **shape: Any,
+) -> Layer:
+    """State a convolution with norm (or bias, where the network has no norm) and, if `act`, activation.
+
+    Args:
+        wire: role, and the groups that it reads and writes.
+        begins: of the wire.
+        shape: stride, groups, padding and experts, where they are others than 1, 1, ``same`` and 1.
+    """
+
+    def record(recorder: Recorder) -> None:
+        recorder.conv(out_channels, kernel, **shape)
+        recorder.norm()
+        if act:
+            recorder.activate()
+
+    made: dict[str, Any] = {"size": block.resolution, "activation": block.activation if act else None}
+    made |= {"norm": block.norm, **shape}
+    return Layer(partial(conv_norm_act, in_channels, out_channels, kernel, **made), record, *wire, begins)
 
 
 class Ends(NamedTuple):
