@@ -20,7 +20,7 @@ import optuna
 from scipy import stats
 
 from nas.driver.record import Record
-from nas.driver.scheduler import Candidate, Progress
+from nas.driver.scheduler import Candidate, Progress, Scheduler
 from nas.driver.time_budget import TimeBudget
 from nas.driver.time_left import TimeLeft
 from nas.units import counted
@@ -28,7 +28,7 @@ from nas.units import counted
 log = logging.getLogger(__name__)
 
 
-class Confirmation:
+class Confirmation(Scheduler):
     """The scheduler of these trainings.
 
     Args:
@@ -62,7 +62,6 @@ class Confirmation:
         self.resplits = resplits
         self.max_failures = max_failures
         self.on_change = on_change
-        self.broken: str | None = None
         self._time, self._times, self._networks = time, times, len(records)
         self._jobs = [
             (record, seed)
@@ -79,7 +78,6 @@ class Confirmation:
         log.info("training %s again with %s, %s each", *again)
 
     def next_candidate(self) -> Candidate | None:
-        """The next training, or None when all are handed out, or the confirmation is broken."""
         while self._next < len(self._jobs) and not self._can_end(self._jobs[self._next][0], self.epochs):
             self._next += 1
             self.progress.budget -= 1
@@ -103,14 +101,7 @@ class Confirmation:
             seconds=None if self._time is None else self._time.for_confirmation(self._networks),
         )
 
-    def report(self, number: int, result: Mapping[str, Any]) -> bool:
-        """Take in what a worker reported; returns whether the training ends here."""
-        if "failure" in result:
-            self.fail_trial(number, str(result["failure"]))
-            return True
-        if "late" in result:
-            self._leave_out(number)
-            return True
+    def take_in(self, number: int, result: Mapping[str, Any]) -> bool:
         epoch = result["epoch"]
         self._time_left.epoch(number, epoch["seconds"])
         done = int(epoch["epoch"])
@@ -118,7 +109,7 @@ class Confirmation:
             self._changed()
             return False
         if done < self.epochs:
-            self._leave_out(number)
+            self.give_up(number, f"epoch {done}")
             return True
         self._write_failures()
         self._write(number, "repeats", round(float(epoch.get("int8_accuracy", epoch["validation_accuracy"])), 6))
@@ -145,7 +136,7 @@ class Confirmation:
         seconds = self._times.training(record.costs["macs"], epochs) or 0.0
         return seconds <= self._time.for_confirmation(self._networks)
 
-    def _leave_out(self, number: int) -> None:
+    def give_up(self, number: int, step: str) -> None:
         self.progress.budget -= 1
         self.progress.note = "no time for all of them"
         self._closed(number)

@@ -10,7 +10,7 @@ import optuna
 from nas.driver.prepare import runtime_of
 from nas.driver.record import Record
 from nas.driver.run import Run
-from nas.driver.scheduler import Candidate, Progress
+from nas.driver.scheduler import Candidate, Progress, Scheduler
 from nas.files import write_atomic
 from nas.latency import measure
 from nas.units import counted
@@ -29,7 +29,7 @@ def to_evaluate(run: Run) -> list[Record]:
     ]
 
 
-class FinalTest:
+class FinalTest(Scheduler):
     """Lets the workers read the test images, side by side, when nothing is trained any more.
 
     Once for each network that is judged and has its weights; what was read before an interruption is not read again.
@@ -38,8 +38,6 @@ class FinalTest:
         study: the run's; what was found out goes into its attribute ``confirmed``.
         run: as the search left it; its folder takes how each network judges the test images class by class.
     """
-
-    broken = None
 
     def __init__(self, study: optuna.Study, run: Run) -> None:
         self.study = study
@@ -54,22 +52,17 @@ class FinalTest:
             log.info("reading the test images, for %s", counted(len(self._unread), "network"))
 
     def next_candidate(self) -> Candidate | None:
-        """The next network to be tested."""
         if not self._unread:
             return None
         record = self._unread.pop(0)
         return Candidate(record.number, record.architecture, tested=True)
 
-    def report(self, number: int, result: Mapping[str, Any]) -> bool:
-        """Write down what a worker reported; each network is done with one report."""
-        if "failure" in result:
-            self.fail_trial(number, str(result["failure"]))
-        else:
-            if "judgement" in result:
-                file = self._run.judgement_file(number)
-                file.parent.mkdir(exist_ok=True)
-                write_atomic(file, json.dumps(result["judgement"], separators=(",", ":")))
-            note(self.study, {number: result["test"]})
+    def take_in(self, number: int, result: Mapping[str, Any]) -> bool:
+        if "judgement" in result:
+            file = self._run.judgement_file(number)
+            file.parent.mkdir(exist_ok=True)
+            write_atomic(file, json.dumps(result["judgement"], separators=(",", ":")))
+        note(self.study, {number: result["test"]})
         return True
 
     def fail_trial(self, number: int, reason: str) -> None:

@@ -9,7 +9,7 @@ from nas.architecture.document import Architecture
 from nas.architecture.space import Space
 from nas.driver import references
 from nas.driver.prepare import Prepared, Queued
-from nas.driver.scheduler import Candidate, Progress
+from nas.driver.scheduler import Candidate, Progress, Scheduler
 from nas.driver.time_budget import TimeBudget
 from nas.driver.time_left import TimeLeft
 from nas.training.members import largest, smallest
@@ -30,7 +30,7 @@ def rehearsed(space: Space, macs: Callable[[Architecture], float]) -> list[Archi
     return chosen if chosen[0].id != chosen[1].id else chosen[:1]
 
 
-class Rehearsal:
+class Rehearsal(Scheduler):
     """Lets the workers take a few steps with some networks, side by side as they will train.
 
     Args:
@@ -48,37 +48,26 @@ class Rehearsal:
         self._times = TimeLeft(recipe.epochs)
         self.progress = Progress(budget=len(self._networks))
 
-    @property
-    def broken(self) -> str | None:
-        """Tell that not even the cheapest network can be trained in the time, if so."""
-        if self._begun or len(self._budget.rehearsed) < len(self._networks):
-            return None
-        needed, left = self._seconds(self._networks[0]), max(0.0, self._budget.left())
-        if needed <= left:
-            return None
-        return (
-            f"--hours: training the space's smallest network takes about {show_seconds(needed)}, "
-            f"{show_seconds(left)} are left; give more time"
-        )
-
     def next_candidate(self) -> Candidate | None:
-        """The next network to be timed."""
         if not self._waiting:
             return None
         number, network = self._waiting.pop(0)
         return Candidate(number, network, checkpointed=False, rehearsed=True)
 
-    def report(self, number: int, result: Mapping[str, Any]) -> bool:
+    def take_in(self, number: int, result: Mapping[str, Any]) -> bool:
         """Take in a network's seconds of a step and of validating; it is done with that."""
-        if "failure" in result:
-            self.fail_trial(number, str(result["failure"]))
-            return True
         step, validating = result["pace"]
         macs = self._macs(self._networks[number])
         pace = macs, self._steps * step + validating
         self._times.rehearse(*pace)
         self._budget.rehearsed.append(pace)
         self._budget.validated(macs, validating)
+        needed, left = self._seconds(self._networks[0]), max(0.0, self._budget.left())
+        if not self._begun and len(self._budget.rehearsed) == len(self._networks) and needed > left:
+            self.broken = (
+                f"--hours: training the space's smallest network takes about {show_seconds(needed)}, "
+                f"{show_seconds(left)} are left; give more time"
+            )
         return True
 
     def fail_trial(self, number: int, reason: str) -> None:

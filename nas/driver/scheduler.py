@@ -1,9 +1,10 @@
 """Interface of a search's part to the runner: the next network, and whether a trial goes on. Knows nothing of Ray."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from nas.architecture.document import Architecture
 
@@ -69,24 +70,35 @@ class Progress:
         self.ends = None if seconds is None else time.monotonic() + seconds
 
 
-class Scheduler(Protocol):
+class Scheduler(ABC):
     """Decides what the workers do: a search, the reading of the test images, a confirmation."""
 
     progress: Progress
+    broken: str | None = None
+    """Why it cannot go on, if so."""
 
-    @property
-    def broken(self) -> str | None:
-        """Why it cannot go on, if so."""
-        ...
-
+    @abstractmethod
     def next_candidate(self) -> Candidate | None:
         """The next network for a free worker; None while there is none, and when all is done."""
-        ...
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
         """Take in what a worker reported of a trial; returns whether the trial ends here."""
-        ...
+        if "failure" in result:
+            self.fail_trial(number, str(result["failure"]))
+        elif "late" in result:
+            self.give_up(number, str(result["late"]))
+        else:
+            return self.take_in(number, result)
+        return True
 
+    @abstractmethod
+    def take_in(self, number: int, result: Mapping[str, Any]) -> bool:
+        """Take in what a trial has reached; returns whether it ends here."""
+
+    @abstractmethod
     def fail_trial(self, number: int, reason: str) -> None:
         """Take in that a trial broke, or its worker did."""
-        ...
+
+    def give_up(self, number: int, step: str) -> None:
+        """Take in that a trial's own time was over at this step."""
+        self.fail_trial(number, f"out of time at {step}")

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas import pareto
 from nas.architecture.document import Architecture
 from nas.driver.objectives import losses
-from nas.driver.scheduler import Candidate, Progress
+from nas.driver.scheduler import Candidate, Progress, Scheduler
 from nas.driver.stopping import DominanceStopping
 from nas.driver.study import SearchStudy, curve_of, may_stand_on_front
 from nas.driver.time_budget import TimeBudget
@@ -30,7 +30,7 @@ SPARE = 0.9
 """Where a proposal does not fit into the time, the next ones take at most so much of what is left."""
 
 
-class TrialScheduler:
+class TrialScheduler(Scheduler):
     """See the module's docstring.
 
     Args:
@@ -67,8 +67,6 @@ class TrialScheduler:
         self.on_change = on_change
         self.discard = discard
         self.progress = Progress(budget=trials, images=images)
-        self.broken: str | None = None
-        """Why the search cannot go on, if so."""
         self.time = time
         self.time_left = TimeLeft(epochs)
         for macs, seconds in time.rehearsed if time is not None else ():
@@ -122,14 +120,7 @@ class TrialScheduler:
         self._changed()
         return candidate if self.time is None else replace(candidate, seconds=self._seconds_for_trials(0.5))
 
-    def report(self, number: int, result: Mapping[str, Any]) -> bool:
-        """Take in what a worker reported of a trial; returns whether the trial ends here."""
-        if "failure" in result:
-            self.fail_trial(number, str(result["failure"]))
-            return True
-        if "late" in result:
-            self._give_up(number, str(result["late"]))
-            return True
+    def take_in(self, number: int, result: Mapping[str, Any]) -> bool:
         front_before = self._front
         epoch = _metrics(result["epoch"])
         ends = False
@@ -150,7 +141,6 @@ class TrialScheduler:
         return ends
 
     def fail_trial(self, number: int, reason: str) -> None:
-        """Take in that a trial broke, or its worker did."""
         if number not in self.study.running():
             return
         self.study.fail(number, reason)
@@ -162,7 +152,7 @@ class TrialScheduler:
         self._discard_unneeded({number})
         self._changed()
 
-    def _give_up(self, number: int, step: str) -> None:
+    def give_up(self, number: int, step: str) -> None:
         """Close a trial whose time was over within an epoch: stopped, with what it had reached before; one that was
         never judged has failed, through no fault of its own.
         """
