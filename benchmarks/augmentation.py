@@ -47,7 +47,7 @@ def main() -> None:
         network = nas.Architecture.from_dict(base.to_dict() | {"width": width, "input": size})
         for strength in given.strengths:
             recipes.photo_strength = lambda params, strength=strength: strength
-            recipe = RECIPES["train"].with_augment("photo" if strength else "small")
+            recipe = RECIPES["train"].with_options(augment="photo" if strength else "small")
             recipe = recipe.for_images(len(data.train), epochs=given.epochs)
             found, fitted = [], []
             for seed in range(given.seeds):

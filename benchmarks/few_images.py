@@ -141,7 +141,7 @@ def train(
     augment: str | None = None,
 ) -> float:
     """Train one of our networks, from slices of its teacher if it has one; return its test accuracy."""
-    recipe = load_recipe("train").with_augment(augment).for_images(job.images, epochs=epochs[job.images])
+    recipe = load_recipe("train").with_options(augment=augment).for_images(job.images, epochs=epochs[job.images])
     evaluator = TrainingEvaluator(job.data, recipe, parent=load_parent(teacher or PARENT) if inherits else None)
     trainer = evaluator.trainer(network, job.seed, teacher=teacher)
     for _ in trainer.epochs():

@@ -153,7 +153,8 @@ def train(options: TrainOptions) -> Trained:
                 data = load_dataset(name, **reading, at_most=side or network.input.resolution, strict=options.strict)
             except UserError as error:
                 raise error.at(origin.file) if origin.file and options.dataset is None else error from None
-        recipe = recipe.with_flip(options.flip).with_augment(options.augment).with_class_weights(options.class_weights)
+        changed = {name: getattr(options, name) for name in ("flip", "augment", "class_weights")}
+        recipe = recipe.with_options(**changed)
         per_tensor = target is not None and target.per_tensor
         recipe = recipe.with_qat(options.qat or recipe.qat > 0, per_tensor=per_tensor)
         recipe = recipe.for_images(len(data.train), epochs=options.epochs)
@@ -195,7 +196,7 @@ def data(options: DataOptions) -> dict[str, Any]:
     Raises:
         UserError: something given does not fit, or the data set cannot be read; nothing was written.
     """
-    recipe = load_recipe(options.recipe).with_flip(options.flip).with_augment(options.augment)
+    recipe = load_recipe(options.recipe).with_options(flip=options.flip, augment=options.augment)
     found = load_dataset(
         options.dataset,
         data_dir=options.data_dir,

@@ -119,12 +119,12 @@ def begun_training(
         raise UserError(f"{file}: damaged: it does not say how images were read") from error
     if epochs not in (None, recipe.epochs):
         raise UserError(f"{folder}: its training has {recipe.epochs} epochs, not {epochs}; resume it without --epochs")
-    if recipe.with_flip(flip) != recipe:
+    if recipe.with_options(flip=flip) != recipe:
         raise UserError(f"{folder}: its training has flip {recipe.flip}, not {flip}; resume it without --flip")
-    if recipe.with_class_weights(class_weights) != recipe:
+    if recipe.with_options(class_weights=class_weights) != recipe:
         has = f"class weights {recipe.class_weights}, not {class_weights}"
         raise UserError(f"{folder}: its training has {has}; resume it without --class-weights")
-    if recipe.with_augment(augment) != recipe:
+    if recipe.with_options(augment=augment) != recipe:
         raise UserError(f"{folder}: its training has augment {recipe.augment}; resume it without --augment")
     if recipe.with_qat(qat) != recipe:
         raise UserError(f"{folder}: its training does not end as int8 computes; resume it without --qat")

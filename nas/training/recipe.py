@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -142,39 +142,28 @@ class Recipe:
             milestones=tuple(milestone for milestone in moved if 0 < milestone < epochs),
         )
 
-    def with_flip(self, flip: str | None) -> Recipe:
-        """Mirror training images left to right (``horizontal``), or never (``none``); None: as the recipe says.
+    def with_options(
+        self, *, flip: str | None = None, augment: str | None = None, class_weights: str | None = None
+    ) -> Recipe:
+        """Change what options ask for; what is None stays as the recipe says.
 
-        For images whose mirror image may belong to another class, or that may be mirrored though the data set does not
-        say so.
-
-        Raises `UserError` for another word.
-        """
-        if flip is None:
-            return self
-        _check_word("flip", flip, FLIPS)
-        mirrored: FlipMode = "random" if self.flip == "random" else "alternating"
-        return replace(self, flip=mirrored if flip == "horizontal" else "none")
-
-    def with_class_weights(self, weights: str | None) -> Recipe:
-        """Weigh the classes in the loss (``balanced``) or do not (``none``); None: as the recipe says.
+        Args:
+            flip: ``horizontal`` mirrors training images left to right, though the data set may not say so; ``none``
+                never does, where a mirrored image may belong to another class.
+            augment: as ``small`` images or as a ``photo``.
+            class_weights: of the loss: ``balanced`` or ``none``.
 
         Raises `UserError` for another word.
         """
-        if weights is None:
-            return self
-        _check_word("class weights", weights, get_args(ClassWeights))
-        return replace(self, class_weights=cast(ClassWeights, weights))
-
-    def with_augment(self, augment: str | None) -> Recipe:
-        """Augment training images as ``small`` ones or as a ``photo``; None: as the recipe says.
-
-        Raises `UserError` for another word.
-        """
-        if augment is None:
-            return self
-        _check_word("augment", augment, get_args(Augment))
-        return replace(self, augment=cast(Augment, augment))
+        given = {"flip": flip, "augment": augment, "class_weights": class_weights}
+        asked: dict[str, Any] = {name: word for name, word in given.items() if word is not None}
+        for name, word in asked.items():
+            allowed = {"flip": FLIPS, "augment": get_args(Augment), "class_weights": get_args(ClassWeights)}[name]
+            if word not in allowed:
+                raise UserError(f"{name.replace('_', ' ')} {word!r}: allowed are {', '.join(allowed)}")
+        if flip == "horizontal":
+            asked["flip"] = "random" if self.flip == "random" else "alternating"
+        return replace(self, **asked)
 
     def with_qat(self, asked: bool, *, per_tensor: bool = False) -> Recipe:
         """Train the last epochs as int8 computes, where that is asked for: the recipe's own part of them, else 5%."""
@@ -281,11 +270,6 @@ class Recipe:
             mixup=self.mixup,
             photo=photo_strength(params) if augment == "photo" else 0.0,
         )
-
-
-def _check_word(option: str, word: str, allowed: Sequence[str]) -> None:
-    if word not in allowed:
-        raise UserError(f"{option} {word!r}: allowed are {', '.join(allowed)}")
 
 
 _SHORT = Recipe(optimizer="nag", lr=0.1, schedule="one_cycle", weight_decay=5e-4, batch_size=64, pad_mode="reflect")

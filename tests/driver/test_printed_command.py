@@ -88,10 +88,12 @@ def test_it_repeats_data_resolution_fit_flip_and_recipe(
 
 
 def test_the_short_preset_is_trained_in_full_and_any_other_recipe_as_it_is() -> None:
-    short = RECIPES["search"].with_flip("none").for_images(500)
-    assert full_recipe(short, 500) == RECIPES["train"].with_flip("none")
-    balanced = short.with_class_weights("balanced")
-    assert full_recipe(balanced, 500) == RECIPES["train"].with_flip("none").with_class_weights("balanced")
+    short = RECIPES["search"].with_options(flip="none").for_images(500)
+    assert full_recipe(short, 500) == RECIPES["train"].with_options(flip="none")
+    balanced = short.with_options(class_weights="balanced")
+    assert full_recipe(balanced, 500) == RECIPES["train"].with_options(flip="none").with_options(
+        class_weights="balanced"
+    )
     assert full_recipe(RECIPES["search"].for_images(500, epochs=3), 500) == RECIPES["train"]
     for own in (RECIPES["han"].with_epochs(4), Recipe(lr=0.02, epochs=3)):
         assert full_recipe(own, 500) == own

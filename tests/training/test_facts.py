@@ -111,7 +111,7 @@ def test_pictures_are_augmented_as_the_recipe_says(flip: str, mirrored: bool, di
     images = torch.zeros(1222, 1, 8, 8, dtype=torch.uint8)
     images[..., :4] = 255
     half = replace(digits, train=replace(digits.train, images=images), std=(0.5,))
-    found = samples(half, Recipe(pad=0).with_flip(flip), most=80)
+    found = samples(half, Recipe(pad=0).with_options(flip=flip), most=80)
     assert len(found) == 10
     sides = set()
     for text in found.values():

@@ -98,11 +98,11 @@ def test_balanced_weights_are_scikit_learns_and_weigh_the_loss(digits: Dataset) 
         losses = F.cross_entropy(copy.deepcopy(network).train()(inputs), uneven.train.labels, reduction="none")
     plain = Trainer(copy.deepcopy(network), uneven, recipe).run_epoch()
     assert plain.loss == pytest.approx(float(losses.mean()), rel=1e-4)
-    weighted = Trainer(network, uneven, recipe.with_class_weights("balanced")).run_epoch()
+    weighted = Trainer(network, uneven, recipe.with_options(class_weights="balanced")).run_epoch()
     assert weighted.loss == pytest.approx(float((losses * weights[uneven.train.labels]).mean()), rel=1e-4)
     assert weighted.loss != pytest.approx(plain.loss, rel=1e-3)
     with pytest.raises(UserError, match="allowed are none, balanced"):
-        recipe.with_class_weights("heavy")
+        recipe.with_options(class_weights="heavy")
 
 
 def test_a_resumed_training_keeps_its_class_weights(tmp_path: Path) -> None:

@@ -160,10 +160,10 @@ def test_photographs_are_augmented_as_such_by_default() -> None:
     sizes = [plain.augmentation(resolution=96, flip_safe=True, params=params).photo for params in (99_999, 100_000)]
     assert sizes == [0, pytest.approx(0.2, abs=1e-3)]
     assert RECIPES["han"].augmentation(resolution=224, flip_safe=True).photo == 0
-    assert plain.with_augment("small").augmentation(resolution=224, flip_safe=True).photo == 0
-    assert plain.with_augment("photo").augmentation(resolution=32, flip_safe=True).photo > 0
+    assert plain.with_options(augment="small").augmentation(resolution=224, flip_safe=True).photo == 0
+    assert plain.with_options(augment="photo").augmentation(resolution=32, flip_safe=True).photo > 0
     with pytest.raises(UserError, match="augment 'heavy': allowed are small, photo"):
-        plain.with_augment("heavy")
+        plain.with_options(augment="heavy")
 
 
 def test_a_photo_preset_trains(digits: Dataset) -> None:

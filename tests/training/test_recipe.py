@@ -213,14 +213,14 @@ def test_flip_is_asked_for_in_two_words() -> None:
     """Whatever the data set says of mirrored images; a paper's way of mirroring stays the paper's."""
     for flip_safe in (True, False):
         chosen = {
-            flip: RECIPES["search"].with_flip(flip).augmentation(resolution=32, flip_safe=flip_safe).flip
+            flip: RECIPES["search"].with_options(flip=flip).augmentation(resolution=32, flip_safe=flip_safe).flip
             for flip in ("none", "horizontal")
         }
         assert chosen == {"none": "none", "horizontal": "alternating"}
-    assert RECIPES["han"].with_flip("horizontal").flip == "random"
-    assert RECIPES["search"].with_flip(None) == RECIPES["search"]
+    assert RECIPES["han"].with_options(flip="horizontal").flip == "random"
+    assert RECIPES["search"].with_options(flip=None) == RECIPES["search"]
     with pytest.raises(UserError, match="flip 'vertical': allowed are none, horizontal"):
-        RECIPES["search"].with_flip("vertical")
+        RECIPES["search"].with_options(flip="vertical")
 
 
 def test_numbers_of_a_file_are_those_that_people_mean(tmp_path: Path) -> None:
