@@ -176,7 +176,6 @@ def latency_table(settings: Settings, space: Space, num_classes: int, run: Path,
                 "%s: its times are of engine %s, not of target %s", settings.latency_table, engine, settings.target
             )
         return table
-    log.info("timing the space's blocks on this device (once per space and device)")
     table = table_for(space, runtime_of(settings.parsed_target), num_classes=num_classes, timeout=timeout)
     if table.complaint:
         log.warning(table.complaint)

@@ -6,6 +6,7 @@ The user's tables lie in a cache, one per device, space and way of running: cali
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
 import time
@@ -45,6 +46,8 @@ RUNS = 3
 CANDIDATES = 16
 """Networks drawn for each one that is timed: the one with most layers not yet timed is taken."""
 BUDGET_SECONDS = 40.0
+
+log = logging.getLogger(__name__)
 
 
 def calibrate(
@@ -270,6 +273,8 @@ def table_for(
     partial = path.with_suffix(".partial") if writable else None
     # The second of two groups is begun in the first half of the time, so that both end in it.
     budget = BUDGET_SECONDS if timeout is None else min(BUDGET_SECONDS, timeout / 2)
+    reason = "again, since the machine was busy then" if busy else "once per space and device"
+    log.info("timing the space's blocks on this device (%s)", reason)
     try:
         table = calibrate(
             space, runtime, num_classes=num_classes, budget_seconds=budget, timeout=timeout, partial=partial

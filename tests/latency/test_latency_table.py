@@ -330,6 +330,26 @@ def test_the_cache_is_used_and_mended(tmp_path: Path, table: Table, monkeypatch:
     assert len(made) == 3
 
 
+def test_timing_is_announced_where_it_is_done_and_why_again(
+    tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
+    made = [table.model_copy(update={"complaint": "busy"}), table.model_copy(update={"complaint": ""})]
+    monkeypatch.setattr("nas.latency.calibration.calibrate", lambda *_, **__: made.pop(0))
+    caplog.set_level("INFO", logger="nas")
+    said = []
+    for _ in range(3):
+        caplog.clear()
+        table_for(SPACE)
+        said.append(caplog.messages)
+    timing = "timing the space's blocks on this device"
+    assert said == [
+        [f"{timing} (once per space and device)"],
+        [f"{timing} (again, since the machine was busy then)"],
+        [],
+    ]
+
+
 def test_a_cache_that_cannot_be_written_is_no_error(
     tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
