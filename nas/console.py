@@ -23,7 +23,14 @@ from nas.report import gain
 from nas.report.comparison import write_comparison
 from nas.report.points import record_values, shown_name, train_command
 from nas.report.reliability import over_limits
-from nas.report.summary import measured_or_predicted, origin_mark, probability, references, with_interval
+from nas.report.summary import (
+    found_here,
+    measured_or_predicted,
+    origin_mark,
+    probability,
+    references,
+    with_interval,
+)
 from nas.targets import TORCH
 from nas.terminal import Terminal
 from nas.training.facts import fact_rows
@@ -84,9 +91,8 @@ def print_run(console: Terminal, run: Run, report: Path) -> None:
             probability(run.belief.belongs.get(record.number)),
             origin_mark(record) or "found",
         )
-    found = sum(not origin_mark(record) for record in front)
     networks = f"{counted(len(front), 'network')} {'is' if len(front) == 1 else 'are'}"
-    console.print(f"\n{networks} on the front, {found} of them found by the search:")
+    console.print(f"\n{networks} on the front, {found_here(front)}:")
     console.print(table)
     if int8:
         console.print("Accuracies are those of the int8 network, beside them the fp32 one's.")
@@ -149,12 +155,12 @@ def print_profile(console: Terminal, document: Mapping[str, Any]) -> None:
 
 COMPARED = {
     "id": ("Id", ""),
-    "dataset": ("Data set", ""),
     "params": ("Parameters", "params"),
     "macs": ("MACs", "macs"),
     "size_bytes": ("Size", "size"),
     "peak_activation_bytes": ("Peak memory", "peak_memory"),
     "accuracy": ("Validation here", "accuracy"),
+    "dataset": ("Printed for", ""),
     "printed_accuracy": ("Printed: accuracy", "accuracy"),
     "printed_params": ("  parameters", "params"),
     "printed_macs": ("  MACs", "macs"),
@@ -293,10 +299,14 @@ def print_judgement(console: Terminal, judgement: Judgement, part: str) -> None:
     console.print(table)
     if pairs := worst_confusions(judgement, _MOST_CONFUSIONS):
         console.print()
-        confusions = ((actual, predicted, f"{count:,}", f"{share:.0%}") for actual, predicted, count, share in pairs)
+        confusions = (
+            (actual, predicted, f"{count:,}", percent(share, count)) for actual, predicted, count, share in pairs
+        )
         _print_rows(console, ("Class", "taken for", "Images", "of the class"), confusions)
         console.print()
-        mistakes = [(m["image"], m["actual"], m["predicted"], f"{m['probability']:.0%}") for m in judgement["mistakes"]]
+        mistakes = [
+            (m["image"], m["actual"], m["predicted"], f"{100 * m['probability']:.0f} %") for m in judgement["mistakes"]
+        ]
         _print_rows(console, ("Surest mistakes", "Class", "taken for", "Probability"), mistakes)
 
 

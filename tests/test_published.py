@@ -204,5 +204,6 @@ def test_a_network_that_no_paper_prints_has_a_row_too() -> None:
     architecture = space.sample(0)
     table = compare([Trained(architecture, 0.9, images=1_000), nas.load("han-e")], dataset="cifar10")
     assert table["name"].tolist() == ["inverted_residual", "han-e"]
+    assert table["dataset"].tolist() == ["", "cifar10"]  # whose figures are printed; the other was trained on its own
     assert table["accuracy_per_size"].notna().all()
     assert table["printed_accuracy"].tolist()[1] == 0.9177

@@ -101,7 +101,7 @@ def _row(network: Trained, printed: Printed, num_classes: int) -> dict[str, obje
     return {
         "name": architecture.name,
         "id": architecture.id,
-        "dataset": printed.dataset,
+        "dataset": printed.dataset if printed.paper else "",
         "params": counted.params,
         "macs": counted.macs,
         "size_bytes": counted.size_bytes,

@@ -30,10 +30,19 @@ def run_sections(run: Run) -> tuple[Summary | None, str, Judgement | None]:
     file = run.path / DATA_FILE
     summary = read_summary(read_text(file, most=_MOST_BYTES), str(file)) if file.is_file() else None
     for record in run.front_records:
-        if (file := run.judgement_file(record.number)).is_file():
-            judgement = read_judgement(read_text(file, most=_MOST_BYTES), str(file))
+        if (judgement := read_judged(run, record.number)) is not None:
             return summary, shown_name(run, record), judgement
     return summary, "", None
+
+
+def read_judged(run: Run, number: int) -> Judgement | None:
+    """Read how a trial's network judges the test images; None where it did not.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = run.judgement_file(number)
+    return read_judgement(read_text(file, most=_MOST_BYTES), str(file)) if file.is_file() else None
 
 
 def judgement_section(judgement: Judgement) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from nas.driver.run import Run
 from nas.errors import UserError
 from nas.report import gain
 from nas.report.distance import WORDS, distance
+from nas.report.images import read_judged
 from nas.report.points import shown_name, train_command
 from nas.significance import wilson
 from nas.units import accuracy_decimals, counted, decimals, int8_percent, listed, percent, show, three_digits
@@ -90,15 +91,20 @@ def summary(run: Run) -> str:
     front = run.front_records
     if not front:
         return f"{sentences[0]} None reached the end, so there is no front."
-    found = sum(not origin_mark(record) for record in front)
     if len(run.objectives) > 1:
         better = listed([WORDS[objective.name].good for objective in run.objectives])
-        all_found = not queued and found == len(front)
-        origin = (
-            "" if all_found else f", {'all' if found == len(front) else found or 'none'} of them found by this search"
-        )
-        sentences.append(f"{counted(len(front), 'network')} make the front{origin}: no other is at once as {better}.")
+        origin = f", {found_here(front)}" if queued or any(map(origin_mark, front)) else ""
+        make = f"{counted(len(front), 'network')} {'makes' if len(front) == 1 else 'make'}"
+        sentences.append(f"{make} the front{origin}: no other is at once as {better}.")
     return " ".join([*sentences, _extremes(run, front), *references(run)])
+
+
+def found_here(front: Sequence[Record]) -> str:
+    """Say how many networks of a front its search found, such as ``6 of them found by this search``."""
+    found = sum(not origin_mark(record) for record in front)
+    if len(front) == 1:
+        return f"{'' if found else 'not '}found by this search"
+    return f"{'all' if found == len(front) else found or 'none'} of them found by this search"
 
 
 def _extremes(run: Run, front: Sequence[Record]) -> str:
@@ -224,8 +230,9 @@ def latency(record: Record) -> tuple[str, str]:
 def render(run: Run, format: str) -> str:
     """Write the run in a text format.
 
-    ``csv``: one row per trial, as ``trials.csv``. ``json``: settings, environment, trials and the front with the
-    command that trains each. ``md``: the summary and the front as Markdown.
+    ``csv``: one row per trial, as ``trials.csv``. ``json``: settings, environment, trials and the front, of
+    each network the command that trains it and its test images class by class. ``md``: the summary and the front as
+    Markdown.
 
     Raises:
         UserError: an unknown format.
@@ -245,7 +252,10 @@ def _json(run: Run, rows: list[dict[str, Any]]) -> str:
         "settings": run.settings.to_dict(),
         "environment": dict(run.environment),
         "front": [
-            by_number[row["number"]] | {key: row[key] for key in ("rank", "distance", "command")} for row in rows
+            by_number[row["number"]]
+            | {key: row[key] for key in ("rank", "distance", "command")}
+            | {"test_classes": judgement["classes"] if (judgement := read_judged(run, row["number"])) else None}
+            for row in rows
         ],
         "trials": trials,
     }

@@ -110,7 +110,7 @@ def fact_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         *rows,
         ("Width, height", f"{width}, {height} pixels"),
-        ("Width / height", f"{ratio}; {no_squares:.0%} are no squares"),
+        ("Width / height", f"{ratio}; {100 * no_squares:.0f} % are not square"),
         ("Read as", f"{read}, fit {document['fit']}{enlarged}"),
         ("Formats", ", ".join(f"{count:,} {name}" for name, count in document["formats"].items())),
         ("Files read", ", ".join(f"{count:,} {ending}" for ending, count in document["read"].items())),

@@ -131,6 +131,13 @@ def test_the_paragraph_counts(run: Run) -> None:
     assert f"{len(run.front)} networks make the front" in text
 
 
+def test_of_a_front_of_one_network_the_sentence_is_about_one(run: Run) -> None:
+    found, other = found_one(run, 0.9, 1e6), beside(run, 0, 0.1, 1e8)
+    assert "1 network makes the front, found by this search: " in summary(judged(run, 300, found, other))
+    published = replace(other, on_front=True)
+    assert "1 network makes the front, not found by this search: " in summary(judged(run, 300, published))
+
+
 def test_nothing_trained_is_said() -> None:
     empty = invented_run(Path("results/empty"), trials=5, closed=0, confirmed=False)
     assert summary(empty) == "No network has been trained yet."

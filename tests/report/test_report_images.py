@@ -11,6 +11,7 @@ from nas.driver.run import Run
 from nas.errors import UserError
 from nas.report.images import confusion_figure, judgement_section
 from nas.report.page import render_page
+from nas.report.summary import render
 from nas.training.data import load_dataset
 from nas.training.evaluate import scores
 from nas.training.facts import describe, summarise
@@ -59,6 +60,13 @@ def test_the_sections_say_what_is_known_and_stay_small(pages: tuple[str, str, Ru
     figures = json.loads(re.search(r'id="data">(.*?)</script>', after, re.DOTALL)[1])["figures"]
     counts = figures["confusion_test"]["data"][0]["customdata"]
     assert counts[3][8] == 37 and counts[3][3] == 0
+
+
+def test_printed_as_json_the_front_has_its_test_images_class_by_class(pages: tuple[str, str, Run]) -> None:
+    first, second, *_ = json.loads(render(pages[2], "json"))["front"]
+    assert [item["name"] for item in first["test_classes"]] == list(NAMES)
+    assert first["test_classes"][3] == {"name": NAMES[3], "images": 37, "recall": 0.0, "precision": None}
+    assert second["test_classes"] is None  # it was not judged
 
 
 def test_of_very_many_classes_those_of_the_most_mistakes_are_shown() -> None:
