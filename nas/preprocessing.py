@@ -141,8 +141,9 @@ def decode_file(file: Path, side: int, fit: Fit = "crop", white: float | None = 
             upright = _to_rgb(ImageOps.exif_transpose(image), white)
             return np.asarray(_square(upright, side, fit), dtype=np.uint8)
     except Exception as error:  # what a damaged image breaks in Pillow's readers can be anything
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise UserError(f"image {file}: cannot be read ({reason}); repair or remove it") from error
+        missing = getattr(error, "strerror", None)  # or a folder, or not ours to read: nothing is wrong with it
+        reason = f"({missing})" if missing else f"({first_line(error)}); repair or remove it"
+        raise UserError(f"image {file}: cannot be read {reason}") from error
 
 
 def checked_fit(name: str) -> Fit:

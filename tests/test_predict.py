@@ -167,6 +167,8 @@ def test_what_cannot_be_read_is_named(trained, onnx_model, digits, tmp_path):
             with pytest.raises(UserError, match=rf"{name}: cannot be read") as caught:
                 predict(model, [digits[0], tmp_path / name])
             assert "\n" not in str(caught.value)
+            # Nothing is to be repaired, let alone removed, where there is no image.
+            assert str(caught.value).endswith("repair or remove it") == (name in ("text.png", "half.png"))
 
 
 def test_one_broken_image_does_not_hide_the_others(trained, digits, tmp_path):

@@ -56,14 +56,14 @@ OBJECTIVES: Mapping[str, Objective] = {
 
 _NO_ALIASES: Mapping[str, str] = {}
 
-_BYTES: Mapping[str, float] = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2}
+_BYTES: Mapping[str, float] = {"": 1, "B": 1, "kB": 1e3, "MB": 1e6, "KiB": 1024, "MiB": 1024**2}
 _UNITS: Mapping[str, Mapping[str, float]] = {
     "size": _BYTES,
     "memory": _BYTES,
     "peak_memory": _BYTES,
     "latency": {"": 1, "ms": 1, "us": 1e-3, "s": 1e3},
-    "params": {"": 1, "k": 1e3, "m": 1e6},
-    "macs": {"": 1, "k": 1e3, "m": 1e6, "g": 1e9},
+    "params": {"": 1, "k": 1e3, "M": 1e6},
+    "macs": {"": 1, "k": 1e3, "M": 1e6, "G": 1e9},
 }
 
 
@@ -159,9 +159,9 @@ def parse_limit(text: str, aliases: Mapping[str, str] = _NO_ALIASES) -> Limit:
     if name not in OBJECTIVES or not OBJECTIVES[name].known:
         allowed = ", ".join(objective.name for objective in OBJECTIVES.values() if objective.known)
         raise UserError(f"limit {text!r}: {name!r} cannot be limited; allowed: {allowed}")
-    units = _UNITS[name]
+    units = {key.lower(): factor for key, factor in _UNITS[name].items()}
     if unit.lower() not in units:
-        raise UserError(f"limit {text!r}: unknown unit {unit!r}; allowed: {', '.join(u for u in units if u)}")
+        raise UserError(f"limit {text!r}: unknown unit {unit!r}; allowed: {', '.join(filter(None, _UNITS[name]))}")
     try:
         value = float(number) * units[unit.lower()]
     except ValueError:

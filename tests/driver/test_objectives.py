@@ -61,7 +61,7 @@ def test_excess_is_positive_where_a_limit_is_broken():
         ("size=4MB", "write it as"),
         ("accuracy<=90%", "cannot be limited"),
         ("balanced_accuracy<=90%", "cannot be limited"),
-        ("size<=4ms", "unknown unit 'ms'"),
+        ("size<=4ms", "unknown unit 'ms'; allowed: B, kB, MB, KiB, MiB"),
         ("size<=-4MB", "must be a positive number"),
         ("size<=1e999", "must be a positive number"),
         ("size<=MB", "write it as"),
