@@ -97,6 +97,8 @@ def search(
             storage = read_run_file(out).get("storage")
             lease = held.enter_context(_lease(out, storage)) if storage else None
             settings = _match(settings, out)
+        else:
+            _check_empty(out)
         earlier, first = earlier_run(settings), supernet_search(settings)
         prepared = prepare(settings, run=out, dataset=dataset, deadline=deadline)
         settings = prepared.settings
@@ -260,6 +262,19 @@ def _match(settings: Settings, out: Path) -> Settings:
             f"{out}: this run is finished ({done}); give another --out, or --resume {out} --trials N to go on"
         )
     return settings
+
+
+def _check_empty(out: Path) -> None:
+    """Check that a folder holds nothing of anybody's: a run removes weights and networks that are none of its own.
+
+    Raises:
+        UserError: it does.
+    """
+    files = [*out.iterdir(), *(out / "checkpoints").iterdir()]
+    held = sorted(str(file.relative_to(out)) for file in files if file.name[0] != "." and file != out / "checkpoints")
+    if held:
+        named = ", ".join(held[:3]) + (", ..." if len(held) > 3 else "")
+        raise UserError(f"{out}: holds something else ({named}); give a new --out, or an empty folder")
 
 
 def _check_images(dataset: Dataset, out: Path) -> None:

@@ -208,6 +208,17 @@ def test_a_finished_run_is_not_overwritten(finished):
     assert (run.path / "trials.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["checkpoints/7.pt", "front/mine.yaml", "rose/photo.jpg"])
+def test_a_folder_of_other_things_is_left_as_it_is(tmp_path, name):
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("mine")
+    (tmp_path / ".DS_Store").touch()
+    with pytest.raises(UserError, match=r"holds something else \(.*\); give a new --out"):
+        nas.search(nas.Space(SPACE), objectives=("accuracy", "size"), trials=1, epochs=1, out=tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in files) == [".DS_Store", name]
+
+
 @pytest.mark.slow
 def test_a_hundred_trials_leave_no_handles_and_few_files(tmp_path):
     process = psutil.Process()
