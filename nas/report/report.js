@@ -193,7 +193,7 @@ function draw(place) {
   const data = colours(figure.data);
   if (isMap) for (const trace of data) {
     if (trace.meta && trace.meta.points) trace.hoverinfo = "none";
-    if (Array.isArray(trace.text)) trace.text = trace.text.map((text) => text.replace(/^<br>/, ""));
+    if (Array.isArray(trace.text)) trace.text = trace.text.map((text) => text.replace(/^(<br>)+/, ""));
   }
   return Plotly.react(place, data, layout(figure.layout, place), settings).then(() => {
     if (isMap && !place.dataset.listens) listen(place);

@@ -26,6 +26,9 @@ MARGIN = 0.1
 MOST_LABELS = 24
 """With more, names hide each other and the points; hovering still tells them."""
 
+NAME_LINES = 3
+"""On which the names of neighbours stand in turn; the page's script finds them better places."""
+
 LEGEND_ABOVE = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
 
 SCALE = [[0.0, "#3b6fb6"], [0.4, "#3aa6a0"], [0.7, "#d9a531"], [1.0, "#d1495b"]]
@@ -181,18 +184,24 @@ class Plane:
             "marker": marker,
         }
         if label and len(indices) <= MOST_LABELS:
-            # Numbers stand above. Of names every second one stands a line lower, so that neighbours are read.
-            across = sorted(indices, key=lambda index: self.points[index].values.get(self.x) or 0.0)
-            lower = set(across[1::2]) if label == "name" else ()
+            # Numbers stand above.
             texts = [escape(str(getattr(self.points[index], label))) for index in indices]
+            lower = ["<br>" * self.name_lines[index] if label == "name" else "" for index in indices]
             trace |= {
                 "mode": "markers+text",
-                "text": [("<br>" if i in lower else "") + text for i, text in zip(indices, texts, strict=True)],
+                "text": [line + text for line, text in zip(lower, texts, strict=True)],
                 "textposition": "bottom center" if label == "name" else "top center",
                 "textfont": {"size": 11},
                 "cliponaxis": False,  # a name at the edge stays whole
             }
         return trace
+
+    @functools.cached_property
+    def name_lines(self) -> dict[int, int]:
+        """Give, by point, the lines that its name stands lower: in turn across the plot, whatever the groups."""
+        named = [i for i, p in enumerate(self.points) if p.kind in ("published", "own") and p.state == "complete"]
+        across = sorted(named, key=lambda index: self.points[index].values.get(self.x) or 0.0)
+        return {index: place % NAME_LINES for place, index in enumerate(across)}
 
     def row(self, name: str, state: str, colour: str, symbol: str) -> Figure:
         """Lay out what did not reach the end in a row of its own below the plot, where its cost puts it."""
