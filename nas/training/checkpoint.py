@@ -106,6 +106,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     where = f"checkpoint {path}"
     damaged = f"{where}: damaged, or not a checkpoint of nas"
+    if path.is_dir():
+        raise UserError(f"{where}: cannot be read: a folder; give the weights in it, such as model.safetensors")
     _check_size(path, "checkpoint")
     try:
         file = io.BytesIO(path.read_bytes())

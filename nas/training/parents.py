@@ -163,12 +163,12 @@ def inherited(trainer: Trainer, init: Path | str, architecture: Architecture, se
     which one line says.
 
     Raises:
-        UserError: a published parent does not fit, or cannot be had.
+        UserError: a published parent does not fit, or cannot be had; no such file.
     """
     try:
         parent = load_parent(init)
     except UserError:
-        if str(init) in PRETRAINED:
+        if str(init) in PRETRAINED or not Path(init).exists():
             raise
         return None  # another program's tensors may have the names of ours
     try:

@@ -9,7 +9,7 @@ import torch
 from training_networks import small_network
 
 from nas.errors import UserError
-from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nas.training.checkpoint import Checkpoint, load_checkpoint, load_trained, save_checkpoint
 from nas.training.data import Dataset
 from nas.training.loop import Trainer
 from nas.training.recipe import Recipe
@@ -69,8 +69,8 @@ def test_no_folder(checkpoint: Checkpoint, tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "nowhere" / "a.pt", checkpoint)
     with pytest.raises(UserError, match="cannot be read"):
         load_checkpoint(tmp_path / "nowhere.pt")
-    with pytest.raises(UserError, match="cannot be read"):
-        load_checkpoint(tmp_path)
+    with pytest.raises(UserError, match=r"cannot be read: a folder; give the weights in it"):
+        load_trained(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])

@@ -283,6 +283,7 @@ def test_init_that_does_not_fit_leaves_nothing(digits: Dataset, tmp_path: Path) 
         "text.safetensors": "damaged, or not safetensors",
         "nowhere.safetensors": "no such file",
         "nowhere.pt": "cannot be read",
+        "mobilenetv3": "neither a file nor a network with public weights: efficientnet-lite0, mobilenetv2",
     }.items():
         with pytest.raises(UserError, match=message):
             train(TINY, digits, RECIPE, out=tmp_path / "out", init=tmp_path / name)
