@@ -311,11 +311,11 @@ def _reporting(folder: Path, every: float, on_change: Callable[[Progress], None]
     return tell
 
 
-def report(run: str | Path, *, published: str | None = None, out: str | Path | None = None) -> Path:
+def report(run: str | Path | Run, *, published: str | None = None, out: str | Path | None = None) -> Path:
     """Write a run's report; returns its path.
 
     Args:
-        run: its folder.
+        run: or its folder.
         published: which networks are drawn as the papers print them: ``none``, ``all``, or those trained here
             (``contained``, ``references``); default as the search was asked.
         out: the page; default ``report.html`` in the run's folder.
@@ -378,6 +378,6 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
     return done
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path | Run) -> Run:
     """A run on disk; see :class:`nas.driver.run.Run`."""
     return Run.open(path)

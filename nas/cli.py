@@ -65,7 +65,8 @@ def search(
         if resume is None:
             runs = api.search_devices(**asked | {"out": folder}, **how)
         else:
-            changes = {name: asked[name] for name in (*CHANGEABLE, "hours", "report_every") if name in asked}
+            may = (*CHANGEABLE, "hours", "report_every")
+            changes = {key: value for key, value in asked.items() if key in may or value != getattr(SearchOptions, key)}
             runs = [api.resume(resume, **changes, **how)]
     print_runs(console, runs, folder)
 

@@ -6,11 +6,13 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import runs
+import torch
 
 import nas
 from nas import api
@@ -111,6 +113,32 @@ def test_best_keeps_a_limit_on_latency_that_was_no_objective(run: Run, tmp_path:
 def test_a_limit_that_makes_no_sense_is_one_line(run: Run, limit: object, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
         run.best(limit=limit)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_is_also_its_name_and_a_run_its_folder(run: Run) -> None:
+    assert nas.cost("han-e") == nas.cost(nas.load("han-e"))
+    assert nas.build("han-e", 10)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert nas.figure(run.path, y="params") == nas.figure(run, y="params")
+    assert nas.open_run(run) is run
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda run: nas.build(run.best(), 10), "a network is a name, a YAML file or a document, not a Record"),
+        (lambda run: nas.cost(run), "a document, not a Run"),
+        (lambda run: nas.cost("han-e", 0), "num-classes 0: at least 1 is needed"),
+        (lambda run: nas.build("han-e", 0), "num-classes 0: at least 1 is needed"),
+        (lambda run: nas.search(objectives="accuracy, size"), r"give a list, such as \['accuracy', 'size'\]"),
+        (lambda run: nas.search(limits="size<=1MB"), r"give a list, such as \['size<=1MB'\]"),
+        (lambda run: nas.figure(run, "curves", x="macs"), "figure 'curves' has no axes x to choose"),
+        (lambda run: nas.figure(run, z="macs"), "'pareto' has x, y and colour"),
+    ],
+)
+def test_what_is_not_taken_is_said_in_one_line(run: Run, call: Callable[[Run], object], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        call(run)
     assert "\n" not in str(caught.value)
 
 

@@ -23,6 +23,16 @@ def network_names() -> list[str]:
     return _names(ROOT / "published")
 
 
+def check_classes(num_classes: int) -> None:
+    """Check the number of outputs that a network is asked for.
+
+    Raises:
+        UserError: there is none.
+    """
+    if num_classes < 1:
+        raise UserError(f"num-classes {num_classes}: at least 1 is needed")
+
+
 def load(reference: str | Path | Architecture) -> Architecture:
     """Load the architecture that a published network's name or a YAML file's path refers to.
 
@@ -72,6 +82,8 @@ def _document(reference: str | Path, kind: str, folder: Path, names: list[str]) 
         reference = f"{reference}-224"
     if isinstance(reference, str) and reference in names:
         return parse_yaml((folder / f"{reference}.yaml").read_text(encoding="utf-8"), reference), reference
+    if not isinstance(reference, str | Path):
+        raise UserError(f"a {kind} is a name, a YAML file or a document, not a {type(reference).__name__}")
     path = Path(reference)
     if path.suffix in (".yaml", ".yml") or path.exists():
         return read_yaml(path, hand_written=True), str(path)

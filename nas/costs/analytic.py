@@ -2,8 +2,10 @@
 
 import functools
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
+from nas.architecture.catalogue import check_classes, load
 from nas.architecture.document import Architecture, Block, Head, Stem
 from nas.blocks.complexity import FLOAT_BYTES, PLAIN_CONVOLUTIONS, CountedPart, Operator, Recorder, Tensor
 
@@ -24,13 +26,18 @@ class Cost(NamedTuple):
     """The largest sum of activation tensors alive at once, fp32, as :mod:`nas.blocks.complexity` defines it."""
 
 
-def cost(architecture: Architecture, num_classes: int = 10) -> Cost:
+def cost(architecture: str | Path | Architecture, num_classes: int = 10) -> Cost:
     """Count a network.
 
     Args:
-        architecture: the document.
-        num_classes: outputs of the last layer.
+        architecture: a name, a file or a document.
+        num_classes: outputs of the last layer, at least 1.
+
+    Raises:
+        UserError: no such name or file, or no class.
     """
+    architecture = load(architecture)
+    check_classes(num_classes)
     params = macs = conv_macs = conv_params = buffer_bytes = peak = 0
     for part in parts(architecture, num_classes):
         params += part.params

@@ -171,6 +171,9 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         check_hours(self.hours)
+        for name in ("objectives", "limits", "enqueue"):
+            if isinstance(text := getattr(self, name), str):  # whose characters are a sequence of texts too
+                raise UserError(f"{name} {text!r}: give a list, such as {[part.strip() for part in text.split(',')]}")
 
     @property
     def latency_tables(self) -> tuple[str, ...]:

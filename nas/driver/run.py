@@ -64,12 +64,14 @@ class Run:
         self.records = read_records(study, settings, str(path))
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
-        """Open a run's folder.
+    def open(cls, path: "str | Path | Run") -> "Run":
+        """Open a run's folder; a run that is open already is returned as it is.
 
         Raises:
             UserError: there is no run, or its files are not what they should be.
         """
+        if isinstance(path, Run):
+            return path
         path = Path(path)
         document = read_run_file(path)
         settings = Settings.from_dict(document.get("settings"), str(path / "run.yaml"))

@@ -84,10 +84,17 @@ def calibrate(
         on_progress: told the number of networks timed and in all, group by group.
 
     Raises:
-        UserError: the engine or device is missing.
+        UserError: the engine or device is missing, no network is asked for, or `partial` cannot be written.
         TimeoutError: the time was over.
     """
+    if networks < 1:
+        raise UserError(f"networks {networks}: at least 1 is needed")
     runtime.check()
+    if partial is not None:
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{partial.parent}: cannot be created: {error.strerror or error}") from error
     options = (space, runtime, num_classes, networks, budget_seconds, partial, keep)
     if isolate:
         return call(_calibrate, *options, threads=runtime.threads, on_progress=on_progress, timeout=timeout, fork=True)

@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from nas.architecture.catalogue import check_classes, load
 from nas.architecture.document import Architecture
 from nas.blocks import Block
 from nas.blocks.layers import ACTIVATIONS, conv_norm_act, max_pool, use_training_variants
@@ -61,14 +63,18 @@ class Network(nn.Module):
         return self.classifier(self.dropout(self.pool(x).flatten(1)))
 
 
-def build(architecture: Architecture, num_classes: int) -> Network:
+def build(architecture: str | Path | Architecture, num_classes: int) -> Network:
     """Build a network with fresh weights, drawn from torch's global generator.
 
     Args:
-        architecture: the document.
+        architecture: a name, a file or a document.
         num_classes: outputs of the last layer, at least 1.
+
+    Raises:
+        UserError: no such name or file, or no class.
     """
-    return Network(architecture, num_classes)
+    check_classes(num_classes)
+    return Network(load(architecture), num_classes)
 
 
 @lru_cache(maxsize=64)

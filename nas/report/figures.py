@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
@@ -69,11 +70,11 @@ def run_figures(sources: Sources) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def figure(run: Run, name: str = "pareto", **axes: str) -> go.Figure:
+def figure(run: str | Path | Run, name: str = "pareto", **axes: str) -> go.Figure:
     """Draw one of the report's figures, for notebooks.
 
     Args:
-        run: finished or not.
+        run: or its folder; finished or not.
         name: a key of :data:`FIGURES`.
         axes: for ``pareto``: `x`, `y` and `colour`, keys of :data:`nas.units.QUANTITIES`.
 
@@ -82,6 +83,9 @@ def figure(run: Run, name: str = "pareto", **axes: str) -> go.Figure:
     """
     if name not in FIGURES:
         raise UserError(f"unknown figure {name!r}; one of: {', '.join(FIGURES)}")
+    if axes and (name != "pareto" or not axes.keys() <= {"x", "y", "colour"}):
+        raise UserError(f"figure {name!r} has no axes {', '.join(axes)} to choose; 'pareto' has x, y and colour")
+    run = Run.open(run)
     sources = Sources(run)
     for key in axes.values():
         if key and key not in sources.keys:
