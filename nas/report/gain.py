@@ -188,7 +188,7 @@ def sentences(run: Run) -> list[str]:
         return []
     named = f"the line of the {counted(len(line), 'published network')} trained here"
     if len(line) == 1:
-        named = f"{line[0].architecture.name}, the one published network trained here"
+        named = f"{line[0].architecture.name}, the one published network trained here,"
     found = gain(run)
     if found is None:
         return [_below_the_line(run)]

@@ -74,6 +74,8 @@ def test_what_chance_explains_is_called_nothing_and_a_loss_a_loss(run: Run) -> N
     errors = [np.sqrt(p * (1 - p) / IMAGES) for p in (0.83, 0.80, 0.84)]
     spread = np.sqrt(errors[0] ** 2 + (errors[1] ** 2 + errors[2] ** 2) / 4)
     assert found.points.high - found.points.low == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    alone = sentences(made(run, line[0], ("", 0.83, 5e5, {})))
+    assert ", the one published network trained here, the search gained" in alone[0]
     worse = sentences(made(run, *line, ("", 0.60, 2e6, {})))
     assert "the search fell short: −" in worse[0] and "at least 2.0 times larger at equal accuracy;" in worse[0]
 
