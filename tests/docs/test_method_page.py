@@ -37,7 +37,7 @@ def flat(text: str) -> str:
 
 
 def test_numbers_of_the_method() -> None:
-    from nas.driver.sampler.proposer import STARTUP_TRIALS
+    from nas.driver.sampler.known_cost import STARTUP_TRIALS
     from nas.driver.sampler.surrogate import _MODEL_POINTS
     from nas.driver.trial_scheduler import TrialScheduler
     from nas.latency import calibration, fitting, measuring, summary, timing

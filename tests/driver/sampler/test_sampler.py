@@ -22,8 +22,7 @@ from invented_problem import (
 )
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from nas.driver.sampler.known_cost import KnownCostSampler
-from nas.driver.sampler.proposer import POOL_SIZE
+from nas.driver.sampler.known_cost import POOL_SIZE, KnownCostSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
