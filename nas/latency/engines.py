@@ -101,11 +101,11 @@ ENGINES: Mapping[str, Engine] = {
     "eager": EagerEngine(),
     "compiled": CompiledEngine(),
     "onnxruntime": OnnxRuntimeEngine("onnxruntime"),
-    "onnxruntime-int8": OnnxRuntimeEngine("onnxruntime-int8", int8=True),
-    "onnxruntime-int8:per-tensor": OnnxRuntimeEngine("onnxruntime-int8:per-tensor", int8=True, per_tensor=True),
+    "onnxruntime-int8": OnnxRuntimeEngine("onnxruntime-int8"),
+    "onnxruntime-int8:per-tensor": OnnxRuntimeEngine("onnxruntime-int8:per-tensor"),
     "litert": LiteRTEngine("litert"),
-    "litert-int8": LiteRTEngine("litert-int8", int8=True),
-    "litert-int8:per-tensor": LiteRTEngine("litert-int8:per-tensor", int8=True, per_tensor=True),
+    "litert-int8": LiteRTEngine("litert-int8"),
+    "litert-int8:per-tensor": LiteRTEngine("litert-int8:per-tensor"),
     "graph": GraphEngine(),
 }
 

@@ -25,18 +25,24 @@ _MEAN, _STD = 0.5, 0.25
 """Of a normalisation like the one in the file that ships; its values cost no time."""
 
 
-class OnnxRuntimeEngine(Engine):
-    """ONNX Runtime on the CPU, or on a card where onnxruntime-gpu is installed.
+class FileEngine(Engine):
+    """Runs a file of a network.
 
     Args:
-        name: of the engine.
-        int8: run the quantised network. Its ranges are those of noise: no time depends on them.
-        per_tensor: one scale for all of a layer's weights.
+        name: of the engine. With ``-int8`` it runs the quantised network, whose ranges are those of noise: no time
+            depends on them; with ``:per-tensor`` all of a layer's weights have one scale.
     """
 
-    def __init__(self, name: str, *, int8: bool = False, per_tensor: bool = False) -> None:
-        self._name, self._int8, self._per_tensor = name, int8, per_tensor
-        self.splits = not int8  # quantising each would take seconds a network
+    def __init__(self, name: str) -> None:
+        self._name, self._int8, self._per_tensor = name, "-int8" in name, name.endswith(":per-tensor")
+
+
+class OnnxRuntimeEngine(FileEngine):
+    """ONNX Runtime on the CPU, or on a card where onnxruntime-gpu is installed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.splits = not self._int8  # quantising each would take seconds a network
 
     def check(self, device: str) -> None:
         require(f"engine {self._name}", "onnx", "onnxruntime")  # the exporter needs onnx
@@ -124,19 +130,10 @@ def _exporting() -> Iterator[None]:
         torch.compiler._is_exporting_flag = before
 
 
-class LiteRTEngine(Engine):
-    """LiteRT on the CPU, with the image given and the logits taken.
-
-    Args:
-        name: of the engine.
-        int8: run the quantised network. Its ranges are those of noise: no time depends on them.
-        per_tensor: one scale for all of a layer's weights.
-    """
+class LiteRTEngine(FileEngine):
+    """LiteRT on the CPU, with the image given and the logits taken."""
 
     layouts = ("channels_last",)
-
-    def __init__(self, name: str, *, int8: bool = False, per_tensor: bool = False) -> None:
-        self._name, self._int8, self._per_tensor = name, int8, per_tensor
 
     def check(self, device: str) -> None:
         require(f"engine {self._name}", *(name.replace("-", "_") for name in _PACKAGES), extra="litert")
