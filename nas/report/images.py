@@ -7,7 +7,7 @@ from nas.driver.run import Run
 from nas.driver.run_file import DATA_FILE
 from nas.files import read_text
 from nas.report.points import shown_name
-from nas.report.scatter import Figure
+from nas.report.scatter import HEATMAP, Figure
 from nas.training.facts import Summary, read_summary
 from nas.training.per_class import Judgement, read_judgement
 from nas.units import counted, percent
@@ -91,19 +91,14 @@ def confusion_figure(judgement: Judgement) -> Figure:
     return {
         "data": [
             {
-                "type": "heatmap",
+                **HEATMAP,
                 "z": shares,
                 "x": names,
                 "y": names,
                 "text": [[f"{count:,}" if count and few else "" for count in row] for row in counts],
                 "customdata": counts,
-                "texttemplate": "%{text}",
-                "textfont": {"color": "var(--ink)"},
                 "hovertemplate": "%{y} taken for %{x}: %{customdata:,} (%{z:.1%})<extra></extra>",
-                "colorscale": [[0, "var(--heat-none)"], [1, "var(--heat)"]],
-                "zmin": 0,
                 "zmax": 1,
-                "showscale": False,
                 "xgap": 1,
                 "ygap": 1,
             }

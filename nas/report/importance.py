@@ -16,7 +16,7 @@ from nas.architecture.space import Value
 from nas.driver.objectives import OBJECTIVES
 from nas.driver.record import Record
 from nas.driver.run import Run
-from nas.report.scatter import SCALE, Figure
+from nas.report.scatter import HEATMAP, SCALE, Figure
 from nas.units import QUANTITIES, listed
 
 LEAST_TRIALS = 12
@@ -90,18 +90,13 @@ def importance_figure(found: Importances) -> Figure | None:
     return {
         "data": [
             {
-                "type": "heatmap",
+                **HEATMAP,
                 "z": shares,
                 "x": [OBJECTIVES[key].title for key in found],
                 "y": [label(name) for name in parameters],
                 "text": [[f"{share:.0f} %" if share >= 0.5 else "" for share in row] for row in shares],
-                "texttemplate": "%{text}",
-                "textfont": {"color": "var(--ink)"},
                 "hovertemplate": "%{y}, %{x}: %{z:.1f} %<extra></extra>",
-                "colorscale": [[0, "var(--heat-none)"], [1, "var(--heat)"]],
-                "zmin": 0,
                 "zmax": max(max(row) for row in shares),
-                "showscale": False,
                 "xgap": 2,
                 "ygap": 2,
             }

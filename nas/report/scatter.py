@@ -30,6 +30,14 @@ NAME_LINES = 3
 """On which the names of neighbours stand in turn; the page's script finds them better places."""
 
 LEGEND_ABOVE = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+HEATMAP = {
+    "type": "heatmap",
+    "texttemplate": "%{text}",
+    "textfont": {"color": "var(--ink)"},
+    "colorscale": [[0, "var(--heat-none)"], [1, "var(--heat)"]],
+    "zmin": 0,
+    "showscale": False,
+}
 
 SCALE = [[0.0, "#3b6fb6"], [0.4, "#3aa6a0"], [0.7, "#d9a531"], [1.0, "#d1495b"]]
 """Colours of a third figure: even in lightness, so that both ends can be seen on white and on black."""
