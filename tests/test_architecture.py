@@ -216,6 +216,13 @@ def test_a_width_is_the_same_as_the_channels_that_it_gives() -> None:
     [
         ("name", 7, "name: "),
         ("name", "", "name: "),
+        ("name", "my space", "name: letters, digits and _ + . - are allowed, not 'my space'"),
+        ("width", {"choice": [0.5, 1]}, "width: a choice makes this a search space; one network is needed here"),
+        ("head", {"choice": [{}, {"channels": 8}]}, "head: a choice makes this a search space"),
+        ("stages.0", {"choice": [{"block": "conv"}]}, "stages[0]: a choice makes this a search space"),
+        ("stages.0.kernels", {"choice": [[3], [5]]}, "stages[0].kernels: a choice makes this a search space"),
+        ("width", [0.5, 1], "input should be a number, not [0.5, 1]; alternatives are written {choice: [...]}"),
+        ("stages.0.expansion", {"choices": [1, 2]}, "'choices': [1, 2]}; alternatives are written {choice: [...]}"),
         ("width", "wide", "width: input should be a number, not 'wide'"),
         ("width", 0, "width: "),
         ("width", float("nan"), "width: "),

@@ -286,7 +286,9 @@ def _explain(error: ValidationError) -> str:
     location = [part for part in first["loc"] if part not in KINDS and part not in ("int", "float")]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     kind, given = first["type"], first["input"]
-    if kind == "value_error":
+    if isinstance(given, Mapping) and "choice" in given:
+        message = "a choice makes this a search space; one network is needed here"
+    elif kind == "value_error":
         message = str(first["ctx"]["error"])
     elif kind == "missing":
         message = "this field is missing"
@@ -294,6 +296,8 @@ def _explain(error: ValidationError) -> str:
         message = f"unknown block {first['ctx']['tag']!r}; allowed: {', '.join(KINDS)}"
     elif kind == "union_tag_not_found":
         message = f"a stage needs a 'block': {', '.join(KINDS)}"
+    elif kind == "string_pattern_mismatch" and path == "name":
+        message = f"letters, digits and _ + . - are allowed, not {given!r}"
     else:
         number = kind in ("int_type", "float_type") and "float" in (
             str(part) for e in error.errors() for part in e["loc"]
@@ -302,4 +306,6 @@ def _explain(error: ValidationError) -> str:
         text = text.replace("tuple", "list").replace("dictionary", "mapping of fields")
         shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:57]}..."
         message = f"{text[0].lower()}{text[1:]}, not {shown}"
+        if number and isinstance(given, list | Mapping):
+            message += "; alternatives are written {choice: [...]}"
     return f"{path}: {message}" if path else message
