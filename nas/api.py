@@ -350,7 +350,10 @@ def profile(
 
 
 def compare(
-    references: Sequence[str | Path | Architecture], *, dataset: str = "cifar10", num_classes: int | None = None
+    references: str | Path | Architecture | Sequence[str | Path | Architecture],
+    *,
+    dataset: str = "cifar10",
+    num_classes: int | None = None,
 ) -> pd.DataFrame:
     """Networks side by side: costs, printed figures, and Han's derived columns; `nas compare` in Python.
 
@@ -359,6 +362,8 @@ def compare(
         dataset: whose printed figures are shown; its classes are counted for, unless `num_classes` says otherwise or
             a network was trained on another number.
     """
+    if isinstance(references, str | Path | Architecture):
+        references = [references]
     networks = [network for reference in references for network in networks_of(reference)]
     return compare_networks(networks, dataset=dataset, num_classes=num_classes)
 

@@ -56,6 +56,7 @@ def shares(model: Path, images: list[Path]) -> torch.Tensor:
 
 def test_top_five_of_a_checkpoint_are_what_the_network_says(trained, digits):
     predictions = predict(trained.checkpoint, digits)
+    assert predict(trained.checkpoint, str(digits[0])) == predict(trained.checkpoint, digits[:1])
     saved = load_checkpoint(trained.checkpoint)
     network = nas.build(nas.Architecture.from_dict(saved.architecture), 10).eval()
     network.load_state_dict(saved.weights)

@@ -121,6 +121,7 @@ def test_a_network_is_also_its_name_and_a_run_its_folder(run: Run) -> None:
     assert nas.build("han-e", 10)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert nas.figure(run.path, y="params") == nas.figure(run, y="params")
     assert nas.open_run(run) is run
+    assert api.compare("han-e").equals(api.compare(["han-e"]))
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,7 @@ def test_a_network_is_also_its_name_and_a_run_its_folder(run: Run) -> None:
     [
         (lambda run: nas.build(run.best(), 10), "a network is a name, a YAML file or a document, not a Record"),
         (lambda run: nas.cost(run), "a document, not a Run"),
+        (lambda run: api.compare([run]), "a document, not a Run"),
         (lambda run: nas.cost("han-e", 0), "num-classes 0: at least 1 is needed"),
         (lambda run: nas.build("han-e", 0), "num-classes 0: at least 1 is needed"),
         (lambda run: nas.search(objectives="accuracy, size"), r"give a list, such as \['accuracy', 'size'\]"),

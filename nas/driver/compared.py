@@ -44,7 +44,7 @@ def networks_of(reference: str | Path | Architecture) -> list[Architecture | Tra
     Raises:
         UserError: it stands for none.
     """
-    if isinstance(reference, Architecture) or str(reference) in network_names() or not Path(reference).is_dir():
+    if not isinstance(reference, str | Path) or str(reference) in network_names() or not Path(reference).is_dir():
         return [load(reference)]
     folder = Path(reference)
     if (folder / "run.yaml").is_file():

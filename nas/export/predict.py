@@ -36,7 +36,7 @@ class Prediction:
 
 def predict(
     model: str | Path,
-    images: Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
     *,
     top: int = 5,
     on_unreadable: Callable[[UserError], None] | None = None,
@@ -48,7 +48,7 @@ def predict(
 
     Args:
         model: a checkpoint (``.pt``), a training's ``.safetensors``, or an ``.onnx`` or ``.tflite`` of `nas export`.
-        images: files.
+        images: files, or one.
         top: so many classes, or all where there are fewer.
         on_unreadable: told of an image that cannot be read, which is then left out; default: raised.
 
@@ -58,6 +58,8 @@ def predict(
     Raises:
         UserError: a file is missing, damaged or none of ours, and its name.
     """
+    if isinstance(images, str | Path):
+        images = [images]
     if not images:
         raise UserError("no image given")
     if top < 1:
