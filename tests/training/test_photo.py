@@ -172,7 +172,7 @@ def test_a_photo_preset_trains(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "strength"), [(1_000, 0.2), (100_000, 0.2), (400_000, 0.5), (4_000_000, 1), (None, 1)]
+    ("params", "strength"), [(1_000, 0.2), (100_000, 0.2), (1_000_000, 0.5), (10_000_000, 0.8), (10**9, 1), (None, 1)]
 )
 def test_small_networks_are_augmented_less(params: int | None, strength: float) -> None:
     drawn = Recipe(augment="photo").augmentation(resolution=96, flip_safe=True, params=params)
