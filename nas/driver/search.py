@@ -98,7 +98,7 @@ def search(
             lease = held.enter_context(_lease(out, storage)) if storage else None
             settings = _match(settings, out)
         else:
-            _check_empty(out)
+            _check_free(out, settings.dataset)
         earlier, first = earlier_run(settings), supernet_search(settings)
         prepared = prepare(settings, run=out, dataset=dataset, deadline=deadline)
         settings = prepared.settings
@@ -264,17 +264,21 @@ def _match(settings: Settings, out: Path) -> Settings:
     return settings
 
 
-def _check_empty(out: Path) -> None:
-    """Check that a folder holds nothing of anybody's: a run removes weights and networks that are none of its own.
+def _check_free(out: Path, dataset: str) -> None:
+    """Check that a folder holds nothing that a run would replace or remove, and is not that of the images.
 
     Raises:
         UserError: it does.
     """
-    files = [*out.iterdir(), *(out / "checkpoints").iterdir()]
-    held = sorted(str(file.relative_to(out)) for file in files if file.name[0] != "." and file != out / "checkpoints")
-    if held:
-        named = ", ".join(held[:3]) + (", ..." if len(held) > 3 else "")
-        raise UserError(f"{out}: holds something else ({named}); give a new --out, or an empty folder")
+    folders = [folder for folder in ("checkpoints", "front") if any((out / folder).glob("*"))]
+    files = [
+        file for file in (STUDY_FILE, LATENCY_FILE, DATA_FILE, "trials.csv", "report.html") if (out / file).exists()
+    ]
+    kind, _, images = dataset.partition(":")
+    if kind == "imagefolder" and Path(images).expanduser().resolve() == out.resolve():
+        files.append("the images")
+    if held := [*folders, *files]:
+        raise UserError(f"{out}: holds something else ({', '.join(held)}); give another --out")
 
 
 def _check_images(dataset: Dataset, out: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from commands import SPACE
+from PIL import Image
 
 import nas
 from nas.driver.record import COLUMNS
@@ -208,15 +209,28 @@ def test_a_finished_run_is_not_overwritten(finished):
     assert (run.path / "trials.csv").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["checkpoints/7.pt", "front/mine.yaml", "rose/photo.jpg"])
-def test_a_folder_of_other_things_is_left_as_it_is(tmp_path, name):
-    (tmp_path / name).parent.mkdir()
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [("checkpoints/7.pt", "checkpoints"), ("front/mine.yaml", "front"), ("report.html", "report.html")],
+)
+def test_what_a_run_would_replace_is_left_as_it_is(tmp_path, name, held):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    (tmp_path / ".DS_Store").touch()
-    with pytest.raises(UserError, match=r"holds something else \(.*\); give a new --out"):
+    (tmp_path / "log.txt").touch()  # of a shell that keeps what the command prints
+    with pytest.raises(UserError, match=rf"holds something else \({held}\); give another --out"):
         nas.search(nas.Space(SPACE), objectives=("accuracy", "size"), trials=1, epochs=1, out=tmp_path)
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert sorted(path.relative_to(tmp_path).as_posix() for path in files) == [".DS_Store", name]
+    files = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(files) == sorted([name, "log.txt"])
+
+
+def test_a_run_does_not_begin_among_its_images(tmp_path):
+    for number in range(12):
+        file = tmp_path / ("rose", "tulip")[number % 2] / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8), 20 * number).save(file)
+    with pytest.raises(UserError, match=r"holds something else \(the images\); give another --out"):
+        nas.search(nas.Space(SPACE), dataset=f"imagefolder:{tmp_path}", trials=1, out=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rose", "tulip"]
 
 
 @pytest.mark.slow
