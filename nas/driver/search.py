@@ -372,8 +372,8 @@ def _enqueue(study: SearchStudy, prepared: Prepared, queue: Sequence[Queued]) ->
     for architecture, origin in queue:
         if origin == "published" and architecture.name in published:
             continue
-        study.enqueue(architecture, origin)
-        if why := study.why_beside(architecture, prepared.costs(architecture), origin):
+        is_new = study.enqueue(architecture, origin)
+        if is_new and (why := study.why_beside(architecture, prepared.costs(architecture), origin)):
             beside.append(f"{architecture.name} ({why})")
     if beside:
         log.info("trained beside the search, never on its front: %s", ", ".join(beside))

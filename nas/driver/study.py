@@ -110,8 +110,8 @@ class SearchStudy:
             if "id" in trial.user_attrs and trial.state != TrialState.WAITING:
                 self._by_id.setdefault(trial.user_attrs["id"], trial.number)
 
-    def enqueue(self, architecture: Architecture, origin: str = "published", **attributes: Any) -> None:
-        """Queue a network (``published`` or ``own``) to be trained before any proposal, unless it is known already.
+    def enqueue(self, architecture: Architecture, origin: str = "published", **attributes: Any) -> bool:
+        """Queue a network (``published`` or ``own``) to be trained before any proposal; False where it is known.
 
         One of no origin is the search's own; `attributes` are kept with its trial.
 
@@ -119,10 +119,11 @@ class SearchStudy:
         sampler takes it for a point of the front.
         """
         if any(t.user_attrs.get("id") == architecture.id for t in self.study.get_trials(deepcopy=False)):
-            return
+            return False
         parameters = self.space.parameters(architecture) if self.space.contains(architecture) else {}
         attributes = {**_described(architecture), **attributes, **({"origin": origin} if origin else {})}
         self.study.enqueue_trial(parameters, user_attrs=attributes)
+        return True
 
     def import_trial(
         self, architecture: Architecture, figures: Mapping[str, float], source: str, origin: str = ""

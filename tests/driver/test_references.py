@@ -213,7 +213,7 @@ def test_optunas_samplers_still_search_all_parameters_beside_a_network_outside(s
         costs=costs,
     )
     document = {**small_space.sample(0).to_dict(), "name": "outside", "stem": {"channels": 48}}
-    study.enqueue(Architecture.from_dict(document))
+    assert [study.enqueue(Architecture.from_dict(document)) for _ in range(2)] == [True, False]
     search(study, 4, lambda a: nas.cost(a).size_bytes / 1e5)
     trial = study.study.ask({})
     found = sampler.infer_relative_search_space(study.study, study.study.get_trials(deepcopy=False)[trial.number])
