@@ -50,7 +50,7 @@ def test_latencies_are_called_measured_or_predicted(run: Run) -> None:
 
 def test_names_and_titles_are_whole_in_80_columns(run: Run) -> None:
     text = screen_of(run, width=80)
-    table = text[text.index("found by the search") :]
+    table = text[text.index("of them found by this search:") :]
     assert {"Network", "Validation", "Test", "Size", "measured", "Belongs", "Source"} <= set(table.split())
     for record in run.front_records:
         assert shown_name(run, record) in table.split()
