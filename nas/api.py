@@ -153,8 +153,7 @@ def train(options: TrainOptions) -> Trained:
                 data = load_dataset(name, **reading, at_most=side or network.input.resolution, strict=options.strict)
             except UserError as error:
                 raise error.at(origin.file) if origin.file and options.dataset is None else error from None
-        changed = {name: getattr(options, name) for name in ("flip", "augment", "class_weights")}
-        recipe = recipe.with_options(**changed)
+        recipe = recipe.with_options(flip=options.flip, augment=options.augment, class_weights=options.class_weights)
         per_tensor = target is not None and target.per_tensor
         recipe = recipe.with_qat(options.qat or recipe.qat > 0, per_tensor=per_tensor)
         recipe = recipe.for_images(len(data.train), epochs=options.epochs)

@@ -44,8 +44,9 @@ def settings_of(options: SearchOptions) -> tuple[Settings, Dataset]:
         strict=options.strict,
     )
     fitted = fit_space(space, data, options.resolution)
-    changed = {name: getattr(options, name) for name in ("flip", "augment", "class_weights")}
-    recipe = load_recipe(options.recipe).with_options(**changed)
+    recipe = load_recipe(options.recipe).with_options(
+        flip=options.flip, augment=options.augment, class_weights=options.class_weights
+    )
     recipe = recipe.with_qat(recipe.qat > 0, per_tensor=target.per_tensor)
     recipe = recipe.for_images(len(data.train), epochs=options.epochs)
     known = {name: value for name, value in vars(options).items() if name in Settings.__dataclass_fields__}

@@ -45,7 +45,7 @@ from nas.driver.trial_scheduler import TrialScheduler
 from nas.driver.warm_start import earlier_run, import_networks
 from nas.errors import UserError
 from nas.files import write_atomic
-from nas.training.data import Dataset
+from nas.training.data import FOLDER_PREFIX, Dataset
 from nas.training.facts import describe, summarise
 from nas.training.fingerprint import read_fingerprint
 from nas.training.origin import Origin, check_same
@@ -274,8 +274,8 @@ def _check_free(out: Path, dataset: str) -> None:
     files = [
         file for file in (STUDY_FILE, LATENCY_FILE, DATA_FILE, "trials.csv", "report.html") if (out / file).exists()
     ]
-    kind, _, images = dataset.partition(":")
-    if kind == "imagefolder" and Path(images).expanduser().resolve() == out.resolve():
+    images = dataset.removeprefix(FOLDER_PREFIX)
+    if images != dataset and Path(images).expanduser().resolve() == out.resolve():
         files.append("the images")
     if held := [*folders, *files]:
         raise UserError(f"{out}: holds something else ({', '.join(held)}); give another --out")

@@ -183,15 +183,15 @@ def _confirmed(records: Sequence[Record], draws: int = 2_000) -> tuple[Numbers, 
 
 def sentences(run: Run) -> list[str]:
     """Say what the search gained over the line of its references; empty where it had none or found nothing."""
-    line = references(run)
-    if not (line and found_networks(run)):
+    line, networks = references(run), found_networks(run)
+    if not (line and networks):
         return []
     named = f"the line of the {counted(len(line), 'published network')} trained here"
     if len(line) == 1:
         named = f"{line[0].architecture.name}, the one published network trained here,"
     found = gain(run)
     if found is None:
-        return [_below_the_line(run)]
+        return [_below_the_line(run, line[0], networks)]
     noun = OBJECTIVES[found.key].title
     noun = noun if noun.isupper() or noun == "MACs" else noun.lower()
     figures, lows, highs = [], [], []
@@ -222,11 +222,11 @@ def _basis(seeds: int) -> str:
     return "by validation accuracy, corrected for having been chosen by it"
 
 
-def _below_the_line(run: Run) -> str:
+def _below_the_line(run: Run, first: Record, found: Sequence[Record]) -> str:
     """Compare the most accurate network found with the cheapest reference, which all found ones cost and reach less
     than: nothing on the line is equal to any of them.
     """
-    first, found, key = references(run)[0], found_networks(run), cost_key(run)
+    key = cost_key(run)
     draws, seeds = _accuracies(run, [first, *found])
     place = int(draws[:, 1:].mean(axis=0).argmax())
     points = Estimate.of(draws[:, 1 + place] - draws[:, 0])
