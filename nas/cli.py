@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nas import __version__
 from nas.command_options import command
 from nas.driver.options import CHANGEABLE, ReproduceOptions, Resources, SearchOptions
 from nas.errors import UserError
@@ -27,6 +28,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        console.print(f"nas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def begin(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of `nas` itself: each ends it, or is taken off before (`--debug`)."""
 
 
 @command(

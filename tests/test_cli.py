@@ -4,6 +4,7 @@ import inspect
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def test_help_loads_no_heavy_library():
     code = "import sys, nas.cli; print(sorted({'torch', 'ray', 'optuna', 'pandas'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_version(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["nas", "--version"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"nas {nas.__version__}\n"
+    project = tomllib.loads((Path(nas.__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    assert project["version"] == nas.__version__
 
 
 def test_list():

@@ -41,6 +41,7 @@ def completed(*words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
+        (("--ver",), {"--version"}),
         (("se",), {"search"}),
         (("re",), {"report", "reproduce"}),
         (("search", "--lim"), {"--limit"}),
