@@ -37,7 +37,7 @@ from nas.training.facts import fact_rows
 from nas.training.loop import Epoch
 from nas.training.per_class import Judgement, worst_confusions
 from nas.training.session import Trained
-from nas.units import QUANTITIES, counted, percent, show, three_digits
+from nas.units import QUANTITIES, counted, from_to, percent, show, three_digits
 
 _MOST_CONFUSIONS = 8
 
@@ -226,7 +226,7 @@ def print_latencies(console: Terminal, found: Sequence[Measurement]) -> None:
         table.add_row(
             item.name,
             show("measured_latency", item.value_ms),
-            f"{three_digits(item.low_ms)} to {three_digits(item.high_ms)}",
+            from_to(three_digits(item.low_ms), three_digits(item.high_ms)),
             three_digits(item.median_ms),
             three_digits(item.p90_ms),
             str(item.repeats),

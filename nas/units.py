@@ -139,6 +139,20 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
+def from_to(low: str, high: str, unit: str = "") -> str:
+    """Join the ends of an interval as they are printed; empty where they are the same, which says nothing more.
+
+    >>> from_to("0.2", "1.8"), from_to("81", "88", " %"), from_to("2.0", "2.0")
+    ('0.2 to 1.8', '81 to 88 %', '')
+    """
+    return "" if low == high else f"{low} to {high}{unit}"
+
+
+def bracketed(low: str, high: str, unit: str = "") -> str:
+    """Put an interval behind its value: `` (0.2 to 1.8)``; empty as :func:`from_to` is."""
+    return f" ({shown})" if (shown := from_to(low, high, unit)) else ""
+
+
 def counted(count: int, noun: str, nouns: str = "") -> str:
     """Count things: ``1 network``, ``3 networks``; `nouns` is a plural that does not end so."""
     return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from nas.driver.record import Record
 from nas.driver.run import Run
 from nas.significance import Difference, over_seeds, unpaired
+from nas.units import bracketed
 
 LEAST_SEEDS = 3
 """With two seeds each, the interval of a difference is as wide as 20 points: their spread is hardly known."""
@@ -111,7 +112,7 @@ def difference_in_words(difference: Difference | float) -> str:
     if isinstance(difference, float):
         return more
     if not difference.is_distinguishable:
-        ends = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f} points".replace("-", "−")
-        return f"not distinguishable in accuracy ({ends})"
+        ends = bracketed(f"{100 * difference.low:+.1f}", f"{100 * difference.high:+.1f}", " points").replace("-", "−")
+        return f"not distinguishable in accuracy{ends}"
     low, high = sorted(100 * abs(end) for end in (difference.low, difference.high))
-    return f"{more} ({low:.1f} to {high:.1f})"
+    return f"{more}{bracketed(f'{low:.1f}', f'{high:.1f}')}"

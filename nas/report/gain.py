@@ -18,7 +18,7 @@ from nas.driver.objectives import OBJECTIVES, trained_for
 from nas.driver.record import Record
 from nas.driver.run import Run
 from nas.report.distance import LEAST_SEEDS, WORDS, Words, cost_key
-from nas.units import counted
+from nas.units import bracketed, counted
 
 Numbers = NDArray[np.float64]
 
@@ -196,8 +196,8 @@ def sentences(run: Run) -> list[str]:
     noun = noun if noun.isupper() or noun == "MACs" else noun.lower()
     figures, lows, highs = [], [], []
     if found.points is not None:
-        shown = [_signed(share) for share in (found.points.value, found.points.low, found.points.high)]
-        figures.append(f"{shown[0]} points of accuracy at equal {noun} ({shown[1]} to {shown[2]})")
+        ends = bracketed(_signed(found.points.low), _signed(found.points.high))
+        figures.append(f"{_signed(found.points.value)} points of accuracy at equal {noun}{ends}")
         lows.append(found.points.low)
         highs.append(found.points.high)
     if found.times is not None:
@@ -209,10 +209,11 @@ def sentences(run: Run) -> list[str]:
         verdict = "gained"
     elif min(highs) < 0 and max(lows) <= 0:
         verdict = "fell short"
+    intervals = "95 % intervals, " if any(figure.endswith(")") for figure in figures) else ""
     test = "" if found.test is None else f" On test images, which chose nothing: {_signed(found.test)} points."
     return [
         f"Against {named} the search {verdict}: {', '.join(figures)}; means over "
-        f"{counted(found.networks, 'network')} of the front, 95 % intervals, {_basis(found.seeds)}.{test}"
+        f"{counted(found.networks, 'network')} of the front, {intervals}{_basis(found.seeds)}.{test}"
     ]
 
 
@@ -232,11 +233,12 @@ def _below_the_line(run: Run, first: Record, found: Sequence[Record]) -> str:
     points = Estimate.of(draws[:, 1 + place] - draws[:, 0])
     times = first.costs[key] / found[place].costs[key]
     told = "less accurate" if points.high < 0 else "no difference in accuracy that can be told"
-    shown = [_signed(share) for share in (points.value, points.low, points.high)]
+    ends = bracketed(_signed(points.low), _signed(points.high))
+    kind = "95 % interval, " if ends else ""
     return (
         f"No published network trained here is as {WORDS[key].good} as those found. The most accurate of these, "
-        f"{times:.1f} times {WORDS[key].better} than {first.architecture.name}, has {shown[0]} points of accuracy "
-        f"beside it ({shown[1]} to {shown[2]}), {told}; 95 % interval, {_basis(seeds)}."
+        f"{times:.1f} times {WORDS[key].better} than {first.architecture.name}, has {_signed(points.value)} points of "
+        f"accuracy beside it{ends}, {told}; {kind}{_basis(seeds)}."
     )
 
 
@@ -253,7 +255,7 @@ def _times(times: Estimate, noun: str, words: Words) -> str:
     word = words.better
     if times.value < 1:
         times, word = Estimate(1 / times.value, 1 / times.high, 1 / times.low), words.worse
-    return f"{times.value:.1f} times {word} at equal accuracy ({times.low:.1f} to {times.high:.1f})"
+    return f"{times.value:.1f} times {word} at equal accuracy{bracketed(f'{times.low:.1f}', f'{times.high:.1f}')}"
 
 
 def _signed(share: float) -> str:

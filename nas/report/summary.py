@@ -19,7 +19,7 @@ from nas.report.distance import WORDS, distance
 from nas.report.images import read_judged
 from nas.report.points import shown_name, train_command
 from nas.significance import wilson
-from nas.units import accuracy_decimals, counted, decimals, int8_percent, listed, percent, show, three_digits
+from nas.units import accuracy_decimals, counted, decimals, from_to, int8_percent, listed, percent, show, three_digits
 
 ENDED = {"complete": "to the end", "stopped": "stopped early", "failed": "failed"}
 FORMATS = ("csv", "json", "md")
@@ -209,11 +209,14 @@ def with_interval(accuracy: float | None, images: int | None) -> str:
 
 
 def interval(accuracy: float | None, images: int | None) -> str:
-    """Format Wilson's 95 % interval of an accuracy, such as ``81 to 88 %``; empty where images are not counted."""
+    """Format Wilson's 95 % interval of an accuracy, such as ``81 to 88 %``.
+
+    Empty where images are not counted, or where its ends are printed alike.
+    """
     if accuracy is None or images is None:
         return ""
     low, high = wilson(accuracy, images)
-    return f"{100 * low:.{accuracy_decimals(images)}f} to {percent(high, images)}"
+    return from_to(percent(low, images).removesuffix(" %"), percent(high, images).removesuffix(" %"), " %")
 
 
 def latency(record: Record) -> tuple[str, str]:
@@ -223,7 +226,8 @@ def latency(record: Record) -> tuple[str, str]:
         predicted = record.costs.get("latency")
         return show("latency", predicted), "" if predicted is None else "predicted"
     low, high = record.confirmed.get("latency_low_ms"), record.confirmed.get("latency_high_ms")
-    spread = "measured" if low is None or high is None else f"{three_digits(low)} to {show('latency', high)}"
+    ends = "" if low is None or high is None else from_to(three_digits(low), three_digits(high), " ms")
+    spread = ends or "measured"
     return show("latency", measured), f"{spread}, noisy" if record.confirmed.get("latency_noisy") else spread
 
 

@@ -86,12 +86,15 @@ def fact_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Put what :func:`describe` gave into words, but for the classes and the notes: a title and a text each."""
     images, absent = document["images"], document["absent"]
     train = sorted(document["classes"], key=lambda item: int(item["train"]))
-    least, most = (f"{item['train']:,} ({item['name']})" for item in (train[0], train[-1]))
+    per_class = f"{train[0]['train']:,} training images each"
+    if train[0]["train"] < train[-1]["train"]:
+        least, most = (f"{item['train']:,} ({item['name']})" for item in (train[0], train[-1]))
+        per_class = f"of {least} to {most} training images"
     kind = {1: "gray", 3: "colour"}.get(document["channels"], f"{document['channels']} channels")
     read = f"{document['resolution']} x {document['resolution']} pixels, {kind}"
     rows = [
         ("Images", ", ".join(f"{count:,} {name}" for name, count in images.items())),
-        ("Classes", f"{len(train):,}, of {least} to {most} training images"),
+        ("Classes", f"{len(train):,}, {per_class}"),
     ]
     if document["imbalance"] >= UNEVEN:
         uneven = f"{document['imbalance']:.3g} times as many images of the largest class as of the smallest"

@@ -19,6 +19,7 @@ import nas
 from nas.cli import app
 from nas.errors import UserError
 from nas.training.data import Dataset, load_dataset
+from nas.training.facts import fact_rows
 from nas.training.pictures import picture, samples
 from nas.training.recipe import Recipe
 
@@ -65,6 +66,9 @@ def test_the_facts_are_those_of_the_files(folder: Path) -> None:
     assert facts["formats"] == {"PNG": 19, "JPEG": 4}
     assert facts["skipped"] == [{"ending": ".txt", "reason": "no image that Pillow reads", "files": 1}]
     assert facts["copies"] == 1
+    even = facts | {"classes": [item | {"train": 1_200} for item in facts["classes"]]}
+    said = [dict(fact_rows(document))["Classes"] for document in (facts, even)]
+    assert said == ["3, of 3 (b<b>) to 13 (red) training images", "3, 1,200 training images each"]
 
 
 def test_copies_in_a_named_data_set_are_counted(digits: Dataset) -> None:
