@@ -45,7 +45,7 @@ from nas.training.distributed import joined
 from nas.training.facts import describe
 from nas.training.loop import Epoch
 from nas.training.options import DEFAULT_FIT, DataOptions, TrainOptions
-from nas.training.origin import Origin, begun_training, check_same
+from nas.training.origin import FIXED, Origin, begun_training, check_recipe, check_same
 from nas.training.parents import first_parent
 from nas.training.per_class import judge
 from nas.training.pictures import MOST_ON_PAGE, samples
@@ -134,8 +134,8 @@ def train(options: TrainOptions) -> Trained:
     """
     deadline = deadline_of(options.hours, options.began)
     network = load(options.architecture)
-    fixed = (options.epochs, options.flip, options.class_weights, options.augment, options.qat)
-    begun = begun_training(Path(str(options.out)), *fixed) if options.resume else None
+    fixed = {name: getattr(options, name) for name in FIXED}
+    begun = begun_training(Path(str(options.out)), network, fixed) if options.resume else None
     origin = begun or searched(options.architecture, network, options.run) or Origin(reading={"fit": DEFAULT_FIT})
     where = options.target or (origin.target if origin.target != "torch" else None)
     target = target_named(where) if where is not None else None
@@ -153,13 +153,15 @@ def train(options: TrainOptions) -> Trained:
                 data = load_dataset(name, **reading, at_most=side or network.input.resolution, strict=options.strict)
             except UserError as error:
                 raise error.at(origin.file) if origin.file and options.dataset is None else error from None
-        recipe = recipe.with_options(flip=options.flip, augment=options.augment, class_weights=options.class_weights)
-        per_tensor = target is not None and target.per_tensor
-        recipe = recipe.with_qat(options.qat or recipe.qat > 0, per_tensor=per_tensor)
-        recipe = recipe.for_images(len(data.train), epochs=options.epochs)
         if begun and begun.recipe:
             check_same(begun, data, str(options.out))
+            check_recipe(begun.recipe, recipe, len(data.train), str(options.out))
             recipe = begun.recipe
+        else:
+            given = {name: getattr(options, name) for name in ("flip", "augment", "class_weights")}
+            per_tensor = target is not None and target.per_tensor
+            recipe = recipe.with_options(**given).with_qat(options.qat or recipe.qat > 0, per_tensor=per_tensor)
+            recipe = recipe.for_images(len(data.train), epochs=options.epochs)
         # A resolution no larger than the images' unless one is asked for.
         side = side or min(network.input.resolution, data.resolution)
         network = network.with_input(channels=data.channels, resolution=side)

@@ -22,7 +22,7 @@ from nas.terminal import Terminal
 
 errors = Terminal(stderr=True)
 
-_FIRST = ("--init", "--teacher")
+_FIRST = ("--init", "--teacher", "--run")
 """Options of a training's beginning, which it keeps."""
 PATIENCE = 20.0
 """Seconds for an orderly end after a signal; then this process and those that it started are ended as they are."""
@@ -114,7 +114,7 @@ def same_command(folder: Path, given: Path | None, *, resumes: bool = False) -> 
     Args:
         folder: where it works.
         given: the folder that its options name, if they do.
-        resumes: whether ``--resume`` goes on with what is in the folder; it does so without ``--init``, ``--teacher``.
+        resumes: whether ``--resume`` goes on with what is in the folder; it does so without the options of a beginning.
     """
     arguments = sys.argv[1:]
     if resumes:

@@ -96,6 +96,7 @@ def test_what_does_not_end_is_ended_with_all_that_it_started():
         ("train han-e --init a.pt --out r", True, "nas train han-e --out r --resume"),
         ("train han-e --teacher=b.pt --init a.pt --out r", True, "nas train han-e --out r --resume"),
         ("train han-e --init=a.pt --out r --resume", True, "nas train han-e --out r --resume"),
+        ("train han-e --run s --out r", True, "nas train han-e --out r --resume"),
         ("train 'my net.yaml'", True, "nas train 'my net.yaml' --resume --out r"),
         ("search --epochs 3", False, "nas search --epochs 3 --out r"),
     ],

@@ -99,3 +99,5 @@ class TrainOptions:
             raise UserError(f"threads {self.threads}: at least 1 is needed")
         if self.resume and self.out is None:
             raise UserError("--resume needs --out: the folder of the training to go on with")
+        if self.resume and self.run is not None:
+            raise UserError("--run is for the beginning of a training; with --resume it keeps what it had")

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from nas.architecture.catalogue import load
+from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.files import read_yaml
 from nas.preprocessing import Preprocessing
@@ -16,6 +17,9 @@ from nas.training.fingerprint import Fingerprint, compare, is_another, read_fing
 from nas.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
+
+FIXED = ("epochs", "seed", "train_size", "resolution", "fit", "flip", "class_weights", "augment", "qat")
+"""Options that a training keeps from its beginning; one that is resumed may be given them as they were."""
 
 
 @dataclass(frozen=True)
@@ -74,23 +78,16 @@ def read_begun(folder: Path) -> dict[str, Any]:
     return begun
 
 
-def begun_training(
-    folder: Path,
-    epochs: int | None,
-    flip: str | None,
-    class_weights: str | None = None,
-    augment: str | None = None,
-    qat: bool = False,
-) -> Origin | None:
+def begun_training(folder: Path, network: Architecture, asked: Mapping[str, Any]) -> Origin | None:
     """The training that was begun in a folder; None where there is none.
 
     Args:
         folder: of the training.
-        epochs, flip, class_weights, augment, qat: as asked for; None or False: those that it has.
+        network: that is to be trained.
+        asked: the options `FIXED`; None or False: what the training has.
 
     Raises:
-        UserError: its files are damaged, or it has another number of epochs, mirrors or augments its images, weighs
-            its classes or ends otherwise.
+        UserError: its files are damaged, it is of another network, or an option asks for something else than it has.
     """
     file, begun = folder / "train.yaml", read_begun(folder)
     if not begun:
@@ -112,23 +109,38 @@ def begun_training(
             side, fit, white = decoded["side"], decoded["fit"], decoded["white"]
             Preprocessing(3, (side,), fit, white)  # checks them
             reading |= {"resolution": side, "fit": fit, "white": white}
-        resolution = load(folder / "architecture.yaml").input.resolution
+        own = load(folder / "architecture.yaml")
     except UserError as error:
         raise error.at(str(file)) from error
     except (TypeError, KeyError) as error:
         raise UserError(f"{file}: damaged: it does not say how images were read") from error
-    if epochs not in (None, recipe.epochs):
-        raise UserError(f"{folder}: its training has {recipe.epochs} epochs, not {epochs}; resume it without --epochs")
-    if recipe.with_options(flip=flip) != recipe:
-        raise UserError(f"{folder}: its training has flip {recipe.flip}, not {flip}; resume it without --flip")
-    if recipe.with_options(class_weights=class_weights) != recipe:
-        has = f"class weights {recipe.class_weights}, not {class_weights}"
-        raise UserError(f"{folder}: its training has {has}; resume it without --class-weights")
-    if recipe.with_options(augment=augment) != recipe:
-        raise UserError(f"{folder}: its training has augment {recipe.augment}; resume it without --augment")
-    if recipe.with_qat(qat) != recipe:
+    given = network.with_input(channels=own.input.channels, resolution=own.input.resolution)
+    if given.id != own.id:
+        names = f"{own.name} ({own.id}), not {given.name} ({given.id})"
+        raise UserError(f"{folder}: its training is of {names}; resume it with {folder / 'architecture.yaml'}")
+    has = {**asdict(recipe), **reading, "resolution": own.input.resolution}
+    for name, value in asked.items():
+        in_recipe = name in ("flip", "class_weights", "augment")
+        same = recipe.with_options(**{name: value}) == recipe if in_recipe else value in (None, has.get(name, value))
+        if name != "qat" and not same:
+            words, option = name.replace("_", " "), name.replace("_", "-")
+            held = f"the default {words}" if has[name] is None else f"{words} {has[name]}"
+            raise UserError(f"{folder}: its training has {held}, not {value}; resume it without --{option}")
+    if recipe.with_qat(asked["qat"]) != recipe:
         raise UserError(f"{folder}: its training does not end as int8 computes; resume it without --qat")
-    return Origin(cast(str, begun["dataset"]), reading, resolution, recipe, images, file=str(file))
+    return Origin(cast(str, begun["dataset"]), reading, own.input.resolution, recipe, images, file=str(file))
+
+
+def check_recipe(begun: Recipe, asked: Recipe, images: int, where: str) -> None:
+    """Check that a training on so many images began with a recipe, but for what other options change of it.
+
+    Raises:
+        UserError: it has another one.
+    """
+    options = ("flip", "augment", "class_weights", "qat", "qat_per_tensor")
+    alike = replace(asked, **{name: getattr(begun, name) for name in options})
+    if alike.for_images(images, epochs=begun.epochs) != begun:
+        raise UserError(f"{where}: its training has another recipe; resume it without --recipe")
 
 
 def check_same(then: Origin, data: Dataset, where: str) -> None:

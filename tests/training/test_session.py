@@ -152,7 +152,7 @@ def test_a_training_goes_on_with_the_recipe_it_began_with(
     assert begun.pop("steps") == 4 * (len(digits.train) // 32)
     del begun["recipe"]["steps"]
     (out / "train.yaml").write_text(yaml.safe_dump(begun))
-    with pytest.raises(UserError, match="its training has 4 epochs, not 5"):
+    with pytest.raises(UserError, match="its training has epochs 4, not 5; resume it without --epochs"):
         nas.train(TINY, dataset="digits", epochs=5, out=out, resume=True, device="cpu")
     with caplog.at_level(logging.INFO, "nas"):
         nas.train(TINY, dataset="digits", out=out, resume=True, device="cpu")
@@ -336,6 +336,39 @@ def test_timing_a_step_leaves_the_training_as_it_is(digits: Dataset) -> None:
     assert (one.loss, one.validation_accuracy) == (other.loss, other.validation_accuracy)
     states = [trainer.network.state_dict() for trainer in trainers]
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def test_a_resumed_training_refuses_what_it_would_ignore(tmp_path: Path) -> None:
+    """And takes what it began with, as the command that goes on with it names it."""
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    out = tmp_path / "out"
+    given = {"recipe": "search", "epochs": 2, "seed": 3, "train_size": 100, "resolution": 8, "flip": "none"}
+    with pytest.raises(Killed):
+        nas.train(TINY, out=out, device="cpu", **given, on_epoch=kill)
+    before = {file.name: file.read_bytes() for file in out.glob("*.*")}
+    others = {
+        "recipe": "han",
+        "seed": 4,
+        "train_size": 90,
+        "resolution": 12,
+        "class_weights": "balanced",
+        "augment": "photo",
+    }
+    for name, value in others.items():
+        option = name.replace("_", "-")
+        with pytest.raises(UserError, match=f"{out}: its training has .*; resume it without --{option}$"):
+            nas.train(TINY, out=out, device="cpu", **{name: value}, resume=True)
+    with pytest.raises(UserError, match="--run is for the beginning of a training"):
+        nas.train(TINY, out=out, device="cpu", run=tmp_path, resume=True)
+    other = nas.Architecture.from_dict({**DOCUMENT, "activation": "hard_swish"})  # its weights have the same names
+    with pytest.raises(UserError, match=f"its training is of .*; resume it with {out / 'architecture.yaml'}"):
+        nas.train(other, out=out, device="cpu", resume=True)
+    assert before == {file.name: file.read_bytes() for file in out.glob("*.*")}
+    nas.train(TINY, out=out, device="cpu", **given, resume=True)
+    assert [row["epoch"] for row in metrics(out)] == ["1", "2"]
 
 
 def test_flip_is_kept_with_the_training(tmp_path: Path) -> None:
