@@ -34,7 +34,7 @@ from nas.export.shipping import ENDINGS
 from nas.files import fresh_folder as fresh_folder
 from nas.hardware import choose_device as choose_device
 from nas.hardware import memory_bytes
-from nas.options import deadline_of, keywords
+from nas.options import check_numbers, deadline_of, hints_of, keywords
 from nas.preprocessing import checked_fit
 from nas.report.page import write_data_page, write_judgement_page, write_report
 from nas.targets import on_target
@@ -286,6 +286,7 @@ def resume(
     for name in changes:
         if name not in CHANGEABLE:
             raise UserError(f"{name} of a run cannot be changed; allowed: {', '.join(CHANGEABLE)}")
+    check_numbers(hints_of(SearchOptions), {"hours": hours, "report_every": report_every, **changes})
     deadline = deadline_of(hours, began)
     settings = Run.open(path).settings.going_on(changes, hours=hours)
     with progress_to(progress, on_change) as tell:

@@ -14,7 +14,7 @@ from nas.driver.options import CHANGEABLE, ReproduceOptions, Resources, SearchOp
 from nas.errors import UserError
 from nas.exit import errors, resumable, run_command, same_command
 from nas.latency_cli import AsJson, console, latency_app
-from nas.options import TARGETS, DataDir, OnCommandLine
+from nas.options import FROM_1, TARGETS, DataDir, OnCommandLine
 from nas.terminal import log_to
 from nas.training.options import DATASETS, DataOptions, TrainOptions
 from nas.units import int8_percent
@@ -125,7 +125,7 @@ def compare(
     ],
     *,
     dataset: Annotated[str, "Data set of the printed figures."] = "cifar10",
-    num_classes: Annotated[int | None, "Number of classes (default: the data set's)."] = None,
+    num_classes: Annotated[int | None, "Number of classes (default: the data set's).", FROM_1] = None,
     form: Annotated[str, "table, csv or json.", OnCommandLine(name="format")] = "table",
 ) -> None:
     """Networks side by side: costs, printed accuracy, accuracy and time per size."""
@@ -283,7 +283,7 @@ def predict(
     model: Annotated[Path, "A checkpoint, .safetensors or exported .onnx, .tflite.", OnCommandLine(name="MODEL")],
     images: Annotated[list[Path], "Image files.", OnCommandLine(name="IMAGE")],
     *,
-    top: Annotated[int, "Number of classes per image."] = 5,
+    top: Annotated[int, "Number of classes per image.", FROM_1] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Classify images by a trained network: the likeliest classes with their probabilities."""
@@ -306,8 +306,8 @@ def predict(
 def profile(
     architecture: Annotated[str, "A published network or a YAML file.", OnCommandLine(name="NETWORK")],
     *,
-    num_classes: Annotated[int, "Number of classes."] = 10,
-    resolution: Annotated[int | None, "Input side in pixels (default: the network's)."] = None,
+    num_classes: Annotated[int, "Number of classes.", FROM_1] = 10,
+    resolution: Annotated[int | None, "Input side in pixels (default: the network's).", FROM_1] = None,
     target: Annotated[str | None, f"Add what it costs where it runs: {TARGETS}."] = None,
     as_json: AsJson = False,
 ) -> None:

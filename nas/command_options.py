@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
-from nas.options import OnCommandLine, is_option
+from nas.options import check_numbers, hints_of, on_command_line
 
 
 def command(
@@ -27,7 +27,7 @@ def command(
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own, made = get_type_hints(function, include_extras=True), []
-        hints = {name: _options_of(model) for name, model in models.items()}
+        hints = {name: hints_of(model) for name, model in models.items()}
         for item in inspect.signature(function).parameters.values():
             if item.name in models:
                 defaults = {field.name: field.default for field in fields(models[item.name])}
@@ -41,6 +41,8 @@ def command(
 
         @functools.wraps(function)
         def run(**given: Any) -> None:
+            for of_one in (own, *hints.values()):
+                check_numbers(of_one, {name: given[name] for name in of_one if name in given})
             for name, of_model in hints.items():
                 values = {field: given.pop(field) for field in of_model}
                 for field, value in values.items():
@@ -56,15 +58,10 @@ def command(
     return decorate
 
 
-def _options_of(model: type) -> dict[str, Any]:
-    """Return the annotations of a model's fields that are options."""
-    return {name: hint for name, hint in get_type_hints(model, include_extras=True).items() if is_option(hint)}
-
-
 def _option(field: str, hint: Any, default: Any) -> inspect.Parameter:
     """Make typer's parameter of an option."""
-    kind, text, *rest = get_args(hint)
-    own: OnCommandLine = rest[0] if rest else OnCommandLine()
+    kind, text, *_ = get_args(hint)
+    own = on_command_line(hint)
     default, otherwise = default if own.default is ... else own.default, default
     if default is None and otherwise:
         text = f"{text.removesuffix('.')} (default: {otherwise})."

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from nas.command_options import command
 from nas.errors import UserError
-from nas.options import TARGETS, OnCommandLine
+from nas.options import FROM_0, FROM_1, TARGETS, OnCommandLine
 from nas.terminal import Terminal
 from nas.units import counted
 
@@ -39,11 +39,11 @@ latency_app = typer.Typer(
     rich_markup_mode="rich",
 )
 Space = Annotated[str, "A shipped space or a YAML file."]
-Channels = Annotated[int | None, "Channels of the images (default: the space's)."]
-Resolution = Annotated[int | None, "Input side in pixels (default: the document's)."]
-Classes = Annotated[int, "Number of classes."]
-Threads = Annotated[int, "Threads per run."]
-Batch = Annotated[int, "Images per run."]
+Channels = Annotated[int | None, "Channels of the images (default: the space's).", FROM_1]
+Resolution = Annotated[int | None, "Input side in pixels (default: the document's).", FROM_1]
+Classes = Annotated[int, "Number of classes.", FROM_1]
+Threads = Annotated[int, "Threads per run.", FROM_1]
+Batch = Annotated[int, "Images per run.", FROM_1]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def latency_measure(
     num_classes: Classes = 10,
     how: dict[str, Any],
     resolution: Resolution = None,
-    max_seconds: Annotated[float, "Seconds to wait for a machine that is too busy."] = 30,
+    max_seconds: Annotated[float, "Seconds to wait for a machine that is too busy.", FROM_0] = 30,
     as_json: AsJson = False,
 ) -> None:
     """Measure networks as they are shipped: folded, pinned, repeats in turn, with spread and provenance."""
@@ -96,7 +96,7 @@ def latency_calibrate(
     resolution: Resolution = None,
     num_classes: Classes = 10,
     how: dict[str, Any],
-    networks: Annotated[int, "Number of networks to time."] = 64,
+    networks: Annotated[int, "Number of networks to time.", FROM_1] = 64,
 ) -> None:
     """Time a space's blocks on this device and write the table that nas search --latency-table reads."""
     from nas.console import print_table_quality

@@ -2,25 +2,45 @@
 
 A field ``name: Annotated[TYPE, "help", ...] = default`` is an option of the command and a keyword of the function; one
 without a help text is a keyword alone. Of several types the first is the command line's. A sequence without entries is
-an option to be repeated, one with entries a comma-separated option. A command's own parameters are annotated likewise.
+an option to be repeated, one with entries a comma-separated option. A number has a :class:`Range`. A command's own
+parameters are annotated likewise.
 """
 
 import functools
 import inspect
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from nas.errors import UserError, first_mistake
 
+
+@dataclass(frozen=True)
+class Range:
+    """Finite numbers from `least` on, or above it, to `most`: those that an option may have, in its ``Annotated``."""
+
+    least: float
+    most: float = math.inf
+    above: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (self.least < value if self.above else self.least <= value) and value <= self.most and value < math.inf
+
+    def __str__(self) -> str:
+        least = f"more than {self.least:g} are" if self.above else f"at least {self.least:g} is"
+        return f"{least} needed" + (f", at most {self.most:g}" if self.most < math.inf else "")
+
+
+FROM_0, FROM_1, ABOVE_0 = Range(0), Range(1), Range(0, above=True)
+
 TARGETS = "torch, onnxruntime, onnxruntime-int8, litert, litert-int8 or tflite-micro; of int8 also NAME:per-tensor"
 
 # Options that several commands have.
 DataDir = Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."]
-Epochs = Annotated[int | None, "Epochs of a training (default: the recipe's)."]
+Epochs = Annotated[int | None, "Epochs of a training (default: the recipe's).", FROM_1]
 Flip = Annotated[str | None, "Mirroring of training images: none or horizontal (default: the recipe's)."]
 ClassWeights = Annotated[
     str | None,
@@ -31,8 +51,8 @@ Augment = Annotated[
     "Augmentation of training images: small, or photo: crops, colours, erasing (default: photo from 96 pixels on,"
     " for networks of 100,000 parameters and more).",
 ]
-Seed = Annotated[int, "Random seed."]
-TrainSize = Annotated[int | None, "Number of training images to use (default: all)."]
+Seed = Annotated[int, "Random seed.", FROM_0]
+TrainSize = Annotated[int | None, "Number of training images to use (default: all).", FROM_1]
 
 P = ParamSpec("P")
 M = TypeVar("M")
@@ -41,7 +61,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class OnCommandLine:
-    """Differences of a command's option from its field, as the last item of an ``Annotated``.
+    """Differences of a command's option from its field, as an item of its ``Annotated``.
 
     name     of the option; of an argument the word that stands for it in the help
     default  of the option; None where the command has to know whether it was given
@@ -70,13 +90,12 @@ def keywords(model: Callable[P, M], *types: type) -> Callable[[Callable[[M], R]]
             return function(model(*args, **kwargs))
 
         plain = get_type_hints(model, localns=loaded)
-        helps = get_type_hints(model, include_extras=True)
         parameters = inspect.signature(model).parameters.values()
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [item.replace(annotation=plain[item.name]) for item in parameters],
             return_annotation=inspect.signature(function).return_annotation,
         )
-        lines = [f"        {name}: {get_args(hint)[1]}\n" for name, hint in helps.items() if is_option(hint)]
+        lines = [f"        {name}: {get_args(hint)[1]}\n" for name, hint in hints_of(model).items()]
         run.__doc__ = (function.__doc__ or "").replace("    Args:\n", f"    Args:\n{''.join(lines)}", 1)
         return run
 
@@ -116,23 +135,32 @@ def _adapters(model: type) -> dict[str, Any]:
     return {name: TypeAdapter(hint, config=strict) for name, hint in hints.items()}
 
 
-def check_hours(hours: float | None) -> None:
-    """Check the time that a search or a training may take.
+def check_numbers(hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Check that the numbers among options' values lie in the ranges that their annotations state.
 
     Raises:
-        UserError: it is none.
+        UserError: one does not; it names the option, the value and what is needed.
     """
-    if hours is not None and not 0 < hours < math.inf:
-        raise UserError(f"hours {hours:g}: more than 0 are needed")
+    for name, value in values.items():
+        for allowed in (item for item in get_args(hints.get(name))[2:] if isinstance(item, Range)):
+            if isinstance(value, int | float) and value not in allowed:
+                raise UserError(f"{name.replace('_', '-')} {value:.12g}: {allowed}")
+
+
+@functools.cache
+def hints_of(model: Any) -> dict[str, Any]:
+    """Return the annotations of a model's fields that are options."""
+    return {name: hint for name, hint in get_type_hints(model, include_extras=True).items() if is_option(hint)}
+
+
+def check_options(options: Any) -> None:
+    """Check the numbers of a model; see :func:`check_numbers`."""
+    model: Any = type(options)
+    check_numbers(hints_of(model), vars(options))
 
 
 def deadline_of(hours: float | None, began: float | None) -> float | None:
-    """Return when a time ends that began then, or begins now, on the clock of :func:`time.monotonic`.
-
-    Raises:
-        UserError: it is no time.
-    """
-    check_hours(hours)
+    """Return when a time ends that began then, or begins now, on the clock of :func:`time.monotonic`."""
     return None if hours is None else (time.monotonic() if began is None else began) + 3600 * hours
 
 
@@ -143,6 +171,10 @@ def is_option(hint: Any) -> bool:
 
 def resumable_options(model: Any) -> tuple[str, ...]:
     """Return the fields that a resumed run may change."""
-    hints = get_type_hints(model, include_extras=True)
-    marks = {name: get_args(hint)[2:] for name, hint in hints.items() if is_option(hint)}
-    return tuple(name for name, rest in marks.items() if any(getattr(mark, "resumes", False) for mark in rest))
+    marks = {name: on_command_line(hint) for name, hint in hints_of(model).items()}
+    return tuple(name for name, mark in marks.items() if mark.resumes)
+
+
+def on_command_line(hint: Any) -> OnCommandLine:
+    """Return the differences of an option from its field, from the field's annotation."""
+    return next((item for item in get_args(hint)[2:] if isinstance(item, OnCommandLine)), OnCommandLine())

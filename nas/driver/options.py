@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
 from nas.options import (
+    ABOVE_0,
+    FROM_0,
+    FROM_1,
     TARGETS,
     Augment,
     ClassWeights,
@@ -16,9 +19,10 @@ from nas.options import (
     Epochs,
     Flip,
     OnCommandLine,
+    Range,
     Seed,
     TrainSize,
-    check_hours,
+    check_options,
     resumable_options,
 )
 from nas.training.options import DATASETS, DEFAULT_FIT
@@ -50,24 +54,19 @@ class Resources:
     address          default: Ray starts here
     """
 
-    cpus_per_trial: Annotated[int | None, "Threads per worker."] = None
-    gpus_per_trial: Annotated[float | None, "Share of a GPU and of its memory per worker, such as 0.25."] = None
-    max_concurrent: Annotated[int | None, "Maximum number of workers."] = None
+    cpus_per_trial: Annotated[int | None, "Threads per worker.", FROM_1] = None
+    gpus_per_trial: Annotated[
+        float | None, "Share of a GPU and of its memory per worker, such as 0.25.", Range(0, 1)
+    ] = None
+    max_concurrent: Annotated[int | None, "Maximum number of workers.", FROM_1] = None
     address: Annotated[str | None, "Address of a running Ray cluster, or auto."] = None
-    max_failures: Annotated[int, "Failed trials in a row that end the search."] = 5
-    epoch_timeout: Annotated[float, "Time limit of an epoch in seconds; 0 disables it."] = 3600
+    max_failures: Annotated[int, "Failed trials in a row that end the search.", FROM_1] = 5
+    epoch_timeout: Annotated[float, "Time limit of an epoch in seconds; 0 disables it.", FROM_0] = 3600
 
     def __post_init__(self) -> None:
-        for name in ("cpus_per_trial", "max_concurrent", "max_failures"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name.replace('_', '-')} {value}: at least 1 is needed")
-        for name in ("gpus_per_trial", "epoch_timeout"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise UserError(f"{name.replace('_', '-')} {value}: 0 or more is needed")
+        check_options(self)
         share = self.gpus_per_trial
-        if share and not 0.01 <= share <= 1:
+        if share and share < 0.01:
             raise UserError(f"gpus-per-trial {share:g}: a network trains on one GPU; 0 or 0.01 to 1 is needed")
 
 
@@ -88,7 +87,9 @@ class SearchOptions:
     dataset: Annotated[str, f"{DATASETS}."] = "digits"
     data_dir: DataDir = None
     train_size: TrainSize = None
-    resolution: Annotated[int | None, "Input side in pixels (default: the space's, at most the images')."] = None
+    resolution: Annotated[int | None, "Input side in pixels (default: the space's, at most the images').", FROM_1] = (
+        None
+    )
     fit: Annotated[str, "How images of a folder become squares: crop, pad or stretch."] = DEFAULT_FIT
     strict: Annotated[bool, "Refuse a folder of images where anything in it is not read."] = False
     resplit: Annotated[bool, "Draw validation images for each trial; by default all trials have the same."] = False
@@ -107,10 +108,11 @@ class SearchOptions:
     trials: Annotated[
         int | None,
         f"Networks to train, stopped ones included (default: {DEFAULT_TRIALS}; with --hours as many as fit).",
+        FROM_1,
         ON_RESUME,
     ] = None
     hours: Annotated[
-        float | None, "End within this time: trials, confirmation of the front by one seed or more, report."
+        float | None, "End within this time: trials, confirmation of the front by one seed or more, report.", ABOVE_0
     ] = None
     recipe: Annotated[str | Recipe, "How networks are trained: search, train, han, hoang, kuo, or a YAML file."] = (
         "search"
@@ -131,7 +133,7 @@ class SearchOptions:
     supernet: Annotated[
         Path | str | None, "Run, or its supernet.pt, whose supernet and judgements to take (default: train one)."
     ] = None
-    reduction: Annotated[int, "Successive-halving reduction factor; 1 disables early stopping."] = 3
+    reduction: Annotated[int, "Successive-halving reduction factor; 1 disables early stopping.", FROM_1] = 3
     published: Annotated[
         str,
         "Published networks to train first, whatever the limits: references (E, MobileNetV2, PydMobileNet), "
@@ -141,6 +143,7 @@ class SearchOptions:
         int | None,
         "Number of thinner references to train too, the line to beat: E and MobileNetV2 at widths 0.25, 0.5 and 0.75, "
         "PydMobileNets (default: up to 6 within a fifth of the trials).",
+        FROM_0,
     ] = None
     enqueue: Annotated[Sequence[str | Path | Architecture], "Own networks to train first, whatever the limits."] = ()
     warm_start: Annotated[Path | str | None, "Earlier run whose finished networks are imported."] = None
@@ -152,14 +155,15 @@ class SearchOptions:
     confirm: Annotated[
         int | None,
         "Number of further seeds to train the front with (default: 0; with --hours 1, as far as there is time).",
+        FROM_0,
         ON_RESUME,
     ] = None
-    confirm_epochs: Annotated[int | None, "Epochs of each of these trainings (default: the recipe's).", ON_RESUME] = (
-        None
-    )
+    confirm_epochs: Annotated[
+        int | None, "Epochs of each of these trainings (default: the recipe's).", FROM_1, ON_RESUME
+    ] = None
     keep: Annotated[str, "Weights to keep: all trials', the front's or none.", ON_RESUME] = "front"
     report_every: Annotated[
-        float, "Seconds between reports while the search runs; 0 disables them.", OnCommandLine(default=120)
+        float, "Seconds between reports while the search runs; 0 disables them.", FROM_0, OnCommandLine(default=120)
     ] = 0
     seed: Seed = 0
     out: Annotated[Path | str | None, "The run's folder (default: fresh, under results/)."] = None
@@ -170,7 +174,7 @@ class SearchOptions:
     began: float | None = None
 
     def __post_init__(self) -> None:
-        check_hours(self.hours)
+        check_options(self)
         for name in ("objectives", "limits", "enqueue"):
             if isinstance(text := getattr(self, name), str):  # whose characters are a sequence of texts too
                 raise UserError(f"{name} {text!r}: give a list, such as {[part.strip() for part in text.split(',')]}")
@@ -206,8 +210,11 @@ class ReproduceOptions:
     train_size: TrainSize = None
     recipe: Annotated[str | Recipe | None, "Training recipe (default: the paper's)."] = None
     epochs: Epochs = None
-    seeds: Annotated[int, "Number of seeds that each network is trained with."] = 1
+    seeds: Annotated[int, "Number of seeds that each network is trained with.", FROM_1] = 1
     seed: Seed = 0
     out: Annotated[Path | str | None, "The folder (default: fresh, under results/)."] = None
     resources: Resources | None = None
     on_change: Callable[[Progress], None] | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self)

@@ -106,8 +106,6 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
     table, dataset, seeds = options.table, options.dataset, options.seeds
     if table not in (*TRAINED, *TIMED):
         raise UserError(f"table {table!r} cannot be reproduced; one of: {', '.join((*TRAINED, *TIMED))}")
-    if seeds < 1:
-        raise UserError(f"seeds {seeds}: at least 1 is needed")
     out = Path(options.out) if options.out is not None else fresh_folder("reproduce", table)
     printed = read_table(table)
     if table in TIMED:

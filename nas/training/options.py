@@ -8,7 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.errors import UserError
-from nas.options import TARGETS, Augment, ClassWeights, DataDir, Epochs, Flip, Seed, TrainSize, check_hours
+from nas.options import (
+    ABOVE_0,
+    FROM_0,
+    FROM_1,
+    TARGETS,
+    Augment,
+    ClassWeights,
+    DataDir,
+    Epochs,
+    Flip,
+    Seed,
+    TrainSize,
+    check_options,
+)
 
 if TYPE_CHECKING:
     from nas.architecture.document import Architecture
@@ -30,7 +43,7 @@ class DataOptions:
     _: KW_ONLY
     data_dir: DataDir = None
     train_size: TrainSize = None
-    resolution: Annotated[int | None, "Input side in pixels (default: the images', at most 32)."] = None
+    resolution: Annotated[int | None, "Input side in pixels (default: the images', at most 32).", FROM_1] = None
     fit: Annotated[str, "How images of a folder become squares: crop, pad or stretch."] = DEFAULT_FIT
     strict: Annotated[bool, "Refuse a folder of images where anything in it is not read."] = False
     recipe: Annotated[
@@ -40,6 +53,9 @@ class DataOptions:
     augment: Augment = None
     seed: Seed = 0
     out: Annotated[Path | str | None, "Write a page with images of each class, as a network sees them."] = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 @dataclass(frozen=True)
@@ -52,9 +68,11 @@ class TrainOptions:
     _: KW_ONLY
     dataset: Annotated[str | None, f"{DATASETS} (default: the search's, else digits)."] = None
     data_dir: DataDir = None
-    train_size: Annotated[int | None, "Number of training images to use (default: the search's, else all)."] = None
+    train_size: Annotated[int | None, "Number of training images to use (default: the search's, else all).", FROM_1] = (
+        None
+    )
     resolution: Annotated[
-        int | None, "Input side in pixels (default: the search's, else the network's, at most the images')."
+        int | None, "Input side in pixels (default: the search's, else the network's, at most the images').", FROM_1
     ] = None
     fit: Annotated[
         str | None,
@@ -72,8 +90,8 @@ class TrainOptions:
     qat: Annotated[bool, "Train the last 5% of the epochs as int8 computes (quantisation-aware training)."] = False
     device: Annotated[str | None, "cpu or cuda (default: cuda where there is one)."] = None
     compile: Annotated[bool | None, "Compile the network first (default: where a long training pays it back)."] = None
-    threads: Annotated[int | None, "CPU threads (default: as many as make it faster)."] = None
-    seed: Annotated[int | None, "Random seed (default: the search's, else 0)."] = None
+    threads: Annotated[int | None, "CPU threads (default: as many as make it faster).", FROM_1] = None
+    seed: Annotated[int | None, "Random seed (default: the search's, else 0).", FROM_0] = None
     out: Annotated[Path | str | None, "The folder (default: fresh, under results/)."] = None
     init: Annotated[
         Path | str | None,
@@ -84,7 +102,7 @@ class TrainOptions:
         "Trained network to learn from beside the labels: a checkpoint or .safetensors, auto (the parent of --init, "
         "fine-tuned first) or none (default: auto for a network of a search that began with a parent's weights).",
     ] = None
-    hours: Annotated[float | None, "End within this time: fewer epochs where the recipe's do not fit."] = None
+    hours: Annotated[float | None, "End within this time: fewer epochs where the recipe's do not fit.", ABOVE_0] = None
     target: Annotated[
         str | None, f"Where it will run: its file is made and judged at the end: {TARGETS} (default: the search's)."
     ] = None
@@ -94,9 +112,7 @@ class TrainOptions:
     began: float | None = None
 
     def __post_init__(self) -> None:
-        check_hours(self.hours)
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"threads {self.threads}: at least 1 is needed")
+        check_options(self)
         if self.resume and self.out is None:
             raise UserError("--resume needs --out: the folder of the training to go on with")
         if self.resume and self.run is not None:
