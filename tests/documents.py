@@ -1,8 +1,31 @@
-"""Architecture documents for property tests, written out from the documented schema and not from the code."""
+"""Architecture documents: a plain one, and others for property tests, written out from the documented schema."""
 
+import copy
 from typing import Any
 
 from hypothesis import strategies as st
+
+BASE: dict[str, Any] = {
+    "name": "base",
+    "stem": {"channels": 16},
+    "stages": [
+        {"block": "inverted_residual", "channels": 16, "expansion": 1},
+        {"block": "inverted_residual", "channels": 24, "stride": 2, "kernels": [3, 5]},
+    ],
+}
+
+
+def base(path: str = "", value: Any = None) -> dict[str, Any]:
+    """The base document with one value set, by a path such as ``stages.0.channels``."""
+    document = copy.deepcopy(BASE)
+    if path:
+        *parents, last = path.split(".")
+        node: Any = document
+        for part in parents:
+            node = node[int(part)] if part.isdigit() else node.setdefault(part, {})
+        node[int(last) if last.isdigit() else last] = value
+    return document
+
 
 ratios = st.sampled_from([0.25, 0.5, 1, 1.0, 1.5, 2, 3, 6])
 kernels = st.sampled_from([1, 3, 5, 7])
