@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from nas.command_options import command
 from nas.errors import UserError
-from nas.options import FROM_0, FROM_1, TARGETS, OnCommandLine
+from nas.options import FROM_0, FROM_1, TARGETS, THREADS, OnCommandLine
 from nas.terminal import Terminal
 from nas.units import counted
 
@@ -42,7 +42,7 @@ Space = Annotated[str, "A shipped space or a YAML file."]
 Channels = Annotated[int | None, "Channels of the images (default: the space's).", FROM_1]
 Resolution = Annotated[int | None, "Input side in pixels (default: the document's).", FROM_1]
 Classes = Annotated[int, "Number of classes.", FROM_1]
-Threads = Annotated[int, "Threads per run.", FROM_1]
+Threads = Annotated[int, "Threads per run.", THREADS]
 Batch = Annotated[int, "Images per run.", FROM_1]
 
 

@@ -31,16 +31,19 @@ class Range:
 
     def __str__(self) -> str:
         least = f"more than {self.least:g} are" if self.above else f"at least {self.least:g} is"
-        return f"{least} needed" + (f", at most {self.most:g}" if self.most < math.inf else "")
+        return f"{least} needed" + (f", at most {self.most:,}" if self.most < math.inf else "")
 
 
 FROM_0, FROM_1, ABOVE_0 = Range(0), Range(1), Range(0, above=True)
+SEEDS, THREADS = Range(0, 2**63 - 1), Range(1, 1024)
 
 TARGETS = "torch, onnxruntime, onnxruntime-int8, litert, litert-int8 or tflite-micro; of int8 also NAME:per-tensor"
 
 # Options that several commands have.
 DataDir = Annotated[Path | str | None, "Folder of data sets; missing ones are downloaded to it."]
 Epochs = Annotated[int | None, "Epochs of a training (default: the recipe's).", FROM_1]
+Fit = Annotated[str, "How images of a folder become squares: crop, pad or stretch."]
+Strict = Annotated[bool, "Refuse a folder of images where anything in it is not read."]
 Flip = Annotated[str | None, "Mirroring of training images: none or horizontal (default: the recipe's)."]
 ClassWeights = Annotated[
     str | None,
@@ -51,7 +54,7 @@ Augment = Annotated[
     "Augmentation of training images: small, or photo: crops, colours, erasing (default: photo from 96 pixels on,"
     " for networks of 100,000 parameters and more).",
 ]
-Seed = Annotated[int, "Random seed.", FROM_0]
+Seed = Annotated[int, "Random seed.", SEEDS]
 TrainSize = Annotated[int | None, "Number of training images to use (default: all).", FROM_1]
 
 P = ParamSpec("P")
@@ -144,7 +147,8 @@ def check_numbers(hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         for allowed in (item for item in get_args(hints.get(name))[2:] if isinstance(item, Range)):
             if isinstance(value, int | float) and value not in allowed:
-                raise UserError(f"{name.replace('_', '-')} {value:.12g}: {allowed}")
+                shown = f"{value:g}" if isinstance(value, float) else value
+                raise UserError(f"{name.replace('_', '-')} {shown}: {allowed}")
 
 
 @functools.cache

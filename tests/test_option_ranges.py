@@ -62,7 +62,8 @@ def test_a_negative_number_is_one_line(
         ({"hours": math.inf}, "hours inf: more than 0 are needed"),
         ({"hours": math.nan}, "hours nan: more than 0 are needed"),
         ({"hours": 0}, "hours 0: more than 0 are needed"),
-        ({"seed": -1}, "seed -1: at least 0 is needed"),
+        ({"seed": -1}, "seed -1: at least 0 is needed, at most 9,223,372,036,854,775,807"),
+        ({"seed": 2**64}, "seed 18446744073709551616: at least 0 is needed, at most 9,223,372,036,854,775,807"),
     ],
 )
 def test_python_s_options_have_the_ranges_of_the_command_s(options: dict[str, Any], message: str) -> None:

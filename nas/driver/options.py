@@ -13,14 +13,17 @@ from nas.options import (
     FROM_0,
     FROM_1,
     TARGETS,
+    THREADS,
     Augment,
     ClassWeights,
     DataDir,
     Epochs,
+    Fit,
     Flip,
     OnCommandLine,
     Range,
     Seed,
+    Strict,
     TrainSize,
     check_options,
     resumable_options,
@@ -54,7 +57,7 @@ class Resources:
     address          default: Ray starts here
     """
 
-    cpus_per_trial: Annotated[int | None, "Threads per worker.", FROM_1] = None
+    cpus_per_trial: Annotated[int | None, "Threads per worker.", THREADS] = None
     gpus_per_trial: Annotated[
         float | None, "Share of a GPU and of its memory per worker, such as 0.25.", Range(0, 1)
     ] = None
@@ -90,8 +93,8 @@ class SearchOptions:
     resolution: Annotated[int | None, "Input side in pixels (default: the space's, at most the images').", FROM_1] = (
         None
     )
-    fit: Annotated[str, "How images of a folder become squares: crop, pad or stretch."] = DEFAULT_FIT
-    strict: Annotated[bool, "Refuse a folder of images where anything in it is not read."] = False
+    fit: Fit = DEFAULT_FIT
+    strict: Strict = False
     resplit: Annotated[bool, "Draw validation images for each trial; by default all trials have the same."] = False
     target: Annotated[
         str,

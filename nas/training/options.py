@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from nas.errors import UserError
 from nas.options import (
     ABOVE_0,
-    FROM_0,
     FROM_1,
+    SEEDS,
     TARGETS,
+    THREADS,
     Augment,
     ClassWeights,
     DataDir,
     Epochs,
+    Fit,
     Flip,
     Seed,
+    Strict,
     TrainSize,
     check_options,
 )
@@ -44,8 +47,8 @@ class DataOptions:
     data_dir: DataDir = None
     train_size: TrainSize = None
     resolution: Annotated[int | None, "Input side in pixels (default: the images', at most 32).", FROM_1] = None
-    fit: Annotated[str, "How images of a folder become squares: crop, pad or stretch."] = DEFAULT_FIT
-    strict: Annotated[bool, "Refuse a folder of images where anything in it is not read."] = False
+    fit: Fit = DEFAULT_FIT
+    strict: Strict = False
     recipe: Annotated[
         str | Recipe, "Whose augmentation the page shows: search, train, han, hoang, kuo, or a YAML file."
     ] = "search"
@@ -78,7 +81,7 @@ class TrainOptions:
         str | None,
         f"How images of a folder become squares: crop, pad or stretch (default: the search's, else {DEFAULT_FIT}).",
     ] = None
-    strict: Annotated[bool, "Refuse a folder of images where anything in it is not read."] = False
+    strict: Strict = False
     recipe: Annotated[
         str | Recipe | None,
         "train, search, han, hoang, kuo, or a YAML file (default: the search's; train in the place of search).",
@@ -90,8 +93,8 @@ class TrainOptions:
     qat: Annotated[bool, "Train the last 5% of the epochs as int8 computes (quantisation-aware training)."] = False
     device: Annotated[str | None, "cpu or cuda (default: cuda where there is one)."] = None
     compile: Annotated[bool | None, "Compile the network first (default: where a long training pays it back)."] = None
-    threads: Annotated[int | None, "CPU threads (default: as many as make it faster).", FROM_1] = None
-    seed: Annotated[int | None, "Random seed (default: the search's, else 0).", FROM_0] = None
+    threads: Annotated[int | None, "CPU threads (default: as many as make it faster).", THREADS] = None
+    seed: Annotated[int | None, "Random seed (default: the search's, else 0).", SEEDS] = None
     out: Annotated[Path | str | None, "The folder (default: fresh, under results/)."] = None
     init: Annotated[
         Path | str | None,

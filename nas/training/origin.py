@@ -10,6 +10,7 @@ from nas.architecture.catalogue import load
 from nas.architecture.document import Architecture
 from nas.errors import UserError
 from nas.files import read_yaml
+from nas.options import THREADS
 from nas.preprocessing import Preprocessing
 from nas.training.card import check_split
 from nas.training.data import FOLDER_PREFIX, Dataset, absolute, decoded_resolution
@@ -73,7 +74,7 @@ def read_begun(folder: Path) -> dict[str, Any]:
     if not isinstance(begun, dict) or "recipe" not in begun:
         raise UserError(f"{file}: damaged: it names no recipe")
     threads = begun.get("threads")
-    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 1024):
+    if threads is not None and not (isinstance(threads, int) and threads in THREADS):
         raise UserError(f"{file}: damaged: threads {threads!r}")
     return begun
 
