@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -26,7 +26,6 @@ SCHEMA = 1
 
 Sampler = Literal["known-cost", "tpe", "nsga2", "gp", "random"]
 Evaluator = Literal["training", "supernet"]
-SAMPLERS: tuple[str, ...] = get_args(Sampler)
 PUBLISHED = ("references", "contained", "all", "none")
 """Words for which published networks are trained; names of theirs, comma-separated, say it too."""
 

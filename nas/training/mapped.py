@@ -38,6 +38,7 @@ MOST_CONVERTED = 50_000_000
 """Bytes of mapped images in another resolution that go to memory: a space may have several."""
 
 _CHECKED = 64  # images of a file that are compared with what is known of them, whenever it is opened
+_TELL_SECONDS = 5.0  # between two lines of progress
 _CHUNK = 256  # images converted or moved at once
 
 Known = dict[str, NDArray[Any]]
@@ -103,7 +104,7 @@ Pixels = Tensor | MappedPixels
 """Images, uint8 (N, C, H, W), in memory or mapped."""
 
 
-def in_format(pixels: Pixels, channels: int, resolution: int, most: int = MOST_CONVERTED) -> Pixels:
+def in_format(pixels: Pixels, channels: int, resolution: int) -> Pixels:
     """Convert images to another channel count and size (:func:`nas.preprocessing.convert`); mapped ones stay so where
     they are many.
 
@@ -111,13 +112,12 @@ def in_format(pixels: Pixels, channels: int, resolution: int, most: int = MOST_C
         pixels: of one part of a data set.
         channels: 1 or 3.
         resolution: in pixels.
-        most: bytes of the whole file that go to memory.
     """
     if not isinstance(pixels, MappedPixels):
         return convert(pixels, channels, resolution)
     whole = MappedPixels(pixels.file)
     shape = (len(whole), channels, resolution, resolution)
-    if np.prod(shape, dtype=np.int64) <= most:
+    if np.prod(shape, dtype=np.int64) <= MOST_CONVERTED:
         return torch.cat([convert(chunk, channels, resolution) for chunk in chunks(pixels, _CHUNK)])
 
     def fill(converted: NDArray[np.uint8]) -> Known:
@@ -202,13 +202,12 @@ def file_of(key: str) -> Path:
     return cache_folder("images").expanduser().absolute() / f"{key}.npy"
 
 
-def progress_of(subject: str, count: int, every: float = 5.0) -> Callable[[], None]:
+def progress_of(subject: str, count: int) -> Callable[[], None]:
     """Return a function that is called after each of `count` items, and logs a bar now and then; threads may call it.
 
     Args:
         subject: of the line.
         count: of all items.
-        every: seconds between two lines.
     """
     began = last = time.monotonic()
     done = 0
@@ -217,7 +216,7 @@ def progress_of(subject: str, count: int, every: float = 5.0) -> Callable[[], No
         nonlocal done, last
         done += 1
         now = time.monotonic()
-        if now - last < every and done < count:
+        if now - last < _TELL_SECONDS and done < count:
             return
         last = now
         bar = "#" * (20 * done // count)

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from typing import get_args
 
 import optuna
 import pytest
@@ -12,7 +13,7 @@ from nas.driver.limits import check_limits, easiest
 from nas.driver.objectives import OBJECTIVES, Limit, parse_limit, parse_objectives
 from nas.driver.prepare import cost_function
 from nas.driver.sampler.registry import make_sampler
-from nas.driver.settings import SAMPLERS
+from nas.driver.settings import Sampler
 from nas.driver.study import SearchStudy
 from nas.errors import UserError
 from nas.latency import Prediction
@@ -97,7 +98,7 @@ def test_tight_limits_are_kept(space, figure, factor, sampler):
 @pytest.mark.slow
 @pytest.mark.parametrize("figure", ["size", "latency"])
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", get_args(Sampler))
 def test_every_sampler_keeps_tight_limits_in_every_shipped_space(space, figure, sampler):
     for factor in FACTORS[figure]:
         # The known-cost sampler has 8 trials before its model, Optuna's Gaussian process 10; that one then takes

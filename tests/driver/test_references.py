@@ -3,6 +3,7 @@
 import itertools
 import math
 from pathlib import Path
+from typing import get_args
 
 import checks
 import optuna
@@ -17,7 +18,7 @@ from nas.driver.prepare import cost_function, queued
 from nas.driver.references import in_time
 from nas.driver.run import Run
 from nas.driver.sampler.registry import make_sampler
-from nas.driver.settings import SAMPLERS, Settings
+from nas.driver.settings import Sampler, Settings
 from nas.driver.stopping import DominanceStopping, rungs
 from nas.driver.study import SearchStudy
 from nas.driver.trial_scheduler import TrialScheduler
@@ -200,7 +201,7 @@ def test_the_answer_says_of_references_whether_they_are_dominated(limited):
     assert said in summary(run)
 
 
-@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"known-cost", "random"}))
+@pytest.mark.parametrize("name", sorted(set(get_args(Sampler)) - {"known-cost", "random"}))
 def test_optunas_samplers_still_search_all_parameters_beside_a_network_outside(small_space, name):
     """Theirs is the space that all trials share, and a network outside has no parameters."""
     objectives, costs = parse_objectives("accuracy,size"), cost_function(10)

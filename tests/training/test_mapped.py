@@ -89,7 +89,7 @@ def test_a_training_on_mapped_images_is_the_same(photos: Path, tmp_path: Path) -
 
 
 def test_mapped_images_in_another_format_are_converted_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.training.mapped.in_format.__defaults__", (1000,))
+    monkeypatch.setattr("nas.training.mapped.MOST_CONVERTED", 1000)
     converted, expected = load(photos).for_network(1, 12), load(photos, in_memory=10**9).for_network(1, 12)
     assert isinstance(converted.test.images, MappedPixels)
     assert_equal(converted, expected)

@@ -51,7 +51,7 @@ def make_sampler(
     costs: CostFunction,
     seed: int,
 ) -> WholeSpaceSampler:
-    """Make a sampler for this search; `name` is one of :data:`nas.driver.settings.SAMPLERS`.
+    """Make a sampler for this search; `name` is one of :data:`nas.driver.settings.Sampler`.
 
     With any of them a proposal is a function of the seed, the trial's number and the study so far: a search that was
     stopped between two trials and resumed goes on as it would have.

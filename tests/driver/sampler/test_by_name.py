@@ -1,5 +1,7 @@
 """Every sampler by name, on plain Optuna: a study that is resumed gets the proposals it would have got."""
 
+from typing import get_args
+
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution
@@ -7,7 +9,7 @@ from optuna.distributions import CategoricalDistribution
 from nas.driver.objectives import parse_objectives
 from nas.driver.prepare import cost_function
 from nas.driver.sampler.registry import make_sampler
-from nas.driver.settings import SAMPLERS
+from nas.driver.settings import Sampler
 
 TRIALS = {"nsga2": 70, "gp": 12}
 """Others: 16. NSGA-II draws its first 50 at random, TPE and the Gaussian process their first 10."""
@@ -38,7 +40,7 @@ def proposals(space, name, *, seed, lives):
     return [trial.params for trial in study.trials]
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", get_args(Sampler))
 def test_a_resumed_study_gets_the_proposals_it_would_have_got(small_space, name):
     trials = TRIALS.get(name, 16)
     whole = proposals(small_space, name, seed=1, lives=[trials])
