@@ -108,6 +108,8 @@ def report(
 
     if form != "html" and (len(runs) > 1 or out is not None):
         raise UserError(f"--format {form} prints one run; give one folder and no --out")
+    if published is not None and (form != "html" or len(runs) > 1):
+        raise UserError(f"--published {published} is for the page of one run; leave it out")
     if len(runs) > 1:
         console.print(str(write_comparison([Run.open(run) for run in runs], out or Path("comparison.html"))))
     elif form == "html":

@@ -104,6 +104,17 @@ TRAINING = "name: x\nstem: {channels: 8}\nstages:\n"
         (["search", "--trials", "0"], "trials 0"),
         (["report", "nowhere"], "no run here"),
         (["report", "one", "two", "--format", "md"], "--format md prints one run"),
+        (["report", "one", "two", "--published", "none"], "--published none is for the page of one run; leave it out"),
+        (["report", "one", "--format", "csv", "--published", "all"], "--published all is for the page of one run"),
+        (["search", "--confirm-epochs", "3"], "confirm-epochs 3: of no training; give --confirm N too"),
+        (
+            ["data", "digits", "--augment", "photo"],
+            "--augment photo is for the page's images; give --out PAGE.html",
+        ),
+        (
+            ["export", "nope.pt", "--dataset", "digits"],
+            "are for the calibration of int8; leave them out",
+        ),
         (["train", "nope"], "unknown network 'nope'"),
         (["train", "han-e", "--device", "cuda:9"], "cuda"),
         (["train", "han-e", "--dataset", "imagefolder:nowhere"], "nowhere"),

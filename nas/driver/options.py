@@ -181,6 +181,7 @@ class SearchOptions:
         for name in ("objectives", "limits", "enqueue"):
             if isinstance(text := getattr(self, name), str):  # whose characters are a sequence of texts too
                 raise UserError(f"{name} {text!r}: give a list, such as {[part.strip() for part in text.split(',')]}")
+        check_confirmed(self.budget["confirm"], self.confirm_epochs)
 
     @property
     def latency_tables(self) -> tuple[str, ...]:
@@ -196,6 +197,16 @@ class SearchOptions:
             "trials": (MOST_TRIALS if limited else DEFAULT_TRIALS) if self.trials is None else self.trials,
             "confirm": int(limited) if self.confirm is None else self.confirm,
         }
+
+
+def check_confirmed(seeds: int, epochs: int | None) -> None:
+    """Check that there is a confirmation where its epochs are asked for.
+
+    Raises:
+        UserError: there is none.
+    """
+    if epochs is not None and not seeds:
+        raise UserError(f"confirm-epochs {epochs}: of no training; give --confirm N too")
 
 
 CHANGEABLE = resumable_options(SearchOptions)

@@ -10,7 +10,7 @@ from nas.architecture.catalogue import network_names
 from nas.architecture.space import Space
 from nas.driver.checkpoints import Keep
 from nas.driver.objectives import Limit, Objective, parse_limit, parse_objectives
-from nas.driver.options import CHANGEABLE, DEFAULT_TRIALS, MOST_TRIALS, SearchOptions
+from nas.driver.options import CHANGEABLE, DEFAULT_TRIALS, MOST_TRIALS, SearchOptions, check_confirmed
 from nas.driver.stopping import rungs
 from nas.errors import UserError
 from nas.options import check_fields
@@ -107,10 +107,12 @@ class Settings:
             hours: in which it ends; without trials among the changes, as many are trained as fit.
 
         Raises:
-            UserError: nothing limits it.
+            UserError: nothing limits it, or it would not do what the changes ask for.
         """
         limit = {} if hours is None else {"trials": MOST_TRIALS}
         settings = replace(self, **limit | dict(changes))
+        if "confirm_epochs" in changes:
+            check_confirmed(settings.confirm, settings.confirm_epochs)
         if settings.trials == MOST_TRIALS and hours is None:
             raise UserError("its time limited this search, not a number of trials; give --hours or --trials")
         return settings

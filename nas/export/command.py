@@ -98,6 +98,8 @@ def export(
         raise UserError(
             f"--int8 quantises ONNX and LiteRT models; leave it out, or give --format onnx instead of {form}"
         )
+    if not int8 and form != "tflite-micro" and (dataset is not None or data_dir is not None):
+        raise UserError("--dataset and --data-dir are for the calibration of int8; leave them out, or give --int8 too")
     source = Path(source)
     checkpoint = load_trained(source)
     description = card(checkpoint, str(source))

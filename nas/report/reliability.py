@@ -94,11 +94,10 @@ def _shipped(run: Run) -> list[str]:
 
 def over_limits(run: Run) -> list[str]:
     """Name the networks of the front that are over a limit by what was measured, though not by what was predicted."""
-    over = {record.number: run.measured_over_limits(record) for record in run.front_records}
     return [
-        f"{shown_name(run, record)} is over a limit: {over[record.number]}."
+        f"{shown_name(run, record)} is over a limit: {over}."
         for record in run.front_records
-        if over[record.number]
+        if (over := run.measured_over_limits(record))
     ]
 
 

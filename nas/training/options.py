@@ -59,6 +59,9 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        for name in ("flip", "augment"):
+            if getattr(self, name) is not None and self.out is None:
+                raise UserError(f"--{name} {getattr(self, name)} is for the page's images; give --out PAGE.html too")
 
 
 @dataclass(frozen=True)
