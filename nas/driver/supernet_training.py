@@ -16,7 +16,7 @@ from nas.training.data import Dataset
 from nas.training.distributed import ALONE, Ranks, connected, meeting_point
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch
-from nas.training.pace import Pace
+from nas.training.pace import epochs_within
 from nas.training.recipe import Recipe
 from nas.training.supernet import SupernetTrainer, supernet_extra
 
@@ -70,14 +70,7 @@ def train(task: Task, ranks: Ranks = ALONE, device: str = "cpu") -> Iterator[Ste
     if task.state is not None:
         trainer.load_state_dict(task.state)
     describe = TrainingEvaluator(task.dataset, recipe)
-    pace = None if deadline is None else Pace(deadline, task.recipe, ranks)
-    if pace is not None and not trainer.done:
-        pace.begin(trainer)
-    while not trainer.done:
-        epoch = trainer.run_epoch()
-        if pace is not None:
-            pace.correct(trainer)
-            describe.recipe = trainer.recipe
+    for epoch in epochs_within(deadline, trainer, describe, task.recipe, ranks):
         if ranks.leads:
             supernet = {**supernet_extra(trainer.supernet, task.space), "region": task.region.model_dump()}
             extra = {"supernet": supernet, "seed": task.seed, "epochs": [asdict(epoch)]}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 from nas.errors import UserError
 from nas.training.distributed import ALONE, Ranks
-from nas.training.loop import Trainer
+from nas.training.evaluator import TrainingEvaluator
+from nas.training.loop import Epoch, Trainer
 from nas.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -101,3 +103,24 @@ class Pace:
 
     def _shorten(self, trainer: Trainer, epochs: int, steps: int) -> None:
         trainer.shorten(self._whole.with_epochs(max(1, trainer.epoch, min(epochs, self._whole.epochs))), steps)
+
+
+def epochs_within(
+    deadline: float | None, trainer: Trainer, evaluator: TrainingEvaluator, recipe: Recipe, ranks: Ranks = ALONE
+) -> Iterator[Epoch]:
+    """Fit a training into its time, where that is limited, and return its epochs; each is trained when asked for.
+
+    The evaluator, which describes checkpoints, gets the recipe that it was cut to. The rest is as of :class:`Pace`.
+    """
+    if deadline is None or trainer.done:
+        return trainer.epochs()
+    pace = Pace(deadline, recipe, ranks)
+    pace.begin(trainer)
+
+    def corrected() -> Iterator[Epoch]:
+        for epoch in trainer.epochs():
+            pace.correct(trainer)
+            evaluator.recipe = trainer.recipe
+            yield epoch
+
+    return corrected()

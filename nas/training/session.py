@@ -43,7 +43,7 @@ from nas.training.distributed import ALONE, Ranks
 from nas.training.evaluator import TrainingEvaluator
 from nas.training.loop import Epoch, Trainer
 from nas.training.origin import read_begun
-from nas.training.pace import Pace
+from nas.training.pace import epochs_within
 from nas.training.parents import inherited
 from nas.training.precision import COMPILING, worth_compiling
 from nas.training.recipe import Recipe, steps_per_epoch
@@ -186,18 +186,12 @@ def train(
         own_threads(threads) if device == "cpu" and ranks.count == 1 else nullcontext(),
         scalars(out / "tensorboard", first_epoch=trainer.epoch + 1) if ranks.leads else nullcontext() as draw,
     ):
-        pace = None if deadline is None else Pace(deadline, recipe, ranks)
-        if pace is not None and not trainer.done:
-            pace.begin(trainer)
+        epochs = epochs_within(deadline, trainer, evaluator, recipe, ranks)
         if not trainer.done:  # the first epoch may take minutes, and its line comes at its end
             _, batch = steps_per_epoch(len(dataset.train), recipe.batch_size, shares=ranks.count)
             step = f"{trainer.steps} steps of {batch * ranks.count} images"
             log.info("training epoch %d of %d: %s", trainer.epoch + 1, trainer.recipe.epochs, step)
-        while not trainer.done:
-            epoch = trainer.run_epoch()
-            if pace is not None:
-                pace.correct(trainer)
-                evaluator.recipe = trainer.recipe
+        for epoch in epochs:
             if draw is None:  # another process writes
                 continue
             rows.append(asdict(epoch))
