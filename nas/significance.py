@@ -78,6 +78,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return Spearman's rank correlation; None of fewer than three, or where one of the figures is the same for all."""
+    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    return float(stats.spearmanr(first, second).statistic)
+
+
 @dataclass(frozen=True)
 class Agreement:
     """Pairs of networks that two figures order alike, in the opposite way, or tie."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from scipy import stats
 
 from nas.driver.record import Record
 from nas.driver.scheduler import Candidate, Progress, Scheduler
@@ -197,12 +196,3 @@ def confirmed_networks(records: Sequence[Record]) -> list[Confirmed]:
         for record in records
         if record.confirmed.get("accuracies")
     ]
-
-
-def rank_correlation(confirmed: Sequence[Confirmed]) -> float | None:
-    """Spearman's, between the search's accuracy and the confirmed mean; None for fewer than three networks."""
-    searched = [item.record.accuracy or 0.0 for item in confirmed]
-    means = [item.mean for item in confirmed]
-    if len(confirmed) < 3 or len(set(searched)) == 1 or len(set(means)) == 1:
-        return None
-    return float(stats.spearmanr(searched, means).statistic)

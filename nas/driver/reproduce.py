@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from scipy import stats
 
 from nas.architecture import catalogue
 from nas.architecture.reported import CLASSES, Printed, read_table
@@ -27,6 +26,7 @@ from nas.driver.settings import Settings
 from nas.errors import UserError
 from nas.files import fresh_folder, write_atomic
 from nas.latency import Runtime, measure
+from nas.significance import spearman
 from nas.training.data import FOLDER_PREFIX, NAMES, load_dataset
 from nas.training.recipe import Recipe, load_recipe
 from nas.units import counted, percent
@@ -233,9 +233,8 @@ def _write(table: str, folder: Path, cells: Sequence[Mapping[str, Any]], runs: S
             both = group[[f"printed_{column}", column]].dropna()
             ranks = both.rank(method="min", ascending=ascending).astype("Int64")
             frame.loc[both.index, [f"printed_{column}_rank", f"{column}_rank"]] = ranks.to_numpy()
-            plain = len(both) > 2 and bool((both.nunique() > 1).all())
             if not both.empty:
-                orders[column, *map(str, where)] = float(stats.spearmanr(both).statistic) if plain else None
+                orders[column, *map(str, where)] = spearman(*both.to_numpy(float).T)
     done = Reproduction(
         table, folder, frame, orders, [run.path for run in runs], {run.settings.dataset: run.data for run in runs}
     )

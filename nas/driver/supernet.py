@@ -15,7 +15,6 @@ import numpy as np
 import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import spearmanr
 
 from nas import pareto
 from nas.architecture.document import Architecture
@@ -41,6 +40,7 @@ from nas.driver.study import SUPERNET_ACCURACY, SearchStudy, curve_of, may_stand
 from nas.driver.supernet_training import Task, train_supernet
 from nas.errors import UserError
 from nas.network.supernet import Supernet
+from nas.significance import spearman
 from nas.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from nas.training.supernet import TrainedSupernet, new_supernet, supernet_of
 from nas.units import percent
@@ -381,9 +381,8 @@ def correlation(study: optuna.Study) -> float:
         for trial in study.get_trials(deepcopy=False)
         if SUPERNET_ACCURACY in trial.user_attrs and may_stand_on_front(trial)
     ]
-    if len(pairs) < 3 or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
-        return math.nan
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+    found = spearman([judged for judged, _ in pairs], [trained for _, trained in pairs])
+    return math.nan if found is None else found
 
 
 def _reached(trial: FrozenTrial) -> dict[str, float]:

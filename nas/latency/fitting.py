@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from nas.latency.layers import Segment
 from nas.latency.machine import Provenance
 from nas.latency.model import LatencyModel, Observation, fit_context, fit_prices, kinds_of, weights_of
 from nas.latency.table import SCHEMA, HeldOut, SpaceName, Table
+from nas.significance import spearman
 
 FOLDS = 5
 WHOLE_WEIGHT = 3.0
@@ -136,7 +136,7 @@ def _cross_validated(timed: Sequence[Timed]) -> HeldOut:
         return HeldOut(len(actual), 0.0, 0.0, 0.5)  # nothing is known: a wide interval
     errors = np.abs(np.log(predicted) - np.log(actual))
     within = float(np.mean(np.abs(np.divide(predicted, actual) - 1) <= 0.1))
-    rank = float(spearmanr(predicted, actual)[0]) if np.ptp(predicted) and np.ptp(actual) else 0.0
+    rank = spearman(predicted, actual) or 0.0
     error = max(LEAST_ERROR, float(np.quantile(errors, 0.95, method="higher")))
     return HeldOut(len(actual), within, rank, error)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from nas.driver.confirmation import Confirmed, confirmed_networks, rank_correlation
+from nas.driver.confirmation import Confirmed, confirmed_networks
 from nas.driver.prepare import LATENCY_FILE
 from nas.driver.run import Run
 from nas.errors import UserError
@@ -13,7 +13,7 @@ from nas.export.judging import MOST_LOST
 from nas.latency import load_table
 from nas.report.points import Point, shown_name
 from nas.report.scatter import Figure
-from nas.significance import agreement, holm, welch
+from nas.significance import agreement, holm, spearman, welch
 from nas.units import counted, listed
 
 SYMBOLS = {"found": "circle", "own": "square", "published": "diamond"}
@@ -108,13 +108,13 @@ def _trained_again(run: Run) -> str:
     # A confirmation draws its own validation images where it can; see nas.training.data.resplit.
     stays = run.data.get("own_validation") or run.settings.train_size is not None
     drawn = "" if stays else " and draws of validation images"
-    correlation = rank_correlation(confirmed)
-    spearman = "" if correlation is None else f" Rank correlation between the two (Spearman): {correlation:.2f}."
+    found = spearman([c.record.accuracy or 0.0 for c in confirmed], [c.mean for c in confirmed])
+    correlation = "" if found is None else f" Rank correlation between the two (Spearman): {found:.2f}."
     return (
         f"{counted(len(confirmed), 'network')} were trained again, {counted(confirmed[0].epochs, 'epoch')} each with "
         f"other seeds{drawn}: on average they get "
         f"{_lead(fmean(c.mean - (c.record.accuracy or 0) for c in confirmed))} of the validation images right than in "
-        f"the search.{spearman}{_not_told_apart(run, confirmed)}"
+        f"the search.{correlation}{_not_told_apart(run, confirmed)}"
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nas.significance import agreement, holm, over_seeds, unpaired, welch, wilson
+from nas.significance import agreement, holm, over_seeds, spearman, unpaired, welch, wilson
 
 
 def test_wilson_is_newcombe_s_worked_example() -> None:
@@ -63,3 +63,10 @@ def test_ties_are_no_agreement() -> None:
     assert found.tau == pytest.approx(4 / np.sqrt(10 * 4))  # tau-b: (4 - 0) / sqrt(untied pairs in each)
     assert agreement([1, 1, 1], [1, 2, 3]) is None
     assert agreement([1], [1]) is None
+
+
+def test_spearman_by_hand() -> None:
+    """1 - 6 sum(d^2) / (n (n^2 - 1)); what no two networks differ in orders nothing."""
+    assert spearman([1, 2, 3, 4, 5], [2.0, 1.0, 4.0, 3.0, 50.0]) == pytest.approx(1 - 6 * 4 / (5 * 24))
+    assert spearman([1, 2], [1, 2]) is None
+    assert spearman([1, 1, 1], [1, 2, 3]) is None and spearman([1, 2, 3], [0, 0, 0]) is None
