@@ -179,6 +179,26 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise
 
 
+def write_file(path: Path, content: str | bytes, where: str = "", *, new_folder: bool = False) -> None:
+    """Write a file of the user's by :func:`write_atomic`.
+
+    Args:
+        path: the file.
+        content: all of it.
+        where: what an error begins with; default: the path.
+        new_folder: create its folder.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        if new_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+    except OSError as error:
+        raise UserError(f"{where or path}: cannot be written: {error.strerror or error}") from error
+
+
 def cache_folder(subject: str) -> Path:
     """Return the cache folder of a subject: ``$NAS_CACHE_DIR/<subject>``, or ``nas/<subject>`` in the user's.
 

@@ -24,7 +24,7 @@ from nas.driver.run import Run
 from nas.driver.search import finished_run, search
 from nas.driver.settings import Settings
 from nas.errors import UserError
-from nas.files import fresh_folder, write_atomic
+from nas.files import fresh_folder, write_file
 from nas.latency import Runtime, measure
 from nas.significance import spearman
 from nas.training.data import FOLDER_PREFIX, NAMES, load_dataset
@@ -238,9 +238,8 @@ def _write(table: str, folder: Path, cells: Sequence[Mapping[str, Any]], runs: S
     done = Reproduction(
         table, folder, frame, orders, [run.path for run in runs], {run.settings.dataset: run.data for run in runs}
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "table.csv", frame.to_csv(index=False))
-    write_atomic(folder / "table.md", _markdown(done, runs))
+    write_file(folder / "table.csv", frame.to_csv(index=False), new_folder=True)
+    write_file(folder / "table.md", _markdown(done, runs))
     return done
 
 

@@ -1,4 +1,4 @@
-"""The network that is shipped, the proof that what was written computes the same, and the writing."""
+"""The network that is shipped, and the proof that what was written computes the same."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UserError, first_line
-from nas.files import write_atomic
+from nas.errors import first_line
 from nas.training.card import Card
 
 BATCHES = (1, 7)
@@ -94,19 +93,6 @@ def one_line(what: str) -> Iterator[None]:
         yield
     except Exception as error:  # what a converter's steps raise has no common base
         raise ExportError(f"{what}: {first_line(error)}") from error
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, its folder too.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def granularity(per_tensor: bool) -> str:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from nas.architecture.document import Architecture
 from nas.errors import UserError
-from nas.export.check import Normalised, Shipped, compare, granularity, one_line, write
+from nas.export.check import Normalised, Shipped, compare, granularity, one_line
 from nas.extras import muted, require
-from nas.files import read_bytes
+from nas.files import read_bytes, write_file
 from nas.network.fold import fold
 from nas.network.litert import ChannelsLast, check_operators, quantise_tflite, to_tflite
 from nas.network.tflite_file import pack, read_card
@@ -53,7 +53,7 @@ def to_litert(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped:
     content = litert_bytes(card, weights)
     expected = Normalised(restore(card, weights), card)
     difference = compare(expected, Session(content), card, tolerance=TOLERANCE, form="LiteRT")
-    write(path, content)
+    write_file(path, content, new_folder=True)
     return Shipped((path,), difference)
 
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nas.export.check import ExportError, write
+from nas.export.check import ExportError
 from nas.export.litert import Session
 from nas.extras import muted, require
+from nas.files import write_file
 from nas.network.tflite_file import operators, pack
 from nas.training.card import Card
 
@@ -79,7 +80,7 @@ def write_micro(model: bytes, card: Card, folder: Path) -> tuple[Path, ...]:
     }
     paths = (folder / f"{card.architecture.name}.tflite", *(folder / name for name in texts))
     for path, content in zip(paths, (model, *(text.encode() for text in texts.values())), strict=True):
-        write(path, content)
+        write_file(path, content, new_folder=True)
     return paths
 
 

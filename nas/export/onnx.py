@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError, first_line
-from nas.export.check import Normalised, Shipped, compare, granularity, one_line, write
+from nas.export.check import Normalised, Shipped, compare, granularity, one_line
 from nas.extras import quietly, require
-from nas.files import read_bytes
+from nas.files import read_bytes, write_file
 from nas.network.fold import fold
 from nas.network.onnx_int8 import quantise_onnx
 from nas.training.card import Card
@@ -48,7 +48,7 @@ def to_onnx(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped:
     content = onnx_bytes(card, weights)
     expected = Normalised(restore(card, weights), card)
     difference = compare(expected, Session(content), card, tolerance=TOLERANCE, form="ONNX Runtime")
-    write(path, content)
+    write_file(path, content, new_folder=True)
     return Shipped((path,), difference)
 
 

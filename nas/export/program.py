@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nas.export.check import Normalised, Shipped, compare, one_line, write
+from nas.export.check import Normalised, Shipped, compare, one_line
 from nas.extras import quietly
+from nas.files import write_file
 from nas.network.fold import fold
 from nas.training.card import Card
 from nas.training.weights import restore
@@ -40,5 +41,5 @@ def to_program(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped
         torch.export.save(program, buffer, extra_files={"card.json": json.dumps(card.to_metadata())})
         written = torch.export.load(io.BytesIO(buffer.getvalue())).module()
     difference = compare(expected, written, card, tolerance=TOLERANCE, form="torch.export")
-    write(path, buffer.getvalue())
+    write_file(path, buffer.getvalue(), new_folder=True)
     return Shipped((path,), difference)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.export.check import ExportError, Normalised, Shipped, compare, write
+from nas.export.check import ExportError, Normalised, Shipped, compare
 from nas.export.python_source import source
+from nas.files import write_file
 from nas.training.card import Card
 from nas.training.weights import restore
 
@@ -48,8 +49,8 @@ def to_python(card: Card, weights: Mapping[str, Tensor], path: Path) -> Shipped:
         difference = compare(
             Normalised(network, card), _import(trial).load(), card, tolerance=TOLERANCE, form="the Python file"
         )
-    write(path.with_suffix(".pt"), content)
-    write(path, text.encode())
+    write_file(path.with_suffix(".pt"), content, new_folder=True)
+    write_file(path, text.encode(), new_folder=True)
     return Shipped((path, path.with_suffix(".pt")), difference)
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from nas.errors import UserError
 from nas.export import litert, onnx
-from nas.export.check import Quantised, write
+from nas.export.check import Quantised
 from nas.export.micro import arena
-from nas.files import read_bytes
+from nas.files import read_bytes, write_file
 from nas.network.tflite_file import pack
 from nas.targets import Target
 from nas.training.card import Card
@@ -116,7 +116,7 @@ def quantise(model: Path, path: Path, images: Tensor, *, per_tensor: bool = Fals
     before = read_bytes(model, most=litert.MAX_BYTES)
     to_int8 = litert.litert_int8_bytes if path.suffix == ".tflite" else onnx.onnx_int8_bytes
     content = to_int8(before, images, per_tensor=per_tensor)
-    write(path, content)
+    write_file(path, content, new_folder=True)
     return Quantised(path, len(content), len(before), len(images))
 
 

@@ -290,7 +290,7 @@ def table_for(
         if busy is not None:
             return busy
         raise
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(UserError):
         table.save(path)
     return table
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
 from nas.errors import UserError, first_mistake
-from nas.files import parse_json, read_text, write_atomic
+from nas.files import parse_json, read_text, write_file
 from nas.latency.calibration import draw_networks
 from nas.latency.engine import example, shipped, split
 from nas.latency.engines import Runtime
@@ -92,7 +92,7 @@ def export_blocks(
     entries: list[Entry] = []
 
     def write(name: str, module: nn.Module, images: Tensor, **entry: Any) -> None:
-        (folder / name).write_bytes(to_onnx(module, images))
+        write_file(folder / name, to_onnx(module, images))
         entries.append(Entry(file=name, input=list(images.shape), architecture=architecture.to_dict(), **entry))
 
     seen: set[Segment] = set()
@@ -116,8 +116,8 @@ def export_blocks(
         batch=batch,
         entries=entries,
     )
-    write_atomic(folder / TIMINGS, "file,ms\n" + "".join(f"{entry.file},\n" for entry in entries))
-    write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1, by_alias=True, exclude_none=True) + "\n")
+    write_file(folder / TIMINGS, "file,ms\n" + "".join(f"{entry.file},\n" for entry in entries))
+    write_file(folder / MANIFEST, manifest.model_dump_json(indent=1, by_alias=True, exclude_none=True) + "\n")
     return len(entries)
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
 from nas.errors import UserError, first_mistake
-from nas.files import read_text, write_atomic
+from nas.files import read_text, write_file
 from nas.latency.layers import segments
 from nas.latency.machine import Provenance
 from nas.latency.model import MAX_LOG, Count, LatencyModel
@@ -106,9 +106,8 @@ class Table(LatencyModel):
         return self.model_dump_json(indent=1, by_alias=True) + "\n"
 
     def save(self, path: Path) -> None:
-        """Write the table, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, self.to_json())
+        """Write the table, whole or not at all; raises `UserError` where that cannot be."""
+        write_file(path, self.to_json(), new_folder=True)
 
 
 def load_table(path: Path) -> Table:

@@ -11,9 +11,10 @@ from nas import pareto
 from nas.driver.objectives import Objective
 from nas.driver.run import Run
 from nas.errors import UserError
+from nas.files import write_file
 from nas.report.effort import time_spent
 from nas.report.figures import default_axes
-from nas.report.page import page_data, render, write_page
+from nas.report.page import page_data, render
 from nas.report.points import Point, known_quantities, run_points
 from nas.report.progress import Box, hypervolume_figure, hypervolume_layout, losses_of
 from nas.report.scatter import Figure, Plane, pin_ring, regions
@@ -31,7 +32,7 @@ def write_comparison(runs: Sequence[Run], path: Path) -> Path:
     """
     if len(runs) < 2:
         raise UserError("a comparison needs at least two runs")
-    write_page(path, render_comparison(runs))
+    write_file(path, render_comparison(runs))
     return path
 
 

@@ -16,8 +16,7 @@ from nas.architecture.reported import Printed
 from nas.driver.final_evaluation import to_evaluate
 from nas.driver.run import Run
 from nas.driver.search import is_finished
-from nas.errors import UserError
-from nas.files import write_atomic
+from nas.files import write_file
 from nas.report import effort, gain, importance, reliability, schedules
 from nas.report.figures import Sources, run_figures
 from nas.report.images import confusion_figure, judgement_section, run_sections
@@ -50,7 +49,7 @@ def write_report(run: Run, path: Path | None = None, *, printed: Sequence[Printe
         UserError: it cannot be written.
     """
     path = path or run.path / REPORT_FILE
-    write_page(path, render_page(run, printed))
+    write_file(path, render_page(run, printed))
     return path
 
 
@@ -70,7 +69,7 @@ def write_data_page(path: Path, document: Mapping[str, Any], pictures: Mapping[s
         judgements={},
         footer="Written by nas data.",
     )
-    write_page(path, page)
+    write_file(path, page)
 
 
 def write_judgement_page(path: Path, name: str, data: Dataset, judgements: Mapping[PartName, Judgement]) -> None:
@@ -99,19 +98,7 @@ def write_judgement_page(path: Path, name: str, data: Dataset, judgements: Mappi
         judgements=sections,
         footer="Written by nas evaluate.",
     )
-    write_page(path, page)
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write a page whole or not at all.
-
-    Raises:
-        UserError: it cannot be written there.
-    """
-    try:
-        write_atomic(path, page)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_file(path, page)
 
 
 def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:

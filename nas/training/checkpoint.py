@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from nas.errors import UserError
-from nas.files import check_extent, check_size, parse_json, write_atomic
+from nas.files import check_extent, check_size, parse_json, write_file
 from nas.options import check_fields
 from nas.training.card import check_split
 from nas.training.recipe import Recipe
@@ -73,7 +73,7 @@ def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
 
 def write_checkpoint(path: Path, content: bytes) -> None:
     """Write a checkpoint's file; see :func:`save_checkpoint`."""
-    _write(path, content, f"checkpoint {path}")
+    write_file(path, content, f"checkpoint {path}")
 
 
 def save_weights(path: Path, checkpoint: Checkpoint) -> None:
@@ -87,7 +87,7 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
     # One entry: safetensors writes several in any order, and equal trainings should leave equal files.
     content = save(tensors, {_KEY: json.dumps({"version": _VERSION} | described, ensure_ascii=False)})
-    _write(path, content, f"weights {path}")
+    write_file(path, content, f"weights {path}")
 
 
 def load_trained(path: Path) -> Checkpoint:
@@ -188,13 +188,6 @@ def _check_size(path: Path, kind: str) -> None:
         check_size(path, most=_MAX_BYTES)
     except UserError as error:
         raise UserError(f"{kind} {error}") from error
-
-
-def _write(path: Path, content: bytes, where: str) -> None:
-    try:
-        write_atomic(path, content)
-    except OSError as error:
-        raise UserError(f"{where}: cannot be written ({error.strerror or error})") from error
 
 
 def _is_whole(file: io.BytesIO) -> bool:

@@ -35,7 +35,7 @@ import yaml
 
 from nas.architecture.document import Architecture
 from nas.errors import UserError
-from nas.files import read_text, write_atomic
+from nas.files import read_text, write_atomic, write_file
 from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from nas.training.cpu import available_cores, fewest_fast, own_threads
 from nas.training.data import Dataset
@@ -132,7 +132,7 @@ def train(
         if begun.get("limited") is True:  # its recipe was cut to its time
             recipe = Recipe.from_dict(state["recipe"])
         elif deadline is not None and begun and ranks.leads:  # from now on
-            _begin(out, architecture.to_yaml(), _as_yaml(begun | {"limited": True}))
+            _begin(out, architecture, begun | {"limited": True})
     elif resume:
         if not begun:
             raise UserError(f"{out}: holds no training to go on with")
@@ -181,7 +181,7 @@ def train(
                 "threads": threads,
                 "recipe": recipe.to_dict(),
             }
-            _begin(out, architecture.to_yaml(), _as_yaml(description))
+            _begin(out, architecture, description)
     with (
         own_threads(threads) if device == "cpu" and ranks.count == 1 else nullcontext(),
         scalars(out / "tensorboard", first_epoch=trainer.epoch + 1) if ranks.leads else nullcontext() as draw,
@@ -230,17 +230,9 @@ def _fast_threads(trainer: Trainer, steps: int) -> int:
     return threads
 
 
-def _as_yaml(training: dict[str, Any]) -> str:
-    return yaml.safe_dump(training, sort_keys=False, allow_unicode=True)
-
-
-def _begin(out: Path, architecture: str, description: str) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / "architecture.yaml", architecture)
-        write_atomic(out / "train.yaml", description)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
+def _begin(out: Path, architecture: Architecture, training: Mapping[str, Any]) -> None:
+    write_file(out / "architecture.yaml", architecture.to_yaml(), new_folder=True)
+    write_file(out / "train.yaml", yaml.safe_dump(dict(training), sort_keys=False, allow_unicode=True))
 
 
 def _read_as(dataset: Dataset) -> dict[str, Any]:

@@ -173,6 +173,10 @@ class TestFile:
         assert read == table
         assert read.predict(SPACE.sample(0)) == table.predict(SPACE.sample(0))
 
+    def test_where_it_cannot_be_written_is_one_line(self, table: Table) -> None:
+        with pytest.raises(UserError, match=r"^/proc/nas/table\.json: cannot be written: No such file or directory$"):
+            table.save(Path("/proc/nas/table.json"))
+
     def test_a_table_of_an_earlier_version_predicts_what_it_did(self) -> None:
         found = load_table(Path(__file__).with_name("table_schema_3.json"))
         predicted = [found.predict(SPACE.sample(seed)).value_ms for seed in range(4)]
