@@ -102,7 +102,7 @@ def believe(
         seed: of the draws.
     """
     judged, rng = trained_for(objectives), np.random.default_rng(seed)
-    ended = [record for record in records if record.state == "complete" and record.twin is None]
+    ended = [record for record in records if record.ended]
     ended = [record for record in ended if record.value(judged) is not None]
     draws = np.empty((DRAWS, len(ended)))
     with blas().limit(limits=1, user_api="blas"):  # as for the sampler, whose matrices are as small

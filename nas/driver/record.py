@@ -74,6 +74,11 @@ class Record:
         return self.origin == "published"
 
     @property
+    def ended(self) -> bool:
+        """Return whether it was trained to the end, here or in an earlier run, and is no second trial of a network."""
+        return self.state == "complete" and self.twin is None
+
+    @property
     def was_trained(self) -> bool:
         """Return whether the trial is closed and was given to a worker: these count towards the budget."""
         return self.state in ("complete", "stopped", "failed") and not self.untrained
@@ -81,7 +86,7 @@ class Record:
     @property
     def was_imported(self) -> bool:
         """Return whether an earlier run trained it to the end: it may stand on the front and costs this run nothing."""
-        return self.state == "complete" and self.untrained and self.twin is None
+        return self.ended and self.untrained
 
     @property
     def seconds(self) -> float:

@@ -65,6 +65,12 @@ def cost_key(run: Run) -> str:
     return next((objective.name for objective in run.objectives if objective.known), "size")
 
 
+def published_networks(run: Run) -> list[Record]:
+    """Return the published networks that were trained to the end in a run, and whose compared cost is known."""
+    key = cost_key(run)
+    return [record for record in run.records if record.published and record.ended and record.costs.get(key)]
+
+
 def distance(run: Run, record: Record) -> Distance | None:
     """Compare a network with the nearest published one that was trained in the same run; None where there is none.
 
@@ -73,19 +79,14 @@ def distance(run: Run, record: Record) -> Distance | None:
     """
     key = cost_key(run)
     own = record.costs.get(key)
-    rivals = [
-        (other, other.costs[key])
-        for other in run.records
-        if other.published and other.state == "complete" and other.twin is None and other.number != record.number
-        if other.costs.get(key)
-    ]
+    rivals = [other for other in published_networks(run) if other.number != record.number]
     if not own or not rivals:
         return None
     steps = []
-    for rival, cost in rivals:
+    for rival in rivals:
         difference = validation_difference(run, record, rival)
         gap = difference.gap if difference else (record.accuracy or 0) - (rival.accuracy or 0)
-        steps.append(Distance(rival, key, own / cost, gap, difference))
+        steps.append(Distance(rival, key, own / rival.costs[key], gap, difference))
     same = [step for step in steps if step.difference and not step.difference.is_distinguishable]
     return max(same, key=lambda step: step.ratio) if same else min(steps, key=lambda step: abs(step.gap))
 

@@ -17,7 +17,7 @@ from nas import pareto
 from nas.driver.objectives import OBJECTIVES, trained_for
 from nas.driver.record import Record
 from nas.driver.run import Run
-from nas.report.distance import LEAST_SEEDS, WORDS, Words, cost_key
+from nas.report.distance import LEAST_SEEDS, WORDS, Words, cost_key, published_networks
 from nas.units import bracketed, counted
 
 Numbers = NDArray[np.float64]
@@ -88,8 +88,7 @@ class Line:
 def references(run: Run) -> list[Record]:
     """Return the published networks that were trained to the end, the cheapest first: the line's points."""
     key = cost_key(run)
-    ended = [r for r in run.records if r.published and r.state == "complete" and r.twin is None and r.costs.get(key)]
-    return sorted(ended, key=lambda record: record.costs[key])
+    return sorted(published_networks(run), key=lambda record: record.costs[key])
 
 
 def found_networks(run: Run) -> list[Record]:

@@ -112,11 +112,7 @@ def importance_figure(found: Importances) -> Figure | None:
 
 def parallel_figure(run: Run, found: Importances) -> Figure | None:
     """Draw trials as lines across the parameters that matter most and the objectives; None for fewer than two."""
-    records = [
-        record
-        for record in run.records
-        if record.state == "complete" and record.twin is None and record.params and record.accuracy is not None
-    ]
+    records = [record for record in run.records if record.ended and record.params and record.accuracy is not None]
     if len(records) < 2:
         return None
     varying = [name for name in records[0].params if len({str(record.params.get(name)) for record in records}) > 1]

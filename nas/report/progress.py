@@ -58,7 +58,7 @@ def losses_of(objectives: Sequence[Objective], record: Record) -> Numbers | None
     None where it was not trained to the end, or may not stand on the front.
     """
     values = [record.value(objective) for objective in objectives]
-    if record.state != "complete" or record.twin is not None or record.beside or None in values:
+    if not record.ended or record.beside or None in values:
         return None
     return np.array(
         [

@@ -131,7 +131,7 @@ def references(run: Run) -> list[str]:
 
     By the objectives, with accuracy on validation images, as the front itself.
     """
-    asked = [record for record in run.records if record.origin and record.state == "complete" and record.twin is None]
+    asked = [record for record in run.records if record.origin and record.ended]
     front = run.front_records
     if not (asked and front):
         return []
