@@ -77,5 +77,7 @@ def test_python_s_options_have_the_ranges_of_the_command_s(options: dict[str, An
 def test_a_range_has_its_ends() -> None:
     for share in (0, 0.01, 1):
         Resources(gpus_per_trial=share)
-    with pytest.raises(UserError, match=r"gpus-per-trial 1\.5: at least 0 is needed, at most 1"):
-        Resources(gpus_per_trial=1.5)
+    for threads in (1, 1024):
+        Resources(cpus_per_trial=threads)
+    with pytest.raises(UserError, match="cpus-per-trial 1025: at least 1 is needed, at most 1,024"):
+        Resources(cpus_per_trial=1025)

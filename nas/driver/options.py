@@ -21,7 +21,6 @@ from nas.options import (
     Fit,
     Flip,
     OnCommandLine,
-    Range,
     Seed,
     Strict,
     TrainSize,
@@ -58,9 +57,7 @@ class Resources:
     """
 
     cpus_per_trial: Annotated[int | None, "Threads per worker.", THREADS] = None
-    gpus_per_trial: Annotated[
-        float | None, "Share of a GPU and of its memory per worker, such as 0.25.", Range(0, 1)
-    ] = None
+    gpus_per_trial: Annotated[float | None, "Share of a GPU and of its memory per worker, such as 0.25.", FROM_0] = None
     max_concurrent: Annotated[int | None, "Maximum number of workers.", FROM_1] = None
     address: Annotated[str | None, "Address of a running Ray cluster, or auto."] = None
     max_failures: Annotated[int, "Failed trials in a row that end the search.", FROM_1] = 5
@@ -69,7 +66,7 @@ class Resources:
     def __post_init__(self) -> None:
         check_options(self)
         share = self.gpus_per_trial
-        if share and share < 0.01:
+        if share and not 0.01 <= share <= 1:
             raise UserError(f"gpus-per-trial {share:g}: a network trains on one GPU; 0 or 0.01 to 1 is needed")
 
 
