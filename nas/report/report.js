@@ -338,20 +338,36 @@ for (const select of document.querySelectorAll(".controls select")) select.addEv
 const first = points.findIndex((point) => point.rank === 1);
 if (first >= 0) pin(first);
 
-// One figure after the other, so that the page can be read and scrolled while they are drawn.
-async function drawAll() {
-  for (const place of document.querySelectorAll("[data-figure]")) {
+// The first figure is drawn at once, another when it comes near the part of the page that is read: a page opens fast.
+const places = [...document.querySelectorAll("[data-figure]")];
+
+async function drawEach(some) {
+  for (const place of some) {
     try {
       await draw(place);
     } catch (error) {
       place.textContent = `This figure could not be drawn: ${error.message}`;
     }
-    await new Promise((done) => { setTimeout(done); });
+    await new Promise((done) => { setTimeout(done); });  // so that the page can be scrolled meanwhile
   }
-  root.dataset.ready = "yes";
 }
-drawAll();
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+for (const place of places) {
+  place.style.minHeight = `${layout(page.figures[place.dataset.figure].layout, place).height}px`;
+}
+let drawing = drawEach(places.slice(0, 1)).then(() => { root.dataset.ready = "yes"; });
+const near = new IntersectionObserver((entries) => {
+  const reached = entries.filter((entry) => entry.isIntersecting).map((entry) => entry.target);
+  reached.forEach((place) => near.unobserve(place));
+  drawing = drawing.then(() => drawEach(reached));
+}, { rootMargin: "50% 0px" });
+places.slice(1).forEach((place) => near.observe(place));
+addEventListener("beforeprint", () => places.filter((place) => !place.dataset.drawn).forEach(draw));
+
+function drawAgain() {
+  drawing = drawing.then(() => drawEach(places.filter((place) => place.dataset.drawn)));
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAgain);
 let resized;
-addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(drawAll, 150); });
+addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(drawAgain, 150); });

@@ -29,7 +29,7 @@ ARGUMENTS = (
 WATCH = """new MutationObserver(() => {
     if (document.documentElement.dataset.ready) window.drawnAt ??= performance.now();
 }).observe(document, {attributes: true, subtree: true, attributeFilter: ["data-ready"]});"""
-"""Notes when the page's last figure is drawn."""
+"""Notes when the page's first figure is drawn."""
 
 
 class Browser:
@@ -39,7 +39,7 @@ class Browser:
         self.driver = driver
 
     def open(self, path: Path, *, width: int = 1400, height: int = 900, dark: bool = False) -> None:
-        """Open a page and wait until its figures are drawn."""
+        """Open a page and wait until its first figure is drawn."""
         phone = width < 700
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -49,8 +49,8 @@ class Browser:
         self.wait(lambda: self("return document.documentElement.dataset.ready === 'yes'"))
 
     def opening(self, path: Path) -> dict[str, float]:
-        """Open a page and tell, in seconds, when text was painted, when it was loaded, when all figures were drawn,
-        and how long the page's main thread was at work for it (its processor time, not the clock's).
+        """Open a page and tell, in seconds, when text was painted, when it was loaded, when the first figure was
+        drawn, and how long the page's main thread was at work for it (its processor time, not the clock's).
         """
         self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
         self.driver.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})

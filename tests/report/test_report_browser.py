@@ -26,13 +26,23 @@ def page(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drawn(browser) -> dict[str, bool]:
-    """For every figure of the page, whether plotly drew it with something in it."""
-    return browser(
-        """return Object.fromEntries([...document.querySelectorAll("[data-figure]")].map((place) => [
-             place.dataset.figure,
-             place.dataset.drawn === "yes" && place.querySelectorAll(
-               ".trace, .heatmaplayer image, .hm image, .bars path, .parcoords canvas, canvas").length > 0]))"""
-    )
+    """For every figure of the page, scrolled to, whether plotly draws it with something in it."""
+    names = browser("return [...document.querySelectorAll('[data-figure]')].map((place) => place.dataset.figure)")
+    return {name: is_drawn(browser, name) for name in names}
+
+
+def is_drawn(browser, name: str) -> bool:
+    browser("document.querySelector(`[data-figure=${arguments[0]}]`).scrollIntoView({block: 'center'})", name)
+    return browser.wait(
+        lambda: browser(
+            """const place = document.querySelector(`[data-figure=${arguments[0]}]`);
+               if (place.textContent.includes("could not be drawn")) return "failed";
+               return place.dataset.drawn === "yes" && place.querySelectorAll(
+                 ".trace, .heatmaplayer image, .hm image, .bars path, .parcoords canvas, canvas").length > 0""",
+            name,
+        ),
+        20,
+    ) is True
 
 
 def point_at(browser, index: int) -> tuple[float, float]:
@@ -68,6 +78,19 @@ def test_opens_without_an_error_and_draws_every_figure(browser, page: Path) -> N
         "latency",
     }
     assert all(figures.values()), figures
+
+
+def test_figures_are_drawn_when_they_are_reached_or_printed(browser, page: Path) -> None:
+    browser.open(page)
+    waiting = "return [...document.querySelectorAll('[data-figure]')].filter((place) => !place.dataset.drawn).length"
+    height = browser("return document.documentElement.scrollHeight")
+    assert browser(waiting) > 3
+    assert is_drawn(browser, "latency")
+    assert browser(waiting) > 2  # those that were passed over
+    browser("dispatchEvent(new Event('beforeprint'))")
+    browser.wait(lambda: browser(waiting) == 0, 20)
+    assert browser("return document.documentElement.scrollHeight") == height  # nothing moved under the reader
+    assert browser.errors() == []
 
 
 def test_needs_no_network(browser, page: Path) -> None:
