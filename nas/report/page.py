@@ -30,7 +30,7 @@ from nas.units import QUANTITIES, counted
 
 REPORT_FILE = "report.html"
 
-MOST_ROWS = 12
+MOST_ROWS = 8
 """A longer front is folded: the plot should not be pages away."""
 
 

@@ -182,7 +182,7 @@ def repeated_accuracy(record: Record, images: int | None = None) -> str:
     shown = f"{100 * fmean(accuracies):.{digits}f}" + (f" ± {spread:.{digits}f}" if len(accuracies) > 1 else "")
     epochs = record.confirmed.get("epochs")
     longer = f" of {counted(epochs, 'epoch')}" if epochs not in (None, len(record.curve)) else ""
-    return f"again: {shown}, {counted(len(accuracies), 'seed')}{longer}"
+    return f"again: {shown} ({counted(len(accuracies), 'seed')}{longer})"
 
 
 def measured_or_predicted(record: Record, name: str) -> float | None:

@@ -106,10 +106,10 @@ def test_seeds_are_compared_where_both_have_them(run: Run) -> None:
 
 def test_several_seeds_give_mean_and_spread(run: Run) -> None:
     record = replace(run.front_records[0], confirmed={"accuracies": [0.90, 0.92, 0.94]})
-    assert repeated_accuracy(record) == "again: 92 ± 2, 3 seeds"  # the mean is uncertain by 2/sqrt(3) points
+    assert repeated_accuracy(record) == "again: 92 ± 2 (3 seeds)"  # the mean is uncertain by 2/sqrt(3) points
     assert repeated_accuracy(replace(record, confirmed={})) == ""
     longer = replace(record, confirmed={"accuracies": [0.910, 0.914], "epochs": 60})
-    assert repeated_accuracy(longer) == "again: 91.2 ± 0.3, 2 seeds of 60 epochs"
+    assert repeated_accuracy(longer) == "again: 91.2 ± 0.3 (2 seeds of 60 epochs)"
 
 
 def test_latency_says_where_it_comes_from(run: Run) -> None:
