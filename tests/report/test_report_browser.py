@@ -33,7 +33,7 @@ def drawn(browser) -> dict[str, bool]:
 
 def is_drawn(browser, name: str) -> bool:
     browser("document.querySelector(`[data-figure=${arguments[0]}]`).scrollIntoView({block: 'center'})", name)
-    return browser.wait(
+    found = browser.wait(
         lambda: browser(
             """const place = document.querySelector(`[data-figure=${arguments[0]}]`);
                if (place.textContent.includes("could not be drawn")) return "failed";
@@ -42,7 +42,8 @@ def is_drawn(browser, name: str) -> bool:
             name,
         ),
         20,
-    ) is True
+    )
+    return found is True
 
 
 def point_at(browser, index: int) -> tuple[float, float]:
