@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import SqueezeExcitation
 
 from nas.blocks.kernel_variants import add_kernels
-from nas.blocks.layers import CondConv2d, Pyramid
+from nas.blocks.layers import CondConv2d, Pyramid, SqueezeExcitation
 
 Weights = Mapping[str, Tensor]
 EXPERTS_APART = 0.1

@@ -1,4 +1,4 @@
-"""Layers that neither torch nor torchvision has: conditional convolution and the kernel pyramid."""
+"""Layers that torch does not have: conditional convolution, the kernel pyramid, squeeze-and-excitation."""
 
 import math
 from collections.abc import Callable
@@ -280,6 +280,26 @@ class Pyramid(VariantLayer):
         if self.groups == 1:
             return F.conv2d(x, kernel, bias, **place)
         return depthwise(x, kernel, bias, **place, training=self.trains_in_variant)
+
+
+class SqueezeExcitation(nn.Module):
+    """Weigh every channel by what all channels are on average (Hu et al. 2018): (N, C, H, W) -> the same shape.
+
+    torchvision's, with its names of weights. Its own module imports torch's compiler, for more than a second of every
+    command.
+    """
+
+    def __init__(self, channels: int, squeeze: int) -> None:
+        super().__init__()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc1 = nn.Conv2d(channels, squeeze, 1)
+        self.fc2 = nn.Conv2d(squeeze, channels, 1)
+        self.activation = nn.ReLU()
+        self.scale_activation = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights: Tensor = self.scale_activation(self.fc2(self.activation(self.fc1(self.avgpool(x)))))
+        return weights * x
 
 
 def norm_act(layer: nn.Module, channels: int, activation: str | None, norm: Norm = "batch") -> nn.Sequential:

@@ -5,12 +5,11 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 from torch import nn
-from torchvision.ops import SqueezeExcitation
 
 from nas.blocks.complexity import Recorder
 from nas.blocks.document import Count, Kernels, SeRatio
 from nas.blocks.geometry import check_upper, upper_padding
-from nas.blocks.layers import Pyramid, norm_act, pad_behind
+from nas.blocks.layers import Pyramid, SqueezeExcitation, norm_act, pad_behind
 from nas.blocks.stage import Block, Layer, ResidualStage, convolution
 
 

@@ -13,10 +13,9 @@ from itertools import groupby
 from typing import Any
 
 from torch import nn
-from torchvision.ops import SqueezeExcitation
 
 from nas.blocks import ResidualBlock
-from nas.blocks.layers import ACTIVATIONS, CondConv2d, Pyramid
+from nas.blocks.layers import ACTIVATIONS, CondConv2d, Pyramid, SqueezeExcitation
 from nas.export import plain_layers
 from nas.network.build import Network
 from nas.training.card import Card

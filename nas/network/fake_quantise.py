@@ -20,10 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torchvision.ops import SqueezeExcitation
 
 from nas.blocks.kernel_variants import add_kernels
-from nas.blocks.layers import CondConv2d, Pyramid
+from nas.blocks.layers import CondConv2d, Pyramid, SqueezeExcitation
 from nas.blocks.stage import ResidualBlock
 
 _LEAST = 1e-12

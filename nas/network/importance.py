@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import SqueezeExcitation
 
 from nas.architecture.document import Architecture
 from nas.blocks import Block
 from nas.blocks.inheritance import Weights, layers, read_importance, write_importance, written_channels
+from nas.blocks.layers import SqueezeExcitation
 from nas.network.build import Network
 
 Scores = Mapping[str, Tensor]

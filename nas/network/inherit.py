@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import SqueezeExcitation
 
 from nas.architecture.document import Architecture
 from nas.blocks import Block
@@ -28,6 +27,7 @@ from nas.blocks.inheritance import (
     layers,
     written_channels,
 )
+from nas.blocks.layers import SqueezeExcitation
 from nas.blocks.stage import Ends
 from nas.errors import UserError
 from nas.network.build import Network, block_skeleton, skeleton, weight_shapes

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
-from torchvision.ops import SqueezeExcitation
 
 from nas.architecture.document import Architecture
+from nas.blocks.layers import SqueezeExcitation
 from nas.errors import UserError
 from nas.network.build import Network, build, initialise, skeleton, weight_shapes
 from nas.network.importance import Scores, importance, placed_blocks

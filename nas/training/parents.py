@@ -14,10 +14,10 @@ import urllib.error
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchvision.models import MobileNet_V2_Weights
 
 from nas.architecture.catalogue import load
 from nas.architecture.document import Architecture
@@ -33,6 +33,9 @@ from nas.training.loop import Trainer
 from nas.training.mapped import Pixels
 from nas.training.weights import Initialised
 
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
+
 log = logging.getLogger(__name__)
 
 _RECALIBRATING, _RECALIBRATING_BATCH = 256, 64
@@ -45,7 +48,6 @@ _LITE0_EPSILON, _EPSILON = 1e-3, 1e-5
 """What BatchNorm adds to the variance, in TensorFlow's networks and in ours."""
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LITE0_INPUT = (127 / 255,) * 3, (128 / 255,) * 3
-IMAGENET_CLASSES = tuple(MobileNet_V2_Weights.IMAGENET1K_V2.meta["categories"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,11 +256,11 @@ def _efficientnet_lite0() -> Parent:
     for name in weights:
         if name.endswith("running_var"):
             weights[name] = weights[name] + (_LITE0_EPSILON - _EPSILON)
-    return Parent("efficientnet-lite0", load("efficientnet-lite0"), weights, IMAGENET_CLASSES, *_LITE0_INPUT)
+    return Parent("efficientnet-lite0", load("efficientnet-lite0"), weights, imagenet_classes(), *_LITE0_INPUT)
 
 
 def _mobilenetv2() -> Parent:
-    source = MobileNet_V2_Weights.IMAGENET1K_V2
+    source = _mobilenetv2_weights()
     try:
         tensors = source.get_state_dict(progress=False, check_hash=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
@@ -266,7 +268,7 @@ def _mobilenetv2() -> Parent:
             f"--init mobilenetv2: its weights cannot be downloaded ({error}); put {source.url} at {_download_path()}"
         ) from error
     weights = _in_order(load("mobilenetv2"), tensors, source.url)
-    return Parent("mobilenetv2", load("mobilenetv2"), weights, IMAGENET_CLASSES, *_IMAGENET)
+    return Parent("mobilenetv2", load("mobilenetv2"), weights, imagenet_classes(), *_IMAGENET)
 
 
 PRETRAINED: Mapping[str, Callable[[], Parent]] = {
@@ -276,13 +278,24 @@ PRETRAINED: Mapping[str, Callable[[], Parent]] = {
 """Published networks whose weights are public, and how they are had."""
 
 
+def imagenet_classes() -> tuple[str, ...]:
+    """Return the names of ImageNet's 1,000 classes, in the order of the published weights' logits."""
+    return tuple(_mobilenetv2_weights().meta["categories"])
+
+
+def _mobilenetv2_weights() -> WeightsEnum:
+    from torchvision.models import MobileNet_V2_Weights  # more than a second, which most commands need not spend
+
+    return MobileNet_V2_Weights.IMAGENET1K_V2
+
+
 def _download_path() -> Path:
-    return Path(torch.hub.get_dir(), "checkpoints", MobileNet_V2_Weights.IMAGENET1K_V2.url.rpartition("/")[2])
+    return Path(torch.hub.get_dir(), "checkpoints", _mobilenetv2_weights().url.rpartition("/")[2])
 
 
 def _in_order(architecture: Architecture, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Give another program's tensors our names: both have the same ones in the same order."""
-    own = skeleton(architecture, len(IMAGENET_CLASSES)).state_dict()
+    own = skeleton(architecture, len(imagenet_classes())).state_dict()
     if [tensor.shape for tensor in own.values()] != [tensor.shape for tensor in tensors.values()]:
         raise UserError(f"{where}: its tensors are not those of {architecture.name}")
     return dict(zip(own, tensors.values(), strict=True))
