@@ -4,6 +4,8 @@
 traceback instead.
 """
 
+import atexit
+import gc
 import os
 import shlex
 import signal
@@ -130,6 +132,8 @@ def same_command(folder: Path, given: Path | None, *, resumes: bool = False) -> 
 
 def run_command(app: typer.Typer) -> None:
     """Run the command that the process was started with, and end the process."""
+    # Python's own end looks through all objects for cycles to free, for one or two seconds after the last line.
+    atexit.register(gc.freeze)
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
