@@ -37,32 +37,6 @@ def interrupted_three_times(process):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_with_the_command_that_goes_on(tmp_path):
-    process = commands.start(tmp_path, SPACE, *OPTIONS, "--trials", 30)
-    commands.wait_for_epochs(tmp_path, 4, process)
-    began = commands.descendants(process)
-    output = interrupted_three_times(process)
-    assert output.splitlines()[-2:] == ["nas: interrupted; go on with", "  nas search --resume run"]
-    assert "Traceback" not in output
-    assert not psutil.wait_procs(began, timeout=5)[1]
-    process = commands.resume(tmp_path, "--trials", 60)
-    commands.wait_for_epochs(tmp_path, commands.epochs_in(tmp_path) + 1, process)
-    began = commands.descendants(process)
-    os.kill(process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 143, output
-    assert output.splitlines()[-2:] == ["nas: interrupted; go on with", "  nas search --resume run"]
-    assert "SIGTERM" not in output  # Ray's dump of its stack begins with it
-    assert not psutil.wait_procs(began, timeout=5)[1]
-    process = commands.resume(tmp_path, "--trials", 6)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    records = Run.open(tmp_path / "run").records
-    assert not [record for record in records if record.state == "running"]
-    assert sum(record.was_trained for record in records) >= 6
-
-
-@pytest.mark.slow
 def test_ctrl_c_while_ray_starts_leaves_nothing(tmp_path):
     """Once the raylet was gone before its agents knew of it."""
     process = commands.start(tmp_path, SPACE, *OPTIONS)
@@ -87,8 +61,8 @@ def epochs_in(database):
 @pytest.mark.slow
 def test_a_search_in_a_database_goes_on_after_a_kill(tmp_path):
     database = tmp_path / "study.db"
-    process = commands.start(tmp_path, SPACE, *OPTIONS, "--trials", 6, "--storage", f"sqlite:///{database}")
-    while epochs_in(database) < 4:
+    process = commands.start(tmp_path, SPACE, *OPTIONS, "--trials", 4, "--storage", f"sqlite:///{database}")
+    while epochs_in(database) < 2:
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
@@ -99,14 +73,15 @@ def test_a_search_in_a_database_goes_on_after_a_kill(tmp_path):
     assert process.returncode == 0, output
     records = Run.open(tmp_path / "run").records
     assert epochs_in(database) > before
-    assert len([record for record in records if record.was_trained]) == 6
+    assert len([record for record in records if record.was_trained]) == 4
     assert {record.state for record in records} <= {"complete", "stopped", "failed"}
     # In a database what is asked and what is described are two writes: a kill between them costs a number.
     assert all(record.untrained for record in records if record.state == "failed")
     assert not (tmp_path / "run" / "study.journal").exists()
 
 
-KILLS = 4
+ENDS = (("start", "kill"), ("epoch", "ctrl-c"), ("tables", "kill"), ("epoch", "terminate"))
+"""When each life of a search ends, and how. Tables are written at the end of all trials."""
 MANY = {**SPACE, "name": "many", "width": {"choice": [0.5, 1, 1.4, 2]}}
 """80 networks, so that every life of the search has some to train."""
 
@@ -155,14 +130,13 @@ def check_whole(run, trials, epochs):
             assert torch.load(weights, weights_only=True)["epoch"] >= done
 
 
-def wait_for_moment(run, process, epochs, rng):
+def wait_for_moment(moment, run, process, epochs, rng):
     """One of: any moment of the start; soon after an epoch; while the tables are written, the test set is read, ..."""
 
     def wait_until(happened):
         while process.poll() is None and not happened():
             time.sleep(0.005)
 
-    moment = rng.choice(["start", "epoch", "tables"])
     table = run / "trials.csv"
     before = table.stat().st_mtime_ns if table.exists() else 0
     if moment == "start":
@@ -172,31 +146,57 @@ def wait_for_moment(run, process, epochs, rng):
         time.sleep(rng.uniform(0, 0.5))
     else:
         wait_until(lambda: table.exists() and table.stat().st_mtime_ns > before)
-        time.sleep(rng.choice([0, rng.uniform(0, 0.05), rng.uniform(0, 2)]))
+        time.sleep(rng.choice([0, rng.uniform(0, 0.05), rng.uniform(0, 0.5)]))
+
+
+def end(process, how):
+    """End a search in its midst; returns what it started that may outlive it for a while.
+
+    One that is interrupted, or terminated, says how to go on, and leaves no process behind.
+    """
+    began = commands.descendants(process)
+    if how == "kill":  # the driver alone: Ray's processes find out by themselves
+        os.kill(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL, output
+        return began
+    if how == "ctrl-c":
+        output = interrupted_three_times(process)
+    else:
+        os.kill(process.pid, signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 143, output
+        assert "SIGTERM" not in output  # Ray's dump of its stack begins with it
+    assert output.splitlines()[-2:] == ["nas: interrupted; go on with", "  nas search --resume run"]
+    assert "Traceback" not in output
+    assert not psutil.wait_procs(began, timeout=5)[1]
+    return []
 
 
 @pytest.mark.slow
-def test_a_driver_that_is_killed_again_and_again_loses_nothing(tmp_path):
-    """Four times, at any moment; each time with a few more trials to do, so that it gets to its end now and then."""
+def test_a_search_that_is_killed_and_interrupted_again_and_again_loses_nothing(tmp_path):
     rng = np.random.default_rng(0)
     run = tmp_path / "run"
-    orphans, epochs, budget, kills = [], set(), 2, 0
-    while kills < KILLS:
-        process = commands.start(tmp_path, MANY, *OPTIONS, "--trials", budget, "--seed", 3)
-        wait_for_moment(run, process, len(epochs), rng)
-        if process.poll() is None:
-            orphans += psutil.Process(process.pid).children(recursive=True)
-            os.kill(process.pid, signal.SIGKILL)  # the driver alone: Ray's processes find out by themselves
-            kills += 1
-        output, _ = process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), output
+    orphans, epochs, done, interrupted = [], set(), 0, False
+
+    def live(trials):
+        """The same command again, or the one that an interrupted search has told."""
+        if interrupted:
+            return commands.resume(tmp_path, "--trials", trials)
+        return commands.start(tmp_path, MANY, *OPTIONS, "--trials", trials, "--seed", 3)
+
+    for moment, how in ENDS:
+        process = live(done + (2 if moment == "tables" else 30))
+        wait_for_moment(moment, run, process, len(epochs), rng)
+        assert process.poll() is None, process.stdout.read()
+        orphans += end(process, how)
+        interrupted = how != "kill"
         known, epochs = epochs, recorded_epochs(run)
         assert known <= epochs
         trials = optunas_trials(run, tmp_path / "scratch")
         check_whole(run, trials, epochs)
         done = sum(trial.state.is_finished() and "untrained" not in trial.user_attrs for trial in trials)
-        budget = max(budget, done + 2)
-    process = commands.start(tmp_path, MANY, *OPTIONS, "--trials", budget, "--seed", 3)
+    process = live(done + 2)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     _, alive = psutil.wait_procs(orphans, timeout=60)
@@ -204,8 +204,8 @@ def test_a_driver_that_is_killed_again_and_again_loses_nothing(tmp_path):
 
     records = Run.open(run).records
     trained = [record for record in records if record.was_trained]
-    assert len(trained) == budget
-    assert len({record.architecture.id for record in trained}) == budget
+    assert len(trained) == done + 2
+    assert len({record.architecture.id for record in trained}) == done + 2
     assert {record.state for record in records} <= {"complete", "stopped"}
     for record in trained:
         assert [epoch["epoch"] for epoch in record.curve] == list(range(1, len(record.curve) + 1))
