@@ -107,6 +107,7 @@ def test_every_sampler_keeps_tight_limits_in_every_shipped_space(space, figure, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_ray")
 def test_a_search_under_a_tight_limit_trains_only_what_keeps_it(tmp_path):
     run = nas.search(
         nas.load_space("inverted_residual"),

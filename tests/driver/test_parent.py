@@ -60,6 +60,7 @@ def test_the_kind_of_images_chooses_the_space(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_ray")
 def test_trials_begin_with_the_parents_slices(tmp_path: Path) -> None:
     """Nothing is learned here, so that what is kept is what it began with."""
     space = nas.Space(SPACE)

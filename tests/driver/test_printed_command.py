@@ -42,6 +42,7 @@ def as_trained(file: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("own", [True, False])
 def test_it_repeats_data_resolution_fit_flip_and_recipe(
     own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

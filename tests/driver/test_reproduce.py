@@ -25,7 +25,7 @@ from nas.training.data import load_dataset
 from nas.training.recipe import load_recipe
 
 QUICK = load_recipe("search").from_dict(
-    {"epochs": 1, "batch_size": 8, "lr": 0.02, "warmup_epochs": 0.0, "schedule": "constant"}
+    {"epochs": 1, "batch_size": 32, "lr": 0.02, "warmup_epochs": 0.0, "schedule": "constant"}
 )
 
 
@@ -183,6 +183,7 @@ def test_rows_without_a_network_of_ours_or_a_run_stay_as_printed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_ray")
 def test_a_table_is_trained_interrupted_resumed_and_written(tmp_path, monkeypatch):
     """Han's Table 3, whole, on digits: real workers, a Ctrl-C in the middle, another seed."""
     monkeypatch.setattr(final_evaluation, "MEASURE_SECONDS", 0.2)

@@ -9,6 +9,7 @@ from nas.training.checkpoint import load_checkpoint
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_ray")
 def test_each_network_is_judged_by_images_that_it_was_not_trained_on(tmp_path):
     options = {"objectives": ("accuracy", "size"), "published": "none", "epochs": 2, "keep": "all", "resplit": True}
     run = nas.search(nas.Space(SPACE), trials=3, **options, out=tmp_path / "run")

@@ -28,7 +28,7 @@ from nas.training.weights import restored
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, shared_ray):  # noqa: ARG001
     """A finished search of eight trials."""
     folder = tmp_path_factory.mktemp("search") / "run"
     progress = []
@@ -234,6 +234,7 @@ def test_a_run_does_not_begin_among_its_images(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_ray")
 def test_a_hundred_trials_leave_no_handles_and_few_files(tmp_path):
     process = psutil.Process()
     seen = {}

@@ -97,6 +97,7 @@ NORMLESS = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_ray")
 def test_two_workers_train_as_one_process_with_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.driver.cluster.available_cores", lambda: [0, 1])
     recipe = Recipe(epochs=1, batch_size=64, lr=0.05, precision="fp32", flip="random", pad=1)

@@ -116,6 +116,7 @@ def members_of(run: nas.Run) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_ray")
 def test_a_search_trains_what_the_supernet_judged_and_another_takes_its_supernet(space: Path, tmp_path: Path) -> None:
     run = nas.search(space, evaluator="supernet", trials=8, out=tmp_path / "run", **OPTIONS)
     told = [record for record in run.records if record.supernet_accuracy is not None]
@@ -206,6 +207,7 @@ def test_no_correlation_is_told_of_few_networks() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_ray")
 def test_several_devices_are_a_run_each_and_train_no_network_twice(space: Path, tmp_path: Path) -> None:
     tables = [tmp_path / "pi.json", tmp_path / "phone.json"]
     made = calibrate(nas.load_space(space), num_classes=10, networks=8, isolate=False)

@@ -186,6 +186,7 @@ def test_the_same_command_goes_on_with_what_became_of_it(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_ray")
 def test_a_search_with_hours_ends_in_time(tmp_path):
     """With all that belongs to it: the front confirmed and tested, the report written. (Its space is spent before.)"""
     began, space = time.monotonic(), Space(SPACE)

@@ -112,6 +112,7 @@ def test_a_profile_says_what_a_network_costs_there():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_ray")
 def test_a_search_in_int8_is_judged_by_what_ships(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     run = nas.search(
