@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from checks import EVERYTHING, check_counts, layers
+from checks import EVERYTHING, check_counts, layers, reference_seconds
 from shipping import KINDS, small
 from torch import nn
 
@@ -29,15 +29,17 @@ def test_every_block_and_option(norm: str) -> None:
 
 
 def test_a_cost_takes_at_most_a_millisecond() -> None:
+    """On a Xeon's core; elsewhere as much as that takes for the reference's work."""
     rng = np.random.default_rng(0)
     spaces = [nas.load_space(name) for name in space_names()]
     networks = [space.sample(rng) for space in spaces for _ in range(25)] + [nas.load(n) for n in network_names()]
-    seconds = []
+    seconds, reference = [], []
     for network in networks:
+        reference.append(reference_seconds())
         start = time.process_time()
         cost(network)
         seconds.append(time.process_time() - start)
-    assert statistics.median(seconds) <= 0.001
+    assert statistics.median(seconds) <= 4 / 3 * statistics.median(reference)
 
 
 def test_layers_are_in_order_and_placed() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 
 import optuna
 import pytest
+from checks import reference_seconds
 from invented_problem import (
     LARGE,
     LEVELS,
@@ -129,13 +131,16 @@ def test_known_functions_are_called_a_bounded_number_of_times() -> None:
 
 @pytest.mark.slow
 def test_hundreds_of_trials_of_29_parameters_cost_little() -> None:
-    """Some 60 ms of CPU per trial on a quiet machine; this bound is for a busy one."""
+    """Some 60 ms of CPU per trial on a quiet machine, 80 times the reference; this bound is for a busy one."""
     space: Space = {f"t{i:02d}": CategoricalDistribution(LEVELS) for i in range(29)}
 
     def three(params: Params) -> tuple[float, float, float]:
         return error(params), math.log(size(params)), float(sum(params.values()))
 
     known = {1: lambda p: three(p)[1], 2: lambda p: three(p)[2]}
+    reference = [reference_seconds() for _ in range(50)]
     start = time.process_time()
     run(KnownCostSampler(known=known, search_space=space), 400, three, space, ["minimize"] * 3)
-    assert (time.process_time() - start) / 400 < 0.15
+    spent = time.process_time() - start
+    reference += [reference_seconds() for _ in range(50)]
+    assert spent / 400 < 200 * statistics.median(reference)
