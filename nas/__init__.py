@@ -7,9 +7,11 @@
 >>> network = nas.build(architecture, num_classes=10)
 """
 
+import gc
 import importlib
 import logging
 import os
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -73,7 +75,18 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     # Imported when first used: torch, Ray and Optuna take seconds, and `nas --help` needs none of them.
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(_import(_HOMES[name]), name)
     if name == "api":  # all functions, also those with a command of their own; torch comes with it
-        return importlib.import_module("nas.api")
+        return _import("nas.api")
     raise AttributeError(f"module 'nas' has no attribute {name!r}")
+
+
+def _import(module: str) -> ModuleType:
+    """Import a module without the garbage collector, which would take a fifth of the time to find next to nothing."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return importlib.import_module(module)
+    finally:
+        if collecting:
+            gc.enable()

@@ -108,6 +108,25 @@ def test_the_same_command_again(monkeypatch, tmp_path, given, resumes, expected)
     assert shown == expected.replace("--out r", f"--out {folder}" if "--out" not in given else "--out r")
 
 
+def test_imports_and_the_end_look_for_no_garbage(tmp_path):
+    """Where nothing is to be found it took seconds of each command."""
+    code = """
+import atexit, gc
+atexit.register(lambda: print(*collected, gc.isenabled(), gc.get_freeze_count() > 0))
+collected = []
+import nas
+gc.callbacks.append(lambda phase, info: collected.append(phase))
+nas.api
+gc.callbacks.clear()
+import sys
+from nas.cli import main
+sys.argv = ["nas", "--version"]
+main()
+"""
+    output, _ = begin("-c", code, cwd=tmp_path).communicate(timeout=60)
+    assert output.splitlines()[-1] == "True True"
+
+
 @pytest.mark.slow
 def test_ctrl_c_in_a_training_ends_with_the_command_that_goes_on(tmp_path):
     """And that command goes on with it."""
