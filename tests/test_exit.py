@@ -130,7 +130,8 @@ main()
 @pytest.mark.slow
 def test_ctrl_c_in_a_training_ends_with_the_command_that_goes_on(tmp_path):
     """And that command goes on with it."""
-    process = begin("-m", "nas", "train", "han-e", "--recipe", "search", "--epochs", 30, cwd=tmp_path)
+    words = "nas train han-e --recipe search --epochs 1000 --train-size 100 --resolution 8"
+    process = begin("-m", *words.split(), cwd=tmp_path)
     while not (found := list(tmp_path.rglob("checkpoint.pt"))):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.1)
@@ -140,7 +141,7 @@ def test_ctrl_c_in_a_training_ends_with_the_command_that_goes_on(tmp_path):
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130, output
     folder = found[0].parent.relative_to(tmp_path)
-    command = f"nas train han-e --recipe search --epochs 30 --resume --out {folder}"
+    command = f"{words} --resume --out {folder}"
     assert output.splitlines()[-2:] == ["nas: interrupted; go on with", f"  {command}"]
     assert "Traceback" not in output
     rows = (tmp_path / folder / "metrics.csv").read_text().count("\n")
