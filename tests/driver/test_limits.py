@@ -103,7 +103,7 @@ def test_every_sampler_keeps_tight_limits_in_every_shipped_space(space, figure, 
     for factor in FACTORS[figure]:
         # The known-cost sampler has 8 trials before its model, Optuna's Gaussian process 10; that one then takes
         # seconds for a proposal of 35 parameters.
-        check_tight_limits(space, figure, factor, sampler, {"known-cost": 14, "gp": 10}.get(sampler, 20))
+        check_tight_limits(space, figure, factor, sampler, {"known-cost": 11, "gp": 10}.get(sampler, 20))
 
 
 @pytest.mark.slow
