@@ -124,8 +124,8 @@ class Searched(NamedTuple):
     networks: list[Trained]
 
 
-def searched(folder: Path) -> Iterator[Searched]:
-    for arm in ARMS:
+def searched(folder: Path, arms: Iterable[str]) -> Iterator[Searched]:
+    for arm in arms:
         for run in sorted(folder.glob(f"{arm}-*")):
             if (run / "ended").exists():
                 complete = [
@@ -168,12 +168,12 @@ def train_and_test(document: dict[str, object], seed: int, epochs: int, images: 
     return trainer.evaluate("test").accuracy
 
 
-def judge(options: argparse.Namespace, say: machine.Output) -> None:
+def judge(options: argparse.Namespace, searches: Sequence[Searched], say: machine.Output) -> None:
+    """Train what the searches chose again, and print the table."""
     file = options.folder / "confirmed.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     epochs = options.judging_epochs or options.epochs
     known = {(row["id"], row["seed"]): row["accuracy"] for row in rows if row["epochs"] == epochs}
-    searches = list(searched(options.folder))
     chosen = {
         each.network.id: each
         for _, networks in searches
@@ -216,10 +216,8 @@ def tell(
 
     whole = volume(chosen.values())
     say(f"{'':12}{'n':>2}  {'trained to the end':22}{'hypervolume':24}" + "".join(f"{mark:24}" for mark in MARKS))
-    for arm in ARMS:
+    for arm in dict.fromkeys(each.arm for each in searches):
         own = [networks for name, networks in searches if name == arm]
-        if not own:
-            continue
         fronts = [volume(thinned_front(networks)) / whole for networks in own]
         cells = [machine.spread([len(networks) for networks in own], "g"), machine.spread(fronts, ".3f")]
         for mark in MARKS:
@@ -247,7 +245,7 @@ def main() -> None:
     if options.action == "search":
         search(options)
     else:
-        judge(options, machine.Output(options.out))
+        judge(options, list(searched(options.folder, ARMS)), machine.Output(options.out))
 
 
 if __name__ == "__main__":
