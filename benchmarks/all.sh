@@ -46,6 +46,7 @@ bench splits splits.py judge "$records/splits.jsonl"
 bench real_search real_search.py search "$records/real_search" --data-dir "$data"
 bench real_search real_search.py judge "$records/real_search" --data-dir "$data"
 bench supernet supernet.py "$records/supernet" --data-dir "$data"
+bench supernet_search supernet_search.py "$records/supernet_search" --data-dir "$data"
 bench supernet_devices supernet_devices.py "$records/supernet_devices" --data-dir "$data" --alone
 bench few_images few_images.py "$records/few_images.jsonl" --data-dir "$data"
 bench photos photos.py "$records/photos" --data-dir "$data"
