@@ -1,6 +1,8 @@
 """A space's supernet: members on slices of its weights, their training, and what is refused."""
 
+import itertools
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -72,6 +74,23 @@ def test_a_member_trains_the_channels_that_it_has_and_no_others():
     trained = gradient.flatten(1).abs().sum(1) > 0
     assert int(trained.sum()) == member.stem_channels == 8
     assert supernet.network.head[0].weight.grad is None  # the smallest has no head
+
+
+def test_a_step_takes_at_most_twice_the_memory_of_the_largest_member_s():
+    space = space_of("inverted_residual", STAGES["inverted_residual"] + ", experts: {choice: [1, 4]}")
+    supernet, images = new_supernet(space, 10), torch.randn(32, 1, 8, 8)
+    alone = build(largest(space), 10)
+    most = peak_bytes(lambda: alone(images).square().sum().backward())
+    for member in (largest(space), smallest(space), space.sample(0)):
+        assert peak_bytes(lambda member=member: supernet(images, member).square().sum().backward()) < 2 * most
+
+
+def peak_bytes(step: Callable[[], None]) -> int:
+    """Of what torch allocates in a step, gradients included."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
 
 
 def test_members_without_expansion_have_layers_of_their_own():
