@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -24,6 +24,8 @@ from nas.units import accuracy_decimals, counted, decimals, from_to, int8_percen
 ENDED = {"complete": "to the end", "stopped": "stopped early", "failed": "failed"}
 FORMATS = ("csv", "json", "md")
 """In which a run is printed."""
+NAME, NEAREST = "Network", "Nearest published, by validation accuracy"
+"""Columns of texts."""
 
 
 def front_rows(run: Run) -> list[dict[str, Any]]:
@@ -270,26 +272,29 @@ def _markdown(run: Run, rows: list[dict[str, Any]]) -> str:
     title = f"# {run.settings.space.get('name', 'space')} on {run.settings.dataset}"
     lines = [title, "", " ".join([*gain.sentences(run), summary(run)])]
     if rows:
-        nearest = "Nearest published, by validation accuracy"
-        titles = (
-            "",
-            "Network",
-            "Validation accuracy",
-            "Test accuracy",
-            "Size",
-            "Latency",
-            "MACs",
-            "Belongs there",
-            nearest,
-        )
-        lines += ["", _line(*titles), _line("--:", "---", *["--:"] * 6, "---")]
-        for row in rows:
-            noted = ((row[key], row[f"{key}_note"]) for key in ("accuracy", "test", "latency"))
-            validation, test, latency = (f"{text} ({note})" if note else text for text, note in noted)
-            ends = (row["size"], latency, row["macs"], row["belongs"], row["distance"])
-            lines.append(_line(str(row["rank"]), row["name"], validation, test, *ends))
+        cells = [_cells(row) for row in rows]
+        titles = [title for title in cells[0] if any(each[title] not in ("", "–") for each in cells)]
+        rules = ["---" if title in (NAME, NEAREST) else "--:" for title in titles]
+        lines += ["", _line(*titles), _line(*rules), *(_line(*map(each.__getitem__, titles)) for each in cells)]
         lines += ["", "Train them:", "", "```", *(row["command"] for row in rows), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+    noted = ((row[key], row[f"{key}_note"]) for key in ("accuracy", "test", "latency"))
+    validation, test, latency = (f"{text} ({note})" if note else text for text, note in noted)
+    return {
+        "": str(row["rank"]),
+        NAME: row["name"],
+        "Validation accuracy": validation,
+        "Test accuracy": test,
+        "Size": row["size"],
+        "Memory": row["memory"],
+        "Latency": latency,
+        "MACs": row["macs"],
+        "Belongs there": row["belongs"],
+        NEAREST: row["distance"],
+    }
 
 
 def _line(*cells: str) -> str:

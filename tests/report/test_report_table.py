@@ -39,6 +39,16 @@ def test_json_holds_settings_trials_and_front(trained: Run) -> None:
     assert document["settings"] == trained.settings.to_dict()
 
 
+def test_columns_that_hold_nothing_are_left_out(tmp_path: Path) -> None:
+    run = invented_run(tmp_path / "run", trials=15, epochs=4, objectives=("accuracy", "size"), published="none")
+    page, text = write_report(run, tmp_path / "report.html").read_text(), render(run, "md")
+    for title in ("<th>Latency</th>", 'data-title="Latency"', "Beside the nearest published", "<th>Memory</th>"):
+        assert title not in page
+    assert "<th>Size</th>" in page
+    assert "| Size | MACs | Belongs there |\n" in text
+    assert "Latency" in render(invented_run(tmp_path / "timed", trials=15, epochs=4), "md").splitlines()[4]
+
+
 def test_markdown_has_a_row_per_front_member(run: Run) -> None:
     lines = render(run, "md").splitlines()
     rows = [re.findall(r" (.*?) \|", line) for line in lines if line.startswith("| ")]
