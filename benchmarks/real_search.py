@@ -128,11 +128,13 @@ def searched(folder: Path, arms: Iterable[str]) -> Iterator[Searched]:
     for arm in arms:
         for run in sorted(folder.glob(f"{arm}-*")):
             if (run / "ended").exists():
-                complete = [
-                    each for each in nas.open_run(run).records if each.state == "complete" and not each.untrained
-                ]
-                networks = [Trained(each.architecture, each.accuracy or 0, each.costs["size"]) for each in complete]
-                yield Searched(arm, networks)
+                yield Searched(arm, trained_networks(nas.open_run(run)))
+
+
+def trained_networks(run: nas.Run) -> list[Trained]:
+    """The networks that a search trained to the end, in turn."""
+    complete = [each for each in run.records if each.state == "complete" and not each.untrained]
+    return [Trained(each.architecture, each.accuracy or 0, each.costs["size"]) for each in complete]
 
 
 def thinned_front(networks: Sequence[Trained]) -> list[Trained]:

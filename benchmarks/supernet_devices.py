@@ -14,39 +14,14 @@ A search that is done in FOLDER is not begun again, and its time is that of the 
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from pathlib import Path
-from typing import Any
 
 import machine
 import numpy as np
+from timed_search import timed_search
 
 import nas
 from nas import pareto
-
-
-def search(options: argparse.Namespace, name: str, **asked: Any) -> tuple[nas.Run, float]:
-    """Search, or open what is there; the run and its seconds."""
-    folder, times = options.folder / name, options.folder / "seconds.json"
-    seconds = json.loads(times.read_text()) if times.exists() else {}
-    if name not in seconds:
-        started = time.monotonic()
-        nas.search(
-            options.space,
-            dataset="cifar10",
-            data_dir=options.data_dir,
-            train_size=options.images,
-            resolution=options.resolution,
-            epochs=options.epochs,
-            published="none",
-            references=0,
-            out=folder,
-            **asked,
-        )
-        times.write_text(json.dumps({**seconds, name: time.monotonic() - started}))
-    return nas.open_run(folder), json.loads(times.read_text())[name]
 
 
 def losses(run: nas.Run) -> np.ndarray:
@@ -68,14 +43,20 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     say = machine.Output(options.out)
-    first, of_first = search(
-        options, "first", evaluator="supernet", objectives=("accuracy", "macs"), trials=options.trials
+    side = options.resolution
+    first, of_first = timed_search(
+        options,
+        "first",
+        resolution=side,
+        evaluator="supernet",
+        objectives=("accuracy", "macs"),
+        trials=options.trials,
     )
-    device = {"objectives": ("accuracy", "peak_memory")}
-    second, of_second = search(options, "second", supernet=first.path, trials=options.more, **device)
+    device = {"resolution": side, "objectives": ("accuracy", "peak_memory")}
+    second, of_second = timed_search(options, "second", supernet=first.path, trials=options.more, **device)
     found = {"first, as it is": losses(first), f"second, {options.more} more trained": losses(second)}
     if options.alone:
-        alone, of_alone = search(options, "alone", evaluator="supernet", trials=options.trials, **device)
+        alone, of_alone = timed_search(options, "alone", evaluator="supernet", trials=options.trials, **device)
         found["alone"] = losses(alone)
     everything = np.concatenate(list(found.values()))
     low, high = everything.min(axis=0), everything.max(axis=0)

@@ -16,16 +16,14 @@ FOLDER is not begun again.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from pathlib import Path
 from typing import Any
 
 import machine
 import real_search
-from real_search import Searched, Trained
+from real_search import Searched, Trained, trained_networks
+from timed_search import timed_search
 
-import nas
 from nas.driver.options import Resources
 
 PART = 5
@@ -34,30 +32,10 @@ PART = 5
 
 def search(options: argparse.Namespace, name: str, **asked: Any) -> tuple[list[Trained], float]:
     """Search, or open what is there: the networks trained to the end in turn, and the search's seconds."""
-    folder, times = options.folder / name, options.folder / "seconds.json"
-    seconds = json.loads(times.read_text()) if times.exists() else {}
-    if name not in seconds:
-        started = time.monotonic()
-        nas.search(
-            options.space,
-            dataset="cifar10",
-            data_dir=options.data_dir,
-            train_size=options.images,
-            resolution=real_search.RESOLUTION,
-            epochs=options.epochs,
-            objectives=("accuracy", "size"),
-            published="none",
-            references=0,
-            resources=Resources(max_concurrent=1),
-            keep="none",
-            out=folder,
-            **asked,
-        )
-        times.write_text(json.dumps({**seconds, name: time.monotonic() - started}))
-    run = nas.open_run(folder)
-    ended = [each for each in run.records if each.state == "complete" and not each.untrained]
-    networks = [Trained(each.architecture, each.accuracy or 0, each.costs["size"]) for each in ended]
-    return networks, json.loads(times.read_text())[name]
+    one_at_a_time = Resources(max_concurrent=1)
+    asked |= {"resolution": real_search.RESOLUTION, "objectives": ("accuracy", "size"), "keep": "none"}
+    run, seconds = timed_search(options, name, resources=one_at_a_time, **asked)
+    return trained_networks(run), seconds
 
 
 def main() -> None:
