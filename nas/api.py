@@ -158,9 +158,11 @@ def train(options: TrainOptions) -> Trained:
             check_recipe(begun.recipe, recipe, len(data.train), str(options.out))
             recipe = begun.recipe
         else:
-            given = {name: getattr(options, name) for name in ("flip", "augment", "class_weights")}
+            recipe = recipe.with_options(
+                flip=options.flip, augment=options.augment, class_weights=options.class_weights
+            )
             per_tensor = target is not None and target.per_tensor
-            recipe = recipe.with_options(**given).with_qat(options.qat or recipe.qat > 0, per_tensor=per_tensor)
+            recipe = recipe.with_qat(options.qat or recipe.qat > 0, per_tensor=per_tensor)
             recipe = recipe.for_images(len(data.train), epochs=options.epochs)
         # A resolution no larger than the images' unless one is asked for.
         side = side or min(network.input.resolution, data.resolution)

@@ -22,7 +22,7 @@ from nas.report.figures import Sources, run_figures
 from nas.report.images import confusion_figure, judgement_section, run_sections
 from nas.report.points import Point, command, points_data, shorten
 from nas.report.scatter import Figure, axes_of, regions
-from nas.report.summary import ENDED, front_rows, summary
+from nas.report.summary import ENDED, filled_columns, front_rows, summary
 from nas.training.data import FOLDER_PREFIX, Dataset, PartName
 from nas.training.facts import summarise
 from nas.training.per_class import Judgement, with_pictures
@@ -124,7 +124,7 @@ def render_page(run: Run, printed: Sequence[Printed] = ()) -> str:
         status=status(run),
         gained=[together(sentence) for sentence in gain.sentences(run)],
         summary=together(summary(run)),
-        columns={name for name in ("memory", "latency", "distance") if any(row[name] not in ("", "–") for row in rows)},
+        columns=filled_columns(rows, ("memory", "latency", "distance")),
         int8=settings.target if settings.parsed_target.int8 else "",
         over_limits=[together(sentence) for sentence in reliability.over_limits(run)],
         front=[(row, indices[row["number"]], points[indices[row["number"]]].kind) for row in rows],

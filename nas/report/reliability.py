@@ -231,9 +231,8 @@ def _seeds(run: Run) -> str:
     several = max((len(record.confirmed.get("accuracies") or ()) for record in run.records), default=0)
     if several > 1:
         return f"front confirmed with up to {several} trainings each; the table gives their mean and spread"
-    if several:
-        return "front confirmed with one further training each: differences of a point may be chance"
-    return "each network trained once: differences of a point may be chance"
+    how = "front confirmed with one further training each" if several else "each network trained once"
+    return f"{how}: differences of a point may be chance"
 
 
 def images_line(run: Run) -> str:

@@ -151,8 +151,15 @@ function colours(value) {
   return value;
 }
 
+function isNarrow() {
+  return innerWidth < 700;
+}
+
+function heightOf(given) {
+  return isNarrow() ? given.narrow_height || Math.min(given.height, 460) : given.height;
+}
+
 function layout(given, place) {
-  const narrow = innerWidth < 700;
   const grid = { gridcolor: "var(--grid)", linecolor: "var(--rule)", zerolinecolor: "var(--rule)", automargin: true };
   const full = {
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: "var(--ink)" },
@@ -163,13 +170,12 @@ function layout(given, place) {
     modebar: { bgcolor: "rgba(0,0,0,0)", color: "var(--stopped)", activecolor: "var(--ink)" },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     ...given,
-    width: Math.max(place.clientWidth, given.least_width || 0),
+    width: Math.max(place.clientWidth, given.least_width || 0), height: heightOf(given),
   };
   for (const name of ["xaxis", "yaxis", ...Object.keys(given).filter((key) => /^[xy]axis\d+$/.test(key))]) {
     full[name] = { ...grid, ...given[name] };
   }
-  if (narrow) {
-    full.height = given.narrow_height || Math.min(given.height, 460);
+  if (isNarrow()) {
     if (!given.margin) full.margin = { ...full.margin, l: 44, r: 8 };
     if (given.coloraxis && given.coloraxis.showscale) {
       const bar = { ...given.coloraxis.colorbar, orientation: "h", y: -0.19, yanchor: "top", len: 0.9 };
@@ -352,9 +358,7 @@ async function drawEach(some) {
   }
 }
 
-for (const place of places) {
-  place.style.minHeight = `${layout(page.figures[place.dataset.figure].layout, place).height}px`;
-}
+for (const place of places) place.style.minHeight = `${heightOf(page.figures[place.dataset.figure].layout)}px`;
 let drawing = drawEach(places.slice(0, 1)).then(() => { root.dataset.ready = "yes"; });
 const near = new IntersectionObserver((entries) => {
   const reached = entries.filter((entry) => entry.isIntersecting).map((entry) => entry.target);

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -72,6 +72,11 @@ def front_rows(run: Run) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def filled_columns(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> list[str]:
+    """Return those columns of a table in which something stands."""
+    return [column for column in columns if any(row[column] not in ("", "–") for row in rows)]
 
 
 def summary(run: Run) -> str:
@@ -273,7 +278,7 @@ def _markdown(run: Run, rows: list[dict[str, Any]]) -> str:
     lines = [title, "", " ".join([*gain.sentences(run), summary(run)])]
     if rows:
         cells = [_cells(row) for row in rows]
-        titles = [title for title in cells[0] if any(each[title] not in ("", "–") for each in cells)]
+        titles = filled_columns(cells, cells[0])
         rules = ["---" if title in (NAME, NEAREST) else "--:" for title in titles]
         lines += ["", _line(*titles), _line(*rules), *(_line(*map(each.__getitem__, titles)) for each in cells)]
         lines += ["", "Train them:", "", "```", *(row["command"] for row in rows), "```"]
