@@ -173,7 +173,10 @@ def load_dataset(
         reading = Reading(resolution, at_most, fit, white, split_by, strict, in_memory)
         source = read_folder(Path(name.removeprefix(FOLDER_PREFIX)), name=name, reading=reading)
     else:
-        source, split_by, fit = _read_named(name, data_dir), "order", "crop"
+        if strict or fit != "crop":
+            option = "--strict" if strict else f"--fit {fit}"
+            raise UserError(f"{name}: all its images are read, and are squares; {option} is for {FOLDER_PREFIX}PATH")
+        source, split_by = _read_named(name, data_dir), "order"
     dataset = replace(
         _split(source, Split(seed, validation_fraction, train_size, split_by)),
         fit=fit,

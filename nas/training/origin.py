@@ -55,7 +55,7 @@ class Origin:
         if dataset != self.dataset:
             reading |= {"white": None}  # of other images
         if not dataset.startswith(FOLDER_PREFIX):
-            reading |= {"resolution": None}
+            reading |= {"resolution": None, "fit": "crop"}
         if resolution is not None:
             reading["resolution"] = decoded_resolution(dataset, resolution)
         return reading | {name: value for name, value in asked.items() if value is not None}

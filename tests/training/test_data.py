@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from nas.errors import UserError
 from nas.preprocessing import convert
 from nas.training.data import Dataset, Images, load_dataset, resplit
 from nas.training.images import channel_statistics
+from nas.training.origin import Origin
 from nas.training.split import stratified_order
 
 
@@ -186,3 +188,14 @@ def test_cifar10_is_read_from_its_own_archive(cifar10_folder: Path) -> None:
     # the well-known statistics of CIFAR-10
     assert dataset.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.005)
     assert not contents(dataset.train) & contents(dataset.test)
+
+
+@pytest.mark.parametrize(("asked", "said"), [({"strict": True}, "--strict"), ({"fit": "pad"}, "--fit pad")])
+def test_options_of_a_folder_are_refused_for_other_data_sets(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=f"^digits: .*; {said} is for imagefolder:PATH$"):
+        load_dataset("digits", **asked)
+
+
+def test_another_data_set_is_not_read_as_the_folder_of_the_search_was() -> None:
+    searched = Origin(dataset="imagefolder:/photos", reading={"seed": 3, "fit": "pad", "resolution": 96})
+    assert len(load_dataset("digits", **searched.reading_as("digits", None)).classes) == 10
