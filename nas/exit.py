@@ -5,6 +5,7 @@ traceback instead.
 """
 
 import atexit
+import errno
 import gc
 import os
 import shlex
@@ -103,11 +104,15 @@ def resumable(again: Callable[[], str]) -> Iterator[None]:
     with interruptible(lambda: f"nas: interrupted; go on with\n  {again()}"):
         try:
             yield
-        except UserError:
-            raise
         except Exception as error:
-            error.add_note(f"nas: go on with\n  {again()}")
+            if not isinstance(error, UserError) or _is_full(error.__cause__):
+                error.add_note(f"nas: go on with\n  {again()}")
             raise
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Return whether a disk is full: what was begun goes on when there is room."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def same_command(folder: Path, given: Path | None, *, resumes: bool = False) -> str:
@@ -139,17 +144,20 @@ def run_command(app: typer.Typer) -> None:
     try:
         with interruptible(lambda: "nas: interrupted"):
             app(args=arguments, standalone_mode=True)
-    except UserError as error:
-        if debug:
-            raise
-        errors.print(f"nas: {error}")
-        sys.exit(2)
     except Exception as error:
         if debug:
             raise
-        # Ray wraps the error of another process in all of its traceback; the last line says what happened.
-        line = (str(error).strip().splitlines() or [""])[-1]
-        errors.print(f"nas: {type(error).__name__}: {line} (--debug shows where)")
+        errors.print(f"nas: {_line_of(error)}")
         for note in getattr(error, "__notes__", ()):
             errors.print(note)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+def _line_of(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and _is_full(error) and error.filename:
+        return f"{error.filename}: cannot be written: {error.strerror}"
+    # Ray wraps the error of another process in all of its traceback; the last line says what happened.
+    line = (str(error).strip().splitlines() or [""])[-1]
+    return f"{type(error).__name__}: {line} (--debug shows where)"

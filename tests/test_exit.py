@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -125,6 +126,23 @@ main()
 """
     output, _ = begin("-c", code, cwd=tmp_path).communicate(timeout=60)
     assert output.splitlines()[-1] == "True True"
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_a_training_with_the_file_and_the_command_that_goes_on(tmp_path):
+    train = f"{sys.executable} -m nas train han-e --recipe search --epochs 9 --train-size 100 --resolution 8 --out r"
+    mount = f"mount -t tmpfs -o size=64k tmpfs {tmp_path} || exit 77; cd {tmp_path}"
+    run = ["unshare", "--map-root-user", "--mount", "sh", "-c", f"{mount}; exec {train}"]
+    try:
+        ended = subprocess.run(run, capture_output=True, text=True, timeout=100)
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if ended.returncode in (1, 77) and "nas:" not in ended.stderr:
+        pytest.skip(f"a disk cannot be made here: {ended.stderr.strip()}")
+    what, go_on, command = ended.stderr.splitlines()[-3:]
+    assert (ended.returncode, go_on) == (2, "nas: go on with")
+    assert re.fullmatch(r"nas: .*r/\S+: cannot be written: No space left on device", what)
+    assert command == f"  {train.replace(f'{sys.executable} -m ', '')} --resume"
 
 
 @pytest.mark.slow
