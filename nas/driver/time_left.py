@@ -1,14 +1,19 @@
 """Estimate the rest of a search's time from its trainings: what a network costs is known before it is trained."""
 
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from nas.driver.seconds_by_macs import SecondsByMacs
 
 FIRST = 5
 """So many proposals more than there have been cost what an epoch of the networks that were asked for did."""
+LARGE = 5.0
+"""A proposal's epochs count for at most so many times the median: the first proposals are spread over all costs, and
+one that is a hundred times as large as the others says nothing of those to come."""
 
 
 @dataclass
@@ -17,6 +22,13 @@ class _Training:
     asked: bool
     epochs: int = 0
     seconds: float = 0.0
+
+
+class _Proposal(NamedTuple):
+    """Seconds of a proposal's epoch, and how many it had or will have."""
+
+    epoch: float
+    epochs: float
 
 
 class TimeLeft:
@@ -38,7 +50,7 @@ class TimeLeft:
         self._began: float | None = None
         self._spent = 0.0  # seconds of training since then
         self._epoch = SecondsByMacs()
-        self._proposals = (0, 0.0)  # closed ones, and their seconds
+        self._proposals: list[_Proposal] = []  # closed ones
         self._lengths: Counter[int] = Counter()  # of closed proposals, in epochs
         self._asked = (0, 0.0)
 
@@ -67,7 +79,8 @@ class TimeLeft:
         if training.asked:
             self._asked = self._asked[0] + 1, self._asked[1] + training.seconds
         else:
-            self._proposals = self._proposals[0] + 1, self._proposals[1] + training.seconds
+            if training.epochs:
+                self._proposals.append(_Proposal(training.seconds / training.epochs, training.epochs))
             self._lengths[training.epochs] += 1
 
     def seconds(self, waiting: Iterable[float], proposals: int) -> float | None:
@@ -99,9 +112,11 @@ class TimeLeft:
     def _left(self, training: _Training) -> float:
         """Of a running training; a proposal goes on for as long as those did that came as far."""
         length = float(self.epochs) if training.asked else self._length(training.epochs)
+        return max(length - training.epochs, 0.0) * self._epoch_of(training)
+
+    def _epoch_of(self, training: _Training) -> float:
         # One epoch says little of the next: in the first one a network's way of computing is chosen.
-        mean = (training.seconds + self._epoch.at(training.macs)) / (training.epochs + 1)
-        return max(length - training.epochs, 0.0) * mean
+        return (training.seconds + self._epoch.at(training.macs)) / (training.epochs + 1)
 
     def _length(self, epochs: int) -> float:
         """Of a proposal that came so far, in epochs."""
@@ -112,13 +127,14 @@ class TimeLeft:
         return total / max(sum(count for _, count in longer), 1)
 
     def _per_proposal(self, left: dict[int, float], queue: list[float]) -> float:
-        count, seconds = self._proposals
-        for number, training in self._running.items():
-            if not training.asked:
-                count, seconds = count + 1, seconds + training.seconds + left[number]
+        running = [(self._epoch_of(t), t.seconds + left[number]) for number, t in self._running.items() if not t.asked]
+        proposals = [*self._proposals, *(_Proposal(epoch, total / epoch) for epoch, total in running if epoch)]
         asked = [t.seconds + left[number] for number, t in self._running.items() if t.asked] + queue
         known = self._asked[0] + len(asked)
         if known:
-            mean = (self._asked[1] + sum(asked)) / known * self._length(0) / self.epochs
-            count, seconds = count + FIRST, seconds + FIRST * mean
-        return seconds / count if count else 0.0
+            mean = (self._asked[1] + sum(asked)) / known
+            proposals += [_Proposal(mean / self.epochs, self._length(0))] * FIRST
+        if not proposals:
+            return 0.0
+        most = LARGE * statistics.median_low(proposal.epoch for proposal in proposals)
+        return statistics.fmean(min(proposal.epoch, most) * proposal.epochs for proposal in proposals)

@@ -68,6 +68,25 @@ def test_networks_that_cost_more_than_the_proposals_do_not_foretell_their_time()
     assert sum(ours) < sum(simple) / 3
 
 
+@pytest.mark.parametrize("at", [0, 4])
+def test_one_proposal_that_is_much_larger_does_not_foretell_the_others(at: int) -> None:
+    """One worker, epochs of a second; of 30 proposals one is a hundred times as large, and is not stopped either."""
+    now = 0.0
+    left = TimeLeft(2, clock=lambda: now)
+    for number in range(at + 1):
+        macs = 100e6 if number == at else 1e6
+        left.start(number, macs, asked=False)
+        for _ in range(2):
+            now += macs / 1e6
+            left.epoch(number, macs / 1e6)
+        left.close(number)
+    left.start(at + 1, 1e6, asked=False)
+    now += 1
+    left.epoch(at + 1, 1.0)
+    truth, said = 1 + 2 * (28 - at), left.seconds([], 28 - at)
+    assert said is not None and truth / 3 < said < 3 * truth
+
+
 def test_what_waits_is_priced_by_its_macs() -> None:
     """One worker, seconds an exact line over MACs: the answer is exact as soon as two networks differ."""
     now = 0.0
