@@ -39,6 +39,9 @@ from supernet_tables import BEGUN, INT8, judge
 
 import nas
 from nas.architecture.space import Space
+from nas.driver.objectives import OBJECTIVES, Limit
+from nas.driver.prepare import cost_function
+from nas.driver.region import Region, allowed_networks, members_within
 from nas.export.shipping import ship
 from nas.network.build import build, skeleton
 from nas.training.augment import Normaliser
@@ -62,27 +65,35 @@ class Arm(NamedTuple):
 
 
 def arms(epochs: int) -> list[Arm]:
+    """Return the supernets that are trained for so many epochs, each of which has four times a network's steps."""
     return [Arm("supernet", epochs), Arm("another seed", epochs, seed=1)]
 
 
-def draw_members(space: Space, count: int) -> list[nas.Architecture]:
+def limited(max_macs: float) -> Region:
+    return Region() if math.isinf(max_macs) else Region(limits={"macs": max_macs})
+
+
+def draw_members(space: Space, count: int, max_macs: float = math.inf) -> list[nas.Architecture]:
     """Draw networks evenly over the logarithm of MACs: each the one of 8 whose cost is nearest to a cost drawn.
 
-    The dearest that is aimed at has the largest network's choices, and the largest strides.
+    The dearest that is aimed at has the largest network's choices, and the largest strides. With a limit, each is a
+    random network that is made smaller to the cost drawn: few random ones keep it.
     """
     rng = np.random.default_rng(0)
 
     def log_macs(network: nas.Architecture) -> float:
         return math.log(nas.cost(network, 1).macs)
 
+    def drawn(wanted: float) -> nas.Architecture:
+        if max_macs < math.inf:
+            limit, one = Limit(OBJECTIVES["macs"], math.exp(wanted)), space.sample_parameters(rng)
+            return allowed_networks(space, [limit], cost_function(1), [one], rng)[0]
+        return min([space.sample(rng) for _ in range(8)], key=lambda each: abs(log_macs(each) - wanted))
+
     strides = {name: max(each.values) for name, each in space.parameters_by_name.items() if name.endswith("stride")}
     top = space.architecture(space.parameters(largest(space)) | strides)
-    ends = [log_macs(smallest(space)), log_macs(top)]
-    members = []
-    for _ in range(count):
-        wanted, drawn = rng.uniform(*ends), [space.sample(rng) for _ in range(8)]
-        members.append(min(drawn, key=lambda each: abs(log_macs(each) - wanted)))
-    return members
+    ends = [log_macs(smallest(space)), min(log_macs(top), math.log(max_macs))]
+    return [drawn(rng.uniform(*ends)) for _ in range(count)]
 
 
 def train_alone(
@@ -109,11 +120,14 @@ def gradient_norm(network: nas.Architecture, data: Dataset) -> float:
     return float(torch.stack([p.grad.norm() for p in fresh.parameters() if p.grad is not None]).sum())
 
 
-def train_supernet(arm: Arm, space: Space, data: Dataset, members: Sequence[nas.Architecture]) -> dict[str, Any]:
-    """Train a supernet, and let its members judge the validation images; the first one's in int8 too."""
+def train_supernet(
+    arm: Arm, space: Space, data: Dataset, members: Sequence[nas.Architecture], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Train a supernet within the limit, and let members judge the validation images; the first ones in int8 too."""
     images = data.for_network(3, max(space.resolutions), "cpu")
     recipe = RECIPES["search"].for_images(len(data.train), epochs=arm.epochs)
-    trainer = SupernetTrainer(space, images, recipe, seed=arm.seed)
+    among = members_within(limited(options.max_macs), space, cost_function(1), seed=arm.seed)
+    trainer = SupernetTrainer(space, images, recipe, seed=arm.seed, among=among)
     started = time.process_time()
     for epoch in trainer.epochs():
         print(f"{arm.name}: epoch {epoch.epoch}, largest {100 * epoch.validation_accuracy:.1f} %", flush=True)
@@ -123,7 +137,7 @@ def train_supernet(arm: Arm, space: Space, data: Dataset, members: Sequence[nas.
     row = {"seconds": trained_by - started, "judged": judged, "seconds_judging": time.process_time() - trained_by}
     if arm.name == "supernet":
         row["int8"] = judge_int8(trained, members[:INT8_MEMBERS])
-        epochs = max(1, round(BEGUN * arm.epochs))
+        epochs = max(1, round(BEGUN * options.epochs))
         row["begun"] = [train_alone(member, data, epochs, 1, trained) for member in members]
     return row
 
@@ -159,12 +173,10 @@ def judge_int8(trained: TrainedSupernet, members: Sequence[nas.Architecture]) ->
 class FixedMembers(SupernetTrainer):
     """Trains the same members in turn; what drawing others takes is done for nothing."""
 
-    fixed: Sequence[nas.Architecture] = ()
-
     def _train_epoch(self) -> tuple[float, float, float]:
         for member in training_members(self._space, self._steps, np.random.default_rng(0)):
             skeleton(member, self.supernet.num_classes)
-        self._members = itertools.cycle(self.fixed)
+        self._members = itertools.cycle(self._among)
         return Trainer._train_epoch(self)  # without recalibrating the largest network, once an epoch
 
 
@@ -175,9 +187,7 @@ def time_steps(space: Space, data: Dataset, members: Sequence[nas.Architecture])
     rounds = []
     for _ in range(TIMED_ROUNDS + 1):
         images = part.for_network(3, max(space.resolutions), "cpu")
-        supernet = FixedMembers(space, images, recipe)
-        supernet.fixed = members
-        trainers: list[Trainer] = [supernet]
+        trainers: list[Trainer] = [FixedMembers(space, images, recipe, among=members)]
         for each in members:
             images = part.for_network(3, each.input.resolution, "cpu")
             trainers.append(Trainer(build(each, len(data.classes)), images, recipe))
@@ -205,9 +215,9 @@ def measure(
 
     def train_arm(arm: Arm) -> None:
         if arm.name not in known:
-            note(arm.name, train_supernet(arm, space, data, members))
+            note(arm.name, train_supernet(arm, space, data, members, options))
 
-    first, *others = arms(options.epochs)
+    first, *others = arms(options.supernet_epochs or options.epochs)
     train_all(0)
     train_arm(first)
     if "steps" not in known:
@@ -231,7 +241,9 @@ def main() -> None:
     parser.add_argument("--space", default=str(Path(__file__).with_name("supernet_space.yaml")))
     parser.add_argument("--resolution", type=int, default=16)
     parser.add_argument("--images", type=int, default=8_000)
-    parser.add_argument("--epochs", type=int, default=10, help="of a training alone, and of the first supernet")
+    parser.add_argument("--epochs", type=int, default=10, help="of a training alone")
+    parser.add_argument("--supernet-epochs", type=int, help="of a supernet (default: --epochs)")
+    parser.add_argument("--max-macs", type=float, default=math.inf, help="of the members, and of those in training")
     parser.add_argument("--members", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=2, help="of the trainings alone")
     options = parser.parse_args()
@@ -246,7 +258,7 @@ def main() -> None:
             out.write(json.dumps([name, row]) + "\n")
 
     space = nas.load_space(options.space).with_input(channels=3, resolution=options.resolution)
-    members = draw_members(space, options.members)
+    members = draw_members(space, options.members, options.max_macs)
     measure(options, space, members, known, note)
     trained = [arm.name for arm in arms(options.epochs)]
     judge(known, space, members, trained, options.seeds, machine.Output(options.out))

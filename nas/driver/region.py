@@ -4,7 +4,7 @@ A supernet that is trained for a limit should not spend its steps on networks ov
 Improving Neural Architecture Search via Attentive Sampling", 2021, chooses by accuracy within the constraint's range).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +18,7 @@ from nas.driver.prepare import Prepared
 from nas.driver.settings import Settings
 from nas.driver.study import CostFunction
 from nas.errors import damaged
+from nas.training.members import draw_parameters
 
 DRAWN = 500
 """Networks of the region from which a training draws its members: their costs are worked out once."""
@@ -79,16 +80,23 @@ def region_of(settings: Settings, prepared: Prepared, *, several_devices: bool =
 def members_within(region: Region, space: Space, costs: CostFunction, *, seed: int) -> list[Architecture]:
     """Draw the networks of a region that a training's members come from; none where nothing is limited."""
     limits = [Limit(OBJECTIVES[name], value) for name, value in region.limits.items()]
-    return allowed_networks(space, limits, costs, DRAWN, np.random.default_rng(seed)) if limits else []
+    if not limits:
+        return []
+    rng = np.random.default_rng(seed)
+    return allowed_networks(space, limits, costs, draw_parameters(space, DRAWN, rng), rng)
 
 
 def allowed_networks(
-    space: Space, limits: Sequence[Limit], costs: CostFunction, count: int, rng: np.random.Generator
+    space: Space,
+    limits: Sequence[Limit],
+    costs: CostFunction,
+    wanted: Iterable[Mapping[str, Value]],
+    rng: np.random.Generator,
 ) -> list[Architecture]:
-    """Draw networks that keep all limits, which some network of the space does.
+    """Bring the wanted parameters within all limits, which some network of the space keeps.
 
-    Where limits refuse a random one, the network that keeps them most easily takes over what they allow of it, choice
-    by choice in random order: of some spaces one network in 10^9 keeps a limit.
+    Where limits refuse a network, the one that keeps them most easily takes over what they allow of it, choice by
+    choice in random order: of some spaces one network in 10^9 keeps a limit.
     """
     names = list(space.parameters_by_name)
     start = easiest(space, limits, costs)
@@ -96,14 +104,13 @@ def allowed_networks(
     def allows(parameters: Mapping[str, Value]) -> bool:
         return keeps(limits, costs(space.architecture(parameters)))
 
-    def drawn() -> dict[str, Value]:
-        wanted = space.sample_parameters(rng)
-        if allows(wanted):
-            return wanted
+    def nearest(parameters: Mapping[str, Value]) -> Mapping[str, Value]:
+        if allows(parameters):
+            return parameters
         chosen = start
         for place in rng.permutation(len(names)):
-            step = {**chosen, names[place]: wanted[names[place]]}
+            step = {**chosen, names[place]: parameters[names[place]]}
             chosen = step if allows(step) else chosen
         return chosen
 
-    return [space.architecture(drawn()) for _ in range(count)]
+    return [space.architecture(nearest(parameters)) for parameters in wanted]

@@ -56,6 +56,11 @@ def unexpanding_blocks(architecture: Architecture, members: Iterable[Architectur
     return [number for number, stage in enumerate(stages) if stage in found]
 
 
+def has_own_weights(architecture: Architecture, member: Architecture) -> bool:
+    """Return whether a member has layers that are no slices of the largest network's; see :func:`build_largest`."""
+    return bool((architecture.head_channels and not member.head_channels) or unexpanding_blocks(architecture, [member]))
+
+
 def unexpanding_of(weights: Iterable[str]) -> list[int]:
     """Return them from the names of a supernet's weights; older supernets have none."""
     return sorted({int(name.split(".")[1]) for name in weights if name.startswith(f"{DIRECT}.")})

@@ -8,6 +8,7 @@ import numpy as np
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space, Value
 from nas.costs.analytic import Cost, cost
+from nas.network.supernet import has_own_weights
 
 
 def largest(space: Space) -> Architecture:
@@ -47,23 +48,52 @@ def every_option(space: Space) -> list[Architecture]:
     ]
 
 
+@functools.lru_cache(maxsize=4)
+def option_shares(space: Space) -> dict[str, np.ndarray]:
+    """Return how often members in training have each option of each choice; of a choice, the shares sum to 1.
+
+    What a larger option has beyond the smaller ones (channels, blocks, the border of a kernel) learns only from members
+    that have it. With equal shares the last of three widths learns in a third of the steps and the first in all, and
+    the supernet takes wide and deep members for worse than they are. So shares go with the square of the option's rank
+    by parameters. Options with weights of their own have an equal share; equally large options have equal ones.
+    """
+    top = largest(space)
+    chosen = space.parameters(top)
+    found = {}
+    for name, each in space.parameters_by_name.items():
+        options = [space.architecture({**chosen, name: value}) for value in each.values]
+        own = np.array([has_own_weights(top, option) for option in options])
+        _, ranks = np.unique([cost(option, 1).params for option in options], return_inverse=True)
+        nested = np.where(own, 0, (1.0 + ranks) ** 2)
+        found[name] = own / len(own) + (1 - own.mean()) * nested / nested.sum()
+    return found
+
+
+def draw_parameters(space: Space, count: int, rng: np.random.Generator) -> list[dict[str, Value]]:
+    """Draw parameters of members, each option as often as its share says, to less than one.
+
+    Source, of equal shares: Chu et al., "FairNAS: Rethinking Evaluation Fairness of Weight Sharing Neural Architecture
+    Search", 2021.
+    """
+    places = {
+        name: rng.permutation(np.searchsorted(shares.cumsum()[:-1], (np.arange(count) + rng.random()) / count, "right"))
+        for name, shares in option_shares(space).items()
+    }
+    choices = space.parameters_by_name
+    return [{name: choices[name].values[places[name][turn]] for name in choices} for turn in range(count)]
+
+
 def draw_members(
     space: Space, count: int, rng: np.random.Generator, *, among: Sequence[Architecture] = ()
 ) -> list[Architecture]:
-    """Draw members in which the options of every choice are equally frequent.
-
-    Source: Chu et al., "FairNAS: Rethinking Evaluation Fairness of Weight Sharing Neural Architecture Search", 2021.
+    """Draw members for training.
 
     Args:
         space: whose members.
         count: of members; they may repeat.
         rng: source of the draws.
-        among: members to draw from, whatever their options; none: all.
+        among: members to draw from; none: all, each option as often as its share says.
     """
     if among:
         return [among[place] for place in rng.integers(len(among), size=count)]
-    turns = {
-        name: [each.values[turn] for turn in rng.permutation(np.resize(rng.permutation(len(each.values)), count))]
-        for name, each in space.parameters_by_name.items()
-    }
-    return [space.architecture({name: turn[place] for name, turn in turns.items()}) for place in range(count)]
+    return [space.architecture(parameters) for parameters in draw_parameters(space, count, rng)]
