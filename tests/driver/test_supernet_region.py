@@ -37,7 +37,9 @@ def test_drawn_are_networks_within_the_limits_and_all_of_them(small_space: Space
     sizes = {each.id: nas.cost(each, 10).size_bytes for each in networks}
     for largest in (sorted(sizes.values())[2], sorted(sizes.values())[20]):
         limits = [parse_limit(f"size<={largest}b")]
-        drawn = allowed_networks(small_space, limits, cost_function(10), 400, np.random.default_rng(0))
+        rng = np.random.default_rng(0)
+        random = [small_space.sample_parameters(rng) for _ in range(400)]
+        drawn = allowed_networks(small_space, limits, cost_function(10), random, rng)
         assert {each.id for each in drawn} == {id for id, size in sizes.items() if size <= largest}
 
 
