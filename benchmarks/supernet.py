@@ -65,11 +65,12 @@ class Arm(NamedTuple):
 
 
 def arms(epochs: int) -> list[Arm]:
-    """Return the supernets that are trained for so many epochs, each of which has four times a network's steps."""
+    """Return the supernets that are trained."""
     return [Arm("supernet", epochs), Arm("another seed", epochs, seed=1)]
 
 
 def limited(max_macs: float) -> Region:
+    """Return the region of the networks of at most so many MACs."""
     return Region() if math.isinf(max_macs) else Region(limits={"macs": max_macs})
 
 
@@ -217,7 +218,7 @@ def measure(
         if arm.name not in known:
             note(arm.name, train_supernet(arm, space, data, members, options))
 
-    first, *others = arms(options.supernet_epochs or options.epochs)
+    first, *others = arms(options.supernet_epochs)
     train_all(0)
     train_arm(first)
     if "steps" not in known:
@@ -241,8 +242,8 @@ def main() -> None:
     parser.add_argument("--space", default=str(Path(__file__).with_name("supernet_space.yaml")))
     parser.add_argument("--resolution", type=int, default=16)
     parser.add_argument("--images", type=int, default=8_000)
-    parser.add_argument("--epochs", type=int, default=10, help="of a training alone")
-    parser.add_argument("--supernet-epochs", type=int, help="of a supernet (default: --epochs)")
+    parser.add_argument("--epochs", type=int, default=30, help="of a training alone")
+    parser.add_argument("--supernet-epochs", type=int, default=12, help="of a supernet, each of four times the steps")
     parser.add_argument("--max-macs", type=float, default=math.inf, help="of the members, and of those in training")
     parser.add_argument("--members", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=2, help="of the trainings alone")
@@ -260,7 +261,7 @@ def main() -> None:
     space = nas.load_space(options.space).with_input(channels=3, resolution=options.resolution)
     members = draw_members(space, options.members, options.max_macs)
     measure(options, space, members, known, note)
-    trained = [arm.name for arm in arms(options.epochs)]
+    trained = [arm.name for arm in arms(options.supernet_epochs)]
     judge(known, space, members, trained, options.seeds, machine.Output(options.out))
 
 
