@@ -17,7 +17,7 @@ from nas.options import check_fields
 from nas.preprocessing import Fit
 from nas.targets import Target
 from nas.targets import target as target_named
-from nas.training.data import absolute
+from nas.training.data import FOLDER_PREFIX, absolute
 from nas.training.folder import SplitBy
 from nas.training.recipe import Recipe
 
@@ -155,7 +155,9 @@ class Settings:
     @property
     def reading(self) -> dict[str, Any]:
         """Keywords of :func:`nas.training.data.load_dataset`."""
-        same = ("data_dir", "train_size", "validation_fraction", "seed", "fit", "split_by")
+        same = ["data_dir", "train_size", "validation_fraction", "seed", "split_by"]
+        if self.dataset.startswith(FOLDER_PREFIX):  # older runs have a fit of other images too, which is none
+            same.append("fit")
         return {name: getattr(self, name) for name in same} | {"resolution": self.image_resolution}
 
     @property

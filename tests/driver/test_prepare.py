@@ -40,6 +40,12 @@ def test_a_run_of_a_version_without_steps_is_the_same_search(small_space):
     assert not settings.is_same_search(Settings.from_dict(document))
 
 
+def test_a_run_of_a_version_that_took_a_fit_of_any_images_still_opens_its_own(small_space):
+    settings = Settings(space=dict(small_space.document), dataset="digits", fit="pad")
+    assert load_dataset(settings.dataset, **settings.reading).fit == "crop"
+    assert replace(settings, dataset="imagefolder:/photos").reading["fit"] == "pad"
+
+
 def test_published_networks_that_the_space_contains_are_queued(digits):
     space = fit_space(nas.load_space("inverted_residual"), digits)
     settings = Settings(space=dict(space.document), published="contained")
