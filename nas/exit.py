@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import TypeGuard
 
 import typer
 
@@ -110,7 +111,7 @@ def resumable(again: Callable[[], str]) -> Iterator[None]:
             raise
 
 
-def _is_full(error: BaseException | None) -> bool:
+def _is_full(error: BaseException | None) -> TypeGuard[OSError]:
     """Return whether a disk is full: what was begun goes on when there is room."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
@@ -156,7 +157,7 @@ def run_command(app: typer.Typer) -> None:
 def _line_of(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and _is_full(error) and error.filename:
+    if _is_full(error) and error.filename:
         return f"{error.filename}: cannot be written: {error.strerror}"
     # Ray wraps the error of another process in all of its traceback; the last line says what happened.
     line = (str(error).strip().splitlines() or [""])[-1]

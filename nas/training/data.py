@@ -29,6 +29,7 @@ from nas.training.images import channel_statistics, joined
 from nas.training.likeness import mirrored_classes, near_copies
 from nas.training.listing import Facts, is_utf8
 from nas.training.mapped import MOST_IN_MEMORY, in_format
+from nas.training.options import DEFAULT_FIT
 from nas.training.sources import DOWNLOADED, Source, read_digits, read_downloaded
 from nas.training.split import held_out, places, stratified_order
 from nas.units import counted
@@ -173,7 +174,7 @@ def load_dataset(
         reading = Reading(resolution, at_most, fit, white, split_by, strict, in_memory)
         source = read_folder(Path(name.removeprefix(FOLDER_PREFIX)), name=name, reading=reading)
     else:
-        if strict or fit != "crop":
+        if strict or fit != DEFAULT_FIT:
             option = "--strict" if strict else f"--fit {fit}"
             raise UserError(f"{name}: all its images are read, and are squares; {option} is for {FOLDER_PREFIX}PATH")
         source, split_by = _read_named(name, data_dir), "order"

@@ -15,6 +15,7 @@ from nas.preprocessing import Preprocessing
 from nas.training.card import check_split
 from nas.training.data import FOLDER_PREFIX, Dataset, absolute, decoded_resolution
 from nas.training.fingerprint import Fingerprint, compare, is_another, read_fingerprint
+from nas.training.options import DEFAULT_FIT
 from nas.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Origin:
         if dataset != self.dataset:
             reading |= {"white": None}  # of other images
         if not dataset.startswith(FOLDER_PREFIX):
-            reading |= {"resolution": None, "fit": "crop"}
+            reading |= {"resolution": None, "fit": DEFAULT_FIT}
         if resolution is not None:
             reading["resolution"] = decoded_resolution(dataset, resolution)
         return reading | {name: value for name, value in asked.items() if value is not None}
