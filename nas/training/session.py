@@ -28,7 +28,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -116,56 +116,25 @@ def train(
             written; `init` or `teacher` does not fit, or is given with `resume`.
         nas.training.failures.TrainingError: the training cannot go on.
     """
-    path = out / CHECKPOINT
-    begun = read_begun(out) if resume else {}
-    state = None
-    if path.exists() and not resume:
-        raise UserError(f"{out}: holds a training already; give another --out, or --resume to go on with it")
-    if init is not None and resume:
-        raise UserError("--init is for the beginning of a training; with --resume it goes on with its own weights")
-    if teacher is not None and resume:
-        raise UserError("--teacher is for the beginning of a training; with --resume it keeps the one that it had")
-    if path.exists():
-        state = load_checkpoint(path).trainer
-        if state is None:
-            raise UserError(f"{path}: this training is done; begin another one with another --out")
-        if begun.get("limited") is True:  # its recipe was cut to its time
-            recipe = Recipe.from_dict(state["recipe"])
-        elif deadline is not None and begun and ranks.leads:  # from now on
-            _begin(out, architecture, begun | {"limited": True})
-    elif resume:
-        if not begun:
-            raise UserError(f"{out}: holds no training to go on with")
-        init = begun["init"] if isinstance(begun.get("init"), str) else None
-    if isinstance(begun.get("teacher"), str):
-        teacher = Path(begun["teacher"])
-    log.info(recipe.budget(len(dataset.train)))
-    if compile is None:
-        compile = worth_compiling(device, recipe.all_steps(len(dataset.train)))
-    if compile:
-        log.info(COMPILING)
-    evaluator = TrainingEvaluator(dataset, recipe, device=device)
-    trainer = evaluator.trainer(architecture, seed, compile=compile, ranks=ranks, teacher=teacher)
-    taught = {} if trainer.teacher is None else {"teacher": trainer.teacher.name}
-    if trainer.teacher is not None:
-        log.info("learning from %s beside the labels", trainer.teacher.name)
+    start = _start(out, recipe, init=init, teacher=teacher, resume=resume)
+    if start.state is not None and deadline is not None and start.recorded and ranks.leads:  # limited from now on
+        _record(out, architecture, {**start.recorded, "limited": True})
+    evaluator, trainer = _trainer(architecture, dataset, start, seed, device, ranks, compile)
+    steps = start.recipe.all_steps(len(dataset.train))
     if device != "cpu" or ranks.count > 1:
         threads = torch.get_num_threads()
     elif threads is None and resume:  # another number than it began with would round differently
-        threads = begun.get("threads") or torch.get_num_threads()
+        threads = start.recorded.get("threads") or torch.get_num_threads()
     elif threads is None:
-        threads = _fast_threads(trainer, recipe.all_steps(len(dataset.train)))
+        threads = _fast_threads(trainer, steps)
     rows: list[dict[str, Any]] = []
     initialised = None
-    if state is not None:
-        trainer.load_state_dict(state)
+    if start.state is not None:
+        trainer.load_state_dict(start.state)
         rows = _read_metrics(out / "metrics.csv", trainer.epoch)
     else:
-        if init is not None:
-            initialised = inherited(trainer, init, architecture, seed) or initialise(trainer.network, Path(init))
-            if trainer.evaluated_network is not trainer.network:  # the average of its weights begins there too
-                trainer.evaluated_network.load_state_dict(trainer.network.state_dict())
-            log.info(str(initialised))
+        if start.init is not None:
+            initialised = _initialise(trainer, start.init, architecture, seed)
         if ranks.leads:
             description = {
                 "architecture": architecture.name,
@@ -174,36 +143,37 @@ def train(
                 "split": asdict(dataset.split),
                 **_read_as(dataset),
                 "seed": seed,
-                "init": str(init) if init is not None else None,
-                "teacher": str(teacher) if teacher is not None else None,
-                "steps": recipe.all_steps(len(dataset.train)),
+                "init": str(start.init) if start.init is not None else None,
+                "teacher": str(start.teacher) if start.teacher is not None else None,
+                "steps": steps,
                 "limited": deadline is not None,
                 "threads": threads,
-                "recipe": recipe.to_dict(),
+                "recipe": start.recipe.to_dict(),
             }
-            _begin(out, architecture, description)
+            _record(out, architecture, description)
     with (
         own_threads(threads) if device == "cpu" and ranks.count == 1 else nullcontext(),
         scalars(out / "tensorboard", first_epoch=trainer.epoch + 1) if ranks.leads else nullcontext() as draw,
     ):
-        epochs = epochs_within(deadline, trainer, evaluator, recipe, ranks)
+        epochs = epochs_within(deadline, trainer, evaluator, start.recipe, ranks)
         if not trainer.done:  # the first epoch may take minutes, and its line comes at its end
-            _, batch = steps_per_epoch(len(dataset.train), recipe.batch_size, shares=ranks.count)
+            _, batch = steps_per_epoch(len(dataset.train), trainer.recipe.batch_size, shares=ranks.count)
             step = f"{trainer.steps} steps of {batch * ranks.count} images"
             log.info("training epoch %d of %d: %s", trainer.epoch + 1, trainer.recipe.epochs, step)
         for epoch in epochs:
             if draw is None:  # another process writes
                 continue
             rows.append(asdict(epoch))
+            taught = {} if trainer.teacher is None else {"teacher": trainer.teacher.name}
             checkpoint = evaluator.checkpoint(architecture, trainer, **taught)
             write_atomic(out / "metrics.csv", _to_csv(rows))
             save_weights(out / MODEL, checkpoint)
-            save_checkpoint(path, checkpoint)
+            save_checkpoint(out / CHECKPOINT, checkpoint)
             draw(epoch)
             on_epoch(epoch, trainer.recipe.epochs)
         test_accuracy = trainer.evaluate("test").accuracy
     return Trained(
-        checkpoint=path,
+        checkpoint=out / CHECKPOINT,
         model=out / MODEL,
         validation_accuracy=trainer.accuracy,
         test_accuracy=test_accuracy,
@@ -212,6 +182,79 @@ def train(
         epochs=trainer.epoch,
         initialised=initialised,
     )
+
+
+class _Start(NamedTuple):
+    """What a training begins with, or goes on with.
+
+    recipe    as asked for; where the training was cut to its time, as it was cut
+    init      whose weights it begins with
+    teacher   checkpoint of the network that it learns from
+    recorded  what its folder says that it was begun with; empty for a new one
+    state     of its trainer; None where no epoch has ended
+    """
+
+    recipe: Recipe
+    init: Path | str | None
+    teacher: Path | None
+    recorded: Mapping[str, Any] = {}
+    state: Mapping[str, Any] | None = None
+
+
+def _start(out: Path, recipe: Recipe, *, init: Path | str | None, teacher: Path | None, resume: bool) -> _Start:
+    """Begin a training in a folder, or find where the one in it ended; raises as :func:`train`."""
+    path = out / CHECKPOINT
+    if not resume:
+        if path.exists():
+            raise UserError(f"{out}: holds a training already; give another --out, or --resume to go on with it")
+        return _Start(recipe, init, teacher)
+    if init is not None:
+        raise UserError("--init is for the beginning of a training; with --resume it goes on with its own weights")
+    if teacher is not None:
+        raise UserError("--teacher is for the beginning of a training; with --resume it keeps the one that it had")
+    recorded = read_begun(out)
+    teacher = Path(recorded["teacher"]) if isinstance(recorded.get("teacher"), str) else None
+    if not path.exists():
+        if not recorded:
+            raise UserError(f"{out}: holds no training to go on with")
+        init = recorded["init"] if isinstance(recorded.get("init"), str) else None
+        return _Start(recipe, init, teacher, recorded)
+    state = load_checkpoint(path).trainer
+    if state is None:
+        raise UserError(f"{path}: this training is done; begin another one with another --out")
+    if recorded.get("limited") is True:
+        recipe = Recipe.from_dict(state["recipe"])
+    return _Start(recipe, None, teacher, recorded, state)
+
+
+def _trainer(
+    architecture: Architecture,
+    dataset: Dataset,
+    start: _Start,
+    seed: int,
+    device: str,
+    ranks: Ranks,
+    compile: bool | None,
+) -> tuple[TrainingEvaluator, Trainer]:
+    """Make the trainer, with fresh weights, and say what it will do."""
+    log.info(start.recipe.budget(len(dataset.train)))
+    if compile is None:
+        compile = worth_compiling(device, start.recipe.all_steps(len(dataset.train)))
+    if compile:
+        log.info(COMPILING)
+    evaluator = TrainingEvaluator(dataset, start.recipe, device=device)
+    trainer = evaluator.trainer(architecture, seed, compile=compile, ranks=ranks, teacher=start.teacher)
+    if trainer.teacher is not None:
+        log.info("learning from %s beside the labels", trainer.teacher.name)
+    return evaluator, trainer
+
+
+def _initialise(trainer: Trainer, init: Path | str, architecture: Architecture, seed: int) -> Initialised:
+    initialised = inherited(trainer, init, architecture, seed) or initialise(trainer.network, Path(init))
+    if trainer.evaluated_network is not trainer.network:  # the average of its weights begins there too
+        trainer.evaluated_network.load_state_dict(trainer.network.state_dict())
+    log.info(str(initialised))
+    return initialised
 
 
 def _fast_threads(trainer: Trainer, steps: int) -> int:
@@ -230,7 +273,7 @@ def _fast_threads(trainer: Trainer, steps: int) -> int:
     return threads
 
 
-def _begin(out: Path, architecture: Architecture, training: Mapping[str, Any]) -> None:
+def _record(out: Path, architecture: Architecture, training: Mapping[str, Any]) -> None:
     write_file(out / "architecture.yaml", architecture.to_yaml(), new_folder=True)
     write_file(out / "train.yaml", yaml.safe_dump(dict(training), sort_keys=False, allow_unicode=True))
 
