@@ -42,6 +42,7 @@ from nas.errors import UserError
 from nas.network.supernet import Supernet
 from nas.significance import spearman
 from nas.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
+from nas.training.loop import Epoch
 from nas.training.supernet import TrainedSupernet, new_supernet, supernet_of
 from nas.units import percent
 
@@ -101,14 +102,17 @@ def open_supernet(
             log.info("supernet: the members that are trained keep %s", task.region)
         for epoch, epochs, content in train_supernet(task, workers):
             write_checkpoint(file, content)
-            log.info(
-                "supernet: epoch %d of %d, its largest network has %s",
-                *(epoch.epoch, epochs, percent(epoch.validation_accuracy)),
-            )
+            log.info("supernet: epoch %d of %d, %s", epoch.epoch, epochs, _reached_by(task, epoch))
     supernet, within = _read_supernet(file, prepared)
     if not within.holds(region):
         log.warning("%s: trained within %s; it knows less of other networks, which this search allows", file, within)
     return TrainedSupernet(supernet, prepared.dataset, settings.parsed_target)
+
+
+def _reached_by(task: Task, epoch: Epoch) -> str:
+    if task.among:  # the largest network is over the limits, and learns only what members share with it
+        return f"its members have {percent(epoch.train_accuracy)} of the training images"
+    return f"its largest network has {percent(epoch.validation_accuracy)}"
 
 
 def _task(settings: Settings, prepared: Prepared, file: Path, region: Region, deadline: float | None) -> Task | None:

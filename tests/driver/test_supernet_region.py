@@ -87,6 +87,20 @@ def test_a_search_with_looser_limits_is_told_so(
         assert caplog.text.count("trained within size<=0.01MB") == said == len(caplog.records)
 
 
+def test_a_network_over_the_limits_does_not_tell_how_a_training_goes(
+    small_space: Space, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = load_dataset("digits", train_size=100)
+    recipe = Recipe(epochs=1, batch_size=32).to_dict()
+    caplog.set_level(logging.INFO)
+    for limits, said in ((("size<=9kB",), "its members have"), ((), "its largest network has")):
+        settings = Settings(space=dict(small_space.document), evaluator="supernet", recipe=recipe, limits=limits)
+        prepared = Prepared(settings, data, small_space, cost_function(10), [], None)
+        (out := tmp_path / str(len(limits))).mkdir()
+        open_supernet(settings, prepared, out, ONE_CPU)
+        assert f"supernet: epoch 1 of 1, {said} " in caplog.text
+
+
 NORMLESS = {
     "name": "normless",
     "input": {"channels": 1, "resolution": 8},
