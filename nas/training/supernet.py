@@ -11,7 +11,7 @@ had 88 % without and 72 % with it, 80 and 82 % by two mixtures (one seed).
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -140,6 +140,7 @@ class TrainedSupernet:
     supernet: Supernet
     dataset: Dataset
     target: Target = TARGETS["torch"]
+    _inputs: dict[tuple[int, int], Dataset] = field(default_factory=dict, repr=False)
 
     def judge(self, member: Architecture) -> Scores:
         """Let a member judge the validation images, its BatchNorm recalibrated on training images.
@@ -165,7 +166,10 @@ class TrainedSupernet:
         Raises:
             UserError: it is no member of the space.
         """
-        images = self.dataset.for_network(member.input.channels, member.input.resolution, "cpu")
+        key = member.input.channels, member.input.resolution
+        if key not in self._inputs:  # resizing all images takes longer than judging them
+            self._inputs[key] = self.dataset.for_network(*key, "cpu")
+        images = self._inputs[key]
         network = channels_last_(self.supernet.built(member))
         normalise = Normaliser(images.mean, images.std, images.device)
         recalibrate_on_images(network, images.train.images[:RECALIBRATING_IMAGES], normalise, batch=JUDGING_BATCH)

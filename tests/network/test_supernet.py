@@ -182,6 +182,14 @@ def test_bfloat16_trains_as_float32_does():
     assert all(weight.isfinite().all() for weight in trainers[1].network.parameters())
 
 
+def test_images_are_resized_once_for_all_members():
+    data = load_dataset("digits", train_size=50)
+    space = TINY.with_input(channels=3, resolution=12)
+    trained = TrainedSupernet(new_supernet(space, 10), data)
+    first, second = [trained.recalibrated(space.sample(seed))[1] for seed in (0, 1)]
+    assert first.train.images.shape == (50, 3, 12, 12) and first is second
+
+
 @pytest.mark.slow
 def test_on_an_int8_target_a_member_is_judged_as_its_file_would_be():
     pytest.importorskip("onnxruntime")
