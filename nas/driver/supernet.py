@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas import pareto
 from nas.architecture.document import Architecture
 from nas.architecture.space import Space
+from nas.costs.analytic import cost
 from nas.driver.cluster import Workers
 from nas.driver.earlier_supernet import (
     AS_INT8,
@@ -43,6 +44,7 @@ from nas.network.supernet import Supernet
 from nas.significance import spearman
 from nas.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from nas.training.loop import Epoch
+from nas.training.members import largest
 from nas.training.supernet import TrainedSupernet, new_supernet, supernet_of
 from nas.units import percent
 
@@ -56,6 +58,11 @@ PROBE = 8
 """Members that are trained to see whether the supernet is to be trusted, at most half of the trials."""
 LEAST_CORRELATION = 0.6
 """Spearman's, among the probe: with less the supernet's favourites are worth no more than others."""
+
+
+MOST_ON_A_CPU = 20_000_000
+"""Parameters of a supernet that is trained on a CPU without a warning. A step of one of 73 million took nine times a
+member's own, and after 752 its members judged as chance does; one of 3.4 million learned (docs/benchmarks.md)."""
 
 
 class Judged(NamedTuple):
@@ -98,6 +105,8 @@ def open_supernet(
     """
     region, file = region_of(settings, prepared, several_devices=several_devices), file_of(settings, out)
     if settings.supernet is None and (task := _task(settings, prepared, file, region, deadline)) is not None:
+        if doubt := doubt_about(prepared.space, workers.device):
+            log.warning(doubt)
         if task.among:
             log.info("supernet: the members that are trained keep %s", task.region)
         for epoch, epochs, content in train_supernet(task, workers):
@@ -107,6 +116,15 @@ def open_supernet(
     if not within.holds(region):
         log.warning("%s: trained within %s; it knows less of other networks, which this search allows", file, within)
     return TrainedSupernet(supernet, prepared.dataset, settings.parsed_target)
+
+
+def doubt_about(space: Space, device: str) -> str:
+    """Say that a space's supernet is too large to learn on a device; empty where it is not."""
+    parameters = cost(largest(space), 1).params
+    if device != "cpu" or parameters <= MOST_ON_A_CPU:
+        return ""
+    size = f"the supernet of space {space.name} has {parameters / 1e6:.0f} million parameters"
+    return f"{size}: on a CPU it hardly learns in the time of a search; take a smaller space, such as micro, or a GPU"
 
 
 def _reached_by(task: Task, epoch: Epoch) -> str:

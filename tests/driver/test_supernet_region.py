@@ -16,7 +16,7 @@ from nas.driver.options import Resources
 from nas.driver.prepare import Prepared, cost_function
 from nas.driver.region import Region, allowed_networks, members_within
 from nas.driver.settings import Settings
-from nas.driver.supernet import open_supernet
+from nas.driver.supernet import doubt_about, open_supernet
 from nas.driver.supernet_training import Task, train, train_on_workers
 from nas.errors import UserError
 from nas.training.checkpoint import load_checkpoint, write_checkpoint
@@ -99,6 +99,14 @@ def test_a_network_over_the_limits_does_not_tell_how_a_training_goes(
         (out := tmp_path / str(len(limits))).mkdir()
         open_supernet(settings, prepared, out, ONE_CPU)
         assert f"supernet: epoch 1 of 1, {said} " in caplog.text
+
+
+def test_a_supernet_too_large_for_a_cpu_is_doubted() -> None:
+    for name, doubted in (("inverted_residual", True), ("micro", False), ("efficientnet_lite", False)):
+        assert bool(doubt_about(nas.load_space(name), "cpu")) == doubted
+    doubt = doubt_about(nas.load_space("inverted_residual"), "cpu")
+    assert "73 million" in doubt and "\n" not in doubt  # as docs/benchmarks.md has measured it
+    assert doubt_about(nas.load_space("inverted_residual"), "cuda") == ""
 
 
 NORMLESS = {
