@@ -20,7 +20,8 @@ from nas.driver.run_file import read_run_file
 from nas.driver.scheduler import Progress
 from nas.driver.settings import Settings
 from nas.driver.study import SearchStudy
-from nas.driver.supernet import check_supernet, file_of, judged_by_supernet, teach_sampler
+from nas.driver.supernet import judged_by_supernet, teach_sampler
+from nas.driver.supernet_file import check_supernet, file_of
 from nas.driver.time_budget import TimeBudget
 from nas.driver.warm_start import earlier_run, import_networks
 from nas.errors import UserError
