@@ -11,6 +11,7 @@ from nas.driver.cluster import Workers, card_of, ray_started
 from nas.driver.earlier_supernet import supernet_search, take_over
 from nas.driver.final_evaluation import MEASURE_SECONDS, measure_latencies, to_evaluate
 from nas.driver.locking import locked_folder
+from nas.driver.opened_supernet import check_supernet, file_of
 from nas.driver.opening import check_free, check_images, lease_of, open_study, write_beginning
 from nas.driver.options import MOST_TRIALS, Resources
 from nas.driver.phases import Phases
@@ -21,7 +22,6 @@ from nas.driver.scheduler import Progress
 from nas.driver.settings import Settings
 from nas.driver.study import SearchStudy
 from nas.driver.supernet import judged_by_supernet, teach_sampler
-from nas.driver.supernet_file import check_supernet, file_of
 from nas.driver.time_budget import TimeBudget
 from nas.driver.warm_start import earlier_run, import_networks
 from nas.errors import UserError

@@ -18,21 +18,15 @@ from optuna.trial import FrozenTrial, TrialState
 from nas import pareto
 from nas.architecture.document import Architecture
 from nas.driver.cluster import Workers
-from nas.driver.earlier_supernet import (
-    AS_INT8,
-    MEMBERS,
-    TRUSTED,
-    Known,
-    known_members,
-)
+from nas.driver.earlier_supernet import AS_INT8, MEMBERS, TRUSTED, Known, known_members
 from nas.driver.objectives import losses, trained_for
+from nas.driver.opened_supernet import open_supernet
 from nas.driver.prepare import Prepared, sampler_for
 from nas.driver.run import Run
 from nas.driver.sampler.known_cost import KnownCostSampler
 from nas.driver.sampler.whole_space import WholeSpaceSampler
 from nas.driver.settings import Settings
 from nas.driver.study import SUPERNET_ACCURACY, SearchStudy, curve_of, may_stand_on_front, of_what_ships
-from nas.driver.supernet_file import open_supernet
 from nas.significance import spearman
 from nas.training.supernet import TrainedSupernet
 from nas.units import percent

@@ -1,5 +1,6 @@
 """Training as a search knows it: architecture in, a stream of epochs out."""
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -60,7 +61,7 @@ class TrainingEvaluator:
         self.split: int | None = None
         if device == "cpu":
             keep_freed_memory()
-        self._inputs: dict[tuple[int, int], Dataset] = {}
+        self._for_network = functools.cache(dataset.for_network)
         self._parents: dict[int, Parent] = {}
 
     def run(
@@ -219,12 +220,8 @@ class TrainingEvaluator:
         return self._parents[data.resolution]
 
     def _input(self, architecture: Architecture, divided: Dataset | None = None) -> Dataset:
-        key = (architecture.input.channels, architecture.input.resolution)
-        if divided is not None:
-            return divided.for_network(*key, self.device)
-        if key not in self._inputs:
-            self._inputs[key] = self.dataset.for_network(*key, self.device)
-        return self._inputs[key]
+        for_network = self._for_network if divided is None else divided.for_network
+        return for_network(architecture.input.channels, architecture.input.resolution, self.device)
 
 
 def _described(dataset: Dataset) -> dict[str, Any]:

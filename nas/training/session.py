@@ -120,6 +120,7 @@ def train(
     if start.state is not None and deadline is not None and start.recorded and ranks.leads:  # limited from now on
         _record(out, architecture, {**start.recorded, "limited": True})
     evaluator, trainer = _trainer(architecture, dataset, start, seed, device, ranks, compile)
+    taught = {} if trainer.teacher is None else {"teacher": trainer.teacher.name}
     steps = start.recipe.all_steps(len(dataset.train))
     if device != "cpu" or ranks.count > 1:
         threads = torch.get_num_threads()
@@ -164,7 +165,6 @@ def train(
             if draw is None:  # another process writes
                 continue
             rows.append(asdict(epoch))
-            taught = {} if trainer.teacher is None else {"teacher": trainer.teacher.name}
             checkpoint = evaluator.checkpoint(architecture, trainer, **taught)
             write_atomic(out / "metrics.csv", _to_csv(rows))
             save_weights(out / MODEL, checkpoint)

@@ -10,8 +10,8 @@ had 88 % without and 72 % with it, 80 and 82 % by two mixtures (one seed).
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -140,7 +140,11 @@ class TrainedSupernet:
     supernet: Supernet
     dataset: Dataset
     target: Target = TARGETS["torch"]
-    _inputs: dict[tuple[int, int], Dataset] = field(default_factory=dict, repr=False)
+
+    @functools.cached_property
+    def _for_network(self) -> Callable[..., Dataset]:
+        """The images in a network's format, kept: resizing all takes longer than judging them."""
+        return functools.cache(self.dataset.for_network)
 
     def judge(self, member: Architecture) -> Scores:
         """Let a member judge the validation images, its BatchNorm recalibrated on training images.
@@ -166,10 +170,7 @@ class TrainedSupernet:
         Raises:
             UserError: it is no member of the space.
         """
-        key = member.input.channels, member.input.resolution
-        if key not in self._inputs:  # resizing all images takes longer than judging them
-            self._inputs[key] = self.dataset.for_network(*key, "cpu")
-        images = self._inputs[key]
+        images = self._for_network(member.input.channels, member.input.resolution, "cpu")
         network = channels_last_(self.supernet.built(member))
         normalise = Normaliser(images.mean, images.std, images.device)
         recalibrate_on_images(network, images.train.images[:RECALIBRATING_IMAGES], normalise, batch=JUDGING_BATCH)

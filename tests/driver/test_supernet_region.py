@@ -12,11 +12,11 @@ import nas
 from nas.architecture.space import Space
 from nas.driver.cluster import Workers, ray_started
 from nas.driver.objectives import parse_limit
+from nas.driver.opened_supernet import doubt_about, open_supernet
 from nas.driver.options import Resources
 from nas.driver.prepare import Prepared, cost_function
 from nas.driver.region import Region, allowed_networks, members_within
 from nas.driver.settings import Settings
-from nas.driver.supernet_file import doubt_about, open_supernet
 from nas.driver.supernet_training import Task, train, train_on_workers
 from nas.errors import UserError
 from nas.training.checkpoint import load_checkpoint, write_checkpoint
